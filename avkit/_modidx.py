@@ -86,6 +86,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'avkit.media._Keeper._upto': ('media.html#_keeper._upto', 'avkit/media.py'),
                              'avkit.media._Keeper.done': ('media.html#_keeper.done', 'avkit/media.py'),
                              'avkit.media._Ledger': ('media.html#_ledger', 'avkit/media.py'),
+                             'avkit.media._Ledger.frame': ('media.html#_ledger.frame', 'avkit/media.py'),
                              'avkit.media._Ledger.packet': ('media.html#_ledger.packet', 'avkit/media.py'),
                              'avkit.media._Ledger.span': ('media.html#_ledger.span', 'avkit/media.py'),
                              'avkit.media._announced': ('media.html#_announced', 'avkit/media.py'),

@@ -111,9 +111,9 @@ def is_whole(path):
     except OSError as e: raise MediaError(path, "unreadable", e.strerror or str(e)) from e
     except (IndexError, struct.error): return False  # the header itself is cut
 
-# %% ../nbs/02_media.ipynb #4a7d0766
+# %% ../nbs/02_media.ipynb #2255961a
 CODECS = {".mp4": ("mp4", "libx264", "aac"), ".mkv": ("matroska", "libx264", "aac"), ".flv": ("flv", "flv", "aac"),
-          ".avi": ("avi", "mpeg4", "libmp3lame"), ".mpg": ("mpeg", "mpeg1video", "mp2")}  # suffix: container, picture, sound
+          ".avi": ("avi", "mpeg4", "pcm_s16le"), ".mpg": ("mpeg", "mpeg1video", "mp2")}  # suffix: container, picture, sound
 
 
 def _bitexact(s):
@@ -139,7 +139,7 @@ def _sound_packets(s, sound, rate):
     for f in [*cut.resample(whole), *cut.resample(None), None]:
         for p in s.encode(f): yield (float(p.pts * p.time_base) if p.pts is not None else 0., p)
 
-# %% ../nbs/02_media.ipynb #bfa72b7d
+# %% ../nbs/02_media.ipynb #165c4f1c
 def write_video(path, frames, fps, sound=None, rate=None, crf=20, preset="ultrafast"):
     "(T,H,W,3) uint8, fps, (N,) float in [-1,1], Hz -> a whole file at `path`; H and W even. No sound: None"
     import av
@@ -154,7 +154,7 @@ def write_video(path, frames, fps, sound=None, rate=None, crf=20, preset="ultraf
         c.start_encoding()
         for i, x in enumerate(itertools.chain([first], frames)):
             f = av.VideoFrame.from_ndarray(x, format="rgb24").reformat(format="yuv420p")
-            f.pts = i
+            f.pts, f.duration = i, 1
             for p in v.encode(f): c.mux(p)
             for t, p in sounds:
                 c.mux(p)
@@ -263,7 +263,7 @@ class _Keeper:
         w, h = self.size or (0, 0)
         return (np.stack(self.kept)[i] if len(i) else np.zeros((0, h, w, 3), np.uint8)), np.array(self.pts, float)[i]
 
-# %% ../nbs/02_media.ipynb #738adbe7
+# %% ../nbs/02_media.ipynb #a01b732c
 def _mono(chunks, planar, channels):
     "PyAV's arrays of one stream -> (N,) float32 in [-1,1]"
     x = np.concatenate([c.reshape(channels, -1) if planar else c.reshape(-1, channels).T for c in chunks], 1)
@@ -278,10 +278,10 @@ def resample(sound, rate, new_rate):
     if rate == new_rate: return sound
     import torch
     from torchaudio.functional import resample as sinc
-    return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.957,
-                resampling_method="sinc_interp_kaiser", beta=12.).numpy()
+    return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.9566,
+                resampling_method="sinc_interp_kaiser", beta=8.).numpy()
 
-# %% ../nbs/02_media.ipynb #71321eda
+# %% ../nbs/02_media.ipynb #5ae44f34
 @dataclass
 class _Ledger:
     "One stream as it went by"
@@ -290,6 +290,7 @@ class _Ledger:
     packets: int = 0
     first: int = 0  # size of the first packet, bytes
     bytes: int = 0  # and of the last one
+    seconds: float = 0.  # of what was decoded
     corrupt: bool = False
 
     def packet(self, p, zero, step):
@@ -301,21 +302,27 @@ class _Ledger:
 
     def span(self, t0, t1): self.start, self.end = min(self.start, t0), max(self.end, t1)
 
+    def frame(self, f, t, seconds):
+        self.corrupt = self.corrupt or f.is_corrupt
+        self.seconds += seconds
+        self.span(t, t + seconds)
+
 
 def _complaint(c, whole, video, audio, books, zero):
     "What is missing from a file whose packets went by, or None"
-    if any(b.corrupt for b in books.values()): return "a packet or frame is corrupt"
+    a, v = books.get("audio"), books.get("video")
+    if c.format.name != "wav" and any(b.corrupt for b in books.values()): return "a packet or frame is corrupt"
+    if a and a.seconds and a.end - a.start > a.seconds + .25: return f"{a.end - a.start - a.seconds:.2f} s of sound are missing within"
     end, announced = max(b.end for b in books.values()), _announced(c)
     if c.format.name in ("flv", "matroska,webm"): end += zero  # these announce the last timestamp, the others a length
     if announced and end < announced - .25: return f"{announced:.2f} s announced, {end:.2f} s found"
     if whole: return None
-    a, v = books.get("audio"), books.get("video")
     if c.format.name == "mpeg" and a and audio.codec_context.name in ("mp1", "mp2") and a.bytes < a.first - 2:
         return "the last frame of the sound is incomplete"
     if v and video.frames and v.packets < video.frames: return f"{video.frames} frames announced, {v.packets} found"
     if a and v and abs(a.end - v.end) > .5: return f"the picture ends at {v.end:.2f} s, the sound at {a.end:.2f} s"
 
-# %% ../nbs/02_media.ipynb #c0e83612
+# %% ../nbs/02_media.ipynb #201252e9
 @dataclass
 class Clip:
     "A decoded clip. Times in seconds from the clip's beginning"
@@ -339,9 +346,8 @@ def _pump(c, streams, asked, books, zero):
         book, dt = books[k], step if k == "video" else 0.
         if p.size: book.packet(p, zero, dt)
         for f in p.decode() if k in asked else ():
-            book.corrupt = book.corrupt or f.is_corrupt
             t = float(f.pts * f.time_base) - zero if f.pts is not None else max(book.end, 0.)
-            book.span(t, t + (dt or f.samples / f.sample_rate))
+            book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f, t
 
 # %% ../nbs/02_media.ipynb #24b03e40
