@@ -49,29 +49,24 @@ def _scan(root):
         else: files[c["modality"]] = rel
     return found, problems, songs
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #1a626a2a
-def index(data_root, modality=None, corpus="ravdess"):  # modality "audio" or "video": only that stream is looked at
+# %% ../../nbs/10_corpora_ravdess.ipynb #59a74f96
+def index(data_root, corpus="ravdess"):  # corpus: whose facts apply to a tree of this layout
     "The manifest of the RAVDESS speech clips below `data_root`, which is only ever read"
     root, info = resolve(data_root), corpus_info(corpus)
     if not root.is_dir(): raise AvkitError(f"data_root {root} is not a folder. {info['how_to_get']}")
     found, problems, songs = _scan(root)
     if not found: raise AvkitError(f"No RAVDESS speech file (such as 03-01-05-02-01-02-12.wav) below {root}"
                                    + (f"; {songs} songs were left out" if songs else "") + f". {info['how_to_get']}")
-    rows = [_row(stem, files, info["classes"], modality) for stem, files in sorted(found.items())]
-    clips = pd.DataFrame([r for r in rows if r])
-    if clips.empty: raise AvkitError(f"No {modality} file of RAVDESS below {root}: it holds only the other stream.")
+    clips = pd.DataFrame([_row(stem, files, info["classes"]) for stem, files in sorted(found.items())])
     for s in ("audio", "video"): clips[f"{s}_sha256"] = hash_files(root, clips[s].tolist(), f"hash {s}")
     clips = clips[COLUMNS + [c for c in clips if c not in COLUMNS]]
     return Manifest(corpus, root, clips, info["classes"], pd.DataFrame(problems, columns=["file", "problem"]),
                     notes=dict(songs_left_out=songs))
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #55909beb
-def _row(stem, files, classes, modality):
-    "One clip of the table, or None when it lacks the stream asked for"
+# %% ../../nbs/10_corpora_ravdess.ipynb #c30ff634
+def _row(stem, files, classes):
+    "One clip of the table"
     video, audio, code = _streams(files)
-    if modality == "audio": video, code = "", "03" if 1 not in files else "01"
-    if modality == "video": audio, code = "", "02" if 1 not in files else "01"
-    if not (video or audio): return None
     c = parse_name(f"{code}-{stem}")
     return dict(clip=f"{code}-{stem}", label=classes[c["emotion"] - 1], speaker=f"{c['actor']:02d}", audio=audio, video=video,
                 sex="male" if c["actor"] % 2 else "female", intensity=("normal", "strong")[c["intensity"] - 1],
