@@ -97,17 +97,17 @@ def _record(spoken, nz, difficulty, rng):
     y = nz["gain"] * .25 * (spoken + 10 ** (-40 / 20 + 1.7 * difficulty) * noise)
     return np.clip(y, -1, 1).astype(np.float32)
 
-# %% ../nbs/03_synth.ipynb #698572c2
+# %% ../nbs/03_synth.ipynb #bd88f47a
 @functools.cache
 def _looks(seed, actor):
     "An actor's colours (RGB) and shape"
     rng = _rng(seed, "looks", actor)
     skin = np.array([[241, 205, 177], [224, 180, 148], [198, 150, 117], [160, 112, 82], [118, 78, 56]])[rng.integers(5)] + rng.integers(-8, 9, 3)
     hair = np.array([[42, 32, 28], [84, 54, 34], [130, 92, 54], [186, 148, 92], [120, 116, 114], [108, 48, 28]])[rng.integers(6)]
-    shirt, wall = rng.integers(40, 200, 3), rng.integers(120, 225) + rng.integers(-18, 19, 3)
+    shirt, wall = rng.integers(40, 200, 3), rng.integers(110, 195) + rng.integers(-18, 19, 3)
     return dict(skin=skin.astype(float), hair=hair + rng.integers(-10, 11, 3), shirt=shirt, wall=wall, eye=rng.integers(30, 120, 3),
-                width=rng.uniform(.72, .8), size=rng.uniform(.96, 1.06), brow=rng.uniform(.055, .08), long=actor % 2 == 0,
-                fringe=rng.uniform(-.62, -.48), lips=rng.uniform(.0, .25) + .2 * (actor % 2 == 0))
+                width=rng.uniform(.76, .82), size=rng.uniform(.96, 1.06), brow=rng.uniform(.055, .08), long=actor % 2 == 0,
+                fringe=rng.uniform(-.46, -.38), lips=rng.uniform(.0, .25) + .2 * (actor % 2 == 0))
 
 
 def _oval(w, h, cx, cy, rx, ry, power=2.):
@@ -116,7 +116,7 @@ def _oval(w, h, cx, cy, rx, ry, power=2.):
     r = (np.abs((x - cx) / rx) ** power + np.abs((y - cy) / ry) ** power) ** (1 / power)
     return np.clip((1 - r) * min(rx, ry) + .5, 0, 1)[..., None]
 
-# %% ../nbs/03_synth.ipynb #8ac87925
+# %% ../nbs/03_synth.ipynb #e9ddd852
 def _geometry(w, h, looks):
     "Centre of the face and half its height, in pixels"
     return w / 2, h * .5, h * .315 * looks["size"]
@@ -139,8 +139,8 @@ def _head(w, h, L):
     cx, cy, u = _geometry(w, h, L)
     y, x = ((np.mgrid[:h, :w] + .5) - np.array([cy, cx])[:, None, None]) / u
     light = 1.06 - .22 * (x / L["width"] + .25) ** 2 - .12 * (y - .1) ** 2 - .10 * np.exp(-((np.abs(x) - .28) ** 2 / .02 + (y + .2) ** 2 / .012))
-    light += .07 * np.exp(-((x + .01) ** 2 / .003 + (y - .05) ** 2 / .05)) - .2 * np.exp(-(x ** 2 / .014 + (y - .285) ** 2 / .0012))
-    light -= .08 * np.exp(-((x - .10) ** 2 / .003 + (y - .1) ** 2 / .04)) + .12 * np.exp(-(x ** 2 / .05 + (y - .72) ** 2 / .002))
+    light += .07 * np.exp(-((x + .01) ** 2 / .003 + (y - .05) ** 2 / .05)) - .45 * np.exp(-(x ** 2 / .018 + (y - .285) ** 2 / .0012))
+    light -= .22 * np.exp(-((x - .10) ** 2 / .003 + (y - .1) ** 2 / .04)) + .12 * np.exp(-(x ** 2 / .05 + (y - .72) ** 2 / .002))
     img = L["skin"] * light[..., None]
     cheeks = .10 * np.exp(-((np.abs(x) - .38) ** 2 / .03 + (y - .28) ** 2 / .03))[..., None]
     img = img * (1 - cheeks) + cheeks * np.array([220, 90, 80])
@@ -152,7 +152,7 @@ def _head(w, h, L):
     img = img * (1 - hair) + hair * L["hair"] * (1.12 + .04 * np.sin(31 * x + 4 * y) - .3 * (x + .2) ** 2)[..., None]
     return img, np.maximum(np.maximum(face, ears), hair)
 
-# %% ../nbs/03_synth.ipynb #30978127
+# %% ../nbs/03_synth.ipynb #18423b6d
 @functools.cache
 def _layers(seed, actor, w, h):
     "uint8 backdrop; the box (y, x slices) the head moves in; within it uint8 head, float32 alpha, centre and unit in pixels"
@@ -181,21 +181,21 @@ def _eye(img, at, u, side, x, blink, L):
     "Draw one eye and its brow; expression x: brow height, brow slant, open eyes"
     high, slant, wide = x
     tall = np.clip(.075 * 1.55 ** wide * blink, .008, .16)
-    white = _TURN * [.155, tall]
+    white = _TURN * [.14, tall * .9]
     _fill(img, at + u * (white * 1.14 - [0, .012]), L["skin"] * .55)
-    _fill(img, at + u * white, (240, 238, 234))
+    _fill(img, at + u * white, (225, 220, 215))
     iris = np.clip(_TURN * .085, [-1, -tall], [1, tall])
     _fill(img, at + u * iris, L["eye"])
     _fill(img, at + u * np.clip(_TURN * .042, [-1, -tall], [1, tall]), (12, 10, 10))
     if tall > .05: _fill(img, at + u * (_TURN * .018 + [-.03, -.03]), (250, 250, 250))
-    arc = np.stack([_ARC * .2, -.2 - .075 * high - .03 * (1 - _ARC ** 2) - .085 * slant * -side * _ARC], 1)
+    arc = np.stack([_ARC * .2, -.2 - .075 * high - .03 * (1 - _ARC ** 2) - .1 * slant * -side * _ARC], 1)
     thick = (L["brow"] * (1 - .35 * _ARC * side))[:, None] * [0, .5]
     _fill(img, at + u * np.r_[arc - thick, (arc + thick)[::-1]], L["hair"] * .75)
 
 
 def _mouth(img, at, u, smile, opening, L):
     "Draw the mouth; smile -1..1, opening in heads"
-    half, bend = .27 * (1 + .16 * smile) - .3 * max(opening - .09, 0), .15 * smile
+    half, bend = .27 * (1 + .2 * smile) - .35 * max(opening - .09, 0), .18 * smile
     top = np.stack([_ARC * half, bend * (.5 - _ARC ** 2)], 1)
     gap = (opening * (1 - _ARC ** 2))[:, None] * [0, 1.]
     lip = (.05 + .035 * (1 - _ARC ** 2))[:, None] * [0, .9] * (1 - _ARC ** 6)[:, None]
@@ -205,21 +205,21 @@ def _mouth(img, at, u, smile, opening, L):
     _fill(img, at + u * np.r_[top - line * .4, (top + line)[::-1]], (60, 22, 24))
     if opening > .06: _fill(img, at + u * np.r_[(top - gap * .35)[2:-2], (top - gap * .35 + [0, .035])[2:-2][::-1]], (232, 228, 220))
 
-# %% ../nbs/03_synth.ipynb #2fa3e4ca
+# %% ../nbs/03_synth.ipynb #b9504d46
 def _frame(x, talk, blink, pose, seed, actor, w, h):
     "Expression (6,), open mouth 0..1, open lids 0..1, pose (dx, dy in heads, degrees) -> (h,w,3) uint8"
     import cv2
     back, box, head, alpha, at, u = _layers(seed, actor, w, h)
     L, img, out = _looks(seed, actor), head.copy(), back.copy()
     for side in (-1, 1): _eye(img, at + u * np.array([side * .3, -.1]), u, side, x[2:5], blink, L)
-    _mouth(img, at + u * np.array([0, .53]), u, np.clip(x[0], -1.6, 1.6), np.clip(.06 + .075 * x[1] + .09 * talk, .005, .3), L)
+    _mouth(img, at + u * np.array([0, .53]), u, np.clip(x[0], -1.6, 1.6), np.clip(.065 + .085 * x[1] + .07 * talk, .005, .3), L)
     M = cv2.getRotationMatrix2D((at[0], at[1] + u), pose[2], 1.)
     M[:, 2] += u * np.asarray(pose[:2])
     img, a = (cv2.warpAffine(z, M, img.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for z in (img, alpha))
     out[box] = cv2.blendLinear(img, np.ascontiguousarray(out[box]), a, 1 - a)
     return out
 
-# %% ../nbs/03_synth.ipynb #e1992d06
+# %% ../nbs/03_synth.ipynb #869a3044
 def _frames(x, nz, seed, actor, size, difficulty, rng):
     "Yields the clip's frames (h,w,3) uint8"
     w, h = size
@@ -230,7 +230,7 @@ def _frames(x, nz, seed, actor, size, difficulty, rng):
     blink = 1 - .95 * np.exp(-(((t - first) % every) / .06 - 1) ** 2)
     sway = lambda size: size * np.sin(2 * np.pi * rng.uniform(.1, .4) * t + rng.uniform(0, 6)) + rng.normal(0, size)
     nod = .025 * 2.2 ** x[5] * np.sin(2 * np.pi * 1.4 * t + rng.uniform(0, 6))
-    pose = np.stack([sway(.025), sway(.015) + nod, sway(1.5)], 1)
+    pose = np.stack([sway(.018), sway(.01) + nod, sway(1.2)], 1)
     noise = rng.normal(0, 45 * difficulty, (2 * h, 2 * w, 3)).astype(np.int16) if difficulty else None
     for i in range(len(t)):
         f = _frame(x, talk[i], blink[i], pose[i], seed, actor, w, h)
