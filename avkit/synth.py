@@ -97,13 +97,13 @@ def _record(spoken, nz, difficulty, rng):
     y = nz["gain"] * .25 * (spoken + 10 ** (-40 / 20 + 1.7 * difficulty) * noise)
     return np.clip(y, -1, 1).astype(np.float32)
 
-# %% ../nbs/03_synth.ipynb #bd88f47a
+# %% ../nbs/03_synth.ipynb #26cc81a9
 @functools.cache
 def _looks(seed, actor):
     "An actor's colours (RGB) and shape"
     rng = _rng(seed, "looks", actor)
     skin = np.array([[241, 205, 177], [224, 180, 148], [198, 150, 117], [160, 112, 82], [118, 78, 56]])[rng.integers(5)] + rng.integers(-8, 9, 3)
-    hair = np.array([[42, 32, 28], [84, 54, 34], [130, 92, 54], [186, 148, 92], [120, 116, 114], [108, 48, 28]])[rng.integers(6)]
+    hair = np.array([[42, 32, 28], [84, 54, 34], [130, 92, 54], [150, 112, 66], [96, 92, 92], [108, 48, 28]])[rng.integers(6)]
     shirt, wall = rng.integers(40, 200, 3), rng.integers(110, 195) + rng.integers(-18, 19, 3)
     return dict(skin=skin.astype(float), hair=hair + rng.integers(-10, 11, 3), shirt=shirt, wall=wall, eye=rng.integers(30, 120, 3),
                 width=rng.uniform(.76, .82), size=rng.uniform(.96, 1.06), brow=rng.uniform(.055, .08), long=actor % 2 == 0,
