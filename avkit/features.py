@@ -101,7 +101,7 @@ def read_features(path):
     if len(widths) != 1: raise AvkitError(f"{path}: clips differ in their number of features: {sorted(widths)[:3]}")
     return out
 
-# %% ../nbs/20_features.ipynb #09424201
+# %% ../nbs/20_features.ipynb #de7e385c
 def clip_key(corpus, name):  # "ravdess", "01-01-03-01-01-01-05.mp4"
     "The name by which features and clips meet"
     stem = Path(str(name)).stem if Path(str(name)).suffix in {".wav", ".mp4", ".flac", ".flv", ".avi"} else str(name)
@@ -110,10 +110,11 @@ def clip_key(corpus, name):  # "ravdess", "01-01-03-01-01-01-05.mp4"
 
 def own_stream(path, corpus, clips):  # names of the manifest
     "(N,T,F) features from a file of one's own, padded; a clip that is not in the file has no real step"
-    table = {clip_key(corpus, k): v for k, v in read_features(path).items()}
+    named = read_features(path)
+    table = {clip_key(corpus, k): v for k, v in named.items()}
     found = [table.get(clip_key(corpus, c)) for c in clips]
     some = [f for f in found if f is not None]
-    if not some: raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {resolve(path)} ({next(iter(table))}, ...)")
+    if not some: raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {resolve(path)} ({next(iter(named))}, ...)")
     x = torch.zeros(len(clips), max(map(len, some)), some[0].shape[1])
     mask = torch.zeros(x.shape[:2], dtype=torch.bool)
     for i, f in enumerate(found):

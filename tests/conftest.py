@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from avkit.core import repo_root
+
+os.environ["AVKIT_PROGRESS"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    "No test reads or fills the user's cache, unless it sets AVKIT_HOME itself"
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    "Real data, where it is at hand: $AVKIT_DATA, or shared/data beside the clone"
+    d = Path(os.environ.get("AVKIT_DATA") or repo_root().parent / "shared/data")
+    if not d.is_dir(): pytest.skip("real data not at hand: set AVKIT_DATA to a folder with ravdess_speech/, grid_clips/, ...")
+    return d
+
+
+@pytest.fixture
+def toy_corpus(tmp_path):
+    "RAVDESS names of 24 actors without media, and features that tell the emotion: sound the first bit, face the others"
+    rng = np.random.default_rng(0)
+    root = tmp_path / "ravdess"
+    rows = []
+    for actor in range(1, 25):
+        for e in range(1, 9):
+            name = f"03-01-{e:02d}-01-01-01-{actor:02d}"
+            (root / f"Actor_{actor:02d}").mkdir(parents=True, exist_ok=True)
+            (root / f"Actor_{actor:02d}/{name}.wav").write_text(name)
+            bits = [(e - 1) >> i & 1 for i in range(3)]
+            for t in range(3): rows.append([name, *(np.array(bits) + rng.normal(0, .3, 3))])
+    t = pd.DataFrame(rows, columns=["name", "b0", "b1", "b2"])
+    t[["name", "b0"]].to_csv(tmp_path / "sound.csv", index=False)
+    t[["name", "b1", "b2"]].to_csv(tmp_path / "face.csv", index=False)
+    return dict(dataset="ravdess", data_root=str(root), audio_features=str(tmp_path / "sound.csv"),
+                video_features=str(tmp_path / "face.csv"), recipe="demo", device="cpu")
