@@ -67,7 +67,7 @@ def video_stream(store, keys, size):  # store keys, None where a clip has no pic
                     real=torch.tensor([f is not None for f in frames]))
     return _packed(store, content_key("frames", size, keys), len(keys), make, "pictures")
 
-# %% ../nbs/20_features.ipynb #dca05579
+# %% ../nbs/20_features.ipynb #c259db2d
 def _read_table(path):
     "{name: array (T,F)} from a CSV or Parquet file, and the names of the features"
     t = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8-sig")
@@ -77,7 +77,7 @@ def _read_table(path):
     if text[1:]: raise AvkitError(f"{path}: the column {text[1]!r} is not numeric; only {name!r}, the clip's name, may be text")
     bad = t[rest].isna().any() | np.isinf(t[rest]).any()
     if bad.any(): raise AvkitError(f"{path}: the column {bad.index[bad][0]!r} has empty or infinite values")
-    return {k: g[rest].to_numpy(np.float32) for k, g in t.groupby(name, sort=False)}
+    return {k: g[rest].to_numpy(np.float32, copy=True) for k, g in t.groupby(name, sort=False)}
 
 
 def _read_safetensors(path):

@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'Corpus', 'open_clips', 'prepare_clips', 'load_data', 'loss_of', 'forward', 'training_batch', 'lr_at',
            'Training', 'train_epoch', 'conditions', 'without', 'predict', 'evaluate', 'save_checkpoint',
-           'read_checkpoint', 'load_checkpoint', 'accelerator', 'make_model', 'make_optimizer', 'start', 'validate',
-           'save_best', 'keep', 'write_history', 'fit', 'line', 'tensorboard', 'environment', 'commit', 'record_of',
-           'finish', 'main', 'score_lines']
+           'read_checkpoint', 'load_checkpoint', 'accelerator', 'model_settings', 'make_model', 'make_optimizer',
+           'start', 'validate', 'save_best', 'load_model', 'keep', 'write_history', 'fit', 'line', 'tensorboard',
+           'environment', 'commit', 'record_of', 'finish', 'main', 'score_lines']
 
-# %% ../nbs/41_learner.ipynb #b01c9b1c
+# %% ../nbs/41_learner.ipynb #bb6ac159
 import json, math, platform, shutil, subprocess, sys, time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import nn
 from torch.nn import functional as F
-from .core import (AvkitError, atomic_path, base_dir, child_seed, content_key, progress, repo_root, seed_everything, write_json,
+from .core import (AvkitError, atomic_path, child_seed, repo_root, resolve, seed_everything, write_json,
                         write_text)
 from .data import AVData, batches, draws, flip_rotate, spec_augment, standard, standardise, unit
 from .datasets import open_dataset
@@ -269,13 +269,18 @@ def accelerator(cfg):
     bf16 = precision == "bf16" or (precision == "auto" and gpu and torch.cuda.is_bf16_supported())
     return Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bf16 else "no")
 
-# %% ../nbs/41_learner.ipynb #df2905c1
+# %% ../nbs/41_learner.ipynb #17025fcf
+def model_settings(cfg, data):
+    "What `build_model` needs to know: the recipe, the number of classes, the widths of the features"
+    width = {f"{s}_dim": v.x.shape[-1] for s, v in data.streams.items() if v.x.ndim == 3}
+    own = {f"{s}_encoder": "vector" for s in data.streams if cfg[f"{s}_features"]}
+    return cfg.recipe | dict(modality=cfg["modality"], n_out=len(data.classes)) | width | own
+
+
 def make_model(cfg, data):
     "The recipe's model for this data, weights drawn from the seed"
     seed_everything(child_seed(cfg["seed"], "weights"))
-    width = {f"{s}_dim": v.x.shape[-1] for s, v in data.streams.items() if v.x.ndim == 3}
-    own = {f"{s}_encoder": "vector" for s in data.streams if cfg[f"{s}_features"]}
-    return build_model(cfg.recipe | dict(modality=cfg["modality"], n_out=len(data.classes), pretrained=cfg["pretrained"]) | width | own)
+    return build_model(model_settings(cfg, data) | dict(pretrained=cfg["pretrained"]))
 
 
 def make_optimizer(cfg, model):
@@ -294,7 +299,7 @@ def start(cfg, corpus, model=None):
     ema = AveragedModel(raw, multi_avg_fn=get_ema_multi_avg_fn(cfg["ema"]), use_buffers=True) if cfg["ema"] else None
     return Training(cfg, corpus, model, opt, acc, ema)
 
-# %% ../nbs/41_learner.ipynb #a6682936
+# %% ../nbs/41_learner.ipynb #d514587a
 def validate(t):
     "The validation columns of an epoch's row"
     s, _ = evaluate(t.cfg, t.scored, t.corpus.data, "validation", conditions(t.cfg)[0], t.accelerator.device)
@@ -307,8 +312,17 @@ def save_best(t, path):
     c = t.corpus
     tensors = {f"model.{k}": v.detach().cpu().contiguous().clone() for k, v in t.scored.state_dict().items()}
     tensors |= {f"stats.{s}.{k}": v for s, (m, d) in c.stats.items() for k, v in (("mean", m), ("std", d))}
-    meta = dict(settings=asdict(t.cfg.settings), recipe=t.cfg.recipe, classes=c.data.classes)
+    meta = dict(settings=asdict(t.cfg.settings), recipe=t.cfg.recipe, classes=c.data.classes, model=model_settings(t.cfg, c.data))
     with atomic_path(path) as tmp: save_file(tensors, tmp, metadata=dict(avkit=json.dumps(meta)))
+
+
+def load_model(run_dir):
+    "The best model of a run in eval mode, and what its file says: settings, recipe, classes, stats"
+    tensors, meta = read_checkpoint(resolve(run_dir) / "checkpoints/best.safetensors")
+    model = build_model(meta["model"])
+    model.load_state_dict(_part(tensors, "model"))
+    stats = _part(tensors, "stats")
+    return model.eval(), meta | dict(stats={s: (stats[f"{s}.mean"], stats[f"{s}.std"]) for s in ("audio", "video") if f"{s}.mean" in stats})
 
 # %% ../nbs/41_learner.ipynb #d917b583
 def keep(t, run_dir):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confusion', 'glance', 'contact_sheet',
-           'attention_figure', 'read_records', 'table', 'shown', 'caption', 'write_table', 'run_figures', 'main']
+           'attention_figure', 'attention_of', 'read_records', 'table', 'shown', 'caption', 'write_table',
+           'run_figures', 'main']
 
 # %% ../nbs/50_report.ipynb #4b996e3b
 import argparse, sys
@@ -143,6 +144,21 @@ def attention_figure(maps, title=""):  # {name: (queries, keys) weights}
     if title: fig.suptitle(title, fontsize=9)
     return fig
 
+# %% ../nbs/50_report.ipynb #a9dc68bd
+def attention_of(cfg, corpus, clip=None):  # a clip's name; default: the first one that nobody trained on
+    "A figure of what the run's best model attends to in one clip; None for a fusion without attention"
+    import torch
+    from avkit.learner import forward, load_model
+    model, _ = load_model(cfg.run_dir)
+    if not hasattr(model, "fusion"): return None
+    data, model.fusion.keep_maps = corpus.data, True
+    i = data.clips.index(clip) if clip else int(torch.cat([data.indices("test"), data.indices("validation")])[0])
+    b = data.batch(torch.tensor([i]))
+    if b["video"].dtype == torch.uint8: b["video"] = b["video"].float() / 255
+    with torch.no_grad(): forward(model, b)
+    maps = {k: w[0].numpy() for k, w in model.fusion.maps.items()}
+    return attention_figure(maps, f"{data.clips[i]}, {data.classes[data.target[i]]}") if maps else None
+
 # %% ../nbs/50_report.ipynb #1ae204b1
 SAME = ["dataset", "recipe", "modality", "fusion", "audio", "video", "split"]
 METRICS = dict(accuracy="accuracy", uar="UAR", f1_macro="macro F1")
@@ -227,7 +243,16 @@ def run_figures(run_dir, out=None):  # where the figures go; default: the run's 
     plt.close("all")
     return made
 
-# %% ../nbs/50_report.ipynb #19767ab7
+# %% ../nbs/50_report.ipynb #39a88095
+def _all_figures(run_dir, out):
+    "A run's figures, made anew in `out`, and those that its notebook drew"
+    import shutil
+    made = run_figures(run_dir, out)
+    drawn = [p for n in ("glance", "attention") for p in sorted((run_dir / "figures").glob(f"{n}.*"))]
+    for p in drawn: shutil.copyfile(p, out / p.name)
+    return made + [out / p.name for p in drawn if p.suffix == ".png"]
+
+# %% ../nbs/50_report.ipynb #3f02a3d9
 def main(argv=None):
     "Tables and figures of runs, from the command line"
     p = argparse.ArgumentParser("python -m avkit.report", description="Write table.md, table.csv, table.tex and figures of runs.")
@@ -238,7 +263,7 @@ def main(argv=None):
     try:
         records = read_records(a.runs)
         print(write_table(records, a.to, a.title).to_string(index=False))
-        if len(records) == 1: print("figures:", *run_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, a.to), sep="\n  ")
+        if len(records) == 1: print("figures:", *_all_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, resolve(a.to)), sep="\n  ")
         write_json(resolve(a.to) / "params.json", [dict(config=r["config"], recipe=r["recipe"], config_hash=r["config_hash"],
                                                        data_hash=r["data_hash"], split_hash=r["split_hash"]) for r in records])
     except AvkitError as e:

@@ -20,10 +20,10 @@ def shared_data():
     return d
 
 
-@pytest.fixture
-def toy_corpus(tmp_path):
+@pytest.fixture(scope="session")
+def toy_corpus(tmp_path_factory):
     "RAVDESS names of 24 actors without media, and features that tell the emotion: sound the first bit, face the others"
-    rng = np.random.default_rng(0)
+    rng, tmp_path = np.random.default_rng(0), tmp_path_factory.mktemp("toy")
     root = tmp_path / "ravdess"
     rows = []
     for actor in range(1, 25):
