@@ -144,21 +144,21 @@ def _sound_packets(s, sound, rate):
     for f in [*cut.resample(whole), *cut.resample(None), None]:
         for p in s.encode(f): yield (float(p.pts * p.time_base) if p.pts is not None else 0., p)
 
-# %% ../nbs/02_media.ipynb #35ae9183
+# %% ../nbs/02_media.ipynb #4990db85
 def write_video(path, frames, fps, sound=None, rate=None, crf=20, preset="ultrafast"):
     "(T,H,W,3) uint8, fps, (N,) float in [-1,1], Hz -> a whole file at `path`; H and W even. No sound: None"
     import av
     path = Path(path)
     if path.suffix not in CODECS: raise unknown("video container", path.suffix, CODECS)
     fmt, vcodec, acodec = CODECS[path.suffix]
-    frames = iter(frames)
+    frames, scale = iter(frames), av.video.reformatter.VideoReformatter()
     first = next(frames)
     with atomic_path(path) as tmp, av.open(str(tmp), "w", format=fmt, options={"fflags": "+bitexact"}) as c:
         v = _video_stream(c, vcodec, fps, *first.shape[:2], crf, preset)
         sounds = iter(()) if sound is None else _sound_packets(_sound_stream(c, acodec, rate), sound, rate)
         c.start_encoding()
         for i, x in enumerate(itertools.chain([first], frames)):
-            f = av.VideoFrame.from_ndarray(x, format="rgb24").reformat(format="yuv420p")
+            f = scale.reformat(av.VideoFrame.from_ndarray(x, format="rgb24"), format="yuv420p", threads=1)
             f.pts, f.duration = i, 1
             for p in v.encode(f): c.mux(p)
             for t, p in sounds:
@@ -229,10 +229,12 @@ def probe(path):
         audio = a and dict(rate=a.codec_context.sample_rate, channels=a.codec_context.channels, duration=_seconds(a))
         return Probe(Path(path), _announced(c), video, audio)
 
-# %% ../nbs/02_media.ipynb #cd2ebe5d
+# %% ../nbs/02_media.ipynb #f618d453
 class _Keeper:
     "Takes the frames in order of time and converts those that are shown at `times`"
     def __init__(self, times, size):  # None: all; seconds; or a function of the duration, not known yet. (w, h) or None
+        from av.video.reformatter import VideoReformatter
+        self.scale = VideoReformatter()  # one for all frames: making one costs more than using it
         self.times, self.size, self.last, self.kept, self.pts, self.count = times, size, None, [], [], []
         self.waiting = [] if callable(times) else None
         if self.waiting is None and times is not None:
@@ -243,7 +245,7 @@ class _Keeper:
     def _keep(self, frame, t, n):
         w, h = self.size = self.size or (frame.width, frame.height)
         how = "BILINEAR" if (w, h) == (frame.width, frame.height) else "AREA"
-        self.kept.append(frame.to_ndarray(format="rgb24", width=w, height=h, interpolation=how))
+        self.kept.append(self.scale.reformat(frame, w, h, "rgb24", interpolation=how, threads=1).to_ndarray())
         self.pts.append(t), self.count.append(n)
 
     def _upto(self, t):

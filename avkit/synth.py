@@ -249,7 +249,7 @@ def render_clip(emotion, intensity=1, statement=1, repetition=1, actor=1, seed=0
     spoken = _voice(voice, _speaker(seed, actor), statement, nz, rng("source"))
     return _frames(face, nz, seed, actor, size, difficulty, rng("motion")), _record(spoken, nz, difficulty, rng("room"))
 
-# %% ../nbs/03_synth.ipynb #639ee656
+# %% ../nbs/03_synth.ipynb #c413610c
 def _plan(actors, seed, repeats):
     "-> [(emotion, intensity, statement, repetition, actor)], all numbers as in the file name but emotion 0..7"
     plan = []
@@ -268,7 +268,9 @@ def _names(e, intensity, statement, repetition, actor):
 
 
 def _write_clip(root, clip, **kw):
-    "Render one clip's missing files"
+    "Render one clip's missing files, in one thread"
+    import cv2
+    cv2.setNumThreads(1)  # its threads wait for each other longer than pictures of this size take
     video, wav = (Path(root) / n for n in _names(*clip))
     if video.is_file() and wav.is_file(): return
     frames, sound = render_clip(*clip, **kw)
