@@ -135,9 +135,9 @@ class LightTrunk(nn.Module):
     def __init__(self):
         super().__init__()
         block = lambda a, b: [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*block(3, 16), *block(16, 32), *block(32, 64), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 64))
+        self.layers = nn.Sequential(*block(3, 16), *block(16, 32), *block(32, 64), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 64))
 
-    def forward(self, x): return self.layers(((x - .5) * 4).contiguous(memory_format=torch.channels_last))
+    def forward(self, x): return self.layers(F.instance_norm(x).contiguous(memory_format=torch.channels_last))
 
 # %% ../nbs/30_encoders.ipynb #b362824a
 class TemporalEncoder(Encoder):

@@ -152,7 +152,7 @@ def _head(w, h, L):
     img = img * (1 - hair) + hair * L["hair"] * (1.12 + .04 * np.sin(31 * x + 4 * y) - .3 * (x + .2) ** 2)[..., None]
     return img, np.maximum(np.maximum(face, ears), hair)
 
-# %% ../nbs/03_synth.ipynb #18423b6d
+# %% ../nbs/03_synth.ipynb #cf0bce7f
 @functools.cache
 def _layers(seed, actor, w, h):
     "uint8 backdrop; the box (y, x slices) the head moves in; within it uint8 head, float32 alpha, centre and unit in pixels"
@@ -190,7 +190,7 @@ def _eye(img, at, u, side, x, blink, L):
     if tall > .05: _fill(img, at + u * (_TURN * .018 + [-.03, -.03]), (250, 250, 250))
     arc = np.stack([_ARC * .2, -.2 - .075 * high - .03 * (1 - _ARC ** 2) - .1 * slant * -side * _ARC], 1)
     thick = (L["brow"] * (1 - .35 * _ARC * side))[:, None] * [0, .5]
-    _fill(img, at + u * np.r_[arc - thick, (arc + thick)[::-1]], L["hair"] * .75)
+    _fill(img, at + u * np.r_[arc - thick, (arc + thick)[::-1]], np.minimum(L["hair"] * .75, L["skin"] * .5))
 
 
 def _mouth(img, at, u, smile, opening, L):

@@ -21,7 +21,9 @@ def test_versions_and_requirements_agree():
     ini.read(ROOT / "settings.ini")
     ini, p = ini["DEFAULT"], PROJECT["project"]
     assert ini["version"] == p["version"] and f'__version__ = "{p["version"]}"' in (ROOT / "avkit/__init__.py").read_text()
-    assert names(ini["requirements"].split()) == names(p["dependencies"])
+    extras = {r for e in p["optional-dependencies"].values() for r in e if not r.startswith("avkit")}
+    assert set(ini["requirements"].split()) == set(p["dependencies"])
+    assert set(ini["dev_requirements"].split()) == extras
     assert ini["allowed_cell_metadata_keys"] == "tags" == PROJECT["tool"]["nbdev"]["allowed_cell_metadata_keys"]
 
 
