@@ -323,6 +323,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'avkit.report': { 'avkit.report._all_figures': ('report.html#_all_figures', 'avkit/report.py'),
                               'avkit.report._markdown': ('report.html#_markdown', 'avkit/report.py'),
                               'avkit.report._panel': ('report.html#_panel', 'avkit/report.py'),
+                              'avkit.report._portable': ('report.html#_portable', 'avkit/report.py'),
                               'avkit.report._row': ('report.html#_row', 'avkit/report.py'),
                               'avkit.report._strip': ('report.html#_strip', 'avkit/report.py'),
                               'avkit.report._wave': ('report.html#_wave', 'avkit/report.py'),

@@ -127,7 +127,7 @@ class EfficientFace(nn.Module):
         x = self.modulator(self.stage2(x)) + self.local(x)
         return self.conv5(self.stage4(self.stage3(x))).mean((2, 3))
 
-# %% ../nbs/30_encoders.ipynb #3151c5b2
+# %% ../nbs/30_encoders.ipynb #b77f6cd5
 class LightTrunk(nn.Module):
     "(N,3,H,W) in [0,1] -> (N,64), H about 40"
     n_feat = 64

@@ -130,7 +130,7 @@ def lr_at(cfg, epoch):
     if cfg["schedule"] == "steps": return cfg["lr"] * cfg["gamma"] ** sum(epoch >= m for m in cfg["milestones"])
     return cfg["lr"] * .5 * (1 + math.cos(math.pi * epoch / cfg["epochs"]))
 
-# %% ../nbs/41_learner.ipynb #48cc16f3
+# %% ../nbs/41_learner.ipynb #e3cc465e
 @dataclass
 class Training:
     "All that changes while a model is trained"
@@ -145,8 +145,8 @@ class Training:
 
     @property
     def best(self):
-        "The history's best epoch on validation, the first of equals"
-        return max(self.history, key=lambda r: r[f"validation_{self.cfg['select']}"], default=None)
+        "The history's best epoch on validation; of equals the one with the lowest loss"
+        return max(self.history, key=lambda r: (r[f"validation_{self.cfg['select']}"], -r["validation_loss"]), default=None)
 
     @property
     def scored(self): return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)

@@ -27,11 +27,11 @@ RECIPES["chumachenko2022"] = dict(
     schedule="steps", milestones=[40, 55, 65, 70], gamma=.1,
     epochs=100, batch_size=8, label_smoothing=0., aux_loss=0., ema=0., select="accuracy", patience=None, seed=1)
 
-# %% ../nbs/33_recipes.ipynb #0a479ea4
+# %% ../nbs/33_recipes.ipynb #1498e0d4
 RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     about="A light visual encoder that trains in a minute on two cores; for the rendered corpus",
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
-    flip_rotate=None, optimizer="adamw", lr=2e-3, weight_decay=1e-2, schedule="cosine", epochs=15, batch_size=16, aux_loss=.5)
+    optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)
 
 # %% ../nbs/33_recipes.ipynb #b1906f5d
 @dataclass(frozen=True)

@@ -252,7 +252,13 @@ def _all_figures(run_dir, out):
     for p in drawn: shutil.copyfile(p, out / p.name)
     return made + [out / p.name for p in drawn if p.suffix == ".png"]
 
-# %% ../nbs/50_report.ipynb #3f02a3d9
+# %% ../nbs/50_report.ipynb #9ef0bfd0
+def _portable(config):
+    "Settings without the folders of one machine"
+    return {k: Path(v).name if k in ("data_root", "run_dir", "audio_features", "video_features", "pretrained", "face_model") and v else v
+            for k, v in config.items()}
+
+# %% ../nbs/50_report.ipynb #9d488d9c
 def main(argv=None):
     "Tables and figures of runs, from the command line"
     p = argparse.ArgumentParser("python -m avkit.report", description="Write table.md, table.csv, table.tex and figures of runs.")
@@ -264,7 +270,7 @@ def main(argv=None):
         records = read_records(a.runs)
         print(write_table(records, a.to, a.title).to_string(index=False))
         if len(records) == 1: print("figures:", *_all_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, resolve(a.to)), sep="\n  ")
-        write_json(resolve(a.to) / "params.json", [dict(config=r["config"], recipe=r["recipe"], config_hash=r["config_hash"],
+        write_json(resolve(a.to) / "params.json", [dict(config=_portable(r["config"]), recipe=r["recipe"], config_hash=r["config_hash"],
                                                        data_hash=r["data_hash"], split_hash=r["split_hash"]) for r in records])
     except AvkitError as e:
         print(f"avkit: {e}", file=sys.stderr)
