@@ -13,7 +13,7 @@ from .fusion import FUSIONS
 from .datasets import DATASETS
 from .prepare import Preparation
 
-# %% ../nbs/33_recipes.ipynb #bdfcc1d5
+# %% ../nbs/33_recipes.ipynb #6782140a
 RECIPES = {}
 
 RECIPES["chumachenko2022"] = dict(
@@ -22,7 +22,7 @@ RECIPES["chumachenko2022"] = dict(
     audio="mfcc", audio_settings=dict(n_mfcc=10),                                     # sec. IV-A; librosa's defaults
     video_size=224, audio_encoder="audio_cnn", video_encoder="efficientface",         # sec. III-A
     fusion="ia", heads=1, modality_dropout="softhard", missing="zero",                # sec. III-B, III-C
-    standardise=(), flip_rotate=10., spec_augment=None,                                               # released code: p .5, +-10 degrees
+    standardise=(), flip_rotate=10., spec_augment=None,                               # released code: p .5, +-10 degrees
     optimizer="sgd", lr=.04, momentum=.9, dampening=.9, weight_decay=1e-3,            # released code, opts
     schedule="steps", milestones=[40, 55, 65, 70], gamma=.1,
     epochs=100, batch_size=8, label_smoothing=0., aux_loss=0., ema=0., select="accuracy", patience=None, seed=1)

@@ -152,7 +152,7 @@ def _head(w, h, L):
     img = img * (1 - hair) + hair * L["hair"] * (1.12 + .04 * np.sin(31 * x + 4 * y) - .3 * (x + .2) ** 2)[..., None]
     return img, np.maximum(np.maximum(face, ears), hair)
 
-# %% ../nbs/03_synth.ipynb #cf0bce7f
+# %% ../nbs/03_synth.ipynb #266c186f
 @functools.cache
 def _layers(seed, actor, w, h):
     "uint8 backdrop; the box (y, x slices) the head moves in; within it uint8 head, float32 alpha, centre and unit in pixels"
@@ -166,7 +166,7 @@ def _layers(seed, actor, w, h):
     alpha = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), .8)
     return soft(_backdrop(w, h, L)), box, soft(img)[box], alpha[box], np.array([cx - x0, cy - y0]), u
 
-
+# %% ../nbs/03_synth.ipynb #99989dda
 def _fill(img, pts, colour):
     "Fill the polygon (n,2), in pixels, anti-aliased"
     import cv2

@@ -34,7 +34,7 @@ def test_the_table_is_complete():
     assert set(AUDIO) == set(AUDIO_ENCODERS) and set(VIDEO) == set(VIDEO_ENCODERS)
 
 
-@pytest.mark.parametrize("fusion,pair", product(FUSIONS, PAIRS), ids=str)
+@pytest.mark.parametrize("fusion,pair", list(product(FUSIONS, PAIRS)), ids=str)
 @torch.no_grad()
 def test_invariants(fusion, pair):
     m, (a, v) = model(*pair, fusion), inputs(*pair)
@@ -48,7 +48,7 @@ def test_invariants(fusion, pair):
         assert torch.equal(one, other) and one.isfinite().all() and not torch.allclose(one, out), "a missing modality"
 
 
-@pytest.mark.parametrize("fusion,pair", product(FUSIONS, PAIRS[:3]), ids=str)
+@pytest.mark.parametrize("fusion,pair", list(product(FUSIONS, PAIRS[:3])), ids=str)
 def test_gradients_reach_what_is_used(fusion, pair):
     m, (a, v) = model(*pair, fusion), inputs(*pair)
     m.train()
