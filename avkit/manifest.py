@@ -15,13 +15,11 @@ import numpy as np, pandas as pd
 from .core import (AvkitError, cache_dir, child_seed, content_key, file_hash, progress, read_json, repo_root, unknown,
                         write_json, write_text)
 
-# %% ../nbs/01_manifest.ipynb #81651191
+# %% ../nbs/01_manifest.ipynb #629fe193
 def manifests_dir():
     "The folder of `<corpus>.toml`: the clone's, else the installed one"
     root = repo_root(Path(__file__).parent) if "__file__" in globals() else repo_root()
-    if root: return root / "data_manifests"
-    from importlib.resources import files
-    return Path(str(files("avkit.data_manifests")))
+    return root / "data_manifests" if root else Path(__file__).parent / "data_manifests"
 
 
 def corpus_info(name):  # "ravdess"

@@ -33,6 +33,12 @@ RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
     optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)
 
+# %% ../nbs/33_recipes.ipynb #f43d196e
+RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
+    about="Real RAVDESS speech with facial action units (give them as video_features), late fusion",
+    audio_settings=dict(n_mfcc=20), fusion="late", modality_dropout="nodropout", missing="mask",
+    spec_augment=dict(time=0, freq=0, shift=10), schedule="cosine", epochs=60, label_smoothing=.1, aux_loss=1., ema=.995)
+
 # %% ../nbs/33_recipes.ipynb #b1906f5d
 @dataclass(frozen=True)
 class Settings:
