@@ -71,6 +71,48 @@ def test_bad_files_are_set_aside(rendered, settings, tmp_path):
     assert (again.summary.rows.status == "cached").sum() == len(corpus.data) and len(again.summary.failures) == 3
 
 
+def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
+    "No sound, no face, shorter than the window, no picture: each says what it is, the rest goes on"
+    import av
+    from avkit.corpora.ravdess import index
+    from avkit.media import decode, write_video
+    from avkit.prepare import prepare
+    root = tmp_path / "odd"
+    shutil.copytree(rendered / "Actor_01", root / "Actor_01")
+    for p in root.rglob("03-*.wav"): p.unlink()
+    silent, faceless, short, dark = sorted(root.rglob("01-*.mp4"))[:4]
+    c = decode(silent)
+    write_video(silent, c.frames, 25)
+    write_video(faceless, np.full_like(c.frames, 128), 25, c.sound, c.rate)
+    write_video(short, c.frames[:25], 25, c.sound[:c.rate], c.rate)
+    with av.open(str(dark), "w") as out:
+        s = out.add_stream("aac", rate=24000, layout="mono")
+        f = av.AudioFrame.from_ndarray(c.sound[None].astype("f4"), format="fltp", layout="mono")
+        f.rate = 24000
+        for p in [*s.encode(f), *s.encode()]: out.mux(p)
+    store = Store(tmp_path / "store")
+    s = prepare(index(root), store=store, n_jobs=1)
+    why = s.rows.set_index("clip")[["status", "reason"]].agg(" ".join, axis=1)
+    assert "no sound" in why[silent.stem] and str(silent) in why[silent.stem]
+    assert "no face in any of 15 frames" in why[faceless.stem] and "no picture" in why[dark.stem]
+    assert why[short.stem] == "done " and (s.rows.status == "done").sum() == len(s.rows) - 3
+    again = prepare(index(root), store=store, n_jobs=1).rows
+    assert again.status.value_counts().to_dict() == {"cached": len(s.rows) - 3, "failed": 2, "no face": 1}
+
+
+def test_a_full_disk(settings, tmp_path):
+    "Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of a file is left"
+    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.learner import main\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(sys.argv[1:]))")
+    flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "run", n_jobs=1)).items()]
+    env = os.environ | dict(AVKIT_HOME=str(tmp_path / "home"))
+    r = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, env=env)
+    assert r.returncode == 2 and "avkit: " in r.stderr and "Traceback" not in r.stderr, r.stdout + r.stderr
+    assert "Cannot write" in r.stdout + r.stderr
+    left = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.stat().st_size >= 20000]
+    assert not left and not (tmp_path / "run/record.json").exists()
+
+
 def test_a_killed_preparation_goes_on(rendered, settings, tmp_path, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
     import time, signal
