@@ -182,8 +182,9 @@ def guard(scope, hints, known=()):  # globals(), {name: type} or the function to
     first = scope.setdefault("_guarded", set(mine))
     return check_types({k: v for k, v in mine.items() if k in first or k in hints}, hints)
 
-# %% ../nbs/00_core.ipynb #829d19ce
+# %% ../nbs/00_core.ipynb #7ca265f8
 def progress(it, desc="", total=None, **kw):
-    "`tqdm.auto`, switched off by `AVKIT_PROGRESS=0`"
+    "`tqdm.auto`, switched off by `AVKIT_PROGRESS=0`; in a log file a line every 15 s"
     from tqdm.auto import tqdm
-    return tqdm(it, desc=desc, total=total, disable=os.environ.get("AVKIT_PROGRESS") == "0", leave=False, **kw)
+    live = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(it, desc=desc, total=total, disable=os.environ.get("AVKIT_PROGRESS") == "0", leave=False, mininterval=.1 if live else 15, **kw)

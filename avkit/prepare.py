@@ -147,7 +147,7 @@ def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  #
 
 def _whole(row, prep, store, streams): return all(store.has(k) for s in streams if (k := stream_key(row, s, prep)))
 
-# %% ../nbs/07_prepare.ipynb #7754d394
+# %% ../nbs/07_prepare.ipynb #bb9fa3ec
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model", "difficulty", "n_jobs"]
 
 def main(argv=None):
@@ -157,11 +157,12 @@ def main(argv=None):
     p = settings_parser("python -m avkit.prepare", "Decode a corpus once into the store that training reads.", PREPARE_SETTINGS)
     try:
         cfg = configure(**vars(p.parse_args(argv)))
-        print(prepare_clips(cfg, open_clips(cfg)))
+        summary = prepare_clips(cfg, open_clips(cfg))
+        print(summary)
+        return int(summary is not None and len(summary.failures) == len(summary.rows))  # 1: nothing came out
     except AvkitError as e:
         print(f"avkit: {e}", file=sys.stderr)
         return 2
-    return 0
 
 # %% ../nbs/07_prepare.ipynb #c96384c7
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
