@@ -325,6 +325,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avkit.report._panel': ('report.html#_panel', 'avkit/report.py'),
                               'avkit.report._portable': ('report.html#_portable', 'avkit/report.py'),
                               'avkit.report._row': ('report.html#_row', 'avkit/report.py'),
+                              'avkit.report._stored': ('report.html#_stored', 'avkit/report.py'),
                               'avkit.report._strip': ('report.html#_strip', 'avkit/report.py'),
                               'avkit.report._wave': ('report.html#_wave', 'avkit/report.py'),
                               'avkit.report.attention_figure': ('report.html#attention_figure', 'avkit/report.py'),

@@ -48,14 +48,14 @@ def learning_curves(history, best=None, chance=None):  # the record's history; t
     l.legend(frameon=False)
     return fig
 
-# %% ../nbs/50_report.ipynb #8be90033
+# %% ../nbs/50_report.ipynb #fb2dc8cc
 def confusion(predictions, classes, title=""):  # rows of predictions.csv under one split and condition
     "A figure with the confusion matrix as counts and as rates per true class"
     from sklearn.metrics import confusion_matrix
     plt, sns = style()
     c = confusion_matrix(predictions.target, predictions.prediction, labels=classes)
     rates = c / np.maximum(c.sum(1, keepdims=True), 1)
-    fig, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), layout="constrained", sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained", sharey=True)
     for ax, m, fmt, name in ((axes[0], c, "d", "clips"), (axes[1], rates, ".2f", "rate per true class")):
         sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax, annot_kws={"size": 6},
                     xticklabels=classes, yticklabels=classes, linewidths=.3)
@@ -82,15 +82,20 @@ def _panel(ax, stream, i):
     ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
     ax.set(xlabel="step", yticks=[])
 
-# %% ../nbs/50_report.ipynb #bed44b62
-def _wave(ax, corpus, cfg, i, store):
-    "The stored waveform of a clip, if it has one"
+# %% ../nbs/50_report.ipynb #ac92c638
+def _stored(corpus, cfg, i, store, stream, name):
+    "What the store holds of a clip, or None"
     from avkit.prepare import stream_key
     row = corpus.manifest.clips.set_index("clip", drop=False).loc[corpus.data.clips[i]]
-    got = store.get(stream_key(row, "audio", cfg.preparation) or "00", ["sound"])
-    if got is None: return ax.axis("off")
-    w = got[0]["sound"].numpy()
-    ax.plot(np.arange(len(w)) / cfg.preparation.rate, w, lw=.3)
+    got = store.get(stream_key(row, stream, cfg.preparation) or "00", [name])
+    return got and got[0].get(name)
+
+
+def _wave(ax, corpus, cfg, i, store):
+    "The stored waveform of a clip, if it has one"
+    w = _stored(corpus, cfg, i, store, "audio", "sound")
+    if w is None: return ax.axis("off")
+    ax.plot(np.arange(len(w)) / cfg.preparation.rate, w.numpy(), lw=.3)
     ax.set(xlabel="s", yticks=[])
 
 
@@ -106,11 +111,16 @@ def glance(corpus, cfg, store=None, n=4):  # n: classes
     cols = [k for k in ("video", "wave", "audio") if k in kinds or (k == "wave" and wave)]
     fig, axes = plt.subplots(len(picks), len(cols), figsize=(2.8 * len(cols), .95 * len(picks)), squeeze=False, layout="constrained",
                              gridspec_kw=dict(width_ratios=[{"video": 2.2}.get(c, 1) for c in cols]))
+    store = store or Store()
     for row, i in zip(axes, picks):
-        for ax, c in zip(row, cols): _wave(ax, corpus, cfg, i, store or Store()) if c == "wave" else _panel(ax, getattr(data, c), i)
+        faces = None if cfg["video_features"] or "video" not in cols else _stored(corpus, cfg, i, store, "video", "frames")
+        for ax, c in zip(row, cols):
+            if c == "wave": _wave(ax, corpus, cfg, i, store)
+            elif c == "video" and faces is not None: _strip(ax, faces)
+            else: _panel(ax, getattr(data, c), i)
         row[0].set_ylabel(data.classes[data.target[i]], rotation=0, ha="right", va="center")
-        if row is not axes[-1]: [ax.set(xlabel="", xticklabels=[]) for ax in row]
-    names = dict(video="pictures", wave="waveform", audio=cfg["audio"] if wave else "sound features")
+    for ax in axes[:-1].flat: ax.set(xlabel="", xticklabels=[])
+    names = dict(video="pictures", wave="waveform", audio=cfg["audio"].upper() if wave else "sound features")
     for ax, c in zip(axes[0], cols): ax.set_title(names[c])
     return fig
 
