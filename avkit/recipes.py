@@ -68,7 +68,7 @@ class Settings:
     resume: bool = False                  # go on where run_dir was stopped
     run_dir: str | None = None            # default: reports/runs/<what it is>
 
-# %% ../nbs/33_recipes.ipynb #d990d45f
+# %% ../nbs/33_recipes.ipynb #59d92123
 @dataclass(frozen=True)
 class Config:
     "Settings and the recipe they make; `cfg[name]` looks in the recipe first"
@@ -91,7 +91,7 @@ class Config:
         "reports/runs/<name> is the default folder of a run"
         r, s = self.recipe, self.settings
         what = r["fusion"] if s.modality == "av" else s.modality
-        own = "".join(f"-{k}" for k in ("audio", "video") if self[f"{k}_features"])
+        own = "".join(f"-{k}_features" for k in ("audio", "video") if self[f"{k}_features"])
         return f"{s.dataset}-{s.recipe}-{what}{own}-fold{s.fold}-seed{r['seed']}"
 
     @property
