@@ -121,7 +121,7 @@ class Summary:
         if len(self.failures) > 10: bad.append(f"  and {len(self.failures) - 10} more")
         return "\n".join([f"{len(self.rows)} clips in {self.seconds:.0f} s: {head}", *bad])
 
-# %% ../nbs/07_prepare.ipynb #c9299308
+# %% ../nbs/07_prepare.ipynb #8347fbb9
 def _quiet_clip(*args):
     "`prepare_clip` in a worker: one thread each"
     import torch
@@ -139,7 +139,7 @@ def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  #
     rows = m.clips.to_dict("records")
     todo = [r for r in rows if not _whole(r, prep, store, streams)]
     jobs = (delayed(_quiet_clip)(m.root, r, prep, store, streams) for r in todo)
-    made = Parallel(n_jobs if len(todo) > 1 else 1, return_as="generator_unordered")(jobs)
+    made = Parallel(n_jobs if len(todo) > 1 else 1, return_as="generator_unordered", idle_worker_timeout=10)(jobs)
     lines = {l["clip"]: l for l in progress(made, f"prepare {m.corpus}", len(todo))} if todo else {}
     lines |= {r["clip"]: prepare_clip(m.root, r, prep, store, streams) for r in rows if r["clip"] not in lines}
     return Summary(pd.DataFrame([lines[r["clip"]] for r in rows]), time.time() - t0)

@@ -305,7 +305,7 @@ def render(root, actors=16, seed=0, difficulty=0., repeats=3, size=(256, 192), n
     if (root / "synth.part.json").is_file(): os.replace(root / "synth.part.json", root / "synth.json")
     return root
 
-# %% ../nbs/03_synth.ipynb #75e01293
+# %% ../nbs/03_synth.ipynb #709fd3cc
 _progress = progress
 
 
@@ -313,6 +313,7 @@ def _run(root, todo, kw, n_jobs, bar):
     "Render the clips of `todo`, each in one process"
     from joblib import Parallel, delayed
     if not todo: return
-    with Parallel(n_jobs=n_jobs if len(todo) > 4 else 1, return_as="generator_unordered", batch_size=4) as pool:
+    with Parallel(n_jobs=n_jobs if len(todo) > 4 else 1, return_as="generator_unordered", batch_size=4,
+                  idle_worker_timeout=10) as pool:
         done = pool(delayed(_write_clip)(root, c, **kw) for c in todo)
         for _ in _progress(done, "rendering", total=len(todo)) if bar else done: pass

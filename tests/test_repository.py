@@ -53,3 +53,12 @@ def test_no_path_of_one_machine():
         if p.suffix in {".py", ".ipynb", ".md", ".toml", ".txt", ".ini", ".csv", ".json", ".yml", ""} and p.is_file():
             hits = pattern.findall(p.read_text(encoding="utf-8", errors="ignore"))
             assert not hits or p.name == "test_repository.py", f"{p}: {hits[:3]}"
+
+
+def test_readme_shows_the_tables_that_runs_made():
+    readme = (ROOT / "README.md").read_text()
+    for name in ("demo", "ravdess_real"):
+        table = subprocess.run(["git", "-C", ROOT, "show", f"HEAD:reports/{name}/table.md"], capture_output=True, text=True)
+        if table.returncode: pytest.skip("not a git clone")  # `make demo` writes the one in the tree anew
+        rows = [l for l in table.stdout.splitlines() if l.startswith("|")]
+        assert len(rows) > 3 and "\n".join(rows) in readme, f"README.md does not show reports/{name}/table.md"
