@@ -83,7 +83,7 @@ def _panel(ax, stream, i):
     ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
     ax.set(xlabel="step", yticks=[])
 
-# %% ../nbs/50_report.ipynb #ac92c638
+# %% ../nbs/50_report.ipynb #fa3536af
 def _stored(corpus, cfg, i, store, stream, name):
     "What the store holds of a clip, or None"
     from avkit.prepare import stream_key
@@ -99,7 +99,7 @@ def _wave(ax, corpus, cfg, i, store):
     ax.plot(np.arange(len(w)) / cfg.preparation.rate, w.numpy(), lw=.3)
     ax.set(xlabel="s", yticks=[])
 
-
+# %% ../nbs/50_report.ipynb #28a3a640
 def glance(corpus, cfg, store=None, n=4):  # n: classes
     "A figure of one training clip of each of `n` classes: pictures, waveform, features"
     from avkit.store import Store

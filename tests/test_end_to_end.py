@@ -37,7 +37,7 @@ def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
     assert r["speakers"]["test"] == ["06"] and r["split"]["speaker_independent"] and not r["set_aside"]
     p = pd.read_csv(run / "predictions.csv")
     assert list(p.columns[:6]) == ["clip", "split", "condition", "fold", "target", "prediction"] and list(p.columns[6:]) == r["classes"]
-    assert np.allclose(p[r["classes"]].sum(1), 1, atol=1e-4)
+    assert np.allclose(p[r["classes"]].sum(axis=1), 1, atol=1e-4)
     for side in r["metrics"]:
         rows = p[(p.split == side) & (p.condition == "av")]
         assert len(rows) == r["counts"][side] and abs((rows.target == rows.prediction).mean() - r["metrics"][side]["av"]["accuracy"]) < 1e-9
