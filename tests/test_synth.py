@@ -8,7 +8,7 @@ import pytest
 
 from avkit.core import AvkitError, read_json
 from avkit.media import decode
-from avkit.synth import (FACES, FPS, RATE, VOICES, _express, _names, _nuisance, _plan, _rng, face_code, render, render_clip,
+from avkit.synth import (FACES, FPS, RATE, VOICES, express, _names, _nuisance, _plan, _rng, face_code, render, render_clip,
                          voice_code)
 
 pytest.importorskip("cv2")
@@ -104,10 +104,10 @@ def test_face_and_voice_keep_to_their_codes():
     for points, code in ((FACES, face_code), (VOICES, voice_code)):
         for a in range(8):
             for b in range(8):
-                same = np.allclose(*(_express(points, code(e), _rng(0, "x"), 0.) for e in (a, b)))
+                same = np.allclose(*(express(points, code(e), _rng(0, "x"), 0.) for e in (a, b)))
                 assert same == (code(a) == code(b))
     d0 = np.linalg.norm(FACES[0] - FACES[2])
-    far = [np.linalg.norm(np.subtract(*(_express(FACES, c, _rng(0, "x"), q) for c in (0, 2)))) for q in (0, .5, 1)]
+    far = [np.linalg.norm(np.subtract(*(express(FACES, c, _rng(0, "x"), q) for c in (0, 2)))) for q in (0, .5, 1)]
     assert np.allclose(far, [d0, d0 * .625, d0 * .25])
 
 

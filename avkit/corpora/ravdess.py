@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'parse_name', 'index']
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #5792771e
+# %% ../../nbs/10_corpora_ravdess.ipynb #ff220ad3
 import re
 from pathlib import Path
-import pandas as pd
 from ..core import AvkitError, resolve
-from ..manifest import COLUMNS, Manifest, corpus_info, hash_files
+from ..manifest import corpus_info, make_manifest
 
 # %% ../../nbs/10_corpora_ravdess.ipynb #eebfa801
 SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".wav", ".flac"}
@@ -34,7 +33,7 @@ def _streams(files):  # {modality: relative path} of one recording
     audio = files.get(1) or files.get(3) or ""
     return video, audio, "01" if video and audio else "02" if video else "03"
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #222894af
+# %% ../../nbs/10_corpora_ravdess.ipynb #de1c14bf
 def _scan(root):
     "{recording: {modality: path}}, problems, number of songs"
     found, problems, songs = {}, [], 0
@@ -42,14 +41,14 @@ def _scan(root):
         if p.suffix.lower() not in SUFFIXES or p.name.startswith("."): continue
         rel = p.relative_to(root).as_posix()
         try: c = parse_name(p.stem)
-        except AvkitError as e: problems.append((rel, str(e))); continue
+        except AvkitError as e: problems.append((rel, "invalid", str(e))); continue
         if c["vocal"] == 2: songs += 1; continue
         files = found.setdefault(p.stem[3:], {})
-        if c["modality"] in files: problems.append((rel, f"a second file of this name, {files[c['modality']]} is used"))
+        if c["modality"] in files: problems.append((rel, "unexpected", f"a second file of this name, {files[c['modality']]} is used"))
         else: files[c["modality"]] = rel
     return found, problems, songs
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #59a74f96
+# %% ../../nbs/10_corpora_ravdess.ipynb #f6561152
 def index(data_root, corpus="ravdess"):  # corpus: whose facts apply to a tree of this layout
     "The manifest of the RAVDESS speech clips below `data_root`, which is only ever read"
     root, info = resolve(data_root), corpus_info(corpus)
@@ -57,11 +56,8 @@ def index(data_root, corpus="ravdess"):  # corpus: whose facts apply to a tree o
     found, problems, songs = _scan(root)
     if not found: raise AvkitError(f"No RAVDESS speech file (such as 03-01-05-02-01-02-12.wav) below {root}"
                                    + (f"; {songs} songs were left out" if songs else "") + f". {info['how_to_get']}")
-    clips = pd.DataFrame([_row(stem, files, info["classes"]) for stem, files in sorted(found.items())])
-    for s in ("audio", "video"): clips[f"{s}_sha256"] = hash_files(root, clips[s].tolist(), f"hash {s}")
-    clips = clips[COLUMNS + [c for c in clips if c not in COLUMNS]]
-    return Manifest(corpus, root, clips, info["classes"], pd.DataFrame(problems, columns=["file", "problem"]),
-                    notes=dict(songs_left_out=songs))
+    rows = [_row(stem, files, info["classes"]) for stem, files in found.items()]
+    return make_manifest(corpus, root, rows, info["classes"], problems, dict(songs_left_out=songs))
 
 # %% ../../nbs/10_corpora_ravdess.ipynb #c30ff634
 def _row(stem, files, classes):
