@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'CODECS', 'FORMATS', 'MediaError', 'is_whole', 'write_video', 'write_wav', 'Probe', 'probe', 'resample',
-           'Clip', 'decode']
+           'Clip', 'decode', 'stream']
 
 # %% ../nbs/02_media.ipynb #bd9818f9
 import itertools, struct
@@ -56,7 +56,7 @@ def _mp4(f, size):
         pos = size if n < 8 else pos + n  # 0: to the end of the file
     return None if b"moof" in seen else pos <= size and {b"moov", b"mdat"} <= seen
 
-# %% ../nbs/02_media.ipynb #4ebfd3a7
+# %% ../nbs/02_media.ipynb #d6bd4070
 def _vint(f):
     "A Matroska number: as many bytes as its leading zero bits tell; None when unknown (all ones)"
     b = f.read(1)[0]
@@ -76,20 +76,23 @@ def _mkv(f, size):
 
 def _flv(f, size):
     "FLV: whether the last tag ends within the file"
-    b = f.read()
-    pos = int.from_bytes(b[5:9], "big") + 4
-    while pos < size: pos += 15 + int.from_bytes(b[pos + 1:pos + 4], "big")
+    pos = int.from_bytes(f.read(9)[5:], "big") + 4
+    while pos < size:
+        f.seek(pos)
+        pos += 15 + int.from_bytes(f.read(4)[1:], "big")
     return False if pos > size else None
 
 
 def _mpeg(f, size):
     "MPEG program stream: whether the last packet ends within the file (True: an end code says so)"
-    b, pos = f.read(), 0
-    while pos + 4 <= size and b[pos:pos + 3] == b"\0\0\1":
-        code, b4 = b[pos + 3], b[pos + 4:pos + 14].ljust(10, b"\0")
-        if code == 0xb9: return True
-        if code == 0xba: pos += 12 if b4[0] >> 4 == 2 else 14 + (b4[9] & 7)
-        else: pos += 6 + int.from_bytes(b4[:2], "big")
+    pos = 0
+    while pos + 4 <= size:
+        f.seek(pos)
+        b = f.read(14).ljust(14, b"\0")
+        if b[:3] != b"\0\0\1": break
+        if b[3] == 0xb9: return True
+        if b[3] == 0xba: pos += 12 if b[4] >> 4 == 2 else 14 + (b[13] & 7)
+        else: pos += 6 + int.from_bytes(b[4:6], "big")
     return None if pos == size else False
 
 # %% ../nbs/02_media.ipynb #f0b47579
@@ -357,7 +360,7 @@ def _pump(c, streams, asked, books, zero):
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f, t
 
-# %% ../nbs/02_media.ipynb #24b03e40
+# %% ../nbs/02_media.ipynb #798a8085
 def _gather(c, path, streams, asked, whole, keeper):
     "Decode to the end, and check -> the sound (N,) and its rate, or None; the duration"
     zero = c.start_time / 1e6 if c.start_time else 0.
@@ -377,17 +380,22 @@ def _gather(c, path, streams, asked, whole, keeper):
     return sound, form and form[2], max(b.end for b in books.values())
 
 
+def _ask(path, c, video, audio):
+    "{kind: stream} of all streams and of those asked for"
+    streams = {k: s for k, s in zip(("video", "audio"), _streams(c)) if s}
+    if not streams: raise MediaError(path, "unreadable", "it has neither picture nor sound")
+    if video and "video" not in streams: raise MediaError(path, "no picture")
+    if audio and "audio" not in streams: raise MediaError(path, "no sound")
+    return streams, {k: s for k, s in streams.items() if dict(video=video, audio=audio)[k]}
+
+
 def decode(path, video=True, audio=True, times=None, rate=None, size=None):
     "A whole file -> `Clip`, in one pass; anything less than whole is a `MediaError`"
     # times: None (all frames), seconds (T,), or a function duration -> (T,); rate: Hz, None: as stored; size: (w, h)
     c, whole = _open(path)
     with c:
-        v, a = _streams(c)
-        streams = {k: s for k, s in (("video", v), ("audio", a)) if s}
-        asked = {k: s for k, s in streams.items() if dict(video=video, audio=audio)[k]}
-        if not streams: raise MediaError(path, "unreadable", "it has neither picture nor sound")
-        if video and not v: raise MediaError(path, "no picture")
-        if audio and not a: raise MediaError(path, "no sound")
+        streams, asked = _ask(path, c, video, audio)
+        v = streams.get("video")
         announced = (v and _seconds(v)) or _announced(c)
         keeper = _Keeper(times(announced) if video and callable(times) and announced else times, size)
         fps = _fps(v) if v else None
@@ -395,3 +403,51 @@ def decode(path, video=True, audio=True, times=None, rate=None, size=None):
     frames, shown = keeper.done(duration) if video else (None, None)
     if sound is not None and rate: sound, stored = resample(sound, stored, rate), rate
     return Clip(frames, shown, fps, sound, stored, duration)
+
+# %% ../nbs/02_media.ipynb #b1f178fc
+class _Pieces:
+    "Mono sound fed in any lengths -> pieces of `seconds`, resampled"
+    def __init__(self, stored, rate, seconds):
+        self.stored, self.rate, self.n = stored, rate or stored, seconds * stored
+        self.held, self.before, self.waiting = [], np.zeros(0, np.float32), 0  # a second before what is held; samples held
+
+    def feed(self, x, last=False):
+        "Yields what is ready; `last`: all that is left"
+        self.held.append(x)
+        self.waiting += len(x)
+        while self.waiting >= self.n + self.stored or (last and self.waiting):  # a second more than the piece
+            x = np.concatenate([self.before, *self.held])
+            i = len(self.before)
+            j = i + min(self.n, self.waiting)
+            y = resample(x[:j + self.stored], self.stored, self.rate)[i // self.stored * self.rate:]
+            yield y[:-(-(j - i) * self.rate // self.stored)]
+            self.before, self.held, self.waiting = x[max(j - self.stored, 0):j], [x[j:]], len(x) - j
+
+# %% ../nbs/02_media.ipynb #7808b52c
+def stream(path, video=True, audio=True, rate=None, block=16, seconds=30, every=1):  # frames, seconds at a time; every k-th frame
+    "Yields ('video', numbers (n,), times (n,), frames (n,H,W,3) uint8), ('audio', sound (m,)); not whole: a `MediaError` at the end"
+    from av.video.reformatter import VideoReformatter
+    c, whole = _open(path)
+    with c, _named(path, "truncated"):
+        streams, asked = _ask(path, c, video, audio)
+        zero, scale = (c.start_time / 1e6 if c.start_time else 0.), VideoReformatter()
+        books, held, n, sound = {k: _Ledger() for k in streams}, [], 0, None
+        for k, f, t in _pump(c, streams, asked, books, zero):
+            if k == "audio":
+                lead = np.zeros(0 if sound else max(0, round(t * f.sample_rate)), np.float32)
+                sound = sound or _Pieces(f.sample_rate, rate, seconds)
+                x = _mono([f.to_ndarray()], f.format.is_planar, f.layout.nb_channels)
+                for y in sound.feed(np.concatenate([lead, x])): yield "audio", y
+                continue
+            if n % every == 0: held.append((n, t, scale.reformat(f, format="rgb24", threads=1).to_ndarray()))
+            n += 1
+            if len(held) == block: yield _block(held); held = []
+        complaint = _complaint(c, whole, streams.get("video"), streams.get("audio"), books, zero)
+        if complaint: raise MediaError(path, "truncated", complaint)
+        if "audio" in asked and not sound: raise MediaError(path, "no sound")
+        if "video" in asked and not n: raise MediaError(path, "no picture")
+        if held: yield _block(held)
+        for y in sound.feed(np.zeros(0, np.float32), last=True) if sound else (): yield "audio", y
+
+
+def _block(held): return "video", np.array([h[0] for h in held]), np.array([h[1] for h in held]), np.stack([h[2] for h in held])

@@ -13,59 +13,74 @@ import numpy as np, pandas as pd
 from .core import AvkitError, content_key, progress
 from .store import Store
 
-# %% ../nbs/07_prepare.ipynb #75f6cb42
+# %% ../nbs/07_prepare.ipynb #aa6b31b8
 @dataclass(frozen=True)
 class Preparation:
     "How raw clips are cut: chumachenko2022's numbers by default"
-    window: float = 3.6         # seconds, from the middle of the clip; a shorter clip is padded at its end
+    window: float | None = 3.6  # seconds, from the middle of the clip; a shorter clip is padded at its end; None: the whole clip
     rate: int = 22050           # sound, Hz, mono
     frames: int = 15            # pictures, spread evenly over the window
-    size: int = 224             # pixels of a face crop
-    detector: str = "mtcnn"     # mtcnn, centerface, yunet, none (the whole frame)
+    size: int = 224             # pixels of a picture's side
+    views: tuple = ("face",)    # face, frame (all of it); of videos also body and context (the person blacked out)
+    detector: str = "mtcnn"     # mtcnn, centerface, yunet, none (the whole frame), given (the owner's crops)
     margin: float = 0.0         # widen the face box by this share of its size
     face_model: str | None = None  # the file of a detector that comes without one (yunet)
+    long: bool = False          # videos with labels per frame, kept whole as tracks: no window, `frames` has no meaning
+    every: int = 1              # of such a video every k-th frame is kept
 
     @property
-    def audio(self): return dict(window=self.window, rate=self.rate, version=1)
+    def audio(self): return dict(rate=self.rate, long=True, version=1) if self.long else dict(window=self.window, rate=self.rate, version=1)
 
     @property
-    def video(self): return {k: v for k, v in asdict(self).items() if k not in ("rate",)} | dict(version=1)
+    def video(self):
+        used = ["size", "views", *(("every", "long") if self.long else ("window", "frames"))]
+        if "face" in self.views: used += ["detector", "margin", "face_model"]
+        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2)
 
-# %% ../nbs/07_prepare.ipynb #8ea799f5
-def stream_key(row, stream, prep):  # a row of the manifest, "audio" or "video", a `Preparation`
+# %% ../nbs/07_prepare.ipynb #58d995d1
+def stream_key(row, stream, prep, root=None):  # a row of the manifest, "audio" or "video", a `Preparation`; the corpus's folder
     "Where a clip's stream stands in the store; None when the clip has no such stream"
+    if stream == "video" and prep.detector == "given":
+        return content_key(row["crops"], _listing(Path(root) / row["crops"]), prep.video) if row.get("crops") else None
     if not row[stream]: return None
     hashes = [row["audio_sha256"], row["video_sha256"]]
     if not row[f"{stream}_sha256"]: return content_key(stream, row[stream], "unreadable")
-    return content_key(stream, hashes, getattr(prep, stream))
+    return content_key(stream, hashes, getattr(prep, stream), *([row["person"]] if row.get("person") else []))
 
-# %% ../nbs/07_prepare.ipynb #00265af5
+
+def _listing(folder): return sorted((p.name, p.stat().st_size) for p in folder.iterdir()) if folder.is_dir() else []
+
+# %% ../nbs/07_prepare.ipynb #92c19b82
 def frame_times(duration, prep):  # seconds
     "The times of the pictures (n,), in seconds from the start of the clip"
     from avkit.audio import window_start
-    return window_start(duration, prep.window) + (np.arange(prep.frames) + .5) / prep.frames * prep.window
+    window = prep.window or duration
+    return window_start(duration, window) + (np.arange(prep.frames) + .5) / prep.frames * window
 
-# %% ../nbs/07_prepare.ipynb #54fea992
+# %% ../nbs/07_prepare.ipynb #9b52d565
 class NoFace(AvkitError):
     "No face was found in any frame of a clip"
 
 
 def _pictures(clip, prep):  # a decoded clip
-    "Face crops (n,3,size,size) and what is to be said about them"
+    "{view: pictures (n,3,size,size)}, boxes, found; and what is to be said about them"
     from avkit import faces
+    out = dict(frame=faces.squash(clip.frames, prep.size)) if "frame" in prep.views else {}
+    if "face" not in prep.views: return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}, dict(faces=None)
     found = faces.detector(prep.detector, model=prep.face_model).detect(clip.frames)
     boxes, seen = faces.track(found, clip.frames.shape[1:3])
     if not seen.any(): raise NoFace("no face in any frame")
-    crops = faces.crop(clip.frames, boxes, prep.size, prep.margin)
-    return dict(frames=crops.transpose(0, 3, 1, 2), boxes=boxes.astype(np.float32), found=seen), dict(faces=int(seen.sum()))
+    out["face"] = faces.crop(clip.frames, boxes, prep.size, prep.margin)
+    out = {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}
+    return out | dict(boxes=boxes.astype(np.float32), found=seen), dict(faces=int(seen.sum()))
 
-# %% ../nbs/07_prepare.ipynb #455571c6
+# %% ../nbs/07_prepare.ipynb #fb9dd241
 def _sound(clip, start, prep):
     "The window's sound (n,)"
     from avkit.audio import fit_window
-    return dict(sound=fit_window(clip.sound, clip.rate, prep.window, start))
+    return dict(sound=clip.sound if prep.window is None else fit_window(clip.sound, clip.rate, prep.window, start))
 
-# %% ../nbs/07_prepare.ipynb #a8b5e64f
+# %% ../nbs/07_prepare.ipynb #27d92715
 def _decode(root, row, want, prep):  # want: the streams still to be made
     "{stream: decoded clip}, and where the window starts in seconds"
     from avkit import media
@@ -74,37 +89,40 @@ def _decode(root, row, want, prep):  # want: the streams still to be made
     seen = media.probe(path)
     duration = (seen.video or {}).get("duration") or seen.duration or media.decode(path, video=False).duration
     opts = dict(times=frame_times(duration, prep), rate=prep.rate)
-    start = window_start(duration, prep.window)
+    start = window_start(duration, prep.window or duration)
     files = {row[s] for s in want}
     got = {f: media.decode(Path(root) / f, video="video" in want and f == row["video"],
                            audio="audio" in want and f == row["audio"], **opts) for f in sorted(files)}
     return {s: got[row[s]] for s in want}, start
 
-# %% ../nbs/07_prepare.ipynb #7f168ecb
+# %% ../nbs/07_prepare.ipynb #5bb892cb
 def _make(root, row, want, keys, prep, store):
-    "Decode a clip and store the streams in `want`; returns the number of frames with a face, if it looked"
+    "Decode a clip and store the streams in `want`; returns the number of frames with a face, if it looked, and a remark"
+    if prep.long:
+        from avkit.tracks import make_track
+        return make_track(root, row, want, keys, prep, store)
     clips, start = _decode(root, row, want, prep)
     if "audio" in want: store.put(keys["audio"], _sound(clips["audio"], start, prep), dict(clip=row["clip"]))
-    if "video" not in want: return None
+    if "video" not in want: return None, ""
     try: tensors, meta = _pictures(clips["video"], prep)
     except NoFace: tensors, meta = {}, dict(faces=0)
     store.put(keys["video"], tensors, meta | dict(clip=row["clip"]))
-    return meta["faces"]
+    return meta["faces"], ""
 
-# %% ../nbs/07_prepare.ipynb #00bcd75a
+# %% ../nbs/07_prepare.ipynb #67f563ed
 def prepare_clip(root, row, prep, store, streams=("audio", "video")):  # the corpus's folder, a row of the manifest
     "Make what the store lacks of one clip; returns its line of the summary"
-    keys = {s: k for s in streams if (k := stream_key(row, s, prep))}
+    keys = {s: k for s in streams if (k := stream_key(row, s, prep, root))}
     held = {s: store.get(k, []) for s, k in keys.items()}
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
-    try: faces = _make(root, row, want, keys, prep, store) if want else None
+    try: faces, line["reason"] = _make(root, row, want, keys, prep, store) if want else (None, "")
     except AvkitError as e: return line | dict(status="failed", reason=str(e))
     if faces is None and "video" in keys: faces = (held["video"] or store.get(keys["video"], []))[1]["faces"]
     if faces is not None: line["faces"] = faces
-    return line | dict(status="no face", reason=f"no face in any of {prep.frames} frames") if faces == 0 else line
+    return line | dict(status="no face", reason="no face in any frame that was looked at") if faces == 0 else line
 
-# %% ../nbs/07_prepare.ipynb #b4b7b912
+# %% ../nbs/07_prepare.ipynb #0ada7370
 @dataclass
 class Summary:
     "What became of each clip: `rows` has clip, status (done, cached, no face, failed), reason, faces (frames with one)"
@@ -117,11 +135,12 @@ class Summary:
     def __str__(self):
         n = self.rows.status.value_counts()
         head = ", ".join(f"{n.get(k, 0)} {k}" for k in ("done", "cached", "no face", "failed"))
-        bad = [f"  {r['clip']}: {r['reason']}" for _, r in self.failures.head(10).iterrows()]
-        if len(self.failures) > 10: bad.append(f"  and {len(self.failures) - 10} more")
+        told = self.rows[self.rows.reason != ""]
+        bad = [f"  {r['clip']}: {r['reason']}" for _, r in told.head(10).iterrows()]
+        if len(told) > 10: bad.append(f"  and {len(told) - 10} more")
         return "\n".join([f"{len(self.rows)} clips in {self.seconds:.0f} s: {head}", *bad])
 
-# %% ../nbs/07_prepare.ipynb #8347fbb9
+# %% ../nbs/07_prepare.ipynb #4d7c759d
 def _quiet_clip(*args):
     "`prepare_clip` in a worker: one thread each"
     import torch
@@ -137,7 +156,7 @@ def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  #
     if not os.access(m.root, os.R_OK): raise AvkitError(f"data_root {m.root} cannot be read")
     store.sweep()
     rows = m.clips.to_dict("records")
-    todo = [r for r in rows if not _whole(r, prep, store, streams)]
+    todo = [r for r in rows if not _whole(m.root, r, prep, store, streams)]
     jobs = (delayed(_quiet_clip)(m.root, r, prep, store, streams) for r in todo)
     made = Parallel(n_jobs if len(todo) > 1 else 1, return_as="generator_unordered", idle_worker_timeout=10)(jobs)
     lines = {l["clip"]: l for l in progress(made, f"prepare {m.corpus}", len(todo))} if todo else {}
@@ -145,10 +164,11 @@ def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  #
     return Summary(pd.DataFrame([lines[r["clip"]] for r in rows]), time.time() - t0)
 
 
-def _whole(row, prep, store, streams): return all(store.has(k) for s in streams if (k := stream_key(row, s, prep)))
+def _whole(root, row, prep, store, streams): return all(store.has(k) for s in streams if (k := stream_key(row, s, prep, root)))
 
-# %% ../nbs/07_prepare.ipynb #bb9fa3ec
-PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model", "difficulty", "n_jobs"]
+# %% ../nbs/07_prepare.ipynb #24196218
+PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model", "difficulty",
+                    "label", "track", "annotations", "n_jobs"]
 
 def main(argv=None):
     "Prepare a corpus from the command line; returns the exit status"
@@ -157,7 +177,8 @@ def main(argv=None):
     p = settings_parser("python -m avkit.prepare", "Decode a corpus once into the store that training reads.", PREPARE_SETTINGS)
     try:
         cfg = configure(**vars(p.parse_args(argv)))
-        summary = prepare_clips(cfg, open_clips(cfg))
+        m = open_clips(cfg)
+        summary = prepare_clips(cfg, m)
         print(summary)
         return int(summary is not None and len(summary.failures) == len(summary.rows))  # 1: nothing came out
     except AvkitError as e:
