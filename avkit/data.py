@@ -11,16 +11,19 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, child_seed
 from .features import Stream
 
-# %% ../nbs/21_data.ipynb #59a51987
+# %% ../nbs/21_data.ipynb #dce66d0d
 @dataclass
 class AVData:
-    "N clips: streams (N,T,...), targets (N,), names and sides"
+    "N clips, or stretches of videos: streams (N,T,...), targets, names and sides"
     audio: Stream | None
     video: Stream | None
-    target: torch.Tensor  # (N,) class numbers
+    target: torch.Tensor  # class numbers (N,), (N,S) with -1 for unlabelled; or numbers (N,k), (N,S,k) with NaN
     clips: list           # N names
     split: np.ndarray     # N of train, validation, test, ""
-    classes: list
+    classes: list         # names of the outputs: classes, or the targets of a regression
+    task: str = "class"   # class, regression
+    steps: torch.Tensor | None = None    # (N,S) bool, real label steps; None: a label per clip
+    numbers: np.ndarray | None = None    # (N,L) frame numbers of each stretch, -1 where it is padded
 
     def __len__(self): return len(self.clips)
     def indices(self, side): return torch.from_numpy(np.flatnonzero(self.split == side))
@@ -30,7 +33,7 @@ class AVData:
 
     def batch(self, idx):  # (B,) clip numbers
         "One batch as a dict: audio, audio_mask, video, video_mask, target, index"
-        out = dict(target=self.target[idx], index=idx)
+        out = dict(target=self.target[idx], index=idx) | ({} if self.steps is None else dict(step_mask=self.steps[idx]))
         for k, s in self.streams.items(): out |= {k: s.x[idx], f"{k}_mask": s.mask[idx]}
         return out
 

@@ -6,22 +6,25 @@
 __all__ = ['FUSIONS', 'Fusion', 'Concat', 'Late', 'masked_softmax', 'Attention', 'CrossAttention', 'IntermediateAttention',
            'Block', 'IntermediateTransformer', 'LateTransformer', 'modality_dropout']
 
-# %% ../nbs/31_fusion.ipynb #b958634c
+# %% ../nbs/31_fusion.ipynb #3914d94e
 import torch
 from torch import nn
 from .core import AvkitError
-from .encoders import clean, pool
+from .encoders import clean, pool, to_steps
 
-# %% ../nbs/31_fusion.ipynb #658cc3d0
+# %% ../nbs/31_fusion.ipynb #31ddf78f
 class Fusion(nn.Module):
-    "`mid` and `late`; `out_dim` is the width of what `late` returns; attention weights are kept in `maps` when `keep_maps`"
+    "`mid` and `parts`; `out_dim` is the width of the parts together; attention weights are kept in `maps` when `keep_maps`"
     def __init__(self, audio, video, heads=1, dropout=0., residual=True):  # the two encoders
         super().__init__()
         self.maps, self.keep_maps = {}, False
         self.out_dim = audio.dim + video.dim
 
     def mid(self, a, am, v, vm): return a, v
-    def late(self, a, am, v, vm): return torch.cat([pool(a, am), pool(v, vm)], -1)
+    def parts(self, a, am, v, vm): return [(a, am), (v, vm)]
+
+    def late(self, a, am, v, vm, steps=None):  # (B,S): per label step instead of per clip
+        return torch.cat([pool(x, m) if steps is None else to_steps(x, m, steps) for x, m in self.parts(a, am, v, vm)], -1)
 
     def keep(self, name, weights):  # (B,H,queries,keys)
         if self.keep_maps: self.maps[name] = weights.detach().mean(1)
@@ -30,16 +33,16 @@ class Fusion(nn.Module):
 class Concat(Fusion):
     "Both sequences averaged over their real steps, side by side"
 
-# %% ../nbs/31_fusion.ipynb #e3099405
+# %% ../nbs/31_fusion.ipynb #dab790cf
 class Late(Fusion):
     "The mean of the two heads' logits, over the modalities a clip has"
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
         self.out_dim = None
 
-    def mean(self, za, am, zv, vm):  # logits of each branch (B,C)
-        w = torch.stack([am.any(1), vm.any(1)], 1).to(za.dtype)
-        return (torch.stack([za, zv], 1) * w[..., None]).sum(1) / w.sum(1, keepdim=True).clamp(min=1)
+    def mean(self, za, am, zv, vm):  # logits of each branch (B,C) or (B,S,C)
+        w = [m.any(1).to(za.dtype).view(-1, *[1] * (za.ndim - 1)) for m in (am, vm)]
+        return (za * w[0] + zv * w[1]) / (w[0] + w[1]).clamp(min=1)
 
 # %% ../nbs/31_fusion.ipynb #422195e4
 def masked_softmax(scores, mask):
@@ -68,7 +71,7 @@ class Attention(nn.Module):
         v = self.split(self.kv(xk).chunk(2, -1)[1])
         return self.proj((self.drop(w) @ v).transpose(1, 2).flatten(2)), w
 
-# %% ../nbs/31_fusion.ipynb #d0044bd4
+# %% ../nbs/31_fusion.ipynb #efd1c8ae
 class CrossAttention(Fusion):
     "`ca`, emotiw2023: query audio, key and value video; [audio, attended video, video]"
     def __init__(self, audio, video, heads=1, dropout=.1, residual=True):
@@ -76,11 +79,10 @@ class CrossAttention(Fusion):
         self.attn = Attention(video.dim, audio.dim, audio.dim, heads, dropout)
         self.out_dim = 2 * audio.dim + video.dim
 
-    def late(self, a, am, v, vm):
+    def parts(self, a, am, v, vm):
         y, w = self.attn(v, a, vm)
         self.keep("audio -> video", w)
-        y = y * vm.any(1)[:, None, None]
-        return torch.cat([pool(a, am), pool(y, am), pool(v, vm)], -1)
+        return [(a, am), (y * vm.any(1)[:, None, None], am), (v, vm)]
 
 # %% ../nbs/31_fusion.ipynb #d564ef81
 class IntermediateAttention(Fusion):
@@ -122,7 +124,7 @@ class Block(nn.Module):
         z = xq + y if self.residual else y
         return z + self.mlp(self.norm2(z)), w
 
-# %% ../nbs/31_fusion.ipynb #1c9056c4
+# %% ../nbs/31_fusion.ipynb #5837a5a0
 class IntermediateTransformer(Fusion):
     "`it`, chumachenko2022: a block per direction, added to each branch between the stages"
     def __init__(self, audio, video, heads=1, dropout=0., residual=True):
@@ -144,11 +146,11 @@ class LateTransformer(Fusion):
         super().__init__(audio, video)
         self.av, self.va = Block(video.dim, audio.dim, heads, residual), Block(audio.dim, video.dim, heads, residual)
 
-    def late(self, a, am, v, vm):
+    def parts(self, a, am, v, vm):
         ya, wa = self.av(v, a, vm)
         yv, wv = self.va(a, v, am)
         self.keep("audio -> video", wa); self.keep("video -> audio", wv)
-        return torch.cat([pool(ya, am), pool(yv, vm)], -1)
+        return [(ya, am), (yv, vm)]
 
 # %% ../nbs/31_fusion.ipynb #57528a75
 FUSIONS = dict(concat=Concat, late=Late, ca=CrossAttention, ia=IntermediateAttention, it=IntermediateTransformer, lt=LateTransformer)

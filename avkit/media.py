@@ -291,7 +291,7 @@ def resample(sound, rate, new_rate):
     return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.9566,
                 resampling_method="sinc_interp_kaiser", beta=8.).numpy()
 
-# %% ../nbs/02_media.ipynb #5ae44f34
+# %% ../nbs/02_media.ipynb #5ad58d89
 @dataclass
 class _Ledger:
     "One stream as it went by"
@@ -302,8 +302,10 @@ class _Ledger:
     bytes: int = 0  # and of the last one
     seconds: float = 0.  # of what was decoded
     corrupt: bool = False
+    times: list | None = None  # of each packet, where they are wanted
 
     def packet(self, p, zero, step):
+        if self.times is not None: self.times.append(float((p.pts if p.pts is not None else p.dts or 0) * p.time_base) - zero)
         self.packets, self.bytes, self.first = self.packets + 1, p.size, self.first or p.size
         self.corrupt = self.corrupt or p.is_corrupt
         if p.pts is not None and not p.is_discard:
@@ -423,15 +425,16 @@ class _Pieces:
             yield y[:-(-(j - i) * self.rate // self.stored)]
             self.before, self.held, self.waiting = x[max(j - self.stored, 0):j], [x[j:]], len(x) - j
 
-# %% ../nbs/02_media.ipynb #7808b52c
+# %% ../nbs/02_media.ipynb #2c0d0100
 def stream(path, video=True, audio=True, rate=None, block=16, seconds=30, every=1):  # frames, seconds at a time; every k-th frame
-    "Yields ('video', numbers (n,), times (n,), frames (n,H,W,3) uint8), ('audio', sound (m,)); not whole: a `MediaError` at the end"
+    "Yields ('video', numbers (n,), times (n,), frames (n,H,W,3) uint8), ('audio', sound (m,)), last ('times', of all frames (T,));"
+    # not whole: a `MediaError` at the end
     from av.video.reformatter import VideoReformatter
     c, whole = _open(path)
     with c, _named(path, "truncated"):
         streams, asked = _ask(path, c, video, audio)
         zero, scale = (c.start_time / 1e6 if c.start_time else 0.), VideoReformatter()
-        books, held, n, sound = {k: _Ledger() for k in streams}, [], 0, None
+        books, held, n, sound = {k: _Ledger(times=[]) for k in streams}, [], 0, None
         for k, f, t in _pump(c, streams, asked, books, zero):
             if k == "audio":
                 lead = np.zeros(0 if sound else max(0, round(t * f.sample_rate)), np.float32)
@@ -448,6 +451,7 @@ def stream(path, video=True, audio=True, rate=None, block=16, seconds=30, every=
         if "video" in asked and not n: raise MediaError(path, "no picture")
         if held: yield _block(held)
         for y in sound.feed(np.zeros(0, np.float32), last=True) if sound else (): yield "audio", y
+        if "video" in streams: yield "times", np.sort(books["video"].times)
 
 
 def _block(held): return "video", np.array([h[0] for h in held]), np.array([h[1] for h in held]), np.stack([h[2] for h in held])

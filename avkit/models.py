@@ -12,37 +12,37 @@ from .core import AvkitError, unknown
 from .encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, clean
 from .fusion import FUSIONS
 
-# %% ../nbs/32_models.ipynb #4419edc6
+# %% ../nbs/32_models.ipynb #3cec5a0f
 class AVModel(nn.Module):
-    "Logits (B,n_out) from audio (B,Ta,...), video (B,Tv,...) and their masks; a stream that is not given counts as missing"
+    "Logits (B,n_out), or (B,S,n_out) where `step_mask` (B,S) is given, from audio (B,Ta,...), video (B,Tv,...) and their masks; a stream that is not given counts as missing"
     def __init__(self, audio, video, fusion, n_out):  # encoders, a `Fusion`
         super().__init__()
         self.audio, self.video, self.fusion = audio, video, fusion
         if fusion.out_dim: self.classifier_1 = nn.Sequential(nn.Linear(fusion.out_dim, n_out))
 
-    def forward(self, audio, video, audio_mask=None, video_mask=None, return_aux=False):
+    def forward(self, audio, video, audio_mask=None, video_mask=None, step_mask=None, return_aux=False):
         am, vm = (torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if m is None else m for x, m in ((audio, audio_mask), (video, video_mask)))
         a, am = self.audio.stage1(clean(audio, am), am)
         v, vm = self.video.stage1(clean(video, vm), vm)
         a, v = self.fusion.mid(clean(a, am), am, clean(v, vm), vm)
         a, am = self.audio.stage2(a, am)
         v, vm = self.video.stage2(v, vm)
-        if self.fusion.out_dim: fused = self.classifier_1(self.fusion.late(clean(a, am), am, clean(v, vm), vm))
+        if self.fusion.out_dim: fused = self.classifier_1(self.fusion.late(clean(a, am), am, clean(v, vm), vm, step_mask))
         if self.fusion.out_dim and not return_aux: return fused
-        za, zv = self.audio.head(a, am), self.video.head(v, vm)
+        za, zv = self.audio.head(a, am, step_mask), self.video.head(v, vm, step_mask)
         if not self.fusion.out_dim: fused = self.fusion.mean(za, am, zv, vm)
         return (fused, dict(audio=za, video=zv)) if return_aux else fused
 
-# %% ../nbs/32_models.ipynb #754f8f06
+# %% ../nbs/32_models.ipynb #10254ce0
 class OneModality(nn.Module):
     "A single branch with its head: the fair opponent of a fusion model"
     def __init__(self, stream, encoder):  # "audio" or "video"
         super().__init__()
         self.stream, self.encoder = stream, encoder
 
-    def forward(self, audio=None, video=None, audio_mask=None, video_mask=None):
+    def forward(self, audio=None, video=None, audio_mask=None, video_mask=None, step_mask=None):
         x, m = (audio, audio_mask) if self.stream == "audio" else (video, video_mask)
-        return self.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if m is None else m)
+        return self.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if m is None else m, step_mask)
 
 # %% ../nbs/32_models.ipynb #30e3eb45
 def _encoder(kind, registry, s, n_in):

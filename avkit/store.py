@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .core import AvkitError, atomic_path, cache_dir, content_key, progress, sweep_tmp, write_error
 
-# %% ../nbs/04_store.ipynb #03f006e1
+# %% ../nbs/04_store.ipynb #73f83a02
 class Store:
     "Tensors under `root`, one safetensors file per key"
     def __init__(self, root=None):  # default: the cache folder's `store`
@@ -37,6 +37,12 @@ class Store:
         try:
             with safe_open(self.path(key), "pt") as f:
                 return {k: f.get_tensor(k) for k in names or f.keys()}, json.loads((f.metadata() or {}).get("meta", "{}"))
+        except (OSError, SafetensorError): return None
+
+    def length(self, key, name):
+        "The first dimension of a tensor, without reading it; None when the entry is missing"
+        try:
+            with safe_open(self.path(key), "pt") as f: return f.get_slice(name).get_shape()[0]
         except (OSError, SafetensorError): return None
 
     def sweep(self): return sweep_tmp(self.root) if self.root.exists() else 0

@@ -180,7 +180,7 @@ def _given(root, row, prep):
             pictures.append(NOTHING if x is None else data if same else to_jpeg(_resized(x, prep.size)))
         yield (some, some / fps if fps else np.full(len(some), np.nan), np.array([len(p) > 0 for p in pictures]), dict(face=pictures)), broken
 
-# %% ../nbs/07_tracks.ipynb #3e44ec3d
+# %% ../nbs/07_tracks.ipynb #08e43a05
 class Writer:
     "Collects pictures and sound into parts under a key; `done` writes the entry that makes them a track"
     def __init__(self, store, key, clip):
@@ -204,12 +204,12 @@ class Writer:
             out[f"{v}_end"] = np.cumsum([len(s[v]) for s in some])
         self.part(out)
 
-    def done(self, **meta):
+    def done(self, tensors={}, **meta):
         if self.held: self._pack(len(self.held))
-        tensors = dict(zip(("numbers", "times", "found"), map(np.concatenate, zip(*self.index)))) if self.index else {}
+        tensors = tensors | dict(zip(("numbers", "times", "found"), map(np.concatenate, zip(*self.index)))) if self.index else tensors
         self.store.put(self.key, tensors, dict(clip=self.clip, parts=self.parts) | meta)
 
-# %% ../nbs/07_tracks.ipynb #e54e9c06
+# %% ../nbs/07_tracks.ipynb #3378df18
 SECONDS = 30  # of sound in a part
 
 def make_track(root, row, want, keys, prep, store):  # want: streams; keys: {stream: store key}
@@ -224,21 +224,22 @@ def make_track(root, row, want, keys, prep, store):  # want: streams; keys: {str
     if "video" in want:
         faces = int(sum(f.sum() for _, _, f in out["video"].index))
         out["video"].done(faces=faces)
-    if "audio" in want: out["audio"].done(rate=prep.rate, seconds=SECONDS, samples=out["audio"].samples)
+    if "audio" in want: out["audio"].done(rate=prep.rate, seconds=SECONDS, samples=out["audio"].samples, tensors=dict(frame_times=out["audio"].times))
     return faces, f"{len(broken)} crops cannot be read: {', '.join(broken[:3])}" if broken else ""
 
 
 def _read(root, row, file, streams, out, prep):
     from avkit.media import stream
-    cut, samples = Cutter(row, prep, root) if "video" in streams else None, 0
+    cut, samples, times = Cutter(row, prep, root) if "video" in streams else None, 0, np.zeros(0)
     for kind, *x in stream(Path(root) / file, "video" in streams, "audio" in streams, prep.rate, seconds=SECONDS, every=prep.every):
         if kind == "audio":
             out["audio"].part(dict(sound=x[0]))
             samples += len(x[0])
+        elif kind == "times": times = x[0]
         else:
             for block in cut.feed(*x): out["video"].pictures(*block)
     for block in cut.end() if cut else (): out["video"].pictures(*block)
-    if "audio" in streams: out["audio"].samples = samples
+    if "audio" in streams: out["audio"].samples, out["audio"].times = samples, times
 
 # %% ../nbs/07_tracks.ipynb #c7beddef
 class Track:
