@@ -291,7 +291,7 @@ def resample(sound, rate, new_rate):
     return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.9566,
                 resampling_method="sinc_interp_kaiser", beta=8.).numpy()
 
-# %% ../nbs/02_media.ipynb #5ad58d89
+# %% ../nbs/02_media.ipynb #a9d5892e
 @dataclass
 class _Ledger:
     "One stream as it went by"
@@ -319,7 +319,7 @@ class _Ledger:
         self.seconds += seconds
         self.span(t, t + seconds)
 
-
+# %% ../nbs/02_media.ipynb #ddd18f0c
 def _complaint(c, whole, video, audio, books, zero):
     "What is missing from a file whose packets went by, or None"
     a, v = books.get("audio"), books.get("video")
@@ -362,7 +362,7 @@ def _pump(c, streams, asked, books, zero):
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f, t
 
-# %% ../nbs/02_media.ipynb #798a8085
+# %% ../nbs/02_media.ipynb #6b607f2c
 def _gather(c, path, streams, asked, whole, keeper):
     "Decode to the end, and check -> the sound (N,) and its rate, or None; the duration"
     zero = c.start_time / 1e6 if c.start_time else 0.
@@ -381,7 +381,7 @@ def _gather(c, path, streams, asked, whole, keeper):
     if chunks and (lead := round(form[3] * form[2])) > 0: sound = np.concatenate([np.zeros(lead, np.float32), sound])
     return sound, form and form[2], max(b.end for b in books.values())
 
-
+# %% ../nbs/02_media.ipynb #a8f0ee14
 def _ask(path, c, video, audio):
     "{kind: stream} of all streams and of those asked for"
     streams = {k: s for k, s in zip(("video", "audio"), _streams(c)) if s}

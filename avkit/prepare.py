@@ -109,7 +109,7 @@ def _make(root, row, want, keys, prep, store):
     store.put(keys["video"], tensors, meta | dict(clip=row["clip"]))
     return meta["faces"], ""
 
-# %% ../nbs/07_prepare.ipynb #67f563ed
+# %% ../nbs/07_prepare.ipynb #3b421392
 def prepare_clip(root, row, prep, store, streams=("audio", "video")):  # the corpus's folder, a row of the manifest
     "Make what the store lacks of one clip; returns its line of the summary"
     keys = {s: k for s in streams if (k := stream_key(row, s, prep, root))}
@@ -120,7 +120,7 @@ def prepare_clip(root, row, prep, store, streams=("audio", "video")):  # the cor
     except AvkitError as e: return line | dict(status="failed", reason=str(e))
     if faces is None and "video" in keys: faces = (held["video"] or store.get(keys["video"], []))[1]["faces"]
     if faces is not None: line["faces"] = faces
-    return line | dict(status="no face", reason="no face in any frame that was looked at") if faces == 0 else line
+    return line | dict(status="no face", reason="no face in any frame" if prep.long else f"no face in any of {prep.frames} frames") if faces == 0 else line
 
 # %% ../nbs/07_prepare.ipynb #0ada7370
 @dataclass
@@ -166,13 +166,13 @@ def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  #
 
 def _whole(root, row, prep, store, streams): return all(store.has(k) for s in streams if (k := stream_key(row, s, prep, root)))
 
-# %% ../nbs/07_prepare.ipynb #24196218
+# %% ../nbs/07_prepare.ipynb #215ce1a7
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model", "difficulty",
                     "label", "track", "annotations", "n_jobs"]
 
 def main(argv=None):
     "Prepare a corpus from the command line; returns the exit status"
-    from avkit.learner import open_clips, prepare_clips
+    from avkit.loading import open_clips, prepare_clips
     from avkit.recipes import configure, settings_parser
     p = settings_parser("python -m avkit.prepare", "Decode a corpus once into the store that training reads.", PREPARE_SETTINGS)
     try:

@@ -13,23 +13,28 @@ from .fusion import FUSIONS
 from .datasets import DATASETS
 from .prepare import Preparation
 
-# %% ../nbs/33_recipes.ipynb #6782140a
+# %% ../nbs/33_recipes.ipynb #fa76a470
 RECIPES = {}
 
 RECIPES["chumachenko2022"] = dict(
     about="Self-attention fusion with incomplete data (Chumachenko, Iosifidis and Gabbouj, ICPR 2022)",
     preparation=dict(window=3.6, rate=22050, frames=15, size=224, detector="mtcnn"),  # released code, preprocessing
+    windows=dict(length=64, hop=64, stride=4, steps=16),                              # where frames have labels: 16 pictures of 64 frames
     audio="mfcc", audio_settings=dict(n_mfcc=10),                                     # sec. IV-A; librosa's defaults
     video_size=224, audio_encoder="audio_cnn", video_encoder="efficientface",         # sec. III-A
     fusion="ia", heads=1, modality_dropout="softhard", missing="zero",                # sec. III-B, III-C
     standardise=(), flip_rotate=10., spec_augment=None,                               # released code: p .5, +-10 degrees
     optimizer="sgd", lr=.04, momentum=.9, dampening=.9, weight_decay=1e-3,            # released code, opts
     schedule="steps", milestones=[40, 55, 65, 70], gamma=.1,
-    epochs=100, batch_size=8, label_smoothing=0., aux_loss=0., ema=0., select="accuracy", patience=None, seed=1)
+    epochs=100, batch_size=8, label_smoothing=0., aux_loss=0., ema=0., select="auto", patience=None, seed=1,
+    corpora={})                                                                       # settings that a corpus asks for
 
-# %% ../nbs/33_recipes.ipynb #1498e0d4
+# %% ../nbs/33_recipes.ipynb #c1be194b
 RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     about="A light visual encoder that trains in a minute on two cores; for the rendered corpus",
+    corpora=dict(  # what the corpora's own nature asks for
+        vgaf=dict(preparation=dict(window=5., frames=15, size=128, views=("frame",), rate=22050), video_size=64),  # groups: no face crops
+        affwild2=dict(preparation=dict(size=112, every=4, rate=22050))),
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
     optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)
 
@@ -39,17 +44,20 @@ RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
     audio_settings=dict(n_mfcc=20), fusion="late", modality_dropout="nodropout", missing="mask",
     spec_augment=dict(time=0, freq=0, shift=10), schedule="cosine", epochs=60, label_smoothing=.1, aux_loss=1., ema=.995)
 
-# %% ../nbs/33_recipes.ipynb #b1906f5d
+# %% ../nbs/33_recipes.ipynb #0937eefa
 @dataclass(frozen=True)
 class Settings:
     "The settings of a run, as a user gives them"
     recipe: str = "demo"                  # demo, chumachenko2022, ravdess_real
-    dataset: str = "synth"                # synth (renders itself), ravdess
-    data_root: str | None = None          # the folder with the corpus's files; only ever read
+    dataset: str = "synth"                # synth (renders itself), ravdess, crema_d, msp_improv, affwild2, vgaf, folder
+    data_root: str | None = None          # the folder with the corpus's files, only ever read; twin: a rendered stand-in
+    label: str | None = None              # crema_d: intended, consensus
+    track: str | None = None              # affwild2: va, expr
+    annotations: str | None = None        # a label list or table of one's own, where the corpus takes one
     modality: str = "av"                  # av, audio, video
     fusion: str | None = None             # concat, late, ca, ia, it, lt
     heads: int | None = None              # attention heads
-    split: str | None = None              # a published split, random, or a CSV file with clip (or speaker) and split
+    split: str | None = None              # a published split, kfold5, nested5x4, random, or a CSV file with clip (or speaker) and split
     fold: int = 0                         # of the split, from 0
     seed: int | None = None               # of everything that is random
     epochs: int | None = None             # passes over the training clips
@@ -59,7 +67,7 @@ class Settings:
     audio_features: str | None = None     # CSV, Parquet or safetensors keyed by clip, in place of the sound
     video_features: str | None = None     # the same, in place of the pictures
     pretrained: str | None = None         # EfficientFace AffectNet-7 weights
-    detector: str | None = None           # mtcnn, centerface, yunet, none
+    detector: str | None = None           # mtcnn, centerface, yunet, none, given (the owner's crops)
     face_model: str | None = None         # the model file of a detector that comes without one
     difficulty: float = 0.0               # synth: 0 easy to 1 hard
     n_jobs: int = -1                      # processes for preparation; -1: every core
@@ -68,7 +76,7 @@ class Settings:
     resume: bool = False                  # go on where run_dir was stopped
     run_dir: str | None = None            # default: reports/runs/<what it is>
 
-# %% ../nbs/33_recipes.ipynb #59d92123
+# %% ../nbs/33_recipes.ipynb #c1f331d8
 @dataclass(frozen=True)
 class Config:
     "Settings and the recipe they make; `cfg[name]` looks in the recipe first"
@@ -82,7 +90,7 @@ class Config:
 
     @property
     def hash(self):
-        where = {"device", "n_jobs", "resume", "run_dir", "data_root", "audio_features", "video_features", "face_model"}
+        where = {"device", "n_jobs", "resume", "run_dir", "data_root", "annotations", "audio_features", "video_features", "face_model"}
         s = {k: v for k, v in asdict(self.settings).items() if k not in where and k not in self.recipe}
         return content_key(s, self.recipe)
 
@@ -92,14 +100,15 @@ class Config:
         r, s = self.recipe, self.settings
         what = r["fusion"] if s.modality == "av" else s.modality
         own = "".join(f"-{k}_features" for k in ("audio", "video") if self[f"{k}_features"])
-        return f"{s.dataset}-{s.recipe}-{what}{own}-fold{s.fold}-seed{r['seed']}"
+        which = "".join(f"-{w}" for w in (s.label, s.track, "twin" if s.data_root == "twin" else None) if w)
+        return f"{s.dataset}{which}-{s.recipe}-{what}{own}-fold{s.fold}-seed{r['seed']}"
 
     @property
     def run_dir(self): return resolve(self.settings.run_dir or f"reports/runs/{self.name}")
 
-# %% ../nbs/33_recipes.ipynb #481df63c
+# %% ../nbs/33_recipes.ipynb #80e201b4
 _CHOICES = dict(recipe=RECIPES, dataset=DATASETS, modality=("av", "audio", "video"), fusion=FUSIONS, precision=("auto", "fp32", "bf16"),
-                modality_dropout=("softhard", "noise", "nodropout"), detector=("mtcnn", "centerface", "yunet", "none"))
+                modality_dropout=("softhard", "noise", "nodropout"), detector=("mtcnn", "centerface", "yunet", "none", "given"))
 
 def configure(**settings):  # the names of `Settings`
     "A checked `Config`"
@@ -109,6 +118,7 @@ def configure(**settings):  # the names of `Settings`
         if getattr(s, k) is not None and getattr(s, k) not in known: raise unknown(k, getattr(s, k), known)
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = dict(RECIPES[s.recipe])
+    r |= r.pop("corpora", {}).get(s.dataset, {})
     r |= {k: v for k, v in given.items() if k in r and k not in ("recipe",)}
     r["preparation"] = r["preparation"] | {k: given[k] for k in ("detector", "face_model") if k in given}
     for k in ("epochs", "batch_size", "heads"):

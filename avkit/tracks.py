@@ -69,7 +69,7 @@ def smooth_boxes(before, boxes, after, n=5):  # (k,4) each, NaN where not seen
     every = np.stack([np.interp(at, seen, every[seen, k]) for k in range(4)], 1)
     return median_filter(every, (n, 1), mode="nearest")[len(before):len(before) + len(boxes)]
 
-# %% ../nbs/07_tracks.ipynb #b28d78d7
+# %% ../nbs/07_tracks.ipynb #ff683b72
 @dataclass
 class Block:
     "Some frames of a video on their way: `boxes` of the face, NaN where it was not seen"
@@ -81,7 +81,7 @@ class Block:
     @property
     def found(self): return ~np.isnan(self.boxes[:, 0])
 
-
+# %% ../nbs/07_tracks.ipynb #db6624e4
 class Cutter:
     "Frames in blocks -> blocks with views, one block behind"
     def __init__(self, row, prep, root):
