@@ -291,7 +291,7 @@ def resample(sound, rate, new_rate):
     return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.9566,
                 resampling_method="sinc_interp_kaiser", beta=8.).numpy()
 
-# %% ../nbs/02_media.ipynb #a9d5892e
+# %% ../nbs/02_media.ipynb #1a3aa237
 @dataclass
 class _Ledger:
     "One stream as it went by"
@@ -301,6 +301,8 @@ class _Ledger:
     first: int = 0  # size of the first packet, bytes
     bytes: int = 0  # and of the last one
     seconds: float = 0.  # of what was decoded
+    frames: int = 0  # decoded
+    empty: int = 0  # packets without content: the picture stands still
     corrupt: bool = False
     times: list | None = None  # of each packet, where they are wanted
 
@@ -317,9 +319,10 @@ class _Ledger:
     def frame(self, f, t, seconds):
         self.corrupt = self.corrupt or f.is_corrupt
         self.seconds += seconds
+        self.frames += 1
         self.span(t, t + seconds)
 
-# %% ../nbs/02_media.ipynb #ddd18f0c
+# %% ../nbs/02_media.ipynb #5a280fdb
 def _complaint(c, whole, video, audio, books, zero):
     "What is missing from a file whose packets went by, or None"
     a, v = books.get("audio"), books.get("video")
@@ -328,13 +331,17 @@ def _complaint(c, whole, video, audio, books, zero):
     end, announced = max(b.end for b in books.values()), _announced(c)
     if c.format.name in ("flv", "matroska,webm"): end += zero  # these announce the last timestamp, the others a length
     if announced and end < announced - .25: return f"{announced:.2f} s announced, {end:.2f} s found"
+    if v and v.frames and v.frames < v.packets - 1: return f"{v.packets - v.frames} of {v.packets} pictures cannot be decoded"
+    if c.format.name in ("avi", "flac"):  # no checksums of packets, but they are counted
+        if v and video.frames > v.packets + v.empty: return f"{video.frames} frames announced, {v.packets + v.empty} found"
+        if a and a.seconds and a.seconds < (_seconds(audio) or 0) - .03: return f"{_seconds(audio):.2f} s of sound announced, {a.seconds:.2f} s found"
     if whole: return None
     if c.format.name == "mpeg" and a and audio.codec_context.name in ("mp1", "mp2") and a.bytes < a.first - 2:
         return "the last frame of the sound is incomplete"
     if v and video.frames and v.packets < video.frames: return f"{video.frames} frames announced, {v.packets} found"
     if a and v and abs(a.end - v.end) > .5: return f"the picture ends at {v.end:.2f} s, the sound at {a.end:.2f} s"
 
-# %% ../nbs/02_media.ipynb #201252e9
+# %% ../nbs/02_media.ipynb #9de5f2f6
 @dataclass
 class Clip:
     "A decoded clip. Times in seconds from the clip's beginning"
@@ -357,6 +364,7 @@ def _pump(c, streams, asked, books, zero):
         k = kinds[p.stream.index]
         book, dt = books[k], step if k == "video" else 0.
         if p.size: book.packet(p, zero, dt)
+        elif p.pts is not None: book.empty += 1
         for f in p.decode() if k in asked else ():
             t = float(f.pts * f.time_base) - zero if f.pts is not None else max(book.end, 0.)
             book.frame(f, t, dt or f.samples / f.sample_rate)
