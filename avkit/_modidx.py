@@ -465,4 +465,12 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avkit.tracks.make_track': ('tracks.html#make_track', 'avkit/tracks.py'),
                               'avkit.tracks.on_side': ('tracks.html#on_side', 'avkit/tracks.py'),
                               'avkit.tracks.smooth_boxes': ('tracks.html#smooth_boxes', 'avkit/tracks.py'),
-                              'avkit.tracks.to_jpeg': ('tracks.html#to_jpeg', 'avkit/tracks.py')}}}
+                              'avkit.tracks.to_jpeg': ('tracks.html#to_jpeg', 'avkit/tracks.py')},
+            'avkit.windows': { 'avkit.windows.Windows': ('windows.html#windows', 'avkit/windows.py'),
+                               'avkit.windows.Windows.__post_init__': ('windows.html#windows.__post_init__', 'avkit/windows.py'),
+                               'avkit.windows._median': ('windows.html#_median', 'avkit/windows.py'),
+                               'avkit.windows.cut': ('windows.html#cut', 'avkit/windows.py'),
+                               'avkit.windows.frame_numbers': ('windows.html#frame_numbers', 'avkit/windows.py'),
+                               'avkit.windows.labelled': ('windows.html#labelled', 'avkit/windows.py'),
+                               'avkit.windows.put_back': ('windows.html#put_back', 'avkit/windows.py'),
+                               'avkit.windows.smooth': ('windows.html#smooth', 'avkit/windows.py')}}}
