@@ -8,8 +8,8 @@ __all__ = ['COLUMNS', 'PROBLEMS', 'SIDES', 'GENERIC', 'manifests_dir', 'corpus_i
            'blocks', 'assign_blocks', 'assign_random', 'assign_file', 'LeakError', 'leaks', 'check_split',
            'apply_split']
 
-# %% ../nbs/01_manifest.ipynb #2007ddcf
-import io, re, tomllib
+# %% ../nbs/01_manifest.ipynb #594bf074
+import gzip, io, re, tomllib, zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -88,11 +88,13 @@ def read_manifest(path, root, corpus="folder", classes=None):
     if len(twice): raise AvkitError(f"{path} holds the clip {twice[0]!r} more than once")
     return Manifest(corpus, Path(root), clips, list(classes or sorted(clips.label.unique())))
 
-# %% ../nbs/01_manifest.ipynb #b6ca8c8f
+# %% ../nbs/01_manifest.ipynb #f97c2859
 def read_lines(path):
-    "[(line number, text)] of a text file's lines that are not blank; UTF-8 with or without a BOM, any line ends"
-    try: text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as e: raise AvkitError(f"Cannot read {path}: {e.strerror or e}") from e
+    "[(line number, text)] of a text file's lines that are not blank; UTF-8 with or without a BOM, any line ends, also .gz"
+    try:
+        data = Path(path).read_bytes()
+        text = (gzip.decompress(data) if Path(path).suffix == ".gz" else data).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
     except UnicodeDecodeError as e: raise AvkitError(f"{path} is not UTF-8 text (byte {e.start})") from e
     return [(i, l.strip()) for i, l in enumerate(text.splitlines(), 1) if l.strip()]
 
