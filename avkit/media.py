@@ -147,7 +147,7 @@ def _sound_packets(s, sound, rate):
     for f in [*cut.resample(whole), *cut.resample(None), None]:
         for p in s.encode(f): yield (float(p.pts * p.time_base) if p.pts is not None else 0., p)
 
-# %% ../nbs/02_media.ipynb #4990db85
+# %% ../nbs/02_media.ipynb #9ee52991
 def write_video(path, frames, fps, sound=None, rate=None, crf=20, preset="ultrafast"):
     "(T,H,W,3) uint8, fps, (N,) float in [-1,1], Hz -> a whole file at `path`; H and W even. No sound: None"
     import av
@@ -173,11 +173,11 @@ def write_video(path, frames, fps, sound=None, rate=None, crf=20, preset="ultraf
 
 
 def write_wav(path, sound, rate):
-    "(N,) float in [-1,1], Hz -> a 16-bit WAV at `path`"
+    "(N,) or (N,channels) float in [-1,1], Hz -> a 16-bit WAV at `path`"
     import wave
     x = np.clip(np.rint(np.asarray(sound) * 32767), -32768, 32767).astype("<i2")
     with atomic_path(path) as tmp, wave.open(str(tmp), "wb") as f:
-        f.setnchannels(1), f.setsampwidth(2), f.setframerate(rate), f.writeframes(x.tobytes())
+        f.setnchannels(1 if x.ndim == 1 else x.shape[1]), f.setsampwidth(2), f.setframerate(rate), f.writeframes(x.tobytes())
     return Path(path)
 
 # %% ../nbs/02_media.ipynb #79ee1cd0

@@ -146,7 +146,7 @@ def _row(stem, files, label, people):
     return dict(clip=stem, label=label, audio=files.get("audio") or files.get("video", ""), video=files.get("video", ""),
                 sex=p.get("Sex", "").lower(), age=p.get("Age", ""), race=p.get("Race", ""), recording=stem, **c)
 
-# %% ../../nbs/11_corpora_crema_d.ipynb #8eca64cd
+# %% ../../nbs/11_corpora_crema_d.ipynb #e85c7b27
 TWIN_VERSION = 1
 ACTORS = [1001 + i for i in range(0, 91, 5)] + [1090]  # 20 of the 91, spread over all blocks
 
@@ -155,9 +155,9 @@ def voice_code(e): return (e + 1) // 2 % 3
 
 
 def _plan(actors, takes):
-    "[(stem, emotion 0..5)]: each actor speaks every emotion `takes` times"
+    "[(stem, emotion 0..5)]: each actor speaks every emotion in `takes` sentences, the same for all: the words give nothing away"
     codes = list(EMOTIONS)
-    return [(f"{a}_{SENTENCES[(k * 6 + e + a) % 12]}_{codes[e]}_XX", e) for a in actors for k in range(takes) for e in range(6)]
+    return [(f"{a}_{SENTENCES[(5 * k + a) % 12]}_{codes[e]}_XX", e) for a in actors for k in range(takes) for e in range(6)]
 
 
 def _write_clip(root, stem, e, n, odd, seed, difficulty, size):
@@ -168,22 +168,15 @@ def _write_clip(root, stem, e, n, odd, seed, difficulty, size):
     rng = lambda what: synth._rng(seed, "crema_d", stem, what)
     face = synth.express(synth.FACES, face_code(e), rng("face"), difficulty)
     voice = synth.express(synth.VOICES, voice_code(e), rng("voice"), difficulty)
-    frames, sound = synth.perform(face, voice, int(stem[:4]) - 1000, ("crema_d", stem), seed, None, difficulty, size, n % 2 + 1)
+    frames, sound = synth.perform(face, voice, int(stem[:4]) - 1000, ("crema_d", stem), seed, None, difficulty, size, SENTENCES.index(stem[5:8]) % 2 + 1)
     frames = list(frames)
     if odd == "no face": frames = [f[::-1] // 3 + 90 for f in frames]
-    (_stereo if odd == "stereo" else write_wav)(wav, sound, synth.RATE)
+    write_wav(wav, np.stack([sound, sound], 1) if odd == "stereo" else sound, synth.RATE)
     write_video(flv, frames, synth.FPS, sound * (odd != "silent"), synth.RATE)
     if odd == "truncated":
         with open(flv, "rb+") as f: f.truncate(flv.stat().st_size * 2 // 3)
 
-# %% ../../nbs/11_corpora_crema_d.ipynb #9c0fbb9d
-def _stereo(path, sound, rate):
-    import wave
-    from avkit.core import atomic_path
-    x = np.repeat((sound * 32767).astype("<i2")[:, None], 2, 1)
-    with atomic_path(path) as tmp, wave.open(str(tmp), "wb") as f: f.setnchannels(2), f.setsampwidth(2), f.setframerate(rate), f.writeframes(x.tobytes())
-
-
+# %% ../../nbs/11_corpora_crema_d.ipynb #5f7eb65f
 def _votes(plan, seed):
     "tabulatedVotes.csv of a plan: ten raters of each kind"
     from avkit.synth import _rng
