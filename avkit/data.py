@@ -11,7 +11,7 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, child_seed
 from .features import Stream
 
-# %% ../nbs/21_data.ipynb #dce66d0d
+# %% ../nbs/21_data.ipynb #a873c068
 @dataclass
 class AVData:
     "N clips, or stretches of videos: streams (N,T,...), targets, names and sides"
@@ -23,7 +23,8 @@ class AVData:
     classes: list         # names of the outputs: classes, or the targets of a regression
     task: str = "class"   # class, regression
     steps: torch.Tensor | None = None    # (N,S) bool, real label steps; None: a label per clip
-    numbers: np.ndarray | None = None    # (N,L) frame numbers of each stretch, -1 where it is padded
+    numbers: np.ndarray | None = None    # (N,L) frame numbers of each stretch of the video `clips[n]`, -1 where it is padded
+    frames: dict | None = None           # {video: its labels (T,) or (T,k)}
 
     def __len__(self): return len(self.clips)
     def indices(self, side): return torch.from_numpy(np.flatnonzero(self.split == side))
