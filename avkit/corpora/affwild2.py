@@ -75,7 +75,7 @@ def read_expr(path):
         out.append(int(v[0]))
     return np.array(out, np.int64), names
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #c227916f
+# %% ../../nbs/13_corpora_affwild2.ipynb #97543425
 VIDEO = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 CROPS = ("cropped_aligned", "cropped_aligned_images", "cropped")
 
@@ -103,7 +103,6 @@ def _clip(root, name, side, videos, crops, poses):
             v = probe(root / videos[base]).video or {}
             fps, n = v.get("fps", ""), v.get("frames") or ""
         except MediaError: pass  # prepare will say what is wrong with it
-    if not n and name in crops: n = _count(root, crops[name])
     return dict(clip=name, audio=videos.get(base, ""), video=videos.get(base, ""), crops=crops.get(name, ""), openpose=poses.get(base, ""), person=person,
                 recording=base, official=side, fps=fps, n_frames=n)
 
@@ -142,7 +141,7 @@ def index(data_root, track=None, edition=None):  # va, expr; the name of the edi
 
 def _known(y): return y >= 0 if y.ndim == 1 else ~np.isnan(y).any(1)
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #ef971026
+# %% ../../nbs/13_corpora_affwild2.ipynb #b9ef5aed
 def _read(root, track, files, videos, crops, poses):
     "Rows, {clip: labels}, problems, and the headers that were seen"
     rows, frames, problems, headers = [], {}, [], set()
@@ -153,6 +152,8 @@ def _read(root, track, files, videos, crops, poses):
         if not row["video"] and not row["crops"]: problems.append((rel, "missing", "neither a video nor a folder of crops of this name")); continue
         try: y = _labels(path, track, headers)
         except AvkitError as e: problems.append((rel, "invalid", str(e).replace(f"{root}/", ""))); continue
+        if not row["n_frames"] and row["crops"]:  # the last frames may have no crop, so they tell the least number only
+            row["n_frames"] = max(len(y), _count(root, row["crops"]))
         fitted = _fit(y, row["n_frames"])
         if fitted is None: problems.append((rel, "invalid", f"{len(y)} labels for {row['n_frames']} frames")); continue
         rows.append(row)
