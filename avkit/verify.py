@@ -38,14 +38,16 @@ def sound_sha256(path):  # of a lossless file: WAV, FLAC
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 
-# %% ../nbs/16_verify.ipynb #589a3c94
+# %% ../nbs/16_verify.ipynb #021ca6dc
 SOUNDS = {".wav", ".flac"}
 
 
 def _map(f, jobs, desc, n_jobs):
     "f(*job) of each job, in order, with a progress bar"
+    import warnings
     from joblib import Parallel, delayed
-    with Parallel(n_jobs if len(jobs) > 8 else 1, return_as="generator", batch_size="auto") as pool:
+    with warnings.catch_warnings(), Parallel(n_jobs if len(jobs) > 8 else 1, return_as="generator") as pool:
+        warnings.filterwarnings("ignore", "A worker stopped")  # joblib starts another when one has grown
         return list(progress(pool(delayed(f)(*j) for j in jobs), desc, total=len(jobs)))
 
 
