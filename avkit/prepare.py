@@ -80,11 +80,12 @@ def _sound(clip, start, prep):
     from avkit.audio import fit_window
     return dict(sound=clip.sound if prep.window is None else fit_window(clip.sound, clip.rate, prep.window, start))
 
-# %% ../nbs/07_prepare.ipynb #27d92715
+# %% ../nbs/07_prepare.ipynb #6d6f28c3
 def _decode(root, row, want, prep):  # want: the streams still to be made
     "{stream: decoded clip}, and where the window starts in seconds"
     from avkit import media
     from avkit.audio import window_start
+    if row["video"].endswith(".pt") or row["audio"].endswith(".pt"): return _tensors(root, row, want, prep), 0.
     path = Path(root) / (row["video"] or row["audio"])
     seen = media.probe(path)
     duration = (seen.video or {}).get("duration") or seen.duration or media.decode(path, video=False).duration
@@ -94,6 +95,26 @@ def _decode(root, row, want, prep):  # want: the streams still to be made
     got = {f: media.decode(Path(root) / f, video="video" in want and f == row["video"],
                            audio="audio" in want and f == row["audio"], **opts) for f in sorted(files)}
     return {s: got[row[s]] for s in want}, start
+
+# %% ../nbs/07_prepare.ipynb #cbc282c4
+def _tensors(root, row, want, prep):
+    "The streams of a clip that comes as .pt files, as decoded clips"
+    from avkit import media
+    from avkit.corpora.vgaf import read_tensor
+    got = {}
+    for s in want:
+        path = Path(root) / row[s]
+        if path.suffix != ".pt": got[s] = media.decode(path, s == "video", s == "audio", rate=prep.rate, times=lambda d: frame_times(d, prep))
+        elif s == "audio": raise AvkitError(f"{path}: spectrogram segments are no sound; use modality=video, or clips with sound")
+        else: got[s] = media.Clip(_bytes(path, read_tensor(path)), None, None, None, None, 0.)
+    return got
+
+
+def _bytes(path, x):
+    "Frames (T,3,H,W) in 0..255 or [0,1] -> (T,H,W,3) uint8"
+    if x.min() < 0 or x.max() > 255: raise AvkitError(f"{path}: frames are expected in 0..255 or in [0, 1], these go from {x.min():.2f} to {x.max():.2f}")
+    if x.is_floating_point() and x.max() <= 1: x = x * 255
+    return x.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 # %% ../nbs/07_prepare.ipynb #5bb892cb
 def _make(root, row, want, keys, prep, store):

@@ -180,7 +180,7 @@ def _given(root, row, prep):
             pictures.append(NOTHING if x is None else data if same else to_jpeg(_resized(x, prep.size)))
         yield (some, some / fps if fps else np.full(len(some), np.nan), np.array([len(p) > 0 for p in pictures]), dict(face=pictures)), broken
 
-# %% ../nbs/07_tracks.ipynb #08e43a05
+# %% ../nbs/07_tracks.ipynb #3a16e51a
 class Writer:
     "Collects pictures and sound into parts under a key; `done` writes the entry that makes them a track"
     def __init__(self, store, key, clip):
@@ -207,7 +207,7 @@ class Writer:
     def done(self, tensors={}, **meta):
         if self.held: self._pack(len(self.held))
         tensors = tensors | dict(zip(("numbers", "times", "found"), map(np.concatenate, zip(*self.index)))) if self.index else tensors
-        self.store.put(self.key, tensors, dict(clip=self.clip, parts=self.parts) | meta)
+        self.store.put(self.key, tensors, dict(clip=self.clip, parts=self.parts, part=PART) | meta)
 
 # %% ../nbs/07_tracks.ipynb #3378df18
 SECONDS = 30  # of sound in a part
@@ -241,7 +241,7 @@ def _read(root, row, file, streams, out, prep):
     for block in cut.end() if cut else (): out["video"].pictures(*block)
     if "audio" in streams: out["audio"].samples, out["audio"].times = samples, times
 
-# %% ../nbs/07_tracks.ipynb #c7beddef
+# %% ../nbs/07_tracks.ipynb #2fecdd0d
 class Track:
     "A track in the store: `numbers`, `times`, `found` of its pictures; `pictures` and `sound` by the piece"
     def __init__(self, store, key):
@@ -258,7 +258,8 @@ class Track:
 
     def picture(self, view, i, size=None):  # of the track's pictures, not of the video's frames
         "(H,W,3) uint8, or None where there is none"
-        p, j = self._part(i // PART), i % PART
+        n = self.meta["part"]
+        p, j = self._part(i // n), i % n
         end = p[f"{view}_end"]
         data = p[view][end[j - 1] if j else 0:end[j]]
         return from_jpeg(data, size) if len(data) else None

@@ -90,3 +90,19 @@ def test_scenes_with_pictures_of_ones_own(tmp_path):
     assert x.shape == (326, 326, 3) and {90, 255} <= set(np.unique(x)) and (x == 90).mean() > .5
     cv2.imwrite(str(tmp_path / "faces/Neutral/f.png"), face[..., :3])
     with pytest.raises(AvkitError, match="no transparency"): make_scenes(tmp_path / "out2", 1, ["Neutral"], None, tmp_path / "faces", n_jobs=1, progress=False)
+
+
+def test_tensors_are_prepared(tmp_path):
+    from avkit.prepare import Preparation, prepare, stream_key
+    from avkit.store import Store
+    root = tmp_path / "c"
+    for side in ("Train", "Val"):
+        (root / side).mkdir(parents=True)
+        x = torch.full((5, 3, 16, 16), .5)
+        torch.save(x, root / side / "1_1.mp4.img.5.pt"), torch.save(x - 1, root / side / "2_1.mp4.img.5.pt")
+        (root / f"{side}_labels.txt").write_text("1_1 1\n2_1 2\n")
+    m, prep, store = index(root), Preparation(size=8, views=("frame",)), Store(tmp_path / "s")
+    rows = prepare(m, prep, store, ["video"], n_jobs=1).rows.set_index("clip")
+    assert rows.status["train/1_1"] == "done" and "0..255" in rows.reason["train/2_1"]
+    got = store.get(stream_key(m.clips.iloc[0], "video", prep))[0]["frame"]
+    assert got.shape == (5, 3, 8, 8) and (got == 128).all()

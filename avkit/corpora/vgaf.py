@@ -124,7 +124,7 @@ def _group(side, name, label, seed, difficulty, spec, seconds=4):
             yield scenes.frame(back, faces, boxes, angles, i * spec.growth / 10, spec)
     return frames, sum(voices) / len(voices), back
 
-# %% ../../nbs/14_corpora_vgaf.ipynb #64c96afa
+# %% ../../nbs/14_corpora_vgaf.ipynb #58a46452
 def _write_clip(root, side, name, label, odd, seed, difficulty, size):
     from avkit import scenes, synth
     from avkit.media import write_video
@@ -149,8 +149,8 @@ def _tensors(path, frames):
         Path(f"{path}.{kind}.5.pt").write_bytes(buffer.getvalue())
 
 
-def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, train=180, val=60, size=160):
-    "Render VGAF's tree below `root` -> root: by default 180 and 60 clips of 4 s"
+def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, train=210, val=90, size=160):
+    "Render VGAF's tree below `root` -> root: by default 210 and 90 clips of 4 s"
     from avkit import synth
     from avkit.core import write_text
     root = Path(root)
