@@ -38,7 +38,7 @@ def sound_sha256(path):  # of a lossless file: WAV, FLAC
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 
-# %% ../nbs/16_verify.ipynb #021ca6dc
+# %% ../nbs/16_verify.ipynb #7e17e796
 SOUNDS = {".wav", ".flac"}
 
 
@@ -55,7 +55,7 @@ def _sounds(root):
     "{stem: path} of the lossless sound files below `root`, the first of each name"
     found = {}
     for p in sorted(Path(root).rglob("*")):
-        if p.suffix.lower() in SOUNDS and not p.name.startswith("."): found.setdefault(p.stem, p)
+        if p.suffix.lower() in SOUNDS and not any(x.startswith(".") for x in p.relative_to(root).parts): found.setdefault(p.stem, p)
     return found
 
 

@@ -35,7 +35,7 @@ def _streams(files):  # {modality: relative path} of one recording
     audio = files.get(1) or files.get(3) or ""
     return video, audio, "01" if video and audio else "02" if video else "03"
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #38d8b6ee
+# %% ../../nbs/10_corpora_ravdess.ipynb #957d88ec
 VOCAL = dict(speech=1, song=2)
 
 
@@ -43,8 +43,8 @@ def _scan(root, vocal):
     "{recording: {modality: path}} of speech or song, problems, and how many recordings of the other were left out"
     found, problems, left = {}, [], set()
     for p in sorted(root.rglob("*")):
-        if p.suffix.lower() not in SUFFIXES or p.name.startswith("."): continue
         rel = p.relative_to(root).as_posix()
+        if p.suffix.lower() not in SUFFIXES or rel.startswith(".") or "/." in rel: continue  # hidden: unfinished downloads
         try: c = parse_name(p.stem)
         except AvkitError as e: problems.append((rel, "invalid", str(e))); continue
         if c["vocal"] != vocal: left.add(p.stem[3:]); continue
