@@ -182,9 +182,10 @@ def guard(scope, hints, known=()):  # globals(), {name: type} or the function to
     first = scope.setdefault("_guarded", set(mine))
     return check_types({k: v for k, v in mine.items() if k in first or k in hints}, hints)
 
-# %% ../nbs/00_core.ipynb #7ca265f8
+# %% ../nbs/00_core.ipynb #395802f4
 def progress(it, desc="", total=None, **kw):
     "`tqdm.auto`, switched off by `AVKIT_PROGRESS=0`; in a log file a line every 15 s"
     from tqdm.auto import tqdm
     live = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(it, desc=desc, total=total, disable=os.environ.get("AVKIT_PROGRESS") == "0", leave=False, mininterval=.1 if live else 15, **kw)
+    nothing = (len(it) if hasattr(it, "__len__") else total) == 0
+    return tqdm(it, desc=desc, total=total, disable=nothing or os.environ.get("AVKIT_PROGRESS") == "0", leave=False, mininterval=.1 if live else 15, **kw)

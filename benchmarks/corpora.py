@@ -1,0 +1,80 @@
+"""Preparation of every corpus's rendered stand-in (clips and minutes of video a second), and the peak memory of a short and a long video."""
+import argparse, itertools, json, os, subprocess, sys, tempfile, time
+from pathlib import Path
+
+for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ.setdefault(k, "1")
+os.environ.setdefault("AVKIT_PROGRESS", "0")
+from common import environment, table
+
+OPTIONS = dict(crema_d=dict(label="intended"), affwild2=dict(track="va"))
+CHILD = """
+import json, resource, sys
+from avkit.prepare import Preparation
+from avkit.store import Store
+from avkit.tracks import make_track
+root, name, store = sys.argv[1:]
+row = dict(clip=name, audio=name, video=name)
+prep = Preparation(long=True, size=112, every=5, rate=22050, detector="mtcnn")
+faces, _ = make_track(root, row, ["video", "audio"], dict(video="a" * 64, audio="b" * 64), prep, Store(store))
+print(json.dumps(dict(faces=faces, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
+"""
+
+
+def speed(n_jobs):
+    "A row per corpus: clips, minutes of media, seconds, clips a second, minutes of media a minute"
+    from avkit.datasets import CORPORA, open_dataset
+    from avkit.media import MediaError, probe
+    from avkit.loading import preparation_of, prepare_clips
+    from avkit.recipes import configure
+    from avkit.store import Store
+    rows = []
+    for name in CORPORA:
+        cfg = configure(dataset=name, data_root="twin", n_jobs=n_jobs, **OPTIONS.get(name, {}))
+        m = open_dataset(name, "twin", **OPTIONS.get(name, {}))
+        minutes = 0.
+        for f in set(m.clips.video) | set(m.clips.audio) - set(m.clips.video):
+            try: minutes += (probe(m.root / f).duration or 0) / 60 if f and not f.endswith(".pt") else 0
+            except MediaError: pass
+        with tempfile.TemporaryDirectory() as d:
+            t0 = time.perf_counter()
+            s = prepare_clips(cfg, m, Store(d))
+            took = time.perf_counter() - t0
+            size = sum(p.stat().st_size for p in Path(d).rglob("*") if p.is_file()) / 2**20
+        rows.append([name, len(m), f"{minutes:.1f}", f"{took:.1f}", f"{len(m) / took:.1f}", f"{minutes * 60 / took:.0f}", f"{size:.0f}", len(s.failures)])
+    return rows
+
+
+def film(path, minutes, size=(320, 240)):
+    "A talking head over and over, with sound"
+    import numpy as np
+    from avkit import synth
+    from avkit.media import write_video
+    frames, sound = synth.perform(synth.FACES[1], synth.VOICES[1], actor=3, key=("film",), seconds=12, size=size)
+    frames, n = list(frames), round(minutes * 60 * synth.FPS)
+    write_video(path, itertools.islice(itertools.cycle(frames), n), synth.FPS, np.resize(sound, round(minutes * 60 * synth.RATE)), synth.RATE)
+
+
+def memory(lengths):
+    "A row per length of a video: seconds, peak memory"
+    rows = []
+    with tempfile.TemporaryDirectory() as d:
+        for m in lengths:
+            film(Path(d) / f"{m}.mp4", m)
+            t0 = time.perf_counter()
+            out = subprocess.run([sys.executable, "-c", CHILD, d, f"{m}.mp4", f"{d}/store{m}"], capture_output=True, text=True)
+            if out.returncode: raise SystemExit(out.stderr)
+            r = json.loads(out.stdout.splitlines()[-1])
+            rows.append([f"{m:g}", r["faces"], f"{time.perf_counter() - t0:.0f}", f"{r['peak']:.0f}"])
+    return rows + [["ratio", "", "", f"{float(rows[-1][-1]) / float(rows[0][-1]):.3f}"]]
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--n_jobs", type=int, default=-1)
+    p.add_argument("--minutes", type=float, nargs="+", default=[1, 20])
+    p.add_argument("--only", choices=["speed", "memory"])
+    a = p.parse_args()
+    show = lambda columns, rows: print(table([dict(zip(columns, r)) for r in rows]), end="\n\n")
+    if a.only != "memory": show(["corpus", "clips", "media, min", "seconds", "clips/s", "x real time", "store, MB", "set aside"], speed(a.n_jobs))
+    if a.only != "speed": show(["video, min", "faces", "seconds", "peak memory, MB"], memory(a.minutes))
+    print(environment("av", "torch", "facenet-pytorch", threads=1))
