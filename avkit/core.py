@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AvkitError', 'repo_root', 'base_dir', 'cache_dir', 'resolve', 'write_error', 'atomic_path', 'write_text',
            'write_json', 'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything',
-           'unknown', 'check_types', 'guard', 'progress']
+           'unknown', 'check_types', 'guard', 'progress', 'parallel']
 
 # %% ../nbs/00_core.ipynb #fc66a14b
 import contextlib, difflib, errno, hashlib, inspect, json, os, random, sys, typing
@@ -182,10 +182,22 @@ def guard(scope, hints, known=()):  # globals(), {name: type} or the function to
     first = scope.setdefault("_guarded", set(mine))
     return check_types({k: v for k, v in mine.items() if k in first or k in hints}, hints)
 
-# %% ../nbs/00_core.ipynb #395802f4
+# %% ../nbs/00_core.ipynb #c3f223da
 def progress(it, desc="", total=None, **kw):
-    "`tqdm.auto`, switched off by `AVKIT_PROGRESS=0`; in a log file a line every 15 s"
+    "`tqdm.auto`, switched off by `AVKIT_PROGRESS=0` or `desc=None`; in a log file a line every 15 s"
     from tqdm.auto import tqdm
     live = sys.stderr.isatty() or "ipykernel" in sys.modules
-    nothing = (len(it) if hasattr(it, "__len__") else total) == 0
+    nothing = desc is None or (len(it) if hasattr(it, "__len__") else total) == 0
     return tqdm(it, desc=desc, total=total, disable=nothing or os.environ.get("AVKIT_PROGRESS") == "0", leave=False, mininterval=.1 if live else 15, **kw)
+
+# %% ../nbs/00_core.ipynb #78b8e938
+def parallel(f, jobs, desc="", n_jobs=-1, few=1, ordered=False, **opts):  # jobs: tuples; up to `few` of them run here
+    "Yields f(*job), as they are done or in order, with a progress bar"
+    import warnings
+    from joblib import Parallel, delayed
+    jobs = list(jobs)
+    if not jobs: return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker stopped")
+        made = Parallel(n_jobs if len(jobs) > few else 1, return_as="generator" if ordered else "generator_unordered", idle_worker_timeout=10, **opts)
+        yield from progress(made(delayed(f)(*j) for j in jobs), desc, len(jobs))

@@ -20,12 +20,12 @@ def corpus_module(name):  # "ravdess"
     if name not in CORPORA: raise unknown("corpus", name, CORPORA)
     return importlib.import_module(f"avkit.corpora.{name}")
 
-# %% ../nbs/19_datasets.ipynb #2006edee
+# %% ../nbs/19_datasets.ipynb #2f777b51
 def twin(name, difficulty=0., **size):  # 0 easy to 1 hard; options of the corpus's `render_twin`
     "The folder of a corpus's rendered stand-in; rendered where it is missing"
     module = corpus_module(name)
-    version = getattr(module, "TWIN_VERSION", 1)
-    root = cache_dir("twins", f"{name}-difficulty{difficulty:g}-" + content_key(size, version)[:8])
+    usual = {k: p.default for k, p in inspect.signature(module.render_twin).parameters.items() if k not in ("root", "n_jobs", "progress")}
+    root = cache_dir("twins", f"{name}-difficulty{difficulty:g}-" + content_key(usual | size, getattr(module, "TWIN_VERSION", 1))[:8])
     return module.render_twin(root, difficulty=difficulty, **size)
 
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PREPARE_SETTINGS', 'Preparation', 'stream_key', 'frame_times', 'NoFace', 'prepare_clip', 'Summary', 'prepare', 'main']
 
-# %% ../nbs/07_prepare.ipynb #f06cddb8
+# %% ../nbs/07_prepare.ipynb #6efb0655
 import os, sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import AvkitError, content_key, progress
+from .core import AvkitError, content_key, parallel
 from .store import Store
 
 # %% ../nbs/07_prepare.ipynb #aa6b31b8
@@ -161,7 +161,7 @@ class Summary:
         if len(told) > 10: bad.append(f"  and {len(told) - 10} more")
         return "\n".join([f"{len(self.rows)} clips in {self.seconds:.0f} s: {head}", *bad])
 
-# %% ../nbs/07_prepare.ipynb #4d7c759d
+# %% ../nbs/07_prepare.ipynb #4627c624
 def _quiet_clip(*args):
     "`prepare_clip` in a worker: one thread each"
     import torch
@@ -171,16 +171,14 @@ def _quiet_clip(*args):
 
 def prepare(m, prep=None, store=None, streams=("audio", "video"), n_jobs=-1):  # a manifest; n_jobs -1: every core
     "Fill the store with the windows of every clip; returns a `Summary` with a row for each"
-    from joblib import Parallel, delayed
     import time
     prep, store, t0 = prep or Preparation(), store or Store(), time.time()
     if not os.access(m.root, os.R_OK): raise AvkitError(f"data_root {m.root} cannot be read")
     store.sweep()
     rows = m.clips.to_dict("records")
     todo = [r for r in rows if not _whole(m.root, r, prep, store, streams)]
-    jobs = (delayed(_quiet_clip)(m.root, r, prep, store, streams) for r in todo)
-    made = Parallel(n_jobs if len(todo) > 1 else 1, return_as="generator_unordered", idle_worker_timeout=10)(jobs)
-    lines = {l["clip"]: l for l in progress(made, f"prepare {m.corpus}", len(todo))} if todo else {}
+    made = parallel(_quiet_clip, [(m.root, r, prep, store, streams) for r in todo], f"prepare {m.corpus}", n_jobs)
+    lines = {l["clip"]: l for l in made}
     lines |= {r["clip"]: prepare_clip(m.root, r, prep, store, streams) for r in rows if r["clip"] not in lines}
     return Summary(pd.DataFrame([lines[r["clip"]] for r in rows]), time.time() - t0)
 

@@ -6,11 +6,11 @@
 __all__ = ['EMOTIONS', 'FACES', 'VOICES', 'FPS', 'RATE', 'VOWELS', 'STATEMENTS', 'VERSION', 'face_code', 'voice_code', 'express',
            'over', 'perform', 'render_clip', 'claim', 'complete', 'render', 'run_jobs']
 
-# %% ../nbs/03_synth.ipynb #305cad00
+# %% ../nbs/03_synth.ipynb #8b2c25fa
 import functools, os
 from pathlib import Path
 import numpy as np
-from .core import AvkitError, child_seed, content_key, progress, read_json, sweep_tmp, write_json
+from .core import AvkitError, child_seed, content_key, parallel, read_json, sweep_tmp, write_json
 from .media import write_video, write_wav
 
 # %% ../nbs/03_synth.ipynb #e1ebb7e1
@@ -332,18 +332,10 @@ def render(root, actors=16, seed=0, difficulty=0., repeats=3, size=(256, 192), n
     run_jobs(_write_clip, [(root, c) for c in todo], kw, n_jobs, progress)
     return complete(root)
 
-# %% ../nbs/03_synth.ipynb #598efa39
-_progress = progress
-
-
+# %% ../nbs/03_synth.ipynb #520f4d49
 def run_jobs(write, jobs, kw={}, n_jobs=-1, bar=True):  # write(*job, **kw) renders a clip
     "Render the clips, each in one process, with a progress bar"
-    from joblib import Parallel, delayed
-    if not jobs: return
-    with Parallel(n_jobs=n_jobs if len(jobs) > 4 else 1, return_as="generator_unordered", batch_size=4,
-                  idle_worker_timeout=10) as pool:
-        done = pool(delayed(_one_thread)(write, job, kw) for job in jobs)
-        for _ in _progress(done, "rendering", total=len(jobs)) if bar else done: pass
+    for _ in parallel(_one_thread, [(write, job, kw) for job in jobs], "rendering" if bar else None, n_jobs, few=4, batch_size=4): pass
 
 
 def _one_thread(write, job, kw):
