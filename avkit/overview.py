@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['VOICE', 'HEADS', 'units', 'counts', 'speakers', 'probes', 'media_table', 'labels_table', 'over_time', 'label_figure',
            'pitch', 'voice', 'voices', 'voice_table', 'voice_figure', 'failures', 'reasons', 'Overview', 'bars',
-           'durations', 'overview', 'write_overview']
+           'durations', 'overview', 'write_overview', 'Look', 'sides', 'some', 'report_folder']
 
-# %% ../nbs/51_overview.ipynb #85972bd5
+# %% ../nbs/51_overview.ipynb #119d9648
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core import AvkitError, cache_dir, content_key, read_json, resolve, write_json, write_text
-from .manifest import SIDES, corpus_info
+from .manifest import SIDES, LeakError, apply_split, corpus_info
 from .report import save_figure, style
 from .verify import _map
 
@@ -95,11 +95,11 @@ def media_table(p):  # from `probes`
     if size: rows.append(("picture", sum(size.values()), "", "", "", ", ".join(f"{s} ({n})" for s, n in size.most_common(3))))
     return pd.DataFrame(rows, columns=["what", "files", "min", "median", "max", "commonest"])
 
-# %% ../nbs/51_overview.ipynb #50b8b349
+# %% ../nbs/51_overview.ipynb #4caae21d
 def labels_table(m):
     "A row per target: labelled clips or frames, mean, standard deviation, quantiles; None for classes"
     if m.task == "class": return None
-    y = np.concatenate(list(m.frames.values())) if m.level == "frame" else m.clips[m.targets].to_numpy(float)
+    y = np.concatenate(list(m.frames.values())).astype(float) if m.level == "frame" else m.clips[m.targets].to_numpy(float)
     rows = [(t, int((k := ~np.isnan(x)).sum()), x[k].mean(), x[k].std(), *np.quantile(x[k], (0, .1, .5, .9, 1))) for t, x in zip(m.targets, y.T)]
     return pd.DataFrame(rows, columns=["target", "labelled", "mean", "sd", "min", "10 %", "median", "90 %", "max"]).round(3)
 
@@ -185,7 +185,7 @@ def voice(sound, rate):  # (N,) in [-1,1], Hz
                 loudness=10 * np.log10(power[on].mean()) if on.any() else np.nan, pitch=float(np.median(f)) if len(f) > 5 else np.nan,
                 spread=float(np.subtract(*np.quantile(st, (.9, .1)))) if len(f) > 5 else np.nan)
 
-# %% ../nbs/51_overview.ipynb #4dab8ce1
+# %% ../nbs/51_overview.ipynb #7bea90e9
 def voices(m, n_jobs=-1):
     "The clips that have sound, with `voice`'s numbers, remembered by content"
     rows = m.clips[(m.clips.audio != "") & (m.clips.audio_sha256 != "")]
@@ -210,7 +210,7 @@ def _voice_of(path):
 
 
 def voice_table(v, classes):  # from `voices`
-    "A row per class: mean ± standard deviation over clips; `re speaker` is relative to the speaker's own mean (dB, semitones)"
+    "A row per class: mean ± standard deviation over clips; `re speaker`, where speakers are known: relative to the speaker's own mean (dB, semitones)"
     own = v[["speaker"]].assign(db=v.loudness, st=12 * np.log2(v.pitch)).groupby("speaker")[["db", "st"]].transform("mean")
     v = v.assign(db=v.loudness - own.db, st=12 * np.log2(v.pitch) - own.st)
     cell = lambda x, d: f"{x.mean():.{d}f} ± {x.std():.{d}f}" if x.notna().any() else ""
@@ -220,7 +220,8 @@ def voice_table(v, classes):  # from `voices`
         by = {f"pitch, {s} (Hz)": cell(x.pitch[x.sex == s], 0) for s in ("female", "male")} if "sex" in x else {"pitch (Hz)": cell(x.pitch, 0)}
         rows.append({"class": c, "clips": len(x), "duration (s)": cell(x.duration, 2), "speech (s)": cell(x.speech, 2), "loudness (dB)": cell(x.loudness, 1),
                      "loudness re speaker (dB)": cell(x.db, 1)} | by | {"pitch re speaker (st)": cell(x.st, 1), "spread (st)": cell(x.spread, 1)})
-    return pd.DataFrame(rows)
+    t = pd.DataFrame(rows)
+    return t if (v.speaker.astype(str) != "").all() else t.drop(columns=[c for c in t if "re speaker" in c])
 
 # %% ../nbs/51_overview.ipynb #0b999f03
 def voice_figure(v, classes):  # from `voices`
@@ -257,7 +258,7 @@ def reasons(t):  # from `failures`
     g = t.assign(problem=why.to_numpy()).groupby(["status", "problem"], sort=True).file
     return g.agg(files="size", example="first").reset_index().sort_values("files", ascending=False, kind="stable").reset_index(drop=True)
 
-# %% ../nbs/51_overview.ipynb #16e23674
+# %% ../nbs/51_overview.ipynb #d9103d91
 @dataclass
 class Overview:
     "Tables and figures by name; `rendered`: these are not people"
@@ -284,13 +285,13 @@ def bars(t, title=""):  # from `counts`
 
 
 def durations(p):  # from `probes`
-    "Histograms of durations and frame rates"
+    "Histograms of durations and frame rates; of what is the same in all files the table tells enough"
     plt, sns = style()
-    kinds = [(c, n) for c, n in (("duration", "duration (s)"), ("fps", "frames per second")) if p[c].notna().any()]
+    kinds = [(c, n) for c, n in (("duration", "duration (s)"), ("fps", "frames per second")) if p[c].nunique() > 1]
     if not kinds: return None
     fig, axes = plt.subplots(1, len(kinds), figsize=(3 * len(kinds), 2), layout="constrained", squeeze=False)
     for ax, (c, n) in zip(axes[0], kinds):
-        sns.histplot(p[c].dropna().astype(float), bins=30 if p[c].nunique() > 8 else "auto", discrete=p[c].nunique() < 2, ax=ax)
+        sns.histplot(p[c].dropna().astype(float), bins=30 if p[c].nunique() > 8 else "auto", ax=ax)
         ax.set(xlabel=n, ylabel="files")
     return fig
 
@@ -322,7 +323,7 @@ def _markdown(t, most=60):
     rows = [list(t.columns), ["---"] * t.shape[1], *t.astype(object).where(t.notna(), "").values.tolist()[:most]]
     return "\n".join("| " + " | ".join(map(cell, r)) + " |" for r in rows) + (f"\n\nand {len(t) - most} more rows in the CSV" if len(t) > most else "")
 
-# %% ../nbs/51_overview.ipynb #bb7e71ea
+# %% ../nbs/51_overview.ipynb #4d1cbb82
 def _facts(m, o):
     "The lines above the tables"
     info = corpus_info(m.corpus)
@@ -331,14 +332,14 @@ def _facts(m, o):
              for k, v in m.notes.items() if k != "rendered" and v not in ("", None, [], {})]
     return [f"# {o.title}" + (" (rendered)" if o.rendered else ""), "",
             *(["**Rendered by avkit in this corpus's layout: these are not people, and no number below is a fact about the corpus.**", ""] if o.rendered else []),
-            f"{info['citation']}. {info['licence']}.", "", *([split, ""] if split else []), *notes, ""]
+            "" if info["citation"] == info["licence"] else f"{info['citation']}. Licence: {info['licence']}.", "", *([split, ""] if split else []), *notes, ""]
 
 
 def write_overview(m, to, summary=None, verified=None, prep=None, store=None, sounds=None, n_jobs=-1, more=None):  # more: {name: table or figure}
     "Write table.md, a CSV per table (table.csv: the counts), figures and params.json to a folder -> `Overview`"
     import matplotlib.pyplot as plt
     o, to = overview(m, summary, verified, prep, store, sounds, n_jobs), resolve(to)
-    for k, x in (more or {}).items(): (o.tables if isinstance(x, pd.DataFrame) else o.figures)[k] = x
+    for k, x in ((k, x) for k, x in (more or {}).items() if x is not None): (o.tables if isinstance(x, pd.DataFrame) else o.figures)[k] = x
     mark, body = " (rendered)" if o.rendered else "", _facts(m, o)
     for k, t in o.tables.items():
         body += [f"## {HEADS.get(k, k.replace('_', ' ').capitalize())}{mark}", "", _markdown(t), ""]
@@ -353,3 +354,29 @@ def write_overview(m, to, summary=None, verified=None, prep=None, store=None, so
     write_text(to / "table.md", "\n".join(body).rstrip() + "\n")
     write_json(to / "params.json", dict(corpus=m.corpus, rendered=o.rendered, clips=len(m), data_hash=m.data_hash, split=m.split, notes=m.notes))
     return o
+
+# %% ../nbs/51_overview.ipynb #fe62959f
+class Look:
+    "The parameters of the run notebooks in `corpora/`, for `guard`"
+    data_root: str; label: str | None; track: str | None; annotations: str | None; split: str | None; fold: int
+    media: bool; clips: int; detector: str | None; face_model: str | None; n_jobs: int; to: str | None
+
+
+def sides(m, split=None, fold=0):
+    "The manifest with its split; where the clips at hand cannot be split so, a note says why. A leak is an error"
+    try: return apply_split(m, split, fold)
+    except LeakError: raise
+    except AvkitError as e: return replace(m, notes=m.notes | dict(no_split=str(e).replace(str(m.root), "the folder")))
+
+
+def some(m, n):  # 0: all
+    "A manifest of n clips spread over those that have pictures (or over all where none has)"
+    rows = m.clips[(m.clips.video != "") | (m.clips["crops"] != "" if "crops" in m.clips else False)]
+    rows = rows if len(rows) else m.clips
+    if not n or n >= len(rows): return replace(m, clips=rows)
+    return replace(m, clips=rows.iloc[np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))])
+
+
+def report_folder(corpus, data_root):
+    "Where a corpus's report goes: `reports/corpora/<corpus>`, a twin's to `reports/runs`"
+    return resolve(f"reports/runs/corpora/{corpus}-twin" if str(data_root) == "twin" else f"reports/corpora/{corpus}")

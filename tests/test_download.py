@@ -74,12 +74,12 @@ def test_resume_asks_for_the_rest(server, tmp_path):
 
 def test_resume_in_another_run(server, tmp_path):
     server.most, server.fail = 50_000, []
-    attempt = d.Resume._attempt
-    def once(self, requests, url):
-        if self._have(): raise d._BrokeOff("the network is gone")
-        attempt(self, requests, url)
+    attempt = d._attempt
+    def once(to, url):
+        if to._have(): raise d._BrokeOff("the network is gone")
+        attempt(to, url)
     with pytest.MonkeyPatch.context() as mp, pytest.raises(AvkitError, match="broke off after 50,000 bytes .*goes on from there"):
-        mp.setattr(d.Resume, "_attempt", once)
+        mp.setattr(d, "_attempt", once)
         d.fetch(server.url + "/a.bin", tmp_path / "a.bin", SHA, **FAST)
     assert left(tmp_path) == ["a.bin.part", "a.bin.part.json"]
     server.most, server.log[:] = None, []
@@ -295,3 +295,12 @@ def test_what_may_not_be_downloaded():
     with pytest.raises(AvkitError, match="cannot be downloaded by avkit. Request it"): d.entries("msp_improv")
     with pytest.raises(AvkitError, match="no part 'songs'; it has audio, video"): d.entries("ravdess", "songs")
     assert [e["part"] for e in d.entries("crema_d", ["audio"])] == ["tables"] * 4 + ["audio"]
+
+
+def test_command_line(server, tmp_path, monkeypatch, capsys):
+    from avkit.manifest import corpus_info
+    info = corpus_info("ravdess") | dict(download=[dict(part="audio", url=server.url + "/a.bin", file="a.bin", checksum=SHA)])
+    monkeypatch.setattr(d, "corpus_info", lambda c: info)
+    assert d.main(["--dataset", "ravdess", "--data_root", str(tmp_path)]) == 0 and (tmp_path / "a.bin").read_bytes() == DATA
+    assert d.main(["--dataset", "ravdess", "--data_root", str(tmp_path), "--parts", "video"]) == 2
+    assert "it has audio" in capsys.readouterr().err
