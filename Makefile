@@ -11,7 +11,7 @@ DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 export OMP_NUM_THREADS ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup demo prepare-demo test clean-notebooks export lab benchmarks
+.PHONY: help setup demo prepare-demo test twins export lab benchmarks
 .DEFAULT_GOAL := help
 
 help:
@@ -46,6 +46,14 @@ test: prepare-demo  ## notebooks clean, avkit/ in step, nbdev_test, pytest
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	@echo "== pytest"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the table in reports/twins
+	@for d in ravdess "crema_d --label intended" "crema_d --label consensus" msp_improv "affwild2 --track va" "affwild2 --track expr" vgaf folder; do \
+	  echo "== $$d"; \
+	  $(BIN)/avkit index --dataset $$d --data_root twin && $(BIN)/avkit verify --dataset $$d --data_root twin && $(BIN)/avkit prepare --dataset $$d --data_root twin || exit 1; \
+	  for m in av audio video; do $(BIN)/avkit train --dataset $$d --data_root twin --modality $$m || exit 1; done; \
+	done
+	$(BIN)/avkit report reports/runs/*-twin-demo-* --to reports/twins --title "Every corpus's rendered stand-in"
 
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
 	$(BIN)/nbdev_export

@@ -528,6 +528,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.prepare.stream_key': ('prepare.html#stream_key', 'avkit/prepare.py')},
             'avkit.raters': { 'avkit.raters.agreement': ('raters.html#agreement', 'avkit/raters.py'),
                               'avkit.raters.ceiling': ('raters.html#ceiling', 'avkit/raters.py'),
+                              'avkit.raters.ceiling_table': ('raters.html#ceiling_table', 'avkit/raters.py'),
                               'avkit.raters.confusions': ('raters.html#confusions', 'avkit/raters.py'),
                               'avkit.raters.judgements': ('raters.html#judgements', 'avkit/raters.py'),
                               'avkit.raters.label_effect': ('raters.html#label_effect', 'avkit/raters.py'),
