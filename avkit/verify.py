@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SOUNDS', 'sound_sha256', 'measured', 'measure', 'expected', 'verify', 'summary']
 
-# %% ../nbs/16_verify.ipynb #5b03a5f8
+# %% ../nbs/16_verify.ipynb #7c2e6ae0
 import hashlib, inspect
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import AvkitError, progress, write_text
+from .core import AvkitError, parallel, write_text
 from .manifest import PROBLEMS, manifests_dir, read_table
 from .media import REASONS, MediaError
 
@@ -38,17 +38,11 @@ def sound_sha256(path):  # of a lossless file: WAV, FLAC
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 
-# %% ../nbs/16_verify.ipynb #7e17e796
+# %% ../nbs/16_verify.ipynb #89c27e38
 SOUNDS = {".wav", ".flac"}
 
 
-def _map(f, jobs, desc, n_jobs):
-    "f(*job) of each job, in order, with a progress bar"
-    import warnings
-    from joblib import Parallel, delayed
-    with warnings.catch_warnings(), Parallel(n_jobs if len(jobs) > 8 else 1, return_as="generator") as pool:
-        warnings.filterwarnings("ignore", "A worker stopped")  # joblib starts another when one has grown
-        return list(progress(pool(delayed(f)(*j) for j in jobs), desc, total=len(jobs)))
+def _map(f, jobs, desc, n_jobs): return list(parallel(f, jobs, desc, n_jobs, few=8, ordered=True))
 
 
 def _sounds(root):

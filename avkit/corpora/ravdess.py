@@ -122,9 +122,9 @@ def _write_clip(root, clip, odd, seed, difficulty, size):
             whole = path.read_bytes()
             with atomic_path(path) as tmp: tmp.write_bytes(whole[:len(whole) * 3 // 5])
 
-# %% ../../nbs/10_corpora_ravdess.ipynb #8376707c
-def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, actors=16, repeats=2, size=(192, 144)):
-    "Render RAVDESS's tree below `root` -> root: by default 16 actors, 255 clips, most as .mp4 and .wav, and a song"
+# %% ../../nbs/10_corpora_ravdess.ipynb #516236b1
+def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, actors=20, repeats=2, size=(192, 144)):
+    "Render RAVDESS's tree below `root` -> root: by default 20 actors, 319 clips, most as .mp4 and .wav, and a song"
     from avkit import synth
     root, kw = Path(root), dict(seed=seed, difficulty=float(difficulty), size=tuple(map(int, size)))
     synth.claim(root, dict(corpus="ravdess", actors=actors, repeats=repeats, version=TWIN_VERSION, **kw | dict(size=list(kw["size"]))))
