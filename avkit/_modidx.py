@@ -276,6 +276,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avkit.features._steps': ('features.html#_steps', 'avkit/features.py'),
                                 'avkit.features.audio_stream': ('features.html#audio_stream', 'avkit/features.py'),
                                 'avkit.features.clip_key': ('features.html#clip_key', 'avkit/features.py'),
+                                'avkit.features.mel_around': ('features.html#mel_around', 'avkit/features.py'),
                                 'avkit.features.own_stream': ('features.html#own_stream', 'avkit/features.py'),
                                 'avkit.features.read_features': ('features.html#read_features', 'avkit/features.py'),
                                 'avkit.features.spans': ('features.html#spans', 'avkit/features.py'),

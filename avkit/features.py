@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AUDIO_FEATURES', 'PACKING', 'Stream', 'audio_stream', 'video_stream', 'track_pictures', 'spans', 'track_sounds',
-           'read_features', 'clip_key', 'own_stream']
+           'mel_around', 'read_features', 'clip_key', 'own_stream']
 
 # %% ../nbs/20_features.ipynb #dc8ee4c6
 import functools, hashlib
@@ -123,6 +123,19 @@ def track_sounds(store, keys, of, numbers, kind, rate, fps=None, **settings):  #
             waves[w - i, :samples[w]] = torch.from_numpy(open_track(keys[of[w]]).sound(round(when[w][0] * rate), samples[w]))
         return dict(x=AUDIO_FEATURES[kind](waves, rate, **settings).transpose(1, 2), real=_steps(samples[i:j], settings))
     return _packed(store, content_key("stretches", kind, rate, settings, keys, when), len(of), make, f"{kind} features")
+
+# %% ../nbs/20_features.ipynb #0683c418
+def mel_around(track, times, seconds=10., rate=None, n_mels=64, n_fft=2048, hop=512):  # a sound `Track`; (n,) s
+    "Log-mel windows centred on the given times: (n,n_mels,T) in dB, T = 1 + seconds * rate // hop; silence beyond the ends (ntua2021, inputs)"
+    from avkit.audio import log_mel
+    rate = rate or track.meta["rate"]
+    T = 1 + int(seconds * rate) // hop
+    first = np.round((np.asarray(times) - seconds / 2) * rate / hop).astype(int)  # of each window, in hops
+    lo, edge = first.min(), -(-n_fft // 2 // hop) + 1  # hops of context, so that no window sees the end of the cut
+    sound = track.sound((lo - edge) * hop, (first.max() - lo + T + 2 * edge) * hop)
+    mel = log_mel(torch.from_numpy(sound)[None], rate, n_mels, n_fft, hop, top_db=None)[0][:, edge:]
+    out = torch.stack([mel[:, i - lo:i - lo + T] for i in first])
+    return torch.maximum(out, out.amax((1, 2), keepdim=True) - 80)
 
 # %% ../nbs/20_features.ipynb #c259db2d
 def _read_table(path):
