@@ -6,8 +6,8 @@
 __all__ = ['VAVL_FILES', 'RELEASED', 'Inert', 'read_file', 'tensors', 'fill', 'JCA', 'SegmentCNN', 'sinusoids', 'PreNormBlock',
            'five', 'EmotiW', 'NTUA', 'RelativeAttention', 'distances', 'ConformerLayer', 'Conformer', 'VAVL', 'load']
 
-# %% ../nbs/34_released.ipynb #28f8bc65
-import math
+# %% ../nbs/34_released.ipynb #a6c0e0ee
+import functools, math
 from pathlib import Path
 import torch
 from torch import nn
@@ -128,7 +128,7 @@ class _MfccFirst(nn.Module):
 
     def forward(self, audio, video): return self.model(audio.transpose(1, 2), video)
 
-# %% ../nbs/34_released.ipynb #559c0248
+# %% ../nbs/34_released.ipynb #141adf6f
 class SegmentCNN(nn.Module):
     "(N,1,H,W) at least 106 x 106 -> (N,1024)"
     def __init__(self):
@@ -143,7 +143,7 @@ class SegmentCNN(nn.Module):
         for i in range(1, 5): x = getattr(self, f"cnn{i}")(x)
         return F.adaptive_avg_pool2d(x, (1, 2)).flatten(1)
 
-
+# %% ../nbs/34_released.ipynb #938012d1
 def sinusoids(n, dim):
     "Positions (n,dim): sines in even places, cosines in odd ones"
     angle = torch.arange(n)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(1e4) / dim))
@@ -171,7 +171,7 @@ class PreNormBlock(nn.Module):
         x = x + self.attn(h, h, h, need_weights=False)[0]
         return x + self.ff(self.norm2(x))
 
-# %% ../nbs/34_released.ipynb #b3edf5d6
+# %% ../nbs/34_released.ipynb #4e467f0c
 class _SoundFeatures(nn.Module):
     "(B,T,1,H,W) -> (B,T,1024)"
     def __init__(self, hidden=2048, heads=1):
@@ -185,7 +185,7 @@ def five(x):
     "(B,75,D) -> (B,5,D), means of 15; fewer steps stay"
     return x.unflatten(1, (5, 15)).mean(2) if x.shape[1] == 75 else x
 
-
+# %% ../nbs/34_released.ipynb #26cc9a5a
 class EmotiW(nn.Module):
     "audio (B,T,1,H,W), video (B,T,1024) or frames (B,T,3,H,W) -> logits (B,3); authors' parameter names"
     def __init__(self, kind, flatten, n_out=3, vit=None, heads=1, heads_cross=1, hidden=2048):
@@ -216,7 +216,7 @@ class EmotiW(nn.Module):
 class _Vit(nn.Module):
     def __init__(self, vit): super().__init__(); self.vit = vit
 
-# %% ../nbs/34_released.ipynb #5a573580
+# %% ../nbs/34_released.ipynb #bab4a50f
 def _vit(state, prefix, hints):
     "A timm VisionTransformer with pre-norm, as large as the weights say"
     try: from timm.models.vision_transformer import VisionTransformer
@@ -227,7 +227,7 @@ def _vit(state, prefix, hints):
     depth = 1 + max(int(k.split(".")[1]) for k in s if k.startswith("blocks."))
     ratio = s["blocks.0.mlp.fc1.weight"].shape[0] / dim
     return VisionTransformer(img_size=side, patch_size=patch, embed_dim=dim, depth=depth, num_heads=hints.get("vit_heads", dim // 64), mlp_ratio=ratio,
-                             pre_norm="norm_pre.weight" in s, num_classes=0, norm_layer=lambda d: nn.LayerNorm(d, eps=hints.get("vit_eps", 1e-5)))
+                             pre_norm="norm_pre.weight" in s, num_classes=0, norm_layer=functools.partial(nn.LayerNorm, eps=hints.get("vit_eps", 1e-5)))
 
 
 def _emotiw2023(path, hints):
@@ -272,7 +272,7 @@ def _ntua2021(path, hints):
     streams = {s: arch(s) for s in ("face", "body", "context") if f"{s}_model.0.weight" in state}
     return fill(NTUA(streams, state["fc.weight"].shape[0], state["fc.weight"].shape[1] // 2), state, path)
 
-# %% ../nbs/34_released.ipynb #66a8f853
+# %% ../nbs/34_released.ipynb #b7bf1286
 class RelativeAttention(nn.Module):
     "Multi-head attention with relative positions (Transformer-XL), as in the Conformer (Gulati et al. 2020): (B,T,D) -> (B,T,D)"
     def __init__(self, dim=512, heads=8, released=True):
@@ -301,7 +301,7 @@ class RelativeAttention(nn.Module):
         if mask is not None: score = score.masked_fill(~mask[:, None, None], torch.finfo(score.dtype).min)
         return self.out_proj.linear((score.softmax(-1) @ v.transpose(1, 2)).transpose(1, 2).flatten(2))
 
-
+# %% ../nbs/34_released.ipynb #258bbd0c
 def distances(T, dim):
     "Sinusoids of the distances T-1 ... -(T-1): (2T-1,dim)"
     angle = torch.arange(T - 1, -T, -1)[:, None] * torch.exp(torch.arange(0, dim, 2) * (-math.log(1e4) / dim))
@@ -320,7 +320,7 @@ class _Named(nn.Module):
         super().__init__()
         for k, v in parts.items(): self.add_module(k, v)
 
-# %% ../nbs/34_released.ipynb #db2b21b7
+# %% ../nbs/34_released.ipynb #e84f8f27
 class _FeedForward(nn.Module):
     def __init__(self, dim, p=.1):
         super().__init__()
@@ -352,7 +352,7 @@ class _Convolution(nn.Module):
         if mask is not None: h = h * mask[:, None]
         return drop(out.conv(act(bn(deep.conv(h))))).transpose(1, 2)
 
-
+# %% ../nbs/34_released.ipynb #dc464abf
 class ConformerLayer(nn.Module):
     "(B,T,D) -> (B,T,D): half a feed-forward, attention, convolution, half a feed-forward, each with a residual; norm"
     def __init__(self, dim=512, heads=8, kernel=31):
@@ -387,7 +387,7 @@ class _Head(nn.Module):
 
     def forward(self, x): return self.out_layer(self.projav2(F.dropout(F.relu(self.projav1(x)), self.p, self.training)))
 
-# %% ../nbs/34_released.ipynb #4ecbd1d9
+# %% ../nbs/34_released.ipynb #e1dae79b
 VAVL_FILES = {"acoustic": "final_acoustic_head.pt", "visual": "final_visual_head.pt", "shared": "final_shared_head.pt", "weights": "final_weights_head.pt",
               "MLP_a": "MLP_a_head.pt", "MLP_v": "MLP_v_head.pt", "MLP_rec_a": "MLP_rec_a_head.pt", "MLP_rec_v": "MLP_rec_v_head.pt"}
 
@@ -424,7 +424,7 @@ class VAVL(nn.Module):
         if len(rep) == 2: out["av"] = self.weights(torch.cat([rep["audio"], rep["video"]], 1))
         return out
 
-
+# %% ../nbs/34_released.ipynb #ecc70cbe
 def _vavl2023(path, hints, mode="as_released"):
     folder = resolve(path)
     if not folder.is_dir(): raise AvkitError(f"{path} is not a folder; vavl2023 saves a folder with {', '.join(list(VAVL_FILES.values())[:3])}, ...")

@@ -215,8 +215,8 @@ def attention_of(cfg, corpus, clip=None):  # a clip's name; default: the first o
     about = f", {_label(data, i)}" if data.target.ndim == 1 else ""
     return attention_figure(maps, f"{data.clips[i]}{about}") if maps else None
 
-# %% ../nbs/50_report.ipynb #2dde6f08
-SAME = ["dataset", "recipe", "modality", "fusion", "audio", "video", "split"]
+# %% ../nbs/50_report.ipynb #e5d25479
+SAME = ["dataset", "labels", "recipe", "modality", "fusion", "audio", "video", "split"]
 METRICS = dict(accuracy="accuracy", uar="UAR", f1_macro="macro F1", ccc_valence="CCC valence", ccc_arousal="CCC arousal",
                ccc_dominance="CCC dominance", ccc="CCC")
 
@@ -232,8 +232,8 @@ def _row(r, side, cond, scores):
     c, av = r["config"], r["config"]["modality"] == "av"
     own = lambda s: Path(c[f"{s}_features"]).name if c[f"{s}_features"] else {"audio": r["recipe"]["audio"], "video": r["recipe"]["video_encoder"]}[s]
     used = lambda s: own(s) if c["modality"] in ("av", s) else ""
-    return dict(dataset=r["dataset"], recipe=c["recipe"], modality=c["modality"], fusion=r["recipe"]["fusion"] if av else "",
-                audio=used("audio"), video=used("video"), split=r["split"]["name"] + (f" ({r['split']['note']})" if r["split"]["note"] else ""),
+    return dict(dataset=r["dataset"], labels=c.get("label") or c.get("track") or "", recipe=c["recipe"], modality=c["modality"], fusion=r["recipe"]["fusion"] if av else "",
+                audio=used("audio"), video=used("video"), split=r["split"]["name"] + (f" ({r['split']['note']})" if r["split"].get("speaker_independent", not r["split"]["note"]) is False else ""),
                 side=side, given=cond, seed=r["seed"], fold=r["split"]["fold"], **{k: scores[k] for k in METRICS if k in scores})
 
 # %% ../nbs/50_report.ipynb #8bb5648a

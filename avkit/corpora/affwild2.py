@@ -29,7 +29,7 @@ def annotation_files(root, track):
         if side: out.append((side, p))
     return out
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #48ffc8b2
+# %% ../../nbs/13_corpora_affwild2.ipynb #1420815b
 def _lines(path):
     "[(line number, text)] up to the last line that is not blank"
     try: lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -46,7 +46,7 @@ def _numbers(text, n):
     except ValueError: return None
     return v if len(v) == n else None
 
-
+# %% ../../nbs/13_corpora_affwild2.ipynb #c733f769
 def read_va(path):
     "(T,2) float32 valence and arousal, NaN where either is -5"
     lines = _lines(path)

@@ -63,7 +63,7 @@ def _number(text):
     try: return float(text)
     except ValueError: return np.nan
 
-# %% ../../nbs/12_corpora_msp_improv.ipynb #f90507f7
+# %% ../../nbs/12_corpora_msp_improv.ipynb #90026b20
 SUFFIXES = dict(audio={".wav", ".flac"}, video={".avi", ".mp4", ".mov", ".mkv"})
 
 def _media(root, problems):
@@ -79,7 +79,7 @@ def _media(root, problems):
         else: found[p.stem][stream] = rel
     return found
 
-
+# %% ../../nbs/12_corpora_msp_improv.ipynb #8195a3d9
 def index(data_root, annotations=None):  # a label list, or a folder of them
     "The manifest of MSP-IMPROV below `data_root`, which is only ever read"
     root, info, problems = resolve(data_root), corpus_info("msp_improv"), []
