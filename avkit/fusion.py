@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FUSIONS', 'Fusion', 'Concat', 'Late', 'masked_softmax', 'Attention', 'CrossAttention', 'IntermediateAttention',
-           'Block', 'IntermediateTransformer', 'LateTransformer', 'modality_dropout']
+           'Block', 'IntermediateTransformer', 'LateTransformer', 'joint_attention', 'grid', 'JointCrossAttention',
+           'common', 'Recurrent', 'GatedUnit', 'Bottleneck', 'modality_dropout']
 
 # %% ../nbs/31_fusion.ipynb #3914d94e
 import torch
@@ -152,8 +153,102 @@ class LateTransformer(Fusion):
         self.keep("audio -> video", wa); self.keep("video -> audio", wv)
         return [(ya, am), (yv, vm)]
 
-# %% ../nbs/31_fusion.ipynb #57528a75
-FUSIONS = dict(concat=Concat, late=Late, ca=CrossAttention, ia=IntermediateAttention, it=IntermediateTransformer, lt=LateTransformer)
+# %% ../nbs/31_fusion.ipynb #60859581
+def joint_attention(x, joint, affine, W, W_c, W_h):
+    "(B,L,D), (B,L,J) -> (B,L,D) after looking at both, and the correlations (B,D,J)"
+    xt = x.transpose(1, 2)
+    c = torch.tanh(xt @ affine(joint.transpose(1, 2)).transpose(1, 2) / joint.shape[-1] ** .5)
+    return W_h(torch.relu(W_c(c) + W(xt))).transpose(1, 2) + x, c
+
+
+def grid(mask, n):  # how many common steps
+    "(B,T) -> (B,n) bool: all of them, for a clip that has the modality"
+    return mask.any(1, keepdim=True).expand(-1, n)
+
+
+class JointCrossAttention(Fusion):
+    "`jca`, jca2023"
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True, length=8, dim=128, k=32):
+        super().__init__(audio, video)
+        lin = lambda a, b, bias=False: nn.Linear(a, b, bias=bias)
+        self.length, self.out_dim = length, 2 * dim
+        self.encoder1, self.encoder2 = lin(audio.dim, dim, True), lin(video.dim, dim, True)
+        self.affine_a, self.affine_v, self.W_a, self.W_v = lin(length, length), lin(length, length), lin(length, k), lin(length, k)
+        self.W_ca, self.W_cv, self.W_ha, self.W_hv = lin(2 * dim, k), lin(2 * dim, k), lin(k, length), lin(k, length)
+
+    def parts(self, a, am, v, vm):
+        all_steps = torch.ones(len(a), self.length, dtype=torch.bool, device=a.device)
+        ga, gv = grid(am, self.length), grid(vm, self.length)
+        xa, xv = (clean(e(to_steps(x, m, all_steps)), g) for e, x, m, g in ((self.encoder1, a, am, ga), (self.encoder2, v, vm, gv)))
+        joint = torch.cat([xa, xv], -1)
+        ya, ca = joint_attention(xa, joint, self.affine_a, self.W_a, self.W_ca, self.W_ha)
+        yv, cv = joint_attention(xv, joint, self.affine_v, self.W_v, self.W_cv, self.W_hv)
+        self.keep("audio -> joint", ca[:, None].abs()); self.keep("video -> joint", cv[:, None].abs())
+        return [(ya, ga), (yv, gv)]
+
+# %% ../nbs/31_fusion.ipynb #5c058f21
+def common(a, am, v, vm):
+    "Both sequences on common steps (B,S,Da), (B,S,Dv), and which steps are real (B,S)"
+    S = max(a.shape[1], v.shape[1])
+    wide = lambda m: torch.nn.functional.pad(m, (0, S - m.shape[1]))
+    count = lambda m: (m * torch.arange(1, m.shape[1] + 1, device=m.device)).amax(1, keepdim=True)
+    n = torch.where(vm.any(1, keepdim=True), count(wide(vm)), count(wide(am)))
+    steps = torch.arange(S, device=a.device)[None] < n
+    return to_steps(a, am, steps), to_steps(v, vm, steps), steps
+
+
+class Recurrent(Fusion):
+    "`rnn`, ntua2021: side by side at each step, a bidirectional LSTM"
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True, hidden=64):
+        super().__init__(audio, video)
+        self.rnn, self.out_dim = nn.LSTM(audio.dim + video.dim, hidden, batch_first=True, bidirectional=True), 2 * hidden
+
+    def parts(self, a, am, v, vm):
+        from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+        a, v, steps = common(a, am, v, vm)
+        x = pack_padded_sequence(torch.cat([a, v], -1), steps.sum(1).clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        return [(pad_packed_sequence(self.rnn(x)[0], batch_first=True, total_length=steps.shape[1])[0], steps)]
+
+
+class GatedUnit(Fusion):
+    "`gmu`, Arevalo et al. 2017, eq. 1-4: h = z tanh(W_a a) + (1 - z) tanh(W_v v), z from both; a missing modality has no say"
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True, dim=128):
+        super().__init__(audio, video)
+        self.a, self.v, self.z, self.out_dim = nn.Linear(audio.dim, dim), nn.Linear(video.dim, dim), nn.Linear(audio.dim + video.dim, dim), dim
+
+    def parts(self, a, am, v, vm):
+        there = lambda m: m.any(1)[:, None, None]
+        a, v, steps = common(a, am, v, vm)
+        z = torch.sigmoid(self.z(torch.cat([a, v], -1)))
+        z = torch.where(there(am) & there(vm), z, there(am).to(z.dtype))
+        return [(z * torch.tanh(self.a(a)) + (1 - z) * torch.tanh(self.v(v)), steps)]
+
+# %% ../nbs/31_fusion.ipynb #34e1183d
+class Bottleneck(Fusion):
+    "`mbt`, Nagrani et al. 2021, sec. 3.3: each modality attends to itself and to a few shared tokens, which are averaged after every layer"
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True, dim=128, layers=2, tokens=4):
+        super().__init__(audio, video)
+        self.a, self.v, self.out_dim = nn.Linear(audio.dim, dim), nn.Linear(video.dim, dim), 2 * dim
+        self.tokens = nn.Parameter(.02 * torch.randn(tokens, dim))
+        self.blocks = nn.ModuleDict({s: nn.ModuleList(Block(dim, dim, heads) for _ in range(layers)) for s in "av"})
+
+    def parts(self, a, am, v, vm):
+        x = dict(a=self.a(a), v=self.v(v))
+        m, t = dict(a=am, v=vm), self.tokens.expand(len(a), -1, -1)
+        n = t.shape[1]
+        w = {s: m[s].any(1)[:, None, None].to(t.dtype) for s in "av"}
+        for layer in range(len(self.blocks["a"])):
+            new = {}
+            for s in "av":
+                both, mask = torch.cat([t, x[s]], 1), torch.cat([m[s].new_ones(len(a), n), m[s]], 1)
+                y = self.blocks[s][layer](both, both, mask)[0]
+                new[s], x[s] = y[:, :n], y[:, n:]
+            t = (new["a"] * w["a"] + new["v"] * w["v"]) / (w["a"] + w["v"]).clamp(min=1)
+        return [(x["a"], am), (x["v"], vm)]
+
+# %% ../nbs/31_fusion.ipynb #d9b0ea1a
+FUSIONS = dict(concat=Concat, late=Late, ca=CrossAttention, ia=IntermediateAttention, it=IntermediateTransformer, lt=LateTransformer,
+               jca=JointCrossAttention, rnn=Recurrent, gmu=GatedUnit, mbt=Bottleneck)
 
 # %% ../nbs/31_fusion.ipynb #74ba32d0
 def _with(batch, audio=None, video=None):

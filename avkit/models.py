@@ -44,7 +44,7 @@ class OneModality(nn.Module):
         x, m = (audio, audio_mask) if self.stream == "audio" else (video, video_mask)
         return self.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if m is None else m, step_mask)
 
-# %% ../nbs/32_models.ipynb #30e3eb45
+# %% ../nbs/32_models.ipynb #af6ac912
 def _encoder(kind, registry, s, n_in):
     name = s[f"{kind}_encoder"]
     if name not in registry: raise unknown(f"{kind} encoder", name, registry)
@@ -60,7 +60,7 @@ def build_model(s):  # a mapping: modality, fusion, heads, n_out, audio_encoder,
     if s["modality"] != "av": return OneModality(s["modality"], enc[s["modality"]])
     if s["fusion"] not in FUSIONS: raise unknown("fusion", s["fusion"], FUSIONS)
     return AVModel(enc["audio"], enc["video"], FUSIONS[s["fusion"]](enc["audio"], enc["video"], heads=s.get("heads", 1),
-                                                                    residual=s.get("residual", True)), s["n_out"])
+                                                                    residual=s.get("residual", True), **s.get("fusion_options", {})), s["n_out"])
 
 
 def count_parameters(model): return sum(p.numel() for p in model.parameters())

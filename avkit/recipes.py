@@ -45,7 +45,7 @@ RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
     audio_settings=dict(n_mfcc=20), fusion="late", modality_dropout="nodropout", missing="mask",
     spec_augment=dict(time=0, freq=0, shift=10), schedule="cosine", epochs=60, label_smoothing=.1, aux_loss=1., ema=.995)
 
-# %% ../nbs/33_recipes.ipynb #0937eefa
+# %% ../nbs/33_recipes.ipynb #4944268a
 @dataclass(frozen=True)
 class Settings:
     "The settings of a run, as a user gives them"
@@ -56,7 +56,7 @@ class Settings:
     track: str | None = None              # affwild2: va, expr
     annotations: str | None = None        # a label list or table of one's own, where the corpus takes one
     modality: str = "av"                  # av, audio, video
-    fusion: str | None = None             # concat, late, ca, ia, it, lt
+    fusion: str | None = None             # concat, late, ca, ia, it, lt, jca, rnn, gmu, mbt
     heads: int | None = None              # attention heads
     split: str | None = None              # a published split, kfold5, nested5x4, random, or a CSV file with clip (or speaker) and split
     fold: int = 0                         # of the split, from 0

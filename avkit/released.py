@@ -6,13 +6,14 @@
 __all__ = ['VAVL_FILES', 'RELEASED', 'Inert', 'read_file', 'tensors', 'fill', 'JCA', 'SegmentCNN', 'sinusoids', 'PreNormBlock',
            'five', 'EmotiW', 'NTUA', 'RelativeAttention', 'distances', 'ConformerLayer', 'Conformer', 'VAVL', 'load']
 
-# %% ../nbs/34_released.ipynb #a6c0e0ee
+# %% ../nbs/34_released.ipynb #4c0e19b9
 import functools, math
 from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
 from .core import AvkitError, resolve, unknown
+from .fusion import joint_attention
 
 # %% ../nbs/34_released.ipynb #b8019a73
 class Inert:
@@ -56,7 +57,7 @@ def fill(model, state, path, ignore=()):  # ignore: ends of keys that do not mat
     model.load_state_dict({k: v for k, v in state.items() if k in mine}, strict=False)
     return model.eval()
 
-# %% ../nbs/34_released.ipynb #4715347b
+# %% ../nbs/34_released.ipynb #f285a121
 class JCA(nn.Module):
     "audio, video (B,L,512) -> (B,L,1); authors' parameter names"
     def __init__(self, length=8, n_in=512, dim=128, k=32, regressor_in=256, n_out=1):
@@ -68,18 +69,12 @@ class JCA(nn.Module):
         self.W_ha, self.W_hv = lin(k, length), lin(k, length)
         self.regressor = nn.Sequential(lin(regressor_in, 128, True), nn.Dropout(.6), lin(128, n_out, True))
 
-    def attend(self, x, joint, affine, W, W_c, W_h):
-        "One modality (B,L,D) after looking at both (B,L,2D), and its correlations (B,D,2D)"
-        xt, jt = x.transpose(1, 2), joint.transpose(1, 2)
-        c = torch.tanh(xt @ affine(jt).transpose(1, 2) / math.sqrt(joint.shape[-1]))
-        return W_h(F.relu(W_c(c) + W(xt))).transpose(1, 2) + x, c
-
     def joint(self, audio, video):
         "(B,L,256), and both correlations"
         a, v = self.encoder1(audio), self.encoder2(video)
         j = torch.cat([a, v], -1)
-        xa, ca = self.attend(a, j, self.affine_a, self.W_a, self.W_ca, self.W_ha)
-        xv, cv = self.attend(v, j, self.affine_v, self.W_v, self.W_cv, self.W_hv)
+        xa, ca = joint_attention(a, j, self.affine_a, self.W_a, self.W_ca, self.W_ha)
+        xv, cv = joint_attention(v, j, self.affine_v, self.W_v, self.W_cv, self.W_hv)
         return torch.cat([xa, xv], -1), ca, cv
 
     def forward(self, audio, video):
