@@ -157,7 +157,7 @@ def glance(corpus, cfg, store=None, n=4):  # n: classes
     for ax, c in zip(axes[0], cols): ax.set_title(names[c])
     return fig
 
-# %% ../nbs/50_report.ipynb #b0c89c11
+# %% ../nbs/50_report.ipynb #206a59bd
 def _middle(store, key, prep):
     "The middle picture (H,W,3) of a clip or a track in the store, or None"
     view = prep.views[0]
@@ -184,7 +184,7 @@ def contact_sheet(m, prep, store=None, n=24, columns=8):  # a manifest, a `Prepa
     for ax in axes.flat: ax.axis("off")
     for ax, (r, f) in zip(axes.flat, got):
         ax.imshow(f)
-        ax.set_title(f"{r['speaker']} {r['label']}", fontsize=6, pad=2)
+        ax.set_title(f"{r['speaker']} {r['label']}".strip() or r["clip"], fontsize=6, pad=2)
     return fig
 
 # %% ../nbs/50_report.ipynb #ca3617ef

@@ -174,8 +174,8 @@ def _edition(files, root, classes):
     tops = sorted({p.relative_to(root).parts[-3] for _, p in files if len(p.relative_to(root).parts) > 2})
     return f"{'/'.join(tops) or 'unknown'}{f', {len(classes)} expressions' if classes else ''}"
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #5c387578
-TWIN_VERSION = 1
+# %% ../../nbs/13_corpora_affwild2.ipynb #e97d44b0
+TWIN_VERSION = 2
 RATES = [25, 30, 15, 24]
 
 def _wander(n, rng):
@@ -235,7 +235,7 @@ def _write_video(root, k, name, side, seconds, fps, suffix, people, seed, diffic
     _pieces(root, name, people, frames, size, fps)
     write_video(path, frames(), fps, None if name == "video6" else films()[0][1], synth.RATE)
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #d0b3b619
+# %% ../../nbs/13_corpora_affwild2.ipynb #a3fc9d7a
 def _pieces(root, name, people, frames, size, fps):
     "cropped_aligned of some videos, some frames missing, and OpenPose files of one"
     import cv2, json
@@ -244,7 +244,9 @@ def _pieces(root, name, people, frames, size, fps):
     for d in folders: d.mkdir(parents=True, exist_ok=True)
     for i, f in enumerate(frames()):
         for j, d in enumerate(folders if i % 40 < 38 else ()):
-            face = f[size[1] // 8:-size[1] // 8, j * w:(j + 1) * w]
+            side = min(w, size[1] * 3 // 4)
+            x, y = j * w + (w - side) // 2, (size[1] - side) // 2
+            face = f[y:y + side, x:x + side]
             cv2.imwrite(str(d / f"{i + 1:05d}.jpg"), cv2.resize(face, (112, 112))[..., ::-1])
     joints = np.zeros((25, 3))
     joints[:4] = [[size[0] * .3, size[1] * .2, .9], [size[0] * .7, size[1] * .2, .9], [size[0] * .2, size[1] * .9, .8], [size[0] * .8, size[1] * .9, .8]]
