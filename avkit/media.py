@@ -291,7 +291,7 @@ def resample(sound, rate, new_rate):
     return sinc(torch.from_numpy(np.ascontiguousarray(sound)), rate, new_rate, lowpass_filter_width=64, rolloff=.9566,
                 resampling_method="sinc_interp_kaiser", beta=8.).numpy()
 
-# %% ../nbs/02_media.ipynb #1a3aa237
+# %% ../nbs/02_media.ipynb #69136e0f
 @dataclass
 class _Ledger:
     "One stream as it went by"
@@ -303,6 +303,7 @@ class _Ledger:
     seconds: float = 0.  # of what was decoded
     frames: int = 0  # decoded
     empty: int = 0  # packets without content: the picture stands still
+    skipped: int = 0  # packets of which the decoder may pass over what nothing refers to
     corrupt: bool = False
     times: list | None = None  # of each packet, where they are wanted
 
@@ -322,7 +323,7 @@ class _Ledger:
         self.frames += 1
         self.span(t, t + seconds)
 
-# %% ../nbs/02_media.ipynb #5a280fdb
+# %% ../nbs/02_media.ipynb #cbb0e036
 def _complaint(c, whole, video, audio, books, zero):
     "What is missing from a file whose packets went by, or None"
     a, v = books.get("audio"), books.get("video")
@@ -331,7 +332,7 @@ def _complaint(c, whole, video, audio, books, zero):
     end, announced = max(b.end for b in books.values()), _announced(c)
     if c.format.name in ("flv", "matroska,webm"): end += zero  # these announce the last timestamp, the others a length
     if announced and end < announced - .25: return f"{announced:.2f} s announced, {end:.2f} s found"
-    if v and v.frames and v.frames < v.packets - 1: return f"{v.packets - v.frames} of {v.packets} pictures cannot be decoded"
+    if v and v.frames and v.frames < v.packets - v.skipped - 1: return f"{v.packets - v.frames} of {v.packets} pictures cannot be decoded"
     if c.format.name in ("avi", "flac"):  # no checksums of packets, but they are counted
         if v and video.frames > v.packets + v.empty: return f"{video.frames} frames announced, {v.packets + v.empty} found"
         if a and a.seconds and a.seconds < (_seconds(audio) or 0) - .03: return f"{_seconds(audio):.2f} s of sound announced, {a.seconds:.2f} s found"
@@ -341,7 +342,7 @@ def _complaint(c, whole, video, audio, books, zero):
     if v and video.frames and v.packets < video.frames: return f"{video.frames} frames announced, {v.packets} found"
     if a and v and abs(a.end - v.end) > .5: return f"the picture ends at {v.end:.2f} s, the sound at {a.end:.2f} s"
 
-# %% ../nbs/02_media.ipynb #9de5f2f6
+# %% ../nbs/02_media.ipynb #c58aca5f
 @dataclass
 class Clip:
     "A decoded clip. Times in seconds from the clip's beginning"
@@ -353,7 +354,7 @@ class Clip:
     duration: float
 
 
-def _pump(c, streams, asked, books, zero):
+def _pump(c, streams, asked, books, zero, wanted=None):  # wanted: sorted times of pictures; None: all of them
     "Yields (kind, frame, time) of the streams `asked` for; all `streams` {kind: stream} are entered in `books`"
     kinds = {s.index: k for k, s in streams.items()}
     step = 1 / _fps(streams["video"]) if "video" in streams else 0.
@@ -365,18 +366,39 @@ def _pump(c, streams, asked, books, zero):
         book, dt = books[k], step if k == "video" else 0.
         if p.size: book.packet(p, zero, dt)
         elif p.pts is not None: book.empty += 1
+        if k == "video" and wanted is not None: book.skipped += _pass_over(asked["video"], p, zero, wanted)
         for f in p.decode() if k in asked else ():
             t = float(f.pts * f.time_base) - zero if f.pts is not None else max(book.end, 0.)
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f, t
 
-# %% ../nbs/02_media.ipynb #6b607f2c
-def _gather(c, path, streams, asked, whole, keeper):
+# %% ../nbs/02_media.ipynb #38d4035a
+def _pass_over(stream, p, zero, wanted):
+    "Tell the decoder whether the picture in this packet is wanted; 1 if it may be passed over, else 0"
+    may = False
+    if p.pts is not None and p.duration:
+        t = float(p.pts * p.time_base) - zero
+        i, j = np.searchsorted(wanted, [t - 2e-3, t + float(p.duration * p.time_base) + 2e-3])
+        may = bool(i == j)
+    stream.codec_context.skip_frame = "NONREF" if may else "DEFAULT"
+    return int(may)
+
+
+def _wanted(stream, times, announced):
+    "Sorted times of the pictures to keep, for `_pass_over`; None where all have to be decoded"
+    if times is None or callable(times) or announced is None or stream.codec_context.name not in ("h264", "hevc"): return None
+    steady = stream.base_rate and stream.average_rate and abs(stream.base_rate / stream.average_rate - 1) < 1e-3
+    if not steady or "mp4" not in stream.container.format.name: return None  # a packet's duration must be the picture's
+    return np.sort(np.clip(np.asarray(times, float), 0, announced - 1 / _fps(stream)))  # past the end the last picture stands still
+
+# %% ../nbs/02_media.ipynb #86b27cff
+def _gather(c, path, streams, asked, whole, keeper, announced):
     "Decode to the end, and check -> the sound (N,) and its rate, or None; the duration"
     zero = c.start_time / 1e6 if c.start_time else 0.
     books, chunks, form = {k: _Ledger() for k in streams}, [], None
     with _named(path, "truncated"):
-        for k, f, t in _pump(c, streams, asked, books, zero):
+        wanted = _wanted(asked["video"], keeper.times, announced) if "video" in asked else None
+        for k, f, t in _pump(c, streams, asked, books, zero, wanted):
             if k == "video": keeper(f, t)
             else:
                 form = form or (f.format.is_planar, f.layout.nb_channels, f.sample_rate, t)
@@ -389,7 +411,7 @@ def _gather(c, path, streams, asked, whole, keeper):
     if chunks and (lead := round(form[3] * form[2])) > 0: sound = np.concatenate([np.zeros(lead, np.float32), sound])
     return sound, form and form[2], max(b.end for b in books.values())
 
-# %% ../nbs/02_media.ipynb #a8f0ee14
+# %% ../nbs/02_media.ipynb #ad7a4ca9
 def _ask(path, c, video, audio):
     "{kind: stream} of all streams and of those asked for"
     streams = {k: s for k, s in zip(("video", "audio"), _streams(c)) if s}
@@ -409,7 +431,7 @@ def decode(path, video=True, audio=True, times=None, rate=None, size=None):
         announced = (v and _seconds(v)) or _announced(c)
         keeper = _Keeper(times(announced) if video and callable(times) and announced else times, size)
         fps = _fps(v) if v else None
-        sound, stored, duration = _gather(c, path, streams, asked, whole, keeper)
+        sound, stored, duration = _gather(c, path, streams, asked, whole, keeper, announced)
     frames, shown = keeper.done(duration) if video else (None, None)
     if sound is not None and rate: sound, stored = resample(sound, stored, rate), rate
     return Clip(frames, shown, fps, sound, stored, duration)

@@ -4,8 +4,8 @@ Run by test_fuzz.py in a process of its own, so that a crash or a hang of a deco
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np
-from avkit.media import decode, write_video, write_wav
-from avkit.prepare import Preparation, prepare_clip
+from avkit.media import MediaError, decode, write_video, write_wav
+from avkit.prepare import Preparation, prepare_clip, stream_key
 from avkit.store import Store
 from avkit.synth import RATE, FACES, VOICES, perform
 
@@ -46,23 +46,37 @@ def _flac(path, sound):
     return path
 
 
+def kept(row, prep, store):
+    "The bytes that the store holds of a clip"
+    keys = [stream_key(row, s, prep) for s in ("audio", "video")]
+    return [{n: v.numpy().tobytes() for n, v in store.get(k)[0].items()} for k in keys if k]
+
+
+def row_of(name, path, data, picture):
+    h = hashlib.sha256(data).hexdigest()
+    return dict(clip=name, audio=path.name, video=path.name if picture else "", audio_sha256=h, video_sha256=h if picture else "")
+
+
 def main(suffix, count, folder):
     root, prep = Path(folder), Preparation(window=1., frames=4, size=32, rate=8000, detector="none", views=("frame",))
     whole = source(root / f"whole{suffix}")
     picture, data, store = suffix not in (".wav", ".flac"), whole.read_bytes(), Store(root / "store")
-    good = decode(whole, video=picture)
+    good, first = decode(whole, video=picture), row_of("whole", whole, data, picture)
+    prepare_clip(root, first, prep, store)
     for i in range(count):
         kind = KINDS[i % len(KINDS)] if i % 25 else "empty"
         if kind == "empty" and i % 25: kind = KINDS[i // 5 % 4]
         bad = mutant(data, kind, np.random.default_rng(i))
         path = root / f"m{i}{suffix}"
         path.write_bytes(bad)
-        row = dict(clip=f"m{i}", audio=path.name, video=path.name if picture else "", audio_sha256=hashlib.sha256(bad).hexdigest(),
-                   video_sha256=hashlib.sha256(bad).hexdigest() if picture else "")
+        row = row_of(f"m{i}", path, bad, picture)
         line = prepare_clip(root, row, prep, store)
         out = dict(mutant=i, kind=kind, same=bad == data, status=line["status"], reason=line["reason"])
         if line["status"] == "done":
-            got = decode(path, video=picture)
+            try: got = decode(path, video=picture)
+            except MediaError:  # damaged where nobody looks: what was stored must be as from the whole file
+                got = good if kept(row, prep, store) == kept(first, prep, store) else None
+            if got is None: print(json.dumps(out | dict(whole=False)), flush=True); continue
             out["whole"] = abs(len(got.sound) - len(good.sound)) < .05 * RATE and (not picture or abs(len(got.frames) - len(good.frames)) < 2)
         path.unlink()
         print(json.dumps(out), flush=True)

@@ -265,3 +265,32 @@ def test_real_flac(tmp_path):
     for share in CUTS:
         part.write_bytes(data[:int(len(data) * share)])
         assert _reason(part) in BROKEN, share
+
+
+@pytest.mark.parametrize("preset,suffix", [("medium", ".mp4"), ("slow", ".mp4"), ("medium", ".mkv"), ("ultrafast", ".mp4")])
+def test_passing_over_pictures_changes_none_that_is_kept(tmp_path, preset, suffix):
+    "With B-frames and without, the kept pictures are those of a whole decode, bit for bit"
+    from avkit.synth import FACES, VOICES, RATE, perform
+    frames, sound = perform(FACES[1], VOICES[1], actor=2, key=("skip",), seconds=3, size=(160, 120))
+    path = write_video(tmp_path / f"a{suffix}", frames, 25, sound, RATE, preset=preset)
+    full = decode(path)
+    for times in (np.linspace(.1, 2.9, 15), np.array([0., 2.99, 9.]), np.array([-1., .5, .52])):
+        some = decode(path, times=times)
+        at = [max(0, int(np.searchsorted(full.times, t - 1e-3 + 2e-3, "right")) - 1) for t in times]
+        assert np.array_equal(some.frames, full.frames[at]) and np.array_equal(some.times, full.times[at])
+
+
+def test_passing_over_pictures_of_a_wandering_rate(tmp_path):
+    "B-frames in an MP4 whose pictures come at uneven times: nothing is passed over, the right ones are kept"
+    at, path = np.cumsum([0] + [40, 40, 200, 40, 80] * 12), tmp_path / "vfr.mp4"
+    with av.open(str(path), "w") as c:
+        s = c.add_stream("libx264", rate=25, options={"crf": "5", "preset": "medium"})
+        s.width, s.height, s.pix_fmt, s.codec_context.time_base = 64, 48, "yuv420p", Fraction(1, 1000)
+        for i, t in enumerate(at):
+            f = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 4 * i, np.uint8), format="rgb24")
+            f.pts, f.time_base = int(t), Fraction(1, 1000)
+            c.mux(s.encode(f))
+        c.mux(s.encode())
+    full, times = decode(path, audio=False), np.linspace(.05, 4.5, 15)
+    some = decode(path, audio=False, times=times)
+    assert np.array_equal(some.times, full.times[[int(np.searchsorted(full.times, t + 1e-3, "right")) - 1 for t in times]])
