@@ -64,7 +64,7 @@ def _median(labels, n):
     if known.any(): out[known] = median_filter(labels[known], (n, *[1] * (labels.ndim - 1)), mode="nearest")
     return out
 
-# %% ../nbs/18_windows.ipynb #9af8a58d
+# %% ../nbs/18_windows.ipynb #1ae1e7bd
 def put_back(outputs, numbers, n_frames):  # (N,S,C), (N,L)
     "-> outputs for the video's own frames (T,C) float32; NaN where no stretch was"
     each = np.repeat(outputs, numbers.shape[1] // outputs.shape[1], 1).reshape(-1, outputs.shape[-1])
@@ -75,7 +75,8 @@ def put_back(outputs, numbers, n_frames):  # (N,S,C), (N,L)
 
 
 def smooth(x, frames):  # (T,C); the later code of jca2023's authors: 20 frames for valence, 50 for arousal
-    "(T,C) -> (T,C): the running mean over so many frames (one number, or one a column)"
+    "(T,C) -> (T,C): the running mean over so many frames (one number, or one a column); NaN stays NaN and counts for nothing"
     from scipy.ndimage import uniform_filter1d
-    each = np.broadcast_to(frames, x.shape[1:])
-    return np.stack([uniform_filter1d(x[:, c], int(n), mode="nearest") for c, n in enumerate(each)], 1)
+    each, known = np.broadcast_to(frames, x.shape[1:]), ~np.isnan(x)
+    run = lambda a: np.stack([uniform_filter1d(a[:, c].astype(float), int(n), mode="nearest") for c, n in enumerate(each)], 1)
+    return np.where(known, run(np.where(known, x, 0)) / np.maximum(run(known), 1e-9), np.nan).astype(x.dtype)
