@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 from .core import AvkitError
 
-# %% ../nbs/09_pose.ipynb #671cf578
+# %% ../nbs/09_pose.ipynb #2563b4aa
 SURE, WIDEN = .1, (.01, .25)
 
 def read_joints(path):  # <video>_000000000012_keypoints.json
     "The people of a frame: [(25,3) x, y, confidence] in pixels; a broken file is an `AvkitError`"
-    try: people = json.loads(Path(path).read_text())["people"]
-    except (OSError, ValueError, KeyError, TypeError) as e: raise AvkitError(f"{path} is not an OpenPose file: {e}") from e
-    out = [np.array(p.get("pose_keypoints_2d", []), float) for p in people]
-    if any(x.size != 75 for x in out): raise AvkitError(f"{path}: 25 joints with x, y and confidence are expected (BODY_25)")
+    try: out = [np.array(p.get("pose_keypoints_2d", []), float) for p in json.loads(Path(path).read_text(encoding="utf-8"))["people"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: raise AvkitError(f"{path} is not an OpenPose file: {e}") from e
+    if any(x.size != 75 or not np.isfinite(x).all() for x in out): raise AvkitError(f"{path}: 25 joints with finite x, y and confidence are expected (BODY_25)")
     return [x.reshape(25, 3) for x in out]
 
 
