@@ -29,13 +29,13 @@ RECIPES["chumachenko2022"] = dict(
     epochs=100, batch_size=8, label_smoothing=0., aux_loss=0., ema=0., select="auto", patience=None, seed=1,
     corpora={})                                                                       # settings that a corpus asks for
 
-# %% ../nbs/33_recipes.ipynb #069fb8c3
+# %% ../nbs/33_recipes.ipynb #1f268cff
 RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     about="A light visual encoder that trains in a minute on two cores; for the rendered corpus",
     corpora=dict(  # what the corpora's own nature asks for
         vgaf=dict(preparation=dict(window=4., frames=15, size=112, detector="mtcnn", rate=22050)),  # the largest face: too light a model for groups
-        msp_improv=dict(epochs=80),  # CCC takes longer to reach its ceiling than accuracy
-        affwild2=dict(preparation=dict(size=112, every=4, rate=22050), epochs=60)),
+        msp_improv=dict(epochs=160),  # CCC takes longer to reach its ceiling than accuracy
+        affwild2=dict(preparation=dict(size=112, every=4, rate=22050), epochs=120)),
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
     optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)
 

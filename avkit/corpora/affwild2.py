@@ -174,8 +174,8 @@ def _edition(files, root, classes):
     tops = sorted({p.relative_to(root).parts[-3] for _, p in files if len(p.relative_to(root).parts) > 2})
     return f"{'/'.join(tops) or 'unknown'}{f', {len(classes)} expressions' if classes else ''}"
 
-# %% ../../nbs/13_corpora_affwild2.ipynb #e97d44b0
-TWIN_VERSION = 2
+# %% ../../nbs/13_corpora_affwild2.ipynb #7bb294b8
+TWIN_VERSION = 3
 RATES = [25, 30, 15, 24]
 
 def _wander(n, rng):
@@ -190,7 +190,7 @@ def expression_of(va):
     "(T,2) -> (T,) expressions, -1 near zero"
     v, a = va.T
     y = np.where(v > 0, np.where(a > 0, 4, 0), np.where(a > 0, 1, 5))  # Happiness, Neutral, Anger, Sadness
-    return np.where((np.abs(va) < .15).any(1), -1, y)
+    return np.where((np.abs(va) < .3).any(1), -1, y)
 
 
 def _plan(videos, seed):
