@@ -36,7 +36,7 @@ class Store:
         "The result as `(tensors, meta)`, or None when it is missing or damaged"
         try:
             with safe_open(self.path(key), "pt") as f:
-                return {k: f.get_tensor(k) for k in names or f.keys()}, json.loads((f.metadata() or {}).get("meta", "{}"))
+                return {k: f.get_tensor(k) for k in (f.keys() if names is None else names)}, json.loads((f.metadata() or {}).get("meta", "{}"))
         except (OSError, SafetensorError): return None
 
     def length(self, key, name):
