@@ -255,15 +255,16 @@ def _with(batch, audio=None, video=None):
     return batch | {k: v for k, v in dict(audio=audio, video=video).items() if v is not None}
 
 
-def modality_dropout(kind, batch, generator=None):  # softhard, noise, nodropout; a batch with float streams
-    "The batch, 4 (`softhard`), 3 (`noise`) or 1 (`nodropout`) times as long"
+def modality_dropout(kind, batch, generators=None):  # softhard, noise, nodropout; a batch with float streams; one for each clip
+    "The batch, 4 (`softhard`), 3 (`noise`) or 1 (`nodropout`) times as long; a clip's draws do not depend on its batch mates"
     a, v = batch["audio"], batch["video"]
+    own = generators or [None] * len(a)
     shape = lambda x, u: u.view(-1, *[1] * (x.ndim - 1))
     if kind == "nodropout": return batch
     if kind == "softhard":
-        u = torch.randint(0, 100, (len(a),), generator=generator, device=a.device) / 100
+        u = torch.cat([torch.randint(0, 100, (1,), generator=g, device=a.device) for g in own]) / 100
         parts = [batch, _with(batch, a * shape(a, u), v * (1 - shape(v, u))), _with(batch, audio=torch.zeros_like(a)), _with(batch, video=torch.zeros_like(v))]
     else:
-        noise = lambda x: torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        noise = lambda x: torch.stack([torch.randn(x.shape[1:], generator=g, device=x.device, dtype=x.dtype) for g in own])
         parts = [batch, _with(batch, audio=noise(a)), _with(batch, video=noise(v))]
     return {k: torch.cat([p[k] for p in parts]) for k in batch}
