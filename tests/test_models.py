@@ -7,9 +7,14 @@ from avkit.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from avkit.fusion import FUSIONS
 from avkit.models import build_model, count_parameters
 
-AUDIO = dict(audio_cnn=(20, 10), logmel_cnn=(20, 64), vector=(1, 7))  # steps, features
-VIDEO = dict(efficientface=(2, 3, 224, 224), light=(5, 3, 56, 56), vector=(3, 9))
-PAIRS = [("audio_cnn", "light"), ("logmel_cnn", "vector"), ("vector", "vector"), ("vector", "light"), ("audio_cnn", "efficientface")]
+# steps and features or pictures, and options that keep it small
+AUDIO = dict(audio_cnn=(20, 10), logmel_cnn=(20, 64), vector=(1, 7), features=(6, 7), conformer=(6, 7), segment_cnn=(3, 1, 32, 32), mel_pictures=(4, 32, 32))
+VIDEO = dict(efficientface=(2, 3, 224, 224), light=(5, 3, 56, 56), vector=(3, 9), features=(4, 9), groups=(8, 9), conformer=(4, 9), pictures=(3, 6, 32, 32))
+SMALL = dict(features=dict(dim=8), groups=dict(dim=8), conformer=dict(dim=16, heads=2, layers=1), segment_cnn=dict(small=True),
+             mel_pictures=dict(trunk="light", rnn=4), pictures=dict(trunk="light", rnn=4))
+PAIRS = [("audio_cnn", "light"), ("logmel_cnn", "vector"), ("vector", "vector"), ("segment_cnn", "groups"), ("mel_pictures", "pictures"), ("conformer", "conformer"),
+         ("features", "features")]
+MATRIX = [*product(FUSIONS, PAIRS), ("ia", ("audio_cnn", "efficientface"))]
 
 
 def inputs(audio, video, n=3):
@@ -19,8 +24,10 @@ def inputs(audio, video, n=3):
 
 def model(audio, video, fusion, heads=2, **kw):
     torch.manual_seed(0)
-    s = dict(modality="av", n_out=8, fusion=fusion, heads=heads, audio_encoder=audio, video_encoder=video)
-    return build_model(s | dict(audio_dim=AUDIO[audio][1], video_dim=VIDEO[video][1]) | kw).eval()
+    s = dict(modality="av", n_out=8, fusion=fusion, heads=heads, audio_encoder=audio, video_encoder=video, video_views=("face", "body"), encoder_options=SMALL,
+             fusion_options=dict(vavl=dict(dim=16, layers=1), jca=dict(dim=16), rnn=dict(hidden=8), gmu=dict(dim=16), mbt=dict(dim=16)))
+    width = {f"{k}_dim": x[1] for k, x in (("audio", AUDIO[audio]), ("video", VIDEO[video])) if len(x) == 2}
+    return build_model(s | width | kw).eval()
 
 
 def wider(x, extra):
@@ -32,30 +39,47 @@ def wider(x, extra):
 
 def test_the_table_is_complete():
     assert set(AUDIO) == set(AUDIO_ENCODERS) and set(VIDEO) == set(VIDEO_ENCODERS)
+    assert {a for _, (a, _) in MATRIX} == set(AUDIO) and {v for _, (_, v) in MATRIX} == set(VIDEO)
 
 
-@pytest.mark.parametrize("fusion,pair", list(product(FUSIONS, PAIRS)), ids=str)
-@torch.no_grad()
-def test_invariants(fusion, pair):
+def check(fusion, pair, steps=None):  # (3,S) bool: a label per step
     m, (a, v) = model(*pair, fusion), inputs(*pair)
-    out = m(a, v)
-    assert out.shape == (3, 8) and torch.equal(out, model(*pair, fusion)(a, v)), "the same seed gives the same model"
-    assert torch.allclose(m(a[1:2], v[1:2])[0], out[1], atol=1e-5), "batch mates"
+    call = lambda a, v, am=None, vm=None, s=steps: m(a, v, am, vm, s)
+    real = (lambda z: z) if steps is None else lambda z: z[:, :steps.shape[1]][steps[:len(z)]]
+    out = call(a, v)
+    assert out.shape == (3, 8) if steps is None else (3, steps.shape[1], 8)
+    assert torch.equal(out, model(*pair, fusion)(a, v, None, None, steps)), "the same seed gives the same model"
+    mate = call(a[1:2], v[1:2], s=None if steps is None else steps[1:2])
+    assert torch.allclose(mate[0], out[1], atol=1e-5), "batch mates"
     (wa, am), (wv, vm) = wider(a, 6), wider(v, 2)
-    assert torch.allclose(m(wa, wv, am, vm), out, atol=1e-5), "padding"
+    wide = call(wa, wv, am, vm, None if steps is None else torch.nn.functional.pad(steps, (0, 3)))
+    assert torch.allclose(real(wide), real(out), atol=1e-5), "padding"
     no_a, no_v = torch.zeros(a.shape[:2], dtype=torch.bool), torch.zeros(v.shape[:2], dtype=torch.bool)
-    for one, other in ((m(a, v, no_a), m(a * float("nan"), v, no_a)), (m(a, v, None, no_v), m(a, v * float("nan"), None, no_v))):
+    nan = float("nan")
+    for one, other, absent in ((call(a, v, no_a), call(a * nan, v, no_a), call(None, v)), (call(a, v, None, no_v), call(a, v * nan, None, no_v), call(a, None))):
         assert torch.equal(one, other) and one.isfinite().all() and not torch.allclose(one, out), "a missing modality"
+        assert torch.allclose(real(one), real(absent), atol=1e-5), "a stream that is not given counts as missing"
 
 
-@pytest.mark.parametrize("fusion,pair", list(product(FUSIONS, PAIRS[:3])), ids=str)
+@pytest.mark.parametrize("fusion,pair", MATRIX, ids=str)
+@torch.no_grad()
+def test_invariants(fusion, pair): check(fusion, pair)
+
+
+@pytest.mark.parametrize("fusion,pair", MATRIX[:-1], ids=str)
+@torch.no_grad()
+def test_invariants_per_step(fusion, pair): check(fusion, pair, torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]]))
+
+
+@pytest.mark.parametrize("fusion,pair", MATRIX[:-1], ids=str)
 def test_gradients_reach_what_is_used(fusion, pair):
-    m, (a, v) = model(*pair, fusion), inputs(*pair)
+    m, (a, v) = model(*pair, fusion, reconstruction=1.), inputs(*pair)
     m.train()
     fused, aux = m(a, v, return_aux=True)
     (fused.square().sum() + sum(z.square().sum() for z in aux.values())).backward()
     unused = {n for n, p in m.named_parameters() if p.grad is None}
     assert all(fusion == "ia" and ".proj." in n for n in unused), unused
+    assert all(p.grad is None or p.grad.isfinite().all() for p in m.parameters())
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
