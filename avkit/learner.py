@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'loss_of', 'rebuilt', 'biased_ccc_loss', 'forward', 'training_batch', 'share', 'in_order',
            'over_processes', 'lr_at', 'plateaus', 'Training', 'parts_of', 'train_step', 'train_order', 'train_epoch',
-           'conditions', 'without', 'predict', 'outputs', 'scored', 'evaluate', 'save_checkpoint', 'read_checkpoint',
-           'load_checkpoint', 'accelerator', 'model_settings', 'make_model', 'make_optimizer', 'start', 'validate',
-           'save_best', 'load_model', 'keep', 'write_history', 'fit', 'line', 'ccc_names', 'name_of', 'tensorboard',
-           'environment', 'commit', 'record_of', 'finish', 'main', 'score_lines']
+           'conditions', 'missing', 'under', 'predict', 'outputs', 'scored', 'evaluate', 'save_checkpoint',
+           'read_checkpoint', 'load_checkpoint', 'accelerator', 'model_settings', 'make_model', 'make_optimizer',
+           'start', 'validate', 'save_best', 'load_model', 'keep', 'write_history', 'fit', 'line', 'ccc_names',
+           'name_of', 'tensorboard', 'environment', 'commit', 'record_of', 'finish', 'main', 'score_lines']
 
 # %% ../nbs/41_learner.ipynb #b3d2f28f
 import json, math, platform, shutil, subprocess, sys, time
@@ -20,11 +20,11 @@ from torch import nn
 from torch.nn import functional as F
 from .core import (AvkitError, atomic_path, child_seed, repo_root, resolve, seed_everything, write_json,
                         write_text)
-from .data import batches, draws, flip_rotate, spec_augment, unit
+from .data import batches, degrade, draws, flip_rotate, spec_augment, unit
 from .fusion import modality_dropout
 from .loading import Corpus, load_data, open_clips, prepare_clips
 from .manifest import SIDES
-from .metrics import abaw_expr, ccc_loss, ccc_mixed_moments, ccc_scores, class_loss, class_weights, reconstruction_loss, scores
+from .metrics import abaw_expr, ccc_loss, ccc_mixed_moments, ccc_scores, class_loss, class_weights, ece, reconstruction_loss, scores
 from .models import build_model
 from .quirks import quirk_corpus, quirk_epoch
 from .recipes import Config, configure, settings_parser
@@ -206,29 +206,32 @@ def train_epoch(t, epoch):
 def conditions(cfg): return ["av", "audio", "video"][:1 if cfg.has("both_only") else 3] if cfg["modality"] == "av" else [cfg["modality"]]
 
 
-def without(batch, stream, how, g=None):  # how: mask, zero, noise
-    "The batch with a stream taken away"
-    x = batch[stream]
-    if how == "mask": return batch | {f"{stream}_mask": torch.zeros_like(batch[f"{stream}_mask"])}
-    if how == "zero": return batch | {stream: torch.zeros_like(x)}
-    return batch | {stream: torch.randn(x.shape, generator=g).to(x.device)}
+def missing(cfg):
+    "What a missing stream is to this model: mask, zero, noise"
+    return "noise" if cfg["modality_dropout"] == "noise" else cfg["missing"]
+
+
+def under(cfg, data, batch, condition):  # a batch of floats, with the clips' numbers as `index`
+    "The batch under a condition; a model of one modality has its own, and damages of it"
+    if condition in ("av", cfg["modality"]): return batch
+    if cfg["modality"] != "av" and condition in ("audio", "video"):
+        raise AvkitError(f"The condition {condition!r} does not fit a model of {cfg['modality']} alone")
+    index = batch["index"].tolist()
+    seconds = None if data.seconds is None else data.seconds[index]
+    return degrade(batch, condition, [data.name(i) for i in index], cfg["seed"], missing(cfg), seconds)
 
 # %% ../nbs/41_learner.ipynb #4f4f34f6
 @torch.no_grad()
-def predict(cfg, model, data, idx, condition, device="cpu", size=64):  # clip numbers; av, audio, video
+def predict(cfg, model, data, idx, condition, device="cpu", size=64):  # clip numbers; av, audio, video, audio_noise_10dB, ...
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
     model.eval()
     rank, world = share()
     mine = idx[rank::world] if rank < len(idx) else idx[:1]
-    g = torch.Generator().manual_seed(child_seed(cfg["seed"], "missing", condition))
-    how = "noise" if cfg["modality_dropout"] == "noise" else cfg["missing"]
     out = []
     for i in mine.split(size):
         b = {k: v.to(device) for k, v in data.batch(i).items()}
         if "video" in b and b["video"].ndim == 5: b["video"] = unit(b["video"])
-        if cfg["modality"] == "av" and condition != "av":
-            b = without(b, "video" if condition == "audio" else "audio", how, g)
-        z = forward(model, b).float()
+        z = forward(model, under(cfg, data, b, condition)).float()
         out.append(z if world > 1 else z.cpu())
     if not out: return torch.zeros(0, len(data.classes))
     return torch.cat(out) if world == 1 else in_order(torch.cat(out), len(idx)).cpu()
@@ -240,11 +243,13 @@ def outputs(cfg, model, data, side, condition, device="cpu"):
     if not len(idx): return None
     z = predict(cfg, model, data, idx, condition, device)
     if data.steps is None: return dict(clip=[data.clips[i] for i in idx], target=data.target[idx], out=z)
-    from avkit.windows import put_back
+    from avkit.windows import put_back, smooth
     rows, names = [], np.array([data.clips[i] for i in idx])
     for v in dict.fromkeys(names):
         mine, y = np.flatnonzero(names == v), data.frames[v]
         p = put_back(z[mine].numpy(), data.numbers[idx[mine]], len(y))
+        if data.limits is not None: p = np.clip(p, *data.limits)
+        if cfg.recipe.get("smoothing"): p = smooth(p, cfg.recipe["smoothing"])
         known = (~np.isnan(y).any(1) if y.ndim == 2 else y >= 0) & ~np.isnan(p).any(1)
         rows.append((np.repeat(v, known.sum()), np.flatnonzero(known), y[known], p[known]))
     clip, frame, target, out = map(np.concatenate, zip(*rows))
@@ -254,7 +259,8 @@ def outputs(cfg, model, data, side, condition, device="cpu"):
 def scored(data, target, out):  # (M,) or (M,k), (M,C)
     "The loss and the scores of outputs"
     if data.task == "regression": return dict(loss=float(ccc_loss(target, out))) | ccc_scores(target, out, data.classes)
-    return dict(loss=F.cross_entropy(out, target).item()) | scores(target.numpy(), out.argmax(1).numpy(), len(data.classes))
+    s = dict(loss=F.cross_entropy(out, target).item()) | scores(target.numpy(), out.argmax(1).numpy(), len(data.classes))
+    return s | dict(ece=ece(target, out.softmax(1))) | (dict(abaw_expr=abaw_expr(s)) if data.frames else {})
 
 
 def evaluate(cfg, model, data, side, condition, device="cpu"):
