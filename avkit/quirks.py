@@ -16,7 +16,6 @@ def quirk_corpus(cfg, corpus):  # a Config, a `Corpus` as `load_data` makes it
     d = corpus.data
     if cfg.has("valence_only"): d = _only_first(d)
     if cfg.has("drop_last_validation"): d = _whole_batches(d, cfg["batch_size"])
-    if cfg.has("unmasked_padding"): d = replace(d, **{k: replace(s, mask=s.present[:, None].expand_as(s.mask).clone()) for k, s in d.streams.items()})
     if cfg.has("bgr_crops") and d.video is not None and d.video.x.ndim == 5: d = replace(d, video=replace(d.video, x=d.video.x.flip(2)))
     return corpus if d is corpus.data else replace(corpus, data=d, stats=_stats(corpus.stats, len(d.classes)))
 

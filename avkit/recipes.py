@@ -22,7 +22,7 @@ COMMON = dict(
     backbone_options={}, encoder_options={}, fusion_options={}, head={},        # options by the name of what they are for
     fusion="concat", heads=1, residual=True, modality_dropout="nodropout", missing="mask",
     standardise=(), flip_rotate=0., spec_augment=None, synt_rate=0.,
-    loss="auto", focal=dict(alpha=1., gamma=2.), class_weights="none", label_smoothing=0., reconstruction=0., aux_loss=0., steps="joint",
+    loss="auto", focal=dict(alpha=1., gamma=2.), class_weights="none", label_smoothing=0., reconstruction=0., aux_loss=0., branch_heads=False, steps="joint",
     optimizer="adamw", lr=1e-3, backbone_lr=None, momentum=.9, dampening=0., betas=(.9, .999), weight_decay=0.,
     schedule="constant", milestones=(), gamma=.1, epochs=100, batch_size=8, ema=0., select="auto", patience=None, seed=1, smoothing=None)
 
@@ -41,7 +41,7 @@ RECIPES["emotiw2023"] = COMMON | dict(
     optimizer="sgd", lr=1e-5, momentum=.9, epochs=100, batch_size=4, seed=2023,        # released code, opts
     variants=dict(
         frozen=dict(video_backbone=_VIT, video_encoder="groups", backbone_options={}),
-        frames75=dict(preparation=dict(frames=75), video_encoder="groups", video_backbone=_VIT),
+        frames75=dict(preparation=dict(frames=75), video_encoder="groups", video_backbone=_VIT),  # averaged in groups of 15
         flatten=dict(head=dict(kind="flatten")), focal=dict(loss="focal"),
         synthetic=dict(synt_rate=.5)))
 
@@ -64,7 +64,7 @@ RECIPES["vavl2023"] = COMMON | dict(
     preparation=dict(window=None, rate=16000, frames=30, size=224),                    # sec. IV-B; 30 pictures a clip are ours
     audio="wave", audio_settings=dict(seconds=12.), audio_backbone="wav2vec2_large_robust_12", audio_encoder="conformer",
     video_backbone="efficientnet_b2", video_encoder="conformer",                       # sec. IV-B
-    fusion="vavl", fusion_options=dict(vavl=dict(layers=2)), encoder_options=dict(conformer=dict(width=50, dim=512, layers=3, heads=8, kernel=31)),
+    fusion="vavl", fusion_options=dict(vavl=dict(layers=2)), encoder_options=dict(conformer=dict(project=50, dim=512, layers=3, heads=8, kernel=31)),
     head=dict(hidden=(512, 256), dropout=.2), heads=8, standardise=("audio", "video"),
     reconstruction=2., steps="alternating", select="loss",                             # eq. 4-6; lowest development loss
     optimizer="adam", lr=5e-5, betas=(.95, .999), weight_decay=5e-7, epochs=20, batch_size=32,
@@ -78,7 +78,7 @@ RECIPES["ntua2021"] = COMMON | dict(
     windows=dict(length=16, hop=16, stride=1, steps=16, annotated_only=True),          # sec. 3
     audio="mel_steps", audio_settings=dict(seconds=10., n_mels=64, n_fft=2048, hop=512),
     audio_encoder="mel_pictures", video_size=112, video_views=("face", "body", "context"), video_encoder="pictures",
-    encoder_options=dict(pictures=dict(trunk="resnet50"), mel_pictures=dict(trunk="resnet50")),  # sec. 3: AffectNet, ImageNet, Places365
+    encoder_options=dict(pictures=dict(trunk="resnet50", rnn=512), mel_pictures=dict(trunk="resnet50", rnn=512, channels=3)),  # sec. 3: AffectNet, ImageNet, Places365
     fusion="rnn", fusion_options=dict(rnn=dict(hidden=512)), spec_augment=dict(time=100, freq=10),
     optimizer="sgd", lr=1e-3, momentum=.9, weight_decay=5e-4, schedule="plateau", patience=10, epochs=300, batch_size=16, seed=123,
     select="score",                                                                    # CCC, or .67 F1 + .33 accuracy
@@ -91,7 +91,7 @@ RECIPES["chumachenko2022"] = COMMON | dict(
     preparation=dict(window=3.6, rate=22050, frames=15, size=224, detector="mtcnn"),  # released code, preprocessing
     audio="mfcc", audio_settings=dict(n_mfcc=10),                                     # sec. IV-A; librosa's defaults
     video_size=224, audio_encoder="audio_cnn", video_encoder="efficientface",         # sec. III-A
-    fusion="ia", heads=1, modality_dropout="softhard", missing="zero",                # sec. III-B, III-C
+    fusion="ia", heads=1, modality_dropout="softhard", missing="zero", branch_heads=True,  # sec. III-B, III-C
     flip_rotate=10.,                                                                  # released code: p .5, +-10 degrees
     optimizer="sgd", lr=.04, momentum=.9, dampening=.9, weight_decay=1e-3,            # released code, opts
     schedule="steps", milestones=(40, 55, 65, 70), gamma=.1, epochs=100, batch_size=8, seed=1,
@@ -114,7 +114,7 @@ RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
     spec_augment=dict(time=0, freq=0, shift=10), schedule="cosine", epochs=60, label_smoothing=.1, aux_loss=1., ema=.995)
 
 # %% ../nbs/33_recipes.ipynb #7f952985
-_FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, schedule="cosine", batch_size=16, ema=.98, aux_loss=1., patience=None, seed=1)
+_FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, schedule="cosine", batch_size=16, ema=.98, aux_loss=1., branch_heads=True, patience=None, seed=1)
 
 RECIPES["chumachenko2022"]["small"] = _FAST | dict(video_encoder="light", video_size=40, epochs=30, standardise=("audio",))
 RECIPES["emotiw2023"]["small"] = _FAST | dict(
@@ -125,11 +125,11 @@ RECIPES["jca2023"]["small"] = _FAST | dict(
     encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), epochs=60)
 RECIPES["vavl2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112, frames=12), audio="logmel", audio_settings=dict(n_mels=64), audio_backbone=None,
-    video_backbone=None, video_encoder="pictures", video_size=40, encoder_options=dict(conformer=dict(width=50, dim=64, layers=1, heads=4, kernel=7), pictures=dict(trunk="light")),
-    fusion_options=dict(vavl=dict(layers=1)), heads=4, head=dict(hidden=(64, 32)), standardise=("audio",), epochs=40)
+    video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),
+    fusion_options=dict(vavl=dict(dim=64, layers=1, kernel=7)), heads=4, head=dict(hidden=(64, 32)), standardise=("audio",), epochs=40)
 RECIPES["ntua2021"]["small"] = _FAST | dict(
     preparation=dict(rate=16000), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
-    encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), epochs=20)
+    encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), epochs=20)
 
 # %% ../nbs/33_recipes.ipynb #efc57ff8
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Quirk:
 
 
 QUIRKS = dict(
-    frozen_blocks=Quirk("emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training", dict(encoder_options=dict(pictures=dict(freeze="blocks")))),
+    frozen_blocks=Quirk("emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training", dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks"))))),
     valence_only=Quirk("jca2023", "arousal is not trained"),
     raw_visual=Quirk("jca2023", "the head sees raw pictures and attended pictures; attended sound is dropped (the version that ran)", dict(fusion_options=dict(jca=dict(raw_visual=True)))),
     drop_last_validation=Quirk("jca2023", "validation drops its last partial batch"),
@@ -155,9 +155,9 @@ QUIRKS = dict(
     across_batch=Quirk("vavl2023", "Conformers attend and convolve across the clips of a batch", dict(encoder_options=dict(conformer=dict(across_batch=True)), fusion_options=dict(vavl=dict(across_batch=True)))),
     sorted_loading=Quirk("vavl2023", "training clips come sorted by name, unshuffled"),
     arousal_flips=Quirk("vavl2023", "arousal becomes 6 - arousal at every epoch, in place"),
-    unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures"),
+    unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures", dict(encoder_options=dict(conformer=dict(masked=False)), fusion_options=dict(vavl=dict(masked=False)))),
     late_ensemble=Quirk("ntua2021", "sound and pictures never meet in one model", dict(fusion="late", aux_loss=1.)),
-    resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunks=dict(face="resnet18"))))),
+    resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunk=["resnet18", "resnet50", "resnet50"])))),
     whole_frame_body=Quirk("ntua2021", "`body` is the whole frame", dict(preparation=dict(views=("face", "frame", "context")), video_views=("face", "frame", "context"))),
     masked_validation=Quirk("ntua2021", "evaluation is augmented as training is"),
     biased_ccc=Quirk("ntua2021", "the CCC loss mixes biased and unbiased moments: below 1 at a perfect fit"),
