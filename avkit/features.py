@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKING', 'BLOCK', 'AUDIO_FEATURES', 'Stream', 'Rows', 'Source', 'real_steps', 'ClipSounds', 'Pieces', 'clip_pieces',
-           'mel_grid', 'Cuts', 'mel_steps', 'sound_stream', 'audio_stream', 'clip_pictures', 'video_stream',
+           'mel_grid', 'Cuts', 'mel_steps', 'sound_source', 'audio_stream', 'clip_pictures', 'video_stream',
            'track_picture_rows', 'track_pictures', 'spans', 'TrackSounds', 'track_pieces', 'track_sounds',
            'read_features', 'clip_key', 'own_stream']
 
@@ -43,7 +43,7 @@ class Rows:
     @property
     def shape(self): return torch.Size((len(self.rows), *self.x.shape[1:]))
 
-# %% ../nbs/20_features.ipynb #d869d82a
+# %% ../nbs/20_features.ipynb #00db0911
 PACKING = 2  # raise it when the same key gives other arrays
 
 @dataclass
@@ -55,11 +55,13 @@ class Source:
     desc: str
     rate: int = 0  # of waveforms, Hz
     chunk: int = 64
+    lazy: Stream | None = None  # rows that are cut out of something smaller when they are asked for
 
     def __len__(self): return len(self.keys)
 
     def stream(self, store):
         "All rows, memory-mapped"
+        if self.lazy: return self.lazy
         a = pack(store, content_key(self.key, PACKING), len(self), self.make, self.desc, self.chunk)
         return Stream(a["x"], real_steps(a["real"], a["x"].shape[1]), self.key)
 
@@ -179,7 +181,7 @@ class Cuts:
         if self.top_db is not None: x = torch.maximum(x, x.amax((-2, -1), keepdim=True) - self.top_db)
         return (x - self.mean) / self.std
 
-# %% ../nbs/20_features.ipynb #2208489a
+# %% ../nbs/20_features.ipynb #067c5cf6
 def mel_steps(p, store, steps=8, seconds=None, frames=107, n_mels=64, n_fft=1024, hop=441, win=882, mel="htk", top_db=80., mean=-14.8, std=19.895):
     "(N,S,n_mels,W), the last `frames` before the end of each step (jca2023, audio), or `seconds` around its middle (ntua2021, audio)"
     x, zero, lo, hi = mel_grid(store, p.sounds, p.rate, n_mels, n_fft, hop, win, mel)
@@ -191,23 +193,24 @@ def mel_steps(p, store, steps=8, seconds=None, frames=107, n_mels=64, n_fft=1024
     width = frames if seconds is None else 1 + int(seconds * p.rate) // hop
     first = when[..., 1] * p.rate / hop - width + 1 if seconds is None else (when.mean(-1) - seconds / 2) * p.rate / hop
     cuts = Cuts(x, zero[p.of, None] + np.round(first).astype(int), lo[p.of], hi[p.of], width, top_db, mean, std)
-    key = content_key("mel steps", p.rate, steps, seconds, frames, n_mels, n_fft, hop, win, mel, top_db, mean, std, p.keys, first.tolist())
-    return Stream(cuts, torch.from_numpy(real & (hi > lo)[p.of, None]), key)
+    what = ("mel steps", p.rate, width, n_mels, n_fft, hop, win, mel, top_db, mean, std)
+    keys = [k and content_key(what, k, f) for k, f in zip(p.keys, first.round(3).tolist())]
+    s = Stream(cuts, torch.from_numpy(real & (hi > lo)[p.of, None]), content_key(keys))
+    return Source(keys, s.key, lambda i, j: dict(x=cuts[i:j], real=s.mask[i:j]), "mel steps", lazy=s)
 
-# %% ../nbs/20_features.ipynb #f4fd72c6
+# %% ../nbs/20_features.ipynb #1a999845
 AUDIO_FEATURES = dict(mfcc=_vectors("mfcc", mfcc), logmel=_vectors("logmel", log_mel), wave=_wave, segments=_segments, mel_steps=mel_steps)
 
-def sound_stream(store, pieces, kind, **settings):
-    "The stream of a kind of features of pieces of sound"
+def sound_source(store, pieces, kind, **settings):
+    "A kind of features of pieces of sound"
     if kind not in AUDIO_FEATURES: raise unknown("audio feature", kind, AUDIO_FEATURES)
-    try: got = AUDIO_FEATURES[kind](pieces, store, **settings)
+    try: return AUDIO_FEATURES[kind](pieces, store, **settings)
     except TypeError as e: raise AvkitError(f"audio={kind}: the settings {settings} do not fit it ({e})") from e
-    return got.stream(store) if isinstance(got, Source) else got
 
 
 def audio_stream(store, keys, kind, rate, **settings):  # store keys, None where a clip has no sound
     "Features of the stored sounds; shorter ones are padded"
-    return sound_stream(store, clip_pieces(store, keys, rate), kind, **settings)
+    return sound_source(store, clip_pieces(store, keys, rate), kind, **settings).stream(store)
 
 # %% ../nbs/20_features.ipynb #ff7868f1
 def clip_pictures(store, keys, size, views=("face",)):  # store keys, None where a clip has no picture; pixels
@@ -260,7 +263,7 @@ def track_pictures(store, keys, of, numbers, size, *views, stride=1, every=1):
     "The pictures of stretches, (N,L/stride,3V,size,size) uint8"
     return track_picture_rows(store, keys, of, numbers, size, views or ("face",), stride, every).stream(store)
 
-# %% ../nbs/20_features.ipynb #86acea5e
+# %% ../nbs/20_features.ipynb #17bcdaca
 def spans(frame_times, numbers):  # (T,) seconds, (L,) frame numbers with -1 after the end
     "Begin and duration of a stretch in seconds"
     n = numbers[numbers >= 0]
@@ -302,7 +305,7 @@ def track_pieces(store, keys, of, numbers, rate, fps=None, steps=1):
 
 def track_sounds(store, keys, of, numbers, kind, rate, fps=None, steps=1, **settings):
     "Features of the sound of stretches: the `Stream` of the same time as their frames"
-    return sound_stream(store, track_pieces(store, keys, of, numbers, rate, fps, steps), kind, **settings)
+    return sound_source(store, track_pieces(store, keys, of, numbers, rate, fps, steps), kind, **settings).stream(store)
 
 # %% ../nbs/20_features.ipynb #c259db2d
 def _read_table(path):
