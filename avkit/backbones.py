@@ -136,11 +136,11 @@ def _resnet_small():
     from timm.models.resnet import BasicBlock, ResNet
     return ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(16, 32, 64, 128))
 
-# %% ../nbs/24_backbones.ipynb #4e89e027
+# %% ../nbs/24_backbones.ipynb #2839a84a
 BACKBONES = dict(
     vit_large_patch14_clip_224=Backbone(_timm("vit_large_patch14_clip_224"), "pictures", 1024, 224, True, **CLIP, published="timm:vit_large_patch14_clip_224.openai"),
     vit_tiny=Backbone(_timm("vit_tiny_patch16_224"), "pictures", 192, 224, True, **HALVES, published="timm:vit_tiny_patch16_224.augreg_in21k"),
-    tf_efficientnet_b2=Backbone(_timm("tf_efficientnet_b2"), "pictures", 1408, 224, **IMAGENET, published="timm:tf_efficientnet_b2.ns_jft_in1k"),
+    efficientnet_b2=Backbone(_timm("tf_efficientnet_b2"), "pictures", 1408, 224, **IMAGENET, published="timm:tf_efficientnet_b2.ns_jft_in1k"),
     efficientface=Backbone(_efficientface, "pictures", 1024, 224, True, mean=(.57535914, .44928582, .40079932), std=(.20735591, .18981615, .18132027)),
     resnet18=Backbone(_torchvision("resnet18"), "pictures", 512, 224, **IMAGENET, published="torchvision:resnet18"),
     resnet50=Backbone(_torchvision("resnet50"), "pictures", 2048, 224, **IMAGENET, published="torchvision:resnet50"),

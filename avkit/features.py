@@ -113,7 +113,7 @@ def clip_pieces(store, keys, rate):
     s = ClipSounds(store, keys)
     return Pieces(s, np.arange(len(keys)), np.zeros(len(keys), int), s.samples, rate)
 
-# %% ../nbs/20_features.ipynb #b8f0c380
+# %% ../nbs/20_features.ipynb #164c138d
 def _source(p, kind, settings, make, chunk=64):
     return Source(p.keys, content_key(kind, p.rate, settings, p.keys), make, f"{kind} features", chunk=chunk)
 
@@ -134,14 +134,14 @@ def _wave(p, store, seconds=None):  # at most
     return replace(out, rate=p.rate)
 
 
-def _segments(p, store, steps=5, mean=-50., std=20., **settings):  # dB; about those of speech
+def _segments(p, store, segments=5, mean=-50., std=20., **settings):  # dB; about those of speech
     "(N,S,1,n_mels,width) pictures, about centred and scaled (emotiw2023)"
-    def picture(wave): return (segment_mel(wave, p.rate, steps, **settings)[:, None] - mean) / std
+    def picture(wave): return (segment_mel(wave, p.rate, segments, **settings)[:, None] - mean) / std
     def make(i, j):
         waves = p.waves(i, j)
         x = torch.stack([picture(w[:n] if n else w) for w, n in zip(waves, p.length[i:j])])
-        return dict(x=x, real=torch.from_numpy(p.length[i:j, None] > 0).expand(-1, steps))
-    return _source(p, "segments", settings | dict(steps=steps, mean=mean, std=std), make, chunk=16)
+        return dict(x=x, real=torch.from_numpy(p.length[i:j, None] > 0).expand(-1, segments))
+    return _source(p, "segments", settings | dict(segments=segments, mean=mean, std=std), make, chunk=16)
 
 # %% ../nbs/20_features.ipynb #afea5e52
 BLOCK = 256  # frames of a spectrogram in a row of the file
@@ -181,8 +181,8 @@ class Cuts:
         if self.top_db is not None: x = torch.maximum(x, x.amax((-2, -1), keepdim=True) - self.top_db)
         return (x - self.mean) / self.std
 
-# %% ../nbs/20_features.ipynb #067c5cf6
-def mel_steps(p, store, steps=8, seconds=None, frames=107, n_mels=64, n_fft=1024, hop=441, win=882, mel="htk", top_db=80., mean=-14.8, std=19.895):
+# %% ../nbs/20_features.ipynb #b2c4a7ed
+def mel_steps(p, store, steps=8, seconds=None, frames=107, n_mels=64, n_fft=1024, hop=441, win=None, mel="htk", top_db=80., mean=-14.8, std=19.895):
     "(N,S,n_mels,W), the last `frames` before the end of each step (jca2023, audio), or `seconds` around its middle (ntua2021, audio)"
     x, zero, lo, hi = mel_grid(store, p.sounds, p.rate, n_mels, n_fft, hop, win, mel)
     when = p.steps

@@ -13,7 +13,7 @@ from .data import AVData, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
 from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
-from .manifest import SIDES, apply_split
+from .manifest import SIDES, apply_split, corpus_info
 from .prepare import prepare, stream_key
 from .store import Store
 from .tracks import VIEWS
@@ -151,8 +151,15 @@ def _clips(cfg, m, store, summary):
     _check(m, sides, why)
     if len(ok) < len(m): streams = {k: s.take(take) for k, s in streams.items()}
     data = AVData(target=torch.from_numpy(target[ok]), clips=m.clips["clip"].iloc[ok].tolist(), split=sides,
-                  classes=m.classes if m.task == "class" else m.targets, task=m.task, audio=streams.get("audio"), video=streams.get("video"))
+                  classes=m.classes if m.task == "class" else m.targets, task=m.task, audio=streams.get("audio"), video=streams.get("video"),
+                  seconds=None if any(cfg[f"{s}_features"] for s in wanted(cfg)) else _seconds(cfg, m, store)[ok])
     return Corpus(data, m, _aside(m, why), summary, notes=notes)
+
+
+def _seconds(cfg, m, store):
+    "The time that each clip's steps cover (N,): the window, or without one the length of its sound; NaN where that is not known"
+    if cfg.preparation.window or "audio" not in wanted(cfg): return np.full(len(m), cfg.preparation.window or np.nan)
+    return np.array([(k and store.length(k, "sound") or np.nan) / cfg.preparation.rate for k in _keys(cfg, m, "audio")])
 
 # %% ../nbs/22_loading.ipynb #17fc2ec2
 def _stretches(cfg, m, store, summary):
@@ -176,18 +183,19 @@ def _stretches(cfg, m, store, summary):
     frames = {m.clips["clip"].iloc[i]: m.frames[m.clips["clip"].iloc[i]] for i in sorted(set(of))}
     steps = torch.from_numpy(numbers.reshape(len(numbers), spec.steps, -1).max(-1) >= 0)
     data = AVData(target=labels, clips=m.clips["clip"].iloc[of].tolist(), split=side[of], classes=m.classes if m.task == "class" else m.targets,
-                  task=m.task, steps=steps, numbers=numbers, frames=frames, **{s: streams.get(s) for s in ("audio", "video")})
+                  task=m.task, steps=steps, numbers=numbers, frames=frames, **{s: streams.get(s) for s in ("audio", "video")},
+                  seconds=(numbers >= 0).sum(1) / np.array([f or np.nan for f in _fps(m)])[of])
     return Corpus(data, m, _aside(m, why), summary, notes=notes)
 
 
+def _fps(m): return [float(f or 0) for f in m.clips["fps"]] if "fps" in m.clips else [0.] * len(m)
 def _flat(y): return y if y.ndim == 2 or y.dtype.kind in "iu" else y[:, None]
 
 # %% ../nbs/22_loading.ipynb #431b0690
 def _stretch_streams(cfg, m, store, keys, of, numbers, spec, notes):
     prep, out = preparation_of(cfg, m), {}
-    fps = [float(f or 0) for f in m.clips["fps"]] if "fps" in m.clips else None
     if "audio" in keys:
-        source = _sound(cfg, store, track_pieces(store, keys["audio"], of, numbers, prep.rate, fps, spec.steps))
+        source = _sound(cfg, store, track_pieces(store, keys["audio"], of, numbers, prep.rate, _fps(m), spec.steps))
         out["audio"] = _encoded(cfg, "audio", source, store, notes)
     if "video" in keys:
         source = track_picture_rows(store, keys["video"], of, numbers, size_of(cfg), views_of(cfg), spec.stride, prep.every)
@@ -208,5 +216,6 @@ def _standardised(cfg, corpus):
     mean, std = mean.float(), (y - mean).square().nanmean(0).sqrt().clamp(min=1e-6).float()
     corpus.stats["target"] = mean, std
     d.target = (d.target - mean) / std
+    if span := corpus_info(corpus.manifest.corpus).get("range"): d.limits = tuple(((torch.tensor(v) - mean) / std).numpy() for v in span)
     d.frames = {k: ((torch.from_numpy(v) - mean) / std).numpy() for k, v in d.frames.items()} if d.frames else d.frames
     return corpus
