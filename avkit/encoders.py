@@ -312,7 +312,7 @@ def grouped(x, mask, n):
     real = to_steps(mask[..., None].to(x.dtype), mask, steps)[..., 0] > 0
     return to_steps(x, mask, steps), real
 
-# %% ../nbs/30_encoders.ipynb #a5d8fb1a
+# %% ../nbs/30_encoders.ipynb #b9335ac1
 class PictureEncoder(Encoder):
     "(B,T,3V,H,W) in [0,1] -> (B,T,D): a trunk for each of V views, side by side; alone with `rnn`, a bidirectional LSTM of that size over time"
     def __init__(self, n_out=8, head=None, trunk="resnet50", views=("face",), rnn=None, alone=True, steps=None,
@@ -331,10 +331,10 @@ class PictureEncoder(Encoder):
     def see(self, x):  # (n,3V,H,W) -> (n,D)
         return torch.cat([t(p) for t, p in zip(self.trunks.values(), x.split(self.channels, 1))], 1)
 
-    def stage1(self, x, mask):
-        if x.shape[2] != self.channels * len(self.trunks):
+    def stage1(self, x, mask):  # or (B,T,D), what the trunks made of the pictures before
+        if x.shape[2] != (self.mid_dim if x.ndim == 3 else self.channels * len(self.trunks)):
             raise AvkitError(f"Pictures with {x.shape[2]} channels: {', '.join(self.trunks)} are {self.channels * len(self.trunks)}. Set video_views.")
-        h = at_real(self.see, x, mask, self.mid_dim)
+        h = x if x.ndim == 3 else at_real(self.see, x, mask, self.mid_dim)
         return grouped(h, mask, self.steps) if self.steps else (h, mask)
 
     def stage2(self, h, mask): return (clean(over_steps(self.rnn, h, mask), mask) if self.rnn else h), mask

@@ -158,7 +158,7 @@ class LateTransformer(Fusion):
         self.keep("audio -> video", wa); self.keep("video -> audio", wv)
         return [(ya, am), (yv, vm)]
 
-# %% ../nbs/31_fusion.ipynb #60859581
+# %% ../nbs/31_fusion.ipynb #b427f0a7
 def joint_attention(x, joint, affine, W, W_c, W_h):
     "(B,L,D), (B,L,J) -> (B,L,D) after looking at both, and the correlations (B,D,J)"
     xt = x.transpose(1, 2)
@@ -172,11 +172,11 @@ def grid(mask, n):  # how many common steps
 
 
 class JointCrossAttention(Fusion):
-    "`jca`, jca2023"
-    def __init__(self, audio, video, heads=1, dropout=0., residual=True, length=8, dim=128, k=32):
+    "`jca`, jca2023; `raw_visual`: the raw picture beside the attended one, the attended sound let go (released code, before)"
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True, length=8, dim=128, k=32, raw_visual=False):
         super().__init__(audio, video)
         lin = lambda a, b, bias=False: nn.Linear(a, b, bias=bias)
-        self.length, self.out_dim = length, 2 * dim
+        self.length, self.out_dim, self.raw_visual = length, dim + (video.dim if raw_visual else dim), raw_visual
         self.encoder1, self.encoder2 = lin(audio.dim, dim, True), lin(video.dim, dim, True)
         self.affine_a, self.affine_v, self.W_a, self.W_v = lin(length, length), lin(length, length), lin(length, k), lin(length, k)
         self.W_ca, self.W_cv, self.W_ha, self.W_hv = lin(2 * dim, k), lin(2 * dim, k), lin(k, length), lin(k, length)
@@ -189,7 +189,7 @@ class JointCrossAttention(Fusion):
         ya, ca = joint_attention(xa, joint, self.affine_a, self.W_a, self.W_ca, self.W_ha)
         yv, cv = joint_attention(xv, joint, self.affine_v, self.W_v, self.W_cv, self.W_hv)
         self.keep("audio -> joint", ca[:, None].abs()); self.keep("video -> joint", cv[:, None].abs())
-        return [(ya, ga), (yv, gv)]
+        return [(to_steps(v, vm, all_steps), gv) if self.raw_visual else (ya, ga), (yv, gv)]
 
 # %% ../nbs/31_fusion.ipynb #d36de29a
 def common(a, am, v, vm):

@@ -1,6 +1,7 @@
 "Files as the authors' code writes them: every layout loads, outputs are those of a plain computation, wrong files are told apart."
 import json
 import math
+import os
 import pathlib
 from collections import OrderedDict
 
@@ -10,7 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from avkit.core import AvkitError
-from avkit.released import EmotiW, NTUA, VAVL, VAVL_FILES, load
+from avkit.encoders import RelativeAttention, sinusoids
+from avkit.models import count_parameters
+from avkit.released import VAVL_FILES, load, read_file
 
 
 def shapes(shared_data, name, key):
@@ -18,6 +21,9 @@ def shapes(shared_data, name, key):
     d = json.loads((shared_data / f"released_layouts/{name}.json").read_text())
     d = d[key] if key else d
     return {k: () if v == "scalar" else tuple(int(n) for n in v.split("x")) for k, v in d.items()}
+
+
+def yes(x): return torch.ones(x.shape[:2], dtype=torch.bool)
 
 
 def random_state(shapes, seed=0):
@@ -35,18 +41,22 @@ def test_the_released_example(shared_data):
     from safetensors.torch import load_file
     d = shared_data / "released_example/jca2023-cam_256"
     model, x, y = load("jca2023", d / "checkpoint.pt"), load_file(d / "inputs.safetensors"), load_file(d / "outputs.safetensors")
-    assert not model.training and sum(p.numel() for p in model.parameters()) == 181_889
-    with torch.no_grad(): out, (joint, ca, cv) = model(audio=x["audio"], video=x["video"]), model.joint(x["audio"], x["video"])
-    for got, name in ((out, "out"), (joint, "joint"), (ca, "corr_a"), (cv, "corr_v")): assert (got - y[name]).abs().max() < 1e-5, name
+    assert not model.training and count_parameters(model) == 181_889
+    f = model.model.fusion
+    f.keep_maps = True
+    with torch.no_grad():
+        out, joint = model(audio=x["audio"], video=x["video"]), torch.cat([p for p, _ in f.parts(x["audio"], yes(x["audio"]), x["video"], yes(x["video"]))], -1)
+    for got, name in ((out, "out"), (joint, "joint")): assert (got - y[name]).abs().max() < 1e-5, name
+    for got, name in ((f.maps["audio -> joint"], "corr_a"), (f.maps["video -> joint"], "corr_v")): assert (got - y[name].abs()).abs().max() < 1e-5, name
 
 
-def test_jca_is_the_authors_loop(tmp_path):
-    "Batched, against one clip at a time in the papers' own formulas"
-    from avkit.released import JCA
-    m = JCA()
-    state = random_state({k: tuple(v.shape) for k, v in m.state_dict().items()})
+@pytest.mark.parametrize("width", [256, 640])
+def test_jca_is_the_authors_loop(shared_data, tmp_path, width):
+    "Batched, against one clip at a time in the papers' own formulas; 640: raw picture and attended picture"
+    state = random_state(shapes(shared_data, f"jca2023-cam_{width}", "net"))
     torch.save(dict(net=state, best_Val_acc=np.float64(.5), best_Val_acc_epoch=3), tmp_path / "c.pt")
     model, a, v = load("jca2023", tmp_path / "c.pt"), torch.randn(3, 8, 512), torch.randn(3, 8, 512)
+    assert count_parameters(model) == {256: 181_889, 640: 231_041}[width]
     for i in range(3):
         X = [F.linear(x[i], state[f"encoder{k}.weight"], state[f"encoder{k}.bias"]).T for k, x in ((1, a), (2, v))]  # (128,8)
         J, att = torch.cat(X), []
@@ -54,15 +64,10 @@ def test_jca_is_the_authors_loop(tmp_path):
             c = torch.tanh(x @ (state[f"affine_{n}.weight"] @ J.T) / 16)
             h = F.relu(x @ state[f"W_{n}.weight"].T + c @ state[f"W_c{n}.weight"].T)
             att.append((h @ state[f"W_h{n}.weight"].T + x).T)
+        if width == 640: att[0] = v[i]
         z = F.linear(torch.cat(att, 1), state["regressor.0.weight"], state["regressor.0.bias"])
         z = F.linear(z, state["regressor.2.weight"], state["regressor.2.bias"])
         with torch.no_grad(): assert torch.allclose(model(audio=a[i:i + 1], video=v[i:i + 1])[0], z, atol=1e-5)
-
-
-def test_jca_640_says_that_it_cannot_run(shared_data, tmp_path):
-    torch.save(dict(net=random_state(shapes(shared_data, "jca2023-cam_640", "net"))), tmp_path / "c.pt")
-    model = load("jca2023", tmp_path / "c.pt")
-    with pytest.raises(AvkitError, match="640 inputs where 256 arrive"): model(audio=torch.zeros(1, 8, 512), video=torch.zeros(1, 8, 512))
 
 
 @pytest.mark.parametrize("case,fusion", [("ia_h1", "ia"), ("ia_h1_cpu", "ia"), ("it_h1", "it"), ("lt_h1", "lt")])
@@ -70,9 +75,9 @@ def test_chumachenko(shared_data, tmp_path, case, fusion):
     state = random_state(shapes(shared_data, f"chumachenko2022-{case}", "state_dict"))
     torch.save(dict(epoch=3, arch="multimodalcnn", state_dict=OrderedDict(state), optimizer={}, best_prec1=80.), tmp_path / "c.pth")
     heads = {h: load("chumachenko2022", tmp_path / "c.pth", num_heads=h) for h in (1, 4)}
-    x = dict(audio=torch.randn(2, 10, 156), video=torch.rand(2, 15, 3, 224, 224))
+    x = dict(audio=torch.randn(1, 10, 156), video=torch.rand(1, 3, 3, 224, 224))
     with torch.no_grad(): out = {h: m(**x) for h, m in heads.items()}
-    assert out[1].shape == (2, 8) and (out[1] - out[4]).abs().max() > 1e-6
+    assert out[1].shape == (1, 8) and (out[1] - out[4]).abs().max() > 1e-6
     key = next(k for k in state if k.endswith("audio_model.conv1d_0.0.weight"))
     assert torch.equal(heads[1].model.audio.conv1d_0[0].weight, state[key])
     described = load("chumachenko2022", tmp_path / "c.pth", mode="as_described")
@@ -130,11 +135,42 @@ def test_emotiw_fusion(shared_data, tmp_path, head):
 
 
 def test_emotiw_with_a_vit(shared_data, tmp_path):
-    pytest.importorskip("timm")
+    "Frames through the file's ViT, which is timm's own, are its features"
+    timm = pytest.importorskip("timm")
     state = random_state(shapes(shared_data, "emotiw2023-fusion_avg_5_tinyvit", "model_state_dict"))
     torch.save(dict(epoch=1, best_metric=.7, model_state_dict=state, optimizer_state_dict={}), tmp_path / "c.pt")
-    model = load("emotiw2023", tmp_path / "c.pt")
-    with torch.no_grad(): assert model(audio=torch.randn(1, 5, 1, 106, 106), video=torch.randn(1, 5, 3, 28, 28)).shape == (1, 3)
+    vit = timm.create_model("vit_large_patch14_clip_224", img_size=28, depth=1, mlp_ratio=1., num_classes=0).eval()
+    vit.load_state_dict({k.removeprefix("video_backbone.vit."): v for k, v in state.items() if k.startswith("video_backbone.vit.")})
+    model, a, x = load("emotiw2023", tmp_path / "c.pt"), torch.randn(1, 5, 1, 106, 106), torch.randn(1, 5, 3, 28, 28)
+    with torch.no_grad():
+        y = vit(x[0])[None]
+        assert torch.allclose(model(audio=a, video=x), model(audio=a, video=y), atol=1e-5)
+        assert torch.allclose(model(audio=a, video=x.repeat_interleave(15, 1)), model(audio=a, video=y), atol=1e-5)
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_emotiw_video(tmp_path, flatten):
+    "Pictures alone: five of them, or 75 in groups of 15 where they are flattened, as features"
+    state = {"head.weight": torch.randn(3, 5120 if flatten else 1024) / 50, "head.bias": torch.randn(3)}
+    torch.save(dict(model_state_dict=state), tmp_path / "c.pt")
+    for steps in (5, 75):
+        v = torch.randn(2, steps, 1024)
+        z = v.unflatten(1, (5, -1)).mean(2).flatten(1) if flatten else v.mean(1)
+        with torch.no_grad(): assert torch.allclose(load("emotiw2023", tmp_path / "c.pt")(video=v), F.linear(z, state["head.weight"], state["head.bias"]), atol=1e-5)
+
+
+def plain_resnet18(x, s):
+    "ntua2021's face stream: a ResNet's children by number"
+    bn = lambda x, k: F.batch_norm(x, s[f"{k}.running_mean"], s[f"{k}.running_var"], s[f"{k}.weight"], s[f"{k}.bias"])
+    x = F.max_pool2d(F.relu(bn(F.conv2d(x, s["face_model.0.weight"], stride=2, padding=3), "face_model.1")), 3, 2, 1)
+    for i in range(4, 8):
+        for b in (f"face_model.{i}.0", f"face_model.{i}.1"):
+            step = 2 if i > 4 and b.endswith("0") else 1
+            y = F.relu(bn(F.conv2d(x, s[f"{b}.conv1.weight"], stride=step, padding=1), f"{b}.bn1"))
+            y = bn(F.conv2d(y, s[f"{b}.conv2.weight"], padding=1), f"{b}.bn2")
+            if f"{b}.downsample.0.weight" in s: x = bn(F.conv2d(x, s[f"{b}.downsample.0.weight"], stride=step), f"{b}.downsample.1")
+            x = F.relu(x + y)
+    return x.mean((2, 3))
 
 
 class ConfigParser:
@@ -149,53 +185,116 @@ def test_ntua(shared_data, tmp_path, case):
     torch.save(dict(arch="resnet50_rnn", epoch=2, state_dict=OrderedDict(state), optimizer={}, monitor_best=np.float64(.4), config=ConfigParser()), tmp_path / "c.pth")
     model = load("ntua2021", tmp_path / "c.pth")  # the config is not executed
     streams = dict(audio=["audio"], face=["face"])[("audio" if case.startswith("aural") else "face")] if "body" not in case else ["face", "body", "context"]
-    x = {k: torch.randn(1, 4, 3, 112, 112) for k in streams}
+    x = {k: torch.randn(1, 2, 3, 112, 112) for k in streams}
     with torch.no_grad(): out = model(**x)
-    assert out.shape == (1, 4, 2 if case.endswith("va") else 7)
+    assert out.shape == (1, 2, 2 if case.endswith("va") else 7)
+    assert count_parameters(model) == (79_179_463 if "body" in case else 15_386_183 if "expr" in case else 15_381_058)
     if case == "face_expr":
         lstm = torch.nn.LSTM(512, 512, batch_first=True, bidirectional=True)
         lstm.load_state_dict({k.removeprefix("rnn."): v for k, v in state.items() if k.startswith("rnn.")})
         with torch.no_grad():
-            f = model.face_model(x["face"][0]).flatten(1)[None]
+            f = plain_resnet18(x["face"][0], state)[None]
             assert torch.allclose(out, F.linear(lstm(f)[0], state["fc.weight"], state["fc.bias"]), atol=1e-5)
     if "body" in case:
         with pytest.raises(AvkitError, match="context not given"): model(face=x["face"], body=x["body"])
 
 
-def test_ntua_streams_stand_side_by_side():
-    m = NTUA(dict(face="resnet18", body="resnet18", context="resnet18"), 2, hidden=8).eval()
-    x = {k: torch.randn(1, 2, 3, 64, 64) for k in m.streams}
+def test_ntua_streams_stand_side_by_side(tmp_path):
+    "Face, body, context in this order: the three feature vectors, the LSTM, the linear layer"
+    import torchvision
+    nets = {k: torchvision.models.resnet18().eval() for k in ("face", "body", "context")}
+    lstm, fc = torch.nn.LSTM(3 * 512, 8, batch_first=True, bidirectional=True), torch.nn.Linear(16, 2)
+    state = {f"module.{k}_model.{i}.{n}": v for k, net in nets.items() for i, c in enumerate(list(net.children())[:-1]) for n, v in c.state_dict().items()}
+    state |= {f"module.rnn.{n}": v for n, v in lstm.state_dict().items()} | {f"module.fc.{n}": v for n, v in fc.state_dict().items()}
+    torch.save(dict(arch="DataParallel", epoch=1, state_dict=state, config=ConfigParser()), tmp_path / "c.pth")
+    x = {k: torch.randn(2, 3, 3, 64, 64) for k in nets}
     with torch.no_grad():
-        y = torch.cat([getattr(m, f"{k}_model")(x[k][0]).flatten(1) for k in ("face", "body", "context")], 1)
-        assert torch.allclose(m(**x)[0], m.fc(m.rnn(y[None])[0])[0], atol=1e-5)
+        for net in nets.values(): net.fc = torch.nn.Identity()
+        y = torch.cat([nets[k](x[k].flatten(0, 1)).view(2, 3, -1) for k in nets], -1)
+        assert torch.allclose(load("ntua2021", tmp_path / "c.pth")(**x), fc(lstm(y)[0]), atol=1e-5)
+
+
+def plain_conformer(x, s, layers):
+    "The released Conformer on (batch, length, features), from the file's own names"
+    lin = lambda x, k: F.linear(x, s[f"{k}.weight"], s.get(f"{k}.bias"))
+    norm = lambda x, k: F.layer_norm(x, (512,), s[f"{k}.weight"], s[f"{k}.bias"])
+    x = lin(x, "encoder.input_projection.0.linear")
+    B, T, _ = x.shape
+    for p in (f"encoder.layers.{i}.sequential" for i in range(layers)):
+        feed = lambda x, q: lin(F.silu(lin(norm(x, f"{q}.0"), f"{q}.1.linear")), f"{q}.4.linear")
+        x = x + .5 * feed(x, f"{p}.0.module.sequential")
+        a, h = f"{p}.1.module.attention", norm(x, f"{p}.1.module.layer_norm")
+        q, k, v = (lin(h, f"{a}.{n}_proj.linear").view(B, T, 8, 64) for n in ("query", "key", "value"))
+        places = lin(s[f"{p}.1.module.positional_encoding.pe"][0, :T], f"{a}.pos_proj.linear").view(T, 8, 64)
+        near = torch.einsum("bihd,jhd->bhij", q + s[f"{a}.v_bias"], places)
+        near = torch.cat([near.new_zeros(B, 8, T, 1), near], -1).view(B, 8, T + 1, T)[:, :, 1:].reshape(B, 8, T, T)
+        w = ((torch.einsum("bihd,bjhd->bhij", q + s[f"{a}.u_bias"], k) + near) / math.sqrt(512)).softmax(-1)
+        x = x + lin(torch.einsum("bhij,bjhd->bihd", w, v).reshape(B, T, 512), f"{a}.out_proj.linear")
+        c = f"{p}.2.module.sequential"
+        h = F.glu(F.conv1d(norm(x, f"{c}.0").transpose(1, 2), s[f"{c}.2.conv.weight"], s[f"{c}.2.conv.bias"]), 1)
+        h = F.conv1d(h, s[f"{c}.4.conv.weight"], padding=15, groups=512)
+        h = F.silu(F.batch_norm(h, s[f"{c}.5.running_mean"], s[f"{c}.5.running_var"], s[f"{c}.5.weight"], s[f"{c}.5.bias"]))
+        x = x + F.conv1d(h, s[f"{c}.7.conv.weight"], s[f"{c}.7.conv.bias"]).transpose(1, 2)
+        x = x + .5 * feed(x, f"{p}.3.module.sequential")
+        x = norm(x, f"{p}.4")
+    return x
+
+
+def plain_vavl(x, state, branch, conv):
+    "The released representation: time first where the Conformer expects the batch"
+    part = lambda d, p: {k.removeprefix(p): v for k, v in d.items() if k.startswith(p)}
+    h = F.conv1d(x.transpose(1, 2), state[branch][f"conv_1d_{conv}.weight"]).permute(2, 0, 1)
+    h = plain_conformer(h, part(state[branch], f"x_{branch}."), 3)
+    y = plain_conformer(h, part(state["shared"], "x_shared."), 2) + h
+    return F.layer_norm(y, (512,), state["shared"]["layer_norm.weight"], state["shared"]["layer_norm.bias"]).mean(0)
+
+
+def plain_head(x, s):
+    for k in ("projav1", "projav2", "out_layer"): x = (F.relu if k == "projav1" else torch.nn.Identity())(F.linear(x, s[f"{k}.weight"], s[f"{k}.bias"]))
+    return x
+
+
+def vavl_folder(shared_data, folder):
+    "Random files of the released layout; {part: state dict}"
+    layout, out = json.loads((shared_data / "released_layouts/vavl2023-as_released.json").read_text()), {}
+    for i, (f, s) in enumerate((f, s) for f, s in layout.items() if f.endswith(".pt")):
+        sizes = {k: (1, 16, 512) if k.endswith(".pe") else () if v == "scalar" else tuple(map(int, v.split("x"))) for k, v in s.items()}
+        state = random_state(sizes, i)
+        state |= {k: sinusoids(torch.arange(16), 512)[None] for k in state if k.endswith(".pe")}
+        torch.save(state, folder / f)
+        out[f.removeprefix("final_").removesuffix("_head.pt")] = state
+    return out
 
 
 def test_vavl(shared_data, tmp_path):
-    layout = json.loads((shared_data / "released_layouts/vavl2023-as_released.json").read_text())
-    states = {f: random_state({k: () if s == "scalar" else tuple(map(int, s.split("x"))) for k, s in layout[f].items()}, i) for i, f in enumerate(layout) if f.endswith(".pt")}
-    for f, s in states.items(): torch.save(s, tmp_path / f)
+    state = vavl_folder(shared_data, tmp_path)
     model, a, v = load("vavl2023", tmp_path), torch.randn(3, 6, 1024), torch.randn(3, 4, 1408)
-    with torch.no_grad(): out = model(audio=a, video=v)
-    assert {k: tuple(t.shape) for k, t in out.items()} == dict(audio=(3, 6), video=(3, 6), av=(3, 6), audio_reconstruction=(3, 1024), video_reconstruction=(3, 1408))
+    assert count_parameters(model) == 61_375_128
     with torch.no_grad():
+        out, za, zv = model(audio=a, video=v), plain_vavl(a, state, "acoustic", "a"), plain_vavl(v, state, "visual", "v")
+        want = dict(audio=plain_head(za, state["MLP_a"]), video=plain_head(zv, state["MLP_v"]), av=plain_head(torch.cat([za, zv], 1), state["weights"]),
+                    audio_reconstruction=plain_head(za, state["MLP_rec_a"]), video_reconstruction=plain_head(zv, state["MLP_rec_v"]))
+        assert out.keys() == want.keys()
+        for k in want: assert torch.allclose(out[k], want[k], atol=1e-5), (k, (out[k] - want[k]).abs().max())
+        assert set(model(audio=a)) == {"audio", "audio_reconstruction"} and torch.allclose(model(audio=a)["audio"], out["audio"], atol=1e-6)
         assert (model(audio=a[:1])["audio"] - out["audio"][:1]).abs().max() > 1e-4  # across the batch, as released
         right = load("vavl2023", tmp_path, mode="as_described")
-        assert torch.allclose(right(audio=a[:1])["audio"], right(audio=a)["audio"][:1], atol=1e-4)
-        assert torch.allclose(right(audio=a)["audio"], right(audio=a, video=v)["audio"], atol=1e-5)  # one model for one stream or both
+        one = right(audio=a[:1])["audio"]
+        assert torch.allclose(one, right(audio=a, video=v)["audio"][:1], atol=1e-5)  # one model for one stream or both
+        wide, mask = torch.cat([a, torch.randn(3, 4, 1024)], 1), torch.arange(10)[None].expand(3, -1) < 6
+        assert torch.allclose(one, right(audio=wide, audio_mask=mask)["audio"][:1], atol=1e-5)
     (tmp_path / VAVL_FILES["shared"]).unlink()
     with pytest.raises(AvkitError, match="lacks final_shared_head.pt"): load("vavl2023", tmp_path)
 
 
-def test_relative_attention_is_a_plain_loop():
-    "Position scores of row i, column j belong to the distance as Transformer-XL's shift leaves it"
-    from avkit.released import RelativeAttention, sinusoids
-    m, x = RelativeAttention(16, 2).eval(), torch.randn(2, 5, 16)
-    for p in (m.u_bias, m.v_bias): torch.nn.init.normal_(p)
+def test_places_wrap_as_released():
+    "Position scores of row i, column j belong to the place that the released shift leaves there"
+    m, x = RelativeAttention(16, 2, wrap=True).eval(), torch.randn(2, 5, 16)
     want = torch.zeros_like(x)
-    pe = F.linear(sinusoids(5, 16), m.pos_proj.linear.weight)
+    pe = F.linear(sinusoids(torch.arange(5), 16), m.position.weight)
     with torch.no_grad():
         for b in range(2):
-            q, k, v = (p.linear(x[b]) for p in (m.query_proj, m.key_proj, m.value_proj))
+            q, k, v = (p(x[b]) for p in (m.query, m.key, m.value))
             heads = []
             for h in range(2):
                 s = slice(8 * h, 8 * h + 8)
@@ -203,39 +302,84 @@ def test_relative_attention_is_a_plain_loop():
                 flat = torch.cat([torch.zeros(5, 1), raw], 1).flatten()  # (5,6), read as (6,5) without its first row
                 score = ((q[:, s] + m.u_bias[h]) @ k[:, s].T + flat[5:].view(5, 5)) / 4
                 heads.append(score.softmax(-1) @ v[:, s])
-            want[b] = m.out_proj.linear(torch.cat(heads, -1))
-        assert torch.allclose(m(x), want, atol=1e-5)
+            want[b] = m.out(torch.cat(heads, -1))
+        assert torch.allclose(m(x, yes(x)), want, atol=1e-5)
 
 
-def test_padding_changes_nothing_as_described():
-    m, a = VAVL(4).eval(), torch.randn(2, 5, 1024)
-    mask = torch.ones(2, 9, dtype=torch.bool)
-    mask[:, 5:] = False
-    with torch.no_grad(): assert torch.allclose(m(audio=a)["audio"], m(audio=torch.cat([a, torch.randn(2, 4, 1024)], 1), audio_mask=mask)["audio"], atol=1e-5)
+def jca_file(shared_data, path, **more):
+    state = random_state(shapes(shared_data, "jca2023-cam_256", "net"))
+    torch.save(dict(net=state, best_Val_acc=np.float64(.5), **more), path)
+    return state
 
 
-def test_a_file_executes_nothing(tmp_path):
-    class Bad:
-        def __reduce__(self): return (open, (str(tmp_path / "ran"), "w"))
-    from avkit.released import JCA
-    torch.save(dict(net=JCA().state_dict(), extra=Bad()), tmp_path / "c.pt")
-    try: load("jca2023", tmp_path / "c.pt")
-    except AvkitError: pass
-    assert not (tmp_path / "ran").exists()
+class Bad:
+    "Would write a file, if it were executed"
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return open, (self.path, "w")
 
 
-def test_emotiw_segments_have_a_least_size():
-    with pytest.raises(AvkitError, match="at least 106 x 106"), torch.no_grad(): EmotiW("audio", False)(audio=torch.zeros(1, 5, 1, 100, 120))
+class Shell:
+    def __init__(self, path): self.path = str(path)
+    def __reduce__(self): return os.system, (f"touch {self.path}",)
 
 
-def test_distances_are_a_plain_loop():
-    "As described: the score of row i and column j belongs to the distance i - j, whatever the length"
-    from avkit.released import RelativeAttention, distances
-    m, x = RelativeAttention(16, 1, released=False).eval(), torch.randn(1, 4, 16)
-    torch.nn.init.normal_(m.v_bias)
-    with torch.no_grad():
-        q = m.query_proj.linear(x[0]) + m.v_bias[0]
-        table = {d: m.pos_proj.linear(distances(9, 16))[8 - d] for d in range(-8, 9)}
-        got = m.positions((m.split(m.query_proj.linear(x)) + m.v_bias).transpose(1, 2), 4, x)[0, 0]
-        want = torch.stack([torch.stack([q[i] @ table[i - j] for j in range(4)]) for i in range(4)])
-    assert torch.allclose(got, want, atol=1e-5)
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("bad", [Bad, Shell])
+def test_a_file_executes_nothing(shared_data, tmp_path, bad, old):
+    "Neither beside the weights, nor among them, nor in their place"
+    x, ran = bad(tmp_path / "ran"), tmp_path / "ran"
+    state = jca_file(shared_data, tmp_path / "c.pt")
+    for content in (dict(net=state, config=x), dict(net=state | {"W_a.weight": x}), dict(net=x), x):
+        torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=not old)
+        try: load("jca2023", tmp_path / "c.pt")
+        except AvkitError as e: assert "config" not in content if isinstance(content, dict) and bad is Bad else True, e
+        assert not ran.exists()
+
+
+def test_what_is_wrong_is_told_apart(shared_data, tmp_path):
+    p = tmp_path / "c.pt"
+    state = jca_file(shared_data, p)
+    def says(match, content=None):
+        if content is not None: torch.save(content, p)
+        with pytest.raises(AvkitError, match=match): load("jca2023", p)
+    whole = p.read_bytes()
+    p.write_bytes(whole[: len(whole) // 2]); says("cut short")
+    p.write_bytes(b"not weights at all"); says("no checkpoint that can be read")
+    p.write_bytes(b""); says("no checkpoint that can be read")
+    says("a state dict under 'net' is expected, it has weights", dict(weights={}))
+    says("it is a list", [1])
+    says("2 weights are missing: W_a.weight, W_v.weight", dict(net={k: v for k, v in state.items() if k not in ("W_a.weight", "W_v.weight")}))
+    says(r"W_ha.weight \(8, 31\) where this model has \(8, 32\)", dict(net=state | {"W_ha.weight": torch.zeros(8, 31)}))
+    says("no place in this model: extra.weight", dict(net=state | {"extra.weight": torch.zeros(1)}))
+    says("holds another model", dict(net=dict(a=torch.zeros(1))))
+    p.unlink(); says("does not exist")
+
+
+MARKS = dict(chumachenko2022=("state_dict", "module.audio_model.conv1d_0.0.weight"), jca2023=("net", "W_ha.weight"),
+             emotiw2023=("model_state_dict", "head.weight"), ntua2021=("state_dict", "face_model.0.weight"))
+
+
+@pytest.mark.parametrize("recipe", MARKS)
+def test_another_papers_file(tmp_path, recipe):
+    key, mark = MARKS[recipe]
+    torch.save({key: {mark: torch.zeros(1)}}, tmp_path / "c.pt")
+    for other in MARKS.keys() - {recipe}:
+        with pytest.raises(AvkitError, match=f"is a checkpoint of {recipe}, not of {other}"): load(other, tmp_path / "c.pt")
+    with pytest.raises(AvkitError, match="is not a folder"): load("vavl2023", tmp_path / "c.pt")
+    with pytest.raises(AvkitError, match="is a folder"): load(recipe, tmp_path)
+
+
+def test_segments_have_a_least_size(shared_data, tmp_path):
+    state = random_state(shapes(shared_data, "emotiw2023-audio_avg", "model_state_dict"))
+    torch.save(dict(model_state_dict=state), tmp_path / "c.pt")
+    model = load("emotiw2023", tmp_path / "c.pt")
+    with pytest.raises(AvkitError, match="at least 106 x 106"), torch.no_grad(): model(audio=torch.zeros(1, 5, 1, 100, 120))
+    with pytest.raises(AvkitError, match="needs the stream"): model(video=torch.zeros(1, 5, 1024))
+
+
+def test_old_files_with_objects(shared_data, tmp_path):
+    "Before torch 1.6, with a configuration object, a path and a NumPy number"
+    state = jca_file(shared_data, tmp_path / "c.pt")
+    torch.save(dict(net=state, config=ConfigParser(), best=np.float64(.5), where=pathlib.Path("x")), tmp_path / "c.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load("jca2023", tmp_path / "c.pt").model.fusion.W_a.weight, state["W_a.weight"])
+    assert repr(read_file(tmp_path / "c.pt")["config"]) == "(not read)"
