@@ -48,7 +48,7 @@ RECIPES["emotiw2023"] = COMMON | dict(
 # %% ../nbs/33_recipes.ipynb #1026fd38
 RECIPES["jca2023"] = COMMON | dict(
     about="Joint cross-attention, valence and arousal (Praveen, Cardinal and Granger, T-BIOM 2023)",
-    preparation=dict(rate=44100, size=224, views=("face",), detector="given", every=4),
+    preparation=dict(rate=44100, size=224, views=("face",), detector="mtcnn", every=4),
     windows=dict(length=256, hop=256, stride=4, steps=8, median=3),                    # sec. IV-B; the filter's length is ours
     audio="mel_steps", audio_settings=dict(frames=107, n_mels=64, n_fft=1024, win=882, hop=441),
     audio_backbone="mel_resnet18", audio_encoder="features",                           # released code: TSAV weights, frozen
@@ -74,7 +74,7 @@ RECIPES["vavl2023"] = COMMON | dict(
 # %% ../nbs/33_recipes.ipynb #b156fdfc
 RECIPES["ntua2021"] = COMMON | dict(
     about="Audiovisual and contextual CNN-RNN (Antoniadis, Pikoulis, Filntisis and Maragos, ICCVW 2021)",
-    preparation=dict(rate=44100, size=112, views=("face", "body", "context"), detector="given"),
+    preparation=dict(rate=44100, size=112, views=("face", "body", "context"), detector="mtcnn"),
     windows=dict(length=16, hop=16, stride=1, steps=16, annotated_only=True),          # sec. 3
     audio="mel_steps", audio_settings=dict(seconds=10., n_mels=64, n_fft=2048, hop=512),
     audio_encoder="mel_pictures", video_size=112, video_views=("face", "body", "context"), video_encoder="pictures",
@@ -128,7 +128,7 @@ RECIPES["vavl2023"]["small"] = _FAST | dict(
     video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),
     fusion_options=dict(vavl=dict(dim=64, layers=1, kernel=7)), heads=4, head=dict(hidden=(64, 32)), standardise=("audio",), epochs=40)
 RECIPES["ntua2021"]["small"] = _FAST | dict(
-    preparation=dict(rate=16000), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
+    preparation=dict(rate=16000, every=4), windows=dict(length=64, hop=64, stride=4), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
     encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), epochs=20)
 
 # %% ../nbs/33_recipes.ipynb #efc57ff8
