@@ -218,6 +218,12 @@ class Probe:
     audio: dict | None  # rate, channels, duration
 
 
+def _upright(x, frame):  # (H,W,3), the frame it was made of
+    "The picture as a player shows it: telephones write upright videos lying on their side, and say so"
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(x, turns)) if turns else x
+
+
 def _seconds(s): return float(s.duration * s.time_base) if s.duration and s.duration > 0 else None
 def _fps(v): return float(v.average_rate or v.guessed_rate or 25)
 def _announced(c): return c.duration / 1e6 if c.duration and c.duration > 0 else None
@@ -248,7 +254,7 @@ class _Keeper:
     def _keep(self, frame, t, n):
         w, h = self.size = self.size or (frame.width, frame.height)
         how = "BILINEAR" if (w, h) == (frame.width, frame.height) else "AREA"
-        self.kept.append(self.scale.reformat(frame, w, h, "rgb24", interpolation=how, threads=1).to_ndarray())
+        self.kept.append(_upright(self.scale.reformat(frame, w, h, "rgb24", interpolation=how, threads=1).to_ndarray(), frame))
         self.pts.append(t), self.count.append(n)
 
     def _upto(self, t):
@@ -455,31 +461,47 @@ class _Pieces:
             yield y[:-(-(j - i) * self.rate // self.stored)]
             self.before, self.held, self.waiting = x[max(j - self.stored, 0):j], [x[j:]], len(x) - j
 
+# %% ../nbs/02_media.ipynb #5c1a7e02
+def _chosen(c, asked, times):
+    "A function (frame, time) -> [(place in the sorted `times`, time, (H,W,3))] of what can be handed out; and the times for the decoder; or None, None"
+    if times is None or "video" not in asked: return None, None
+    keeper, n = _Keeper(times, None), itertools.count()
+    def take(*frame):  # nothing: no more will come
+        if frame: keeper(*frame)
+        elif keeper.last and (k := keeper._upto(np.inf)): keeper._keep(*keeper.last, k)
+        out = [(next(n), t, x) for t, x, k in zip(keeper.pts, keeper.kept, keeper.count) for _ in range(k)]
+        keeper.kept, keeper.pts, keeper.count = [], [], []
+        return out
+    return take, _wanted(asked["video"], times, _seconds(asked["video"]) or _announced(c))
+
 # %% ../nbs/02_media.ipynb #2c0d0100
-def stream(path, video=True, audio=True, rate=None, block=16, seconds=30, every=1):  # frames, seconds at a time; every k-th frame
+def stream(path, video=True, audio=True, rate=None, block=16, seconds=30, every=1, times=None):  # frames, seconds at a time; every k-th frame
     "Yields ('video', numbers (n,), times (n,), frames (n,H,W,3) uint8), ('audio', sound (m,)), last ('times', of all frames (T,));"
-    # not whole: a `MediaError` at the end
+    # times: the pictures shown at these sorted seconds, in place of every k-th; not whole: a `MediaError` at the end
     from av.video.reformatter import VideoReformatter
     c, whole = _open(path)
     with c, _named(path, "truncated"):
         streams, asked = _ask(path, c, video, audio)
         zero, scale = (c.start_time / 1e6 if c.start_time else 0.), VideoReformatter()
         books, held, n, sound = {k: _Ledger(times=[]) for k in streams}, [], 0, None
-        for k, f, t in _pump(c, streams, asked, books, zero):
+        chosen, wanted = _chosen(c, asked, times)
+        for k, f, t in _pump(c, streams, asked, books, zero, wanted):
             if k == "audio":
                 lead = np.zeros(0 if sound else max(0, round(t * f.sample_rate)), np.float32)
                 sound = sound or _Pieces(f.sample_rate, rate, seconds)
                 x = _mono([f.to_ndarray()], f.format.is_planar, f.layout.nb_channels)
                 for y in sound.feed(np.concatenate([lead, x])): yield "audio", y
                 continue
-            if n % every == 0: held.append((n, t, scale.reformat(f, format="rgb24", threads=1).to_ndarray()))
+            if chosen: held += chosen(f, t)
+            elif n % every == 0: held.append((n, t, _upright(scale.reformat(f, format="rgb24", threads=1).to_ndarray(), f)))
             n += 1
-            if len(held) == block: yield _block(held); held = []
+            while len(held) >= block: yield _block(held[:block]); held = held[block:]
         complaint = _complaint(c, whole, streams.get("video"), streams.get("audio"), books, zero)
         if complaint: raise MediaError(path, "truncated", complaint)
         if "audio" in asked and not sound: raise MediaError(path, "no sound")
         if "video" in asked and not n: raise MediaError(path, "no picture")
-        if held: yield _block(held)
+        if chosen: held += chosen()
+        for i in range(0, len(held), block): yield _block(held[i:i + block])
         for y in sound.feed(np.zeros(0, np.float32), last=True) if sound else (): yield "audio", y
         if "video" in streams: yield "times", np.sort(books["video"].times)
 
