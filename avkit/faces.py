@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DETECTORS', 'shrink', 'Mtcnn', 'Centerface', 'Yunet', 'Whole', 'detector', 'iou', 'track', 'squares', 'squash',
-           'crop', 'show_faces']
+           'crop', 'show_faces', 'Crowd']
 
 # %% ../nbs/06_faces.ipynb #9b2e3d38
 import contextlib, functools
@@ -194,3 +194,24 @@ def show_faces(frames, boxes, found=None, n=4, size=112):  # a clip's frames, `t
         a[0].add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="tab:red", ls="-" if found[t] else ":"))
     for a in axes.flat: a.set_axis_off()
     return fig
+
+# %% ../nbs/06_faces.ipynb #bbbd39a5
+class Crowd:
+    "Numbers for the faces of a video, from 0 in the order of their appearance"
+    def __init__(self, least=.1, again=.4, soon=1., patience=10.):  # IoU up to `soon` s, IoU up to `patience` s
+        self.least, self.again, self.soon, self.patience, self.last, self.n = least, again, soon, patience, {}, 0
+
+    def see(self, time, boxes):  # s; (n,4)
+        "-> the number of each box's face (n,)"
+        from scipy.optimize import linear_sum_assignment
+        self.last = {k: (b, t) for k, (b, t) in self.last.items() if time - t <= self.patience}
+        who, names = np.full(len(boxes), -1), list(self.last)
+        if names and len(boxes):
+            need = np.array([self.least if time - t <= self.soon else self.again for _, t in self.last.values()])
+            fit = iou([b for b, _ in self.last.values()], boxes)
+            fit = np.where(fit > need[:, None], fit, 0)
+            for i, j in zip(*linear_sum_assignment(-fit)):
+                if fit[i, j] > 0: who[j] = names[i]
+        for j in np.flatnonzero(who < 0): who[j], self.n = self.n, self.n + 1
+        self.last |= {int(k): (b, time) for k, b in zip(who, np.asarray(boxes, float))}
+        return who
