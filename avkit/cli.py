@@ -77,7 +77,7 @@ def _module(name):
 COMMANDS = dict(index=(index, "what is in a corpus"), verify=(verify, "missing, invalid and unexpected files"),
                 download=(_module("download"), "fetch a corpus that may be downloaded"), twin=(twin, "render a corpus's stand-in"),
                 prepare=(_module("prepare"), "decode a corpus once into the store"), train=(_module("learner"), "train a recipe, write its record"),
-                report=(_module("report"), "tables and figures of runs"))
+                report=(_module("report"), "tables and figures of runs"), predict=(_module("predict"), "what a run says about a video of your own"))
 
 
 def main(argv=None):

@@ -1,0 +1,99 @@
+"One's own video: the same answer as in training, several faces, odd files, any length in the same memory."
+import subprocess, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+import avkit
+from avkit import synth
+from avkit.core import AvkitError, repo_root
+from avkit.learner import fit
+from avkit.media import decode, stream, write_video
+from avkit.predict import Looker, listen, load_predictor, main, plan, windows
+from avkit.prepare import Preparation
+from avkit.recipes import configure
+from avkit.store import Store
+
+pytest.importorskip("cv2")
+SPLIT = "speaker,split\n1,train\n2,validation\n3,test\n"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    "A run of one epoch on three actors whose sound is that of their videos; the corpus; the run's folder"
+    with pytest.MonkeyPatch.context() as mp:
+        d = tmp_path_factory.mktemp("tiny")
+        mp.setenv("AVKIT_HOME", str(d / "home"))
+        root = d / "corpus"
+        for actor in (1, 2, 3):
+            for e in (0, 3, 5):
+                frames, sound = synth.render_clip(e, actor=actor)
+                write_video(root / f"Actor_{actor:02}/01-01-{e + 1:02}-01-01-01-{actor:02}.mp4", frames, synth.FPS, sound, synth.RATE)
+        (d / "split.csv").write_text(SPLIT)
+        fit(configure(dataset="ravdess", data_root=str(root), split=str(d / "split.csv"), epochs=1, device="cpu", n_jobs=1, run_dir=str(d / "run")), verbose=False)
+    return root, d / "run"
+
+
+def test_a_clip_gets_the_prediction_it_had_in_training(tiny):
+    root, run = tiny
+    p, theirs = load_predictor(run), pd.read_csv(run / "predictions.csv", index_col="clip")
+    for video in sorted(root.rglob("01-*-03.mp4")):
+        mine = avkit.predict(video, p)
+        rows = theirs.loc[[k for k in theirs.index if video.stem.endswith(k[3:])]]
+        want = rows[rows.condition == "av"].iloc[0]
+        assert len(mine.table) == 1 and mine.table.prediction[0] == want.prediction and mine.table.given[0] == "av"
+        assert np.allclose(mine.table[p.classes].iloc[0].astype(float), want[p.classes].astype(float), atol=2e-5)
+
+
+def test_the_command_and_the_notebook(tiny, tmp_path, capsys):
+    root, run = tiny
+    video = sorted(root.rglob("*.mp4"))[0]
+    assert main([str(video), "--run", str(run), "--to", str(tmp_path / "a"), "--annotate"]) == 0
+    made = {p.name for p in (tmp_path / "a").iterdir()}
+    assert made == {"predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"} and "face 1: 1 rows" in capsys.readouterr().out
+    assert abs(decode(tmp_path / "a/annotated.mp4").duration - decode(video).duration) < .1
+    for bad, message in (([tmp_path / "none.mp4"], "none.mp4: missing"), ([root.parent / "split.csv"], "not a media file"), ([video, "--detector", "mtcn"], "did you mean 'mtcnn'"),
+                         ([video, "--run", "nowhere"], "There is no run"), ([video, "--run", root], "is not finished")):
+        assert main(["--run", str(run), *map(str, bad)]) == 2 and message in capsys.readouterr().err
+    papermill = [Path(sys.executable).parent / "papermill", repo_root() / "nbs/predict.ipynb", tmp_path / "out.ipynb"]
+    subprocess.run([*papermill, "-p", "video", str(video), "-p", "run", str(run), "-p", "to", str(tmp_path / "b")], check=True, capture_output=True)
+    assert (tmp_path / "b/predictions.csv").read_text() == (tmp_path / "a/predictions.csv").read_text()
+
+
+def test_a_video_that_lies_on_its_side(tmp_path):
+    import av
+    frames, _ = synth.render_clip(4, actor=4)
+    with av.open(str(tmp_path / "phone.mp4"), "w") as c:
+        s = c.add_stream("libx264", rate=25)
+        s.width, s.height, s.pix_fmt = 192, 256, "yuv420p"
+        s.set_display_rotation(-90)
+        for f in list(frames)[:10]:
+            for p in s.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(f)), format="rgb24")): c.mux(p)
+        for p in s.encode(): c.mux(p)
+    look = Looker(Preparation())
+    for kind, _, times, x in (s for s in stream(tmp_path / "phone.mp4", audio=False) if s[0] == "video"):
+        assert x.shape[1:3] == (192, 256) and all(look(times, x))
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    "Three times the length: no more is held"
+    import tracemalloc
+    frames, sound = synth.render_clip(4, actor=4, size=(128, 96))
+    frames, peak = list(frames)[:75], {}
+    for times in (14, 42):
+        video = write_video(tmp_path / f"{times}.mp4", (f for _ in range(times) for f in frames), 25, np.tile(sound[:72000], times), synth.RATE)
+        prep = Preparation(detector="none", size=40)
+        tracemalloc.start()
+        heard = listen(video, 22050, Store(tmp_path / str(times)))
+        look = Looker(prep)
+        n = sum(len(x) for _, x, _ in windows(video, plan(heard.duration, prep), look))
+        peak[times] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak[42] < 1.2 * peak[14], peak
+
+
+def test_real_faces_are_found(shared_data):
+    "In nearly every frame of real talking faces"
+    clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip("no grid_clips/ in the real data")
+    for video in clips[::3]:
+        look = Looker(Preparation())
+        for kind, at, times, x in (s for s in stream(video, audio=False, every=5) if s[0] == "video"): look(times, x)
+        assert look.gallery.found >= .95 * look.gallery.looked and len(look.gallery.seen) == 1
