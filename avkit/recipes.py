@@ -53,7 +53,7 @@ RECIPES["jca2023"] = COMMON | dict(
     audio="mel_steps", audio_settings=dict(frames=107, n_mels=64, n_fft=1024, win=882, hop=441),
     audio_backbone="mel_resnet18", audio_encoder="features",                           # released code: TSAV weights, frozen
     video_backbone="r2plus1d_18", video_encoder="features",                            # the line's later code; I3D in the paper
-    fusion="jca", fusion_options=dict(jca=dict(length=8, dim=128, k=32)), head=dict(hidden=(128,), dropout=.6),  # sec. III-C
+    fusion="jca", fusion_options=dict(jca=dict(length=8, dim=128, k=32)), head=dict(hidden=(128,), dropout=.6, activation=False),  # sec. III-C; released code
     optimizer="adam", lr=1e-3, schedule="decay", gamma=.8, epochs=30, batch_size=96,   # released code, config
     select="ccc",
     variants=dict(i3d=dict(video_backbone="i3d"), smoothed=dict(smoothing=(20, 50))))  # the line's later code
@@ -155,6 +155,8 @@ QUIRKS = dict(
     across_batch=Quirk("vavl2023", "Conformers attend and convolve across the clips of a batch", dict(encoder_options=dict(conformer=dict(across_batch=True)), fusion_options=dict(vavl=dict(across_batch=True)))),
     sorted_loading=Quirk("vavl2023", "training clips come sorted by name, unshuffled"),
     arousal_flips=Quirk("vavl2023", "arousal becomes 6 - arousal at every epoch, in place"),
+    wrapped_positions=Quirk("vavl2023", "what a relative position means depends on how long the sequence is", dict(encoder_options=dict(conformer=dict(wrap=True)), fusion_options=dict(vavl=dict(wrap=True)))),
+    linear_heads=Quirk("vavl2023", "no activation and no dropout after the second hidden layer of the heads", dict(head=dict(activation=(True, False), dropout=(.2, 0.)))),
     unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures", dict(encoder_options=dict(conformer=dict(masked=False)), fusion_options=dict(vavl=dict(masked=False)))),
     late_ensemble=Quirk("ntua2021", "sound and pictures never meet in one model", dict(fusion="late", aux_loss=1.)),
     resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunk=["resnet18", "resnet50", "resnet50"])))),

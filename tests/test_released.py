@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from avkit.core import AvkitError
 from avkit.encoders import RelativeAttention, sinusoids
-from avkit.models import count_parameters
+from avkit.models import build_model, count_parameters
+from avkit.recipes import configure
 from avkit.released import VAVL_FILES, load, read_file
 
 
@@ -21,6 +22,14 @@ def shapes(shared_data, name, key):
     d = json.loads((shared_data / f"released_layouts/{name}.json").read_text())
     d = d[key] if key else d
     return {k: () if v == "scalar" else tuple(int(n) for n in v.split("x")) for k, v in d.items()}
+
+
+def trained_here(recipe, model, n_out, modality="av", widths={}, **settings):
+    "The model that the recipe trains, with the weights of a released one"
+    cfg = configure(recipe=recipe, size="paper", modality=modality, **settings)
+    mine = build_model(cfg.recipe | dict(modality=modality, n_out=n_out) | widths)
+    mine.load_state_dict(model.model.state_dict())
+    return mine.eval()
 
 
 def yes(x): return torch.ones(x.shape[:2], dtype=torch.bool)
@@ -68,6 +77,8 @@ def test_jca_is_the_authors_loop(shared_data, tmp_path, width):
         z = F.linear(torch.cat(att, 1), state["regressor.0.weight"], state["regressor.0.bias"])
         z = F.linear(z, state["regressor.2.weight"], state["regressor.2.bias"])
         with torch.no_grad(): assert torch.allclose(model(audio=a[i:i + 1], video=v[i:i + 1])[0], z, atol=1e-5)
+    here = trained_here("jca2023", model, 1, widths=dict(audio_dim=512, video_dim=512), quirks=["raw_visual"] if width == 640 else None)
+    with torch.no_grad(): assert torch.equal(here(a, v, step_mask=yes(a)), model(audio=a, video=v))
 
 
 @pytest.mark.parametrize("case,fusion", [("ia_h1", "ia"), ("ia_h1_cpu", "ia"), ("it_h1", "it"), ("lt_h1", "lt")])
@@ -83,6 +94,8 @@ def test_chumachenko(shared_data, tmp_path, case, fusion):
     described = load("chumachenko2022", tmp_path / "c.pth", mode="as_described")
     with torch.no_grad(): gap = (described(**x) - out[1]).abs().max()
     assert (gap > 1e-6) == (fusion != "ia")  # the missing residual
+    here = trained_here("chumachenko2022", heads[1], 8, widths=dict(audio_dim=10), fusion=fusion, quirks="no_attention_residual")
+    with torch.no_grad(): assert torch.equal(here(x["audio"].transpose(1, 2), x["video"]), out[1])
 
 
 def plain_block(x, s):
@@ -113,6 +126,8 @@ def test_emotiw_audio(shared_data, tmp_path, head):
     z = plain_block(plain_cnn(x[0], s), s)
     want = F.linear(z.flatten() if head == "flatten" else z.mean(0), s["head.weight"], s["head.bias"])
     with torch.no_grad(): assert torch.allclose(model(audio=x)[0], want, atol=1e-4)
+    here = trained_here("emotiw2023", model, 3, "audio", variants="flatten" if head == "flatten" else None)
+    assert count_parameters(here) == count_parameters(model) == (16_215_107 if head == "flatten" else 16_202_819)
 
 
 @pytest.mark.parametrize("head", ["avg_5", "flatten_5"])
@@ -131,6 +146,8 @@ def test_emotiw_fusion(shared_data, tmp_path, head):
     with torch.no_grad():
         assert torch.allclose(model(audio=a, video=v)[0], want, atol=1e-4)
         assert torch.allclose(model(audio=a, video=v.repeat_interleave(15, 1))[0], want, atol=1e-4)  # 75 pictures in groups of 15
+        here = trained_here("emotiw2023", model, 3, widths=dict(video_dim=1024), variants=["frozen", "flatten"] if head == "flatten_5" else "frozen")
+        assert torch.equal(here(a, v), model(audio=a, video=v)) and count_parameters(here) == (20_444_227 if head == "flatten_5" else 20_407_363)
     with pytest.raises(AvkitError, match="holds no ViT"): model(audio=a, video=torch.zeros(1, 5, 3, 28, 28))
 
 
@@ -196,6 +213,9 @@ def test_ntua(shared_data, tmp_path, case):
             f = plain_resnet18(x["face"][0], state)[None]
             assert torch.allclose(out, F.linear(lstm(f)[0], state["fc.weight"], state["fc.bias"]), atol=1e-5)
     if "body" in case:
+        here = trained_here("ntua2021", model, 7, "video", quirks="resnet18_face")
+        y = torch.cat([t * torch.tensor([.229, .224, .225]).view(3, 1, 1) + torch.tensor([.485, .456, .406]).view(3, 1, 1) for t in x.values()], 2)
+        with torch.no_grad(): assert torch.allclose(here(video=y, step_mask=yes(y)), out, atol=1e-5)  # the kit normalises itself
         with pytest.raises(AvkitError, match="context not given"): model(face=x["face"], body=x["body"])
 
 
@@ -278,6 +298,9 @@ def test_vavl(shared_data, tmp_path):
         for k in want: assert torch.allclose(out[k], want[k], atol=1e-5), (k, (out[k] - want[k]).abs().max())
         assert set(model(audio=a)) == {"audio", "audio_reconstruction"} and torch.allclose(model(audio=a)["audio"], out["audio"], atol=1e-6)
         assert (model(audio=a[:1])["audio"] - out["audio"][:1]).abs().max() > 1e-4  # across the batch, as released
+        here = trained_here("vavl2023", model, 6, widths=dict(audio_dim=1024, video_dim=1408), mode="as_released")
+        fused, own = here(a, v, return_aux=True)
+        assert torch.equal(fused, out["av"]) and all(torch.equal(own[k], out[k]) for k in out if k != "av")
         right = load("vavl2023", tmp_path, mode="as_described")
         one = right(audio=a[:1])["audio"]
         assert torch.allclose(one, right(audio=a, video=v)["audio"][:1], atol=1e-5)  # one model for one stream or both
