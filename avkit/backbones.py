@@ -155,7 +155,7 @@ BACKBONES = dict(
 
 def _one_channel(net): net.conv1 = nn.Conv2d(1, 64, 7, 2, 3, bias=False); return net
 
-# %% ../nbs/24_backbones.ipynb #4e5eea91
+# %% ../nbs/24_backbones.ipynb #7828d323
 def _fetch(weights, name):
     "The state dict that a named source gives, and the scale of pictures that it says it was trained with"
     kind, what = weights.split(":", 1)
@@ -183,7 +183,7 @@ _PLACES = ("timm:", "torchvision:", "hf:")
 
 def read_weights(weights, name):
     "The state dict of a file or a named source, and what it says about the scale of pictures"
-    if weights == "published": weights = BACKBONES[name].published
+    if weights == "published": weights = BACKBONES[name].published if name in BACKBONES else ""
     if not weights: raise AvkitError(f"No place is known where weights of {name} are published: give a file")
     if str(weights).startswith(_PLACES): return _fetch(weights, name)
     return _read(resolve(weights)), {}

@@ -225,15 +225,14 @@ class TemporalEncoder(Encoder):
     def stage1(self, x, mask): return self.over_time(at_real(self.trunk, x, mask, self.trunk.n_feat), mask, (0, 1))
     def stage2(self, h, mask): return self.over_time(h, mask, (2, 3))
 
-# %% ../nbs/30_encoders.ipynb #03d6dbc3
+# %% ../nbs/30_encoders.ipynb #1bc46e12
 def load_trunk(trunk, path, what="this trunk"):
-    "Load a trunk's weights from a file as they are published; returns the names in the file that the trunk has no use for"
-    from avkit.released import read_file  # weights only
-    file, net = read_file(path), getattr(trunk, "net", trunk)
-    for k in ("state_dict", "model_state_dict", "net"): file = file[k] if isinstance(file, dict) and isinstance(file.get(k), dict) else file
-    if not isinstance(file, dict): raise AvkitError(f"{path} holds no weights by name, but a {type(file).__name__}")
-    state = {k.removeprefix("module."): v for k, v in file.items() if isinstance(v, torch.Tensor)}
-    mine = net.state_dict()
+    "Load a trunk's weights from a file as they are published, or from a named source (`avkit.backbones`); returns the names in the file that the trunk has no use for"
+    from avkit.backbones import beginning, read_weights
+    net = getattr(trunk, "net", trunk)
+    state, mine = read_weights(path, what)[0], net.state_dict()
+    p = beginning(state, mine)
+    state = {k[len(p):]: v for k, v in state.items() if k.startswith(p)}
     lost = [k for k in mine if k not in state and "num_batches" not in k]
     odd = [k for k in mine if k in state and state[k].shape != mine[k].shape]
     if lost or odd: raise AvkitError(f"{path} is not {what}: {len(lost)} weights are missing ({', '.join(lost[:2])}), "
@@ -312,17 +311,18 @@ def grouped(x, mask, n):
     real = to_steps(mask[..., None].to(x.dtype), mask, steps)[..., 0] > 0
     return to_steps(x, mask, steps), real
 
-# %% ../nbs/30_encoders.ipynb #b9335ac1
+# %% ../nbs/30_encoders.ipynb #563e6057
 class PictureEncoder(Encoder):
     "(B,T,3V,H,W) in [0,1] -> (B,T,D): a trunk for each of V views, side by side; alone with `rnn`, a bidirectional LSTM of that size over time"
     def __init__(self, n_out=8, head=None, trunk="resnet50", views=("face",), rnn=None, alone=True, steps=None,
-                 channels=3, normalise=True, weights=None, trunk_options=None):  # trunk: one name, or one per view; weights: {view: path}; steps: `grouped`
+                 channels=3, normalise=True, weights=None, trunk_options=None):  # trunk: one name, or one per view; weights: a file or named source, or {view: one}; steps: `grouped`
         super().__init__()
         names = [trunk] * len(views) if isinstance(trunk, str) else trunk
         if len(names) != len(views): raise AvkitError(f"{len(views)} views ({', '.join(views)}) and {len(names)} trunks ({', '.join(names)})")
         self.channels, self.steps = channels, steps
         self.trunks = nn.ModuleDict({v: make_trunk(t, channels, normalise, **(trunk_options or {})) for v, t in zip(views, names)})
-        for v, path in (weights or {}).items(): load_trunk(self.trunks[v], path)
+        weights = dict.fromkeys(views, weights) if isinstance(weights, str) else weights or {}
+        for v, path in weights.items(): load_trunk(self.trunks[v], path, names[views.index(v)])
         self.mid_dim = sum(t.n_feat for t in self.trunks.values())
         self.rnn = nn.LSTM(self.mid_dim, rnn, batch_first=True, bidirectional=True) if rnn and alone else None
         self.dim = 2 * rnn if self.rnn else self.mid_dim

@@ -526,7 +526,7 @@ def _told(corpus, got):
     p = pd.DataFrame(got["out"].softmax(1).numpy(), columns=data.classes).round(6)
     return pd.concat([pd.DataFrame(dict(target=name(got["target"]), prediction=name(got["out"].argmax(1)))), p], axis=1)
 
-# %% ../nbs/41_learner.ipynb #15220f92
+# %% ../nbs/41_learner.ipynb #198e716e
 def record_of(t, metrics, seconds):
     "The content of record.json"
     c, m, cfg = t.corpus, t.corpus.manifest, t.cfg
@@ -539,7 +539,7 @@ def record_of(t, metrics, seconds):
         size=cfg["size"], mode=cfg["mode"], quirks=cfg["quirks"], split=m.split, split_hash=m.split_hash, speakers={s: sorted(m.clips.speaker[m.clips.split == s].unique()) for s in SIDES},
         counts={s: int((c.data.split == s).sum()) for s in SIDES}, set_aside=c.set_aside.to_dict("records"),
         problems=m.problems.to_dict("records"), parameters=sum(p.numel() for p in model.parameters()),
-        best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
+        backbones=c.notes.get("backbones", {}), best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
         timings=dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds]), metrics=metrics)
 
 # %% ../nbs/41_learner.ipynb #81ef673a

@@ -97,7 +97,7 @@ class OneModality(nn.Module):
         x, m = (audio, audio_mask) if self.stream == "audio" else (video, video_mask)
         return self.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if m is None else m, step_mask)
 
-# %% ../nbs/32_models.ipynb #fefbad2f
+# %% ../nbs/32_models.ipynb #bcb6f2b5
 def _options(what, maker, given, own):
     "What `maker` takes of the settings, and its own options, which it must know"
     takes = inspect.signature(maker).parameters
@@ -109,7 +109,7 @@ def _options(what, maker, given, own):
 def _encoder(kind, registry, s, n_out, alone):
     name = s[f"{kind}_encoder"]
     if name not in registry: raise unknown(f"{kind} encoder", name, registry)
-    given = dict(n_in=s.get(f"{kind}_dim"), head=s.get("head"), alone=alone)
+    given = dict(n_in=s.get(f"{kind}_dim"), head=s.get("head"), alone=alone, weights=s.get(f"{kind}_weights"))
     if kind == "video": given |= dict(pretrained=s.get("pretrained"), views=s.get("video_views"))
     options = _options(name, registry[name], given, s.get("encoder_options", {}).get(name))
     if "n_in" not in options and inspect.signature(registry[name]).parameters.get("n_in", inspect.Parameter).default is inspect.Parameter.empty:
