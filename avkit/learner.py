@@ -26,7 +26,7 @@ from .loading import Corpus, load_data, open_clips, prepare_clips
 from .manifest import SIDES
 from .metrics import abaw_expr, ccc_loss, ccc_mixed_moments, ccc_scores, class_loss, class_weights, ece, reconstruction_loss, scores
 from .models import build_model
-from .quirks import quirk_corpus, quirk_epoch
+from .quirks import as_zero, quirk_corpus, quirk_epoch
 from .recipes import Config, configure, settings_parser
 
 # %% ../nbs/41_learner.ipynb #c082b3d5
@@ -231,6 +231,7 @@ def predict(cfg, model, data, idx, condition, device="cpu", size=64):  # clip nu
     for i in mine.split(size):
         b = {k: v.to(device) for k, v in data.batch(i).items()}
         if "video" in b and b["video"].ndim == 5: b["video"] = unit(b["video"])
+        if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]: b["audio"] = spec_augment(b["audio"], draws(len(data), cfg["seed"], condition)[i, 2:], **cfg["spec_augment"])
         z = forward(model, under(cfg, data, b, condition)).float()
         out.append(z if world > 1 else z.cpu())
     if not out: return torch.zeros(0, len(data.classes))
@@ -250,6 +251,7 @@ def outputs(cfg, model, data, side, condition, device="cpu"):
         p = put_back(z[mine].numpy(), data.numbers[idx[mine]], len(y))
         if data.limits is not None: p = np.clip(p, *data.limits)
         if cfg.recipe.get("smoothing"): p = smooth(p, cfg.recipe["smoothing"])
+        if cfg.has("unlabelled_as_zero"): y, p = as_zero(y, p, data.limits)
         known = (~np.isnan(y).any(1) if y.ndim == 2 else y >= 0) & ~np.isnan(p).any(1)
         rows.append((np.repeat(v, known.sum()), np.flatnonzero(known), y[known], p[known]))
     clip, frame, target, out = map(np.concatenate, zip(*rows))
