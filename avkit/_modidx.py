@@ -200,7 +200,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'avkit.data.AVData.streams': ('data.html#avdata.streams', 'avkit/data.py'),
                             'avkit.data._away': ('data.html#_away', 'avkit/data.py'),
                             'avkit.data._band': ('data.html#_band', 'avkit/data.py'),
-                            'avkit.data._each_picture': ('data.html#_each_picture', 'avkit/data.py'),
                             'avkit.data._noisy': ('data.html#_noisy', 'avkit/data.py'),
                             'avkit.data._one': ('data.html#_one', 'avkit/data.py'),
                             'avkit.data._parse': ('data.html#_parse', 'avkit/data.py'),

@@ -89,10 +89,10 @@ def flip_rotate(frames, u, degrees=10.):  # (B,T,3,H,W), (B,2) in [0,1)
     x = unit(frames).flatten(1, 2)
     return torch.nn.functional.grid_sample(x, grid, align_corners=False).unflatten(1, (T, 3))
 
-# %% ../nbs/21_data.ipynb #b6b06a3a
+# %% ../nbs/21_data.ipynb #5e5affe7
 def spec_augment(x, u, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in [0,1); steps, bins, steps, units of x
-    "Shift in time, change the level, blank one stretch and one band with the clip's mean; of (B,S,F,T) each of the S pictures likewise"
-    if x.ndim == 4: return _each_picture(x, u, time=time, freq=freq, shift=shift, gain=gain)
+    "Shift in time, change the level, blank one stretch and one band with the clip's mean; of spectrograms per step (B,S,F,T), the same ones in each step"
+    if x.ndim == 4: return spec_augment(x.flatten(0, 1).mT, u.repeat_interleave(x.shape[1], 0), time, freq, shift, gain).mT.unflatten(0, x.shape[:2])
     B, T, F = x.shape
     u = u.to(x.device)
     if shift:
@@ -101,12 +101,6 @@ def spec_augment(x, u, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in 
     x = x + gain * (2 * u[:, 5, None, None] - 1)
     hit = _band(T, u[:, 0], u[:, 1], time)[:, :, None] | _band(F, u[:, 2], u[:, 3], freq)[:, None]
     return torch.where(hit, x.mean((1, 2), keepdim=True), x)
-
-
-def _each_picture(x, u, **how):
-    "`spec_augment` of (B,S,F,T): one draw for all pictures of a clip"
-    flat = x.transpose(2, 3).flatten(0, 1)
-    return spec_augment(flat, u.repeat_interleave(x.shape[1], 0), **how).unflatten(0, x.shape[:2]).transpose(2, 3)
 
 
 def _band(n, width, start, most):
