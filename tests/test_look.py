@@ -1,0 +1,77 @@
+"Looking inside: every fusion, hidden parts, names of experiments, and no front end."
+import subprocess, sys
+from types import SimpleNamespace
+import numpy as np, pandas as pd, pytest, torch
+from avkit import look
+from avkit.core import AvkitError
+from avkit.data import AVData
+from avkit.features import Stream
+from avkit.fusion import FUSIONS
+from avkit.models import build_model
+
+
+def opened(fusion, monkeypatch, task="class", steps=False, modality="av"):
+    "A run without files: a fresh model, random streams"
+    g = torch.Generator().manual_seed(0)
+    a, v = torch.randn(2, 60, 10, generator=g), torch.randint(0, 255, (2, 6, 3, 40, 40), generator=g, dtype=torch.uint8)
+    streams = dict(audio=Stream(a, torch.ones(2, 60, dtype=torch.bool), "a"), video=Stream(v, torch.ones(2, 6, dtype=torch.bool), "v"))
+    more = dict(steps=torch.ones(2, 3, dtype=torch.bool), numbers=np.arange(12).reshape(2, 6), frames={}) if steps else {}
+    data = AVData(target=torch.zeros((2, 3) if steps else 2, dtype=torch.long), clips=["x", "y"], split=np.array(["test", "validation"]), classes=["p", "q"],
+                  task=task, **{s: streams[s] if modality in ("av", s) else None for s in streams}, **more)
+    torch.manual_seed(0)
+    s = dict(modality=modality, fusion=fusion, n_out=2, audio_encoder="audio_cnn", video_encoder="light", audio_dim=10)
+    r = look.Run("x", dict(classes=["p", "q"], task=task, metrics=dict(test=dict(av={}))))
+    p = pd.DataFrame([dict(clip="x", split="test", condition="av", target="p", prediction="q", p=.2, q=.8)])
+    r.__dict__.update(corpus=SimpleNamespace(data=data), model=build_model(s).eval(), predictions=p)
+    sound = np.sin(np.arange(22050) / 20).astype(np.float32)
+    monkeypatch.setattr(look, "piece", lambda *_: look.Piece(np.zeros((6, 8, 8, 3), np.uint8), (np.arange(6) + .5) / 6, sound, 22050, 1.))
+    return r
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("steps", [False, True])
+def test_every_fusion_can_be_asked(fusion, steps, monkeypatch):
+    r = opened(fusion, monkeypatch, steps=steps)
+    maps, lost = look.attention(r, 0), look.hiding(r, 0, parts=4)
+    for name, w in maps.items(): assert w.ndim == 2 and np.isfinite(w).all() and " -> " in name
+    for b, e, v in lost.values(): assert len(v) == 4 and b[0] == 0 and abs(e[-1] - 1) < 1e-6 and np.isfinite(v).all() and np.abs(v).max() <= 1
+    assert set(lost) == {"audio", "video"} and any(np.abs(v).max() > 0 for _, _, v in lost.values())
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_one_modality_has_a_figure_too(modality, monkeypatch):
+    import matplotlib.pyplot as plt
+    r = opened("ca", monkeypatch, modality=modality)
+    assert look.attention(r, 0) == {} and set(look.hiding(r, 0)) == {modality}
+    look.attention_over_time(r, "x")
+    plt.close("all")
+
+
+def test_the_clip_that_is_drawn_is_left_as_it_was(monkeypatch):
+    r = opened("ia", monkeypatch)
+    before = {k: v.clone() for k, v in look.batch_of(r, 0).items()}
+    look.hiding(r, 0), look.attention(r, 0)
+    assert all(torch.equal(before[k], v) for k, v in look.batch_of(r, 0).items())
+
+
+def test_markup_in_names_is_text(monkeypatch):
+    r = opened("ca", monkeypatch)
+    monkeypatch.setattr(look, "moment", lambda *_: look.Piece(None, None, None, 22050, 1.))
+    e = look.Errors(r, pd.DataFrame([dict(clip="<script>", target="p", prediction="<b>", sure=.8, truth=.1)]), "a & b")
+    assert "<script>" not in e._repr_html_() and "<b>" not in e._repr_html_() and "a &amp; b" in e._repr_html_()
+
+
+def test_without_pyav_the_sound_is_wav(monkeypatch):
+    x = np.zeros(2205, np.float32)
+    assert look.sound_uri(x, 22050).startswith("data:audio/mpeg")
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert look.sound_uri(x, 22050).startswith("data:audio/wav")
+
+
+def test_no_front_end_no_widgets(tmp_path):
+    code = f"from avkit.look import browse, live; import sys; assert not live(); print(len(browse({str(tmp_path)!r})), 'ipywidgets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["0", "False"]
+
+
+def test_a_run_that_is_not_there(tmp_path):
+    with pytest.raises(AvkitError, match="finished run"): look.open_run(tmp_path)
