@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'loss_of', 'rebuilt', 'biased_ccc_loss', 'forward', 'trai
            'conditions', 'missing', 'under', 'predict', 'outputs', 'scored', 'evaluate', 'save_checkpoint',
            'read_checkpoint', 'load_checkpoint', 'accelerator', 'model_settings', 'make_model', 'make_optimizer',
            'start', 'validate', 'save_best', 'load_model', 'keep', 'write_history', 'fit', 'line', 'ccc_names',
-           'name_of', 'tensorboard', 'environment', 'commit', 'record_of', 'finish', 'main', 'score_lines']
+           'name_of', 'tensorboard', 'environment', 'commit', 'answers', 'record_of', 'finish', 'main', 'score_lines']
 
 # %% ../nbs/41_learner.ipynb #b3d2f28f
 import json, math, platform, shutil, subprocess, sys, time
@@ -425,7 +425,7 @@ def _open_run(t, run_dir):
     if t.cfg["resume"] and last.is_file(): load_checkpoint(t, last)
     elif t.accelerator.is_main_process:
         for p in ("checkpoints", "tensorboard"): shutil.rmtree(run_dir / p, ignore_errors=True)
-        for p in ("record.json", "predictions.csv", "history.csv"): (run_dir / p).unlink(missing_ok=True)
+        for p in (run_dir / "record.json", run_dir / "history.csv", *run_dir.glob("predictions*.csv")): p.unlink(missing_ok=True)
     return len(t.history)
 
 
@@ -503,17 +503,16 @@ def commit():
     return h and h + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") or None
 
 # %% ../nbs/41_learner.ipynb #e74c2c46
-def _predictions(t, model):
+def answers(cfg, corpus, model, conds, device="cpu", sides={s: s for s in SIDES}, through=lambda got: got):  # {side: its name}; what is made of outputs
     "The rows of predictions.csv, and the scores they give: metrics[side][condition][name]"
-    rows, metrics, data = [], {}, t.corpus.data
-    for side in SIDES:
-        for cond in conditions(t.cfg):
-            got = evaluate(t.cfg, model, data, side, cond, t.accelerator.device)
-            if got is None: continue
-            metrics.setdefault(side, {})[cond] = got[0]
-            head = dict(clip=got[1]["clip"], split=side, condition=cond, fold=t.cfg["fold"])
-            if "frame" in got[1]: head["frame"] = got[1]["frame"]
-            rows.append(pd.concat([pd.DataFrame(head), _told(t.corpus, got[1])], axis=1))
+    rows, metrics, data = [], {}, corpus.data
+    for side, name in sides.items():
+        for cond in conds:
+            if (got := outputs(cfg, model, data, side, cond, device)) is None: continue
+            got = through(got)
+            metrics.setdefault(name, {})[cond] = scored(data, got["target"], got["out"])
+            head = dict(clip=got["clip"], split=name, condition=cond, fold=cfg["fold"]) | ({"frame": got["frame"]} if "frame" in got else {})
+            rows.append(pd.concat([pd.DataFrame(head), _told(corpus, got)], axis=1))
     return pd.concat(rows), metrics
 
 
@@ -549,7 +548,7 @@ def finish(t, run_dir, seconds):
     "Evaluate the best epoch, write predictions and the record (last of all: a run with a record is a finished one)"
     tensors, _ = read_checkpoint(run_dir / "checkpoints/best.safetensors")
     t.scored.load_state_dict(_part(tensors, "model"))
-    predictions, metrics = _predictions(t, t.scored)
+    predictions, metrics = answers(t.cfg, t.corpus, t.scored, conditions(t.cfg), t.accelerator.device)
     record = record_of(t, metrics, seconds)
     if t.accelerator.is_main_process:
         write_text(run_dir / "predictions.csv", predictions.to_csv(index=False, lineterminator="\n"))
@@ -575,8 +574,9 @@ def score_lines(record):
     rows = [(s, c, v) for s, cs in record["metrics"].items() for c, v in cs.items() if s != "train"]
     names = [n for n in rows[0][2] if n in ("accuracy", "uar", "f1_macro") or n.startswith("ccc")]
     wide = {n: max(8, len(name_of(n)) + 2) for n in names}
-    out = [f"{'split':<11}{'given':<7}" + "".join(f"{name_of(n):>{wide[n]}}" for n in names)]
-    out += [f"{s:<11}{c:<7}" + "".join(f"{v[n]:>{wide[n]}.3f}" for n in names) for s, c, v in rows]
+    first, second = (max(n, *(len(r[i]) + 1 for r in rows)) for i, n in ((0, 11), (1, 7)))
+    out = [f"{'split':<{first}}{'given':<{second}}" + "".join(f"{name_of(n):>{wide[n]}}" for n in names)]
+    out += [f"{s:<{first}}{c:<{second}}" + "".join(f"{v.get(n, math.nan):>{wide[n]}.3f}" for n in names) for s, c, v in rows]
     if record["split"]["note"]: out.append(f"({record['split']['note']})")
     return "\n".join(out)
 

@@ -1,0 +1,99 @@
+"""A finished run is asked again: under damage, on another corpus; its record holds it all, and asking twice changes nothing."""
+import json, shutil
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from avkit.core import AvkitError
+from avkit.evaluate import evaluate, finished, main
+from avkit.learner import fit, load_data, predict
+from avkit.recipes import configure
+
+SOME = ["av", "audio_zero", "video_noise_10dB", "audio_missing_50+video_lost_30"]
+
+
+@pytest.fixture(scope="module")
+def trained(toy_corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    fit(configure(**toy_corpus, epochs=8, lr=.02, run_dir=str(folder)), verbose=False)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    "A finished run on the toy corpus"
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def other(tmp_path, toy_corpus):
+    "The same feelings by other names, in a folder per class; one that the toy corpus does not know, and none for disgust"
+    rows, rng, feelings = [], np.random.default_rng(1), dict(Anger=5, Happiness=3, sad=4, neutral=1, bored=8)
+    for label, e in feelings.items():
+        for k in range(6):
+            name = f"{label}/{'abc'[k % 3]}/{k}"
+            (tmp_path / "other" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"other/{name}.wav").write_text(name)
+            rows += [[name, *(np.array([(e - 1) >> i & 1 for i in range(3)]) + rng.normal(0, .3, 3))] for _ in range(3)]
+    t = pd.DataFrame(rows, columns=["name", "b0", "b1", "b2"])
+    for k, cols in dict(sound=["b0"], face=["b1", "b2"]).items(): t[["name", *cols]].to_csv(tmp_path / f"other-{k}.csv", index=False)
+    return dict(dataset="folder", data_root=str(tmp_path / "other"), audio_features=str(tmp_path / "other-sound.csv"), video_features=str(tmp_path / "other-face.csv"))
+
+
+def files(run): return {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+
+
+def test_the_record_holds_every_condition(run, capsys):
+    before, rows = json.loads((run / "record.json").read_text()), (run / "predictions.csv").read_text().splitlines()
+    assert all({"av", "audio", "video"} <= set(c) for c in before["metrics"].values())
+    after = evaluate(run, SOME, verbose=False)
+    assert after["metrics"]["train"] == before["metrics"].pop("train")
+    for side, cs in before["metrics"].items():
+        assert set(after["metrics"][side]) == {"audio", "video", *SOME} and all(after["metrics"][side][c] == s for c, s in cs.items())
+        assert after["metrics"][side]["audio_zero"] != cs["av"]
+    assert {k: v for k, v in after.items() if k != "metrics"} == {k: v for k, v in before.items() if k != "metrics"}
+    p = pd.read_csv(run / "predictions.csv")
+    assert set(rows) <= set((run / "predictions.csv").read_text().splitlines())
+    for side, cs in after["metrics"].items():
+        for c, s in cs.items():
+            mine = p[(p.split == side) & (p.condition == c)]
+            assert len(mine) == before["counts"][side] and abs((mine.target == mine.prediction).mean() - s["accuracy"]) < 1e-9
+    once = files(run)
+    assert main(["--run", str(run), "--conditions", ",".join(SOME)]) == 0 and files(run) == once
+    assert "audio_missing_50+video_lost_30" in capsys.readouterr().out
+
+
+def test_a_clip_does_not_see_its_batch(run, toy_corpus):
+    r = finished(run)
+    data = load_data(r.cfg, verbose=False).data
+    idx = data.indices("test")
+    for c in SOME:
+        whole = predict(r.cfg, r.model, data, idx, c)
+        for size in (1, 7): assert np.allclose(whole, predict(r.cfg, r.model, data, idx, c, size=size), atol=1e-5)
+        assert np.allclose(whole.flip(0), predict(r.cfg, r.model, data, idx.flip(0), c), atol=1e-5)
+
+
+def test_another_corpus(run, other):
+    before = json.loads((run / "record.json").read_text())
+    after = evaluate(run, **other, verbose=False)
+    facts, scores = after["cross"]["cross:folder"], after["metrics"]["cross:folder"]
+    assert {k: v for k, v in after["metrics"].items() if k != "cross:folder"} == before["metrics"] and set(scores) == {"av", "audio", "video"}
+    assert {t["meaning"]: (t["model"], t["corpus"]) for t in facts["labels"]} == dict(
+        neutral=(["neutral", "calm"], ["neutral"]), happiness=(["happy"], ["Happiness"]), sadness=(["sad"], ["sad"]), anger=(["angry"], ["Anger"]))
+    assert facts["left_out"] == dict(bored=6) and (facts["scored"], facts["of"]) == (24, "clips")
+    p = pd.read_csv(run / "predictions-cross-folder.csv")
+    mine = p[p.condition == "av"]
+    assert len(mine) == 24 and set(mine.target) == {"neutral", "happiness", "sadness", "anger"} and list(p.columns[6:]) == ["neutral", "happiness", "sadness", "anger"]
+    assert abs((mine.target == mine.prediction).mean() - scores["av"]["accuracy"]) < 1e-9 and scores["av"]["accuracy"] > .6 > scores["audio"]["accuracy"]
+    once = files(run)
+    evaluate(run, **other, verbose=False)
+    assert files(run) == once
+
+
+@pytest.mark.parametrize("asked,message", [(dict(conditions="audio_nois_10dB"), "Unknown condition"), (dict(conditions="audio_shift_.5"), "Unknown condition"),
+                                           (dict(conditions="audio_shift_0.5"), "not known"), (dict(dataset="folder"), "audio_features of folder"), (dict(sides="tset"), "did you mean 'test'")])
+def test_clear_errors(run, asked, message):
+    with pytest.raises(AvkitError, match=message): evaluate(run, **asked, verbose=False)
+
+
+def test_what_is_not_there(run, toy_corpus, tmp_path):
+    with pytest.raises(AvkitError, match="holds no finished run"): evaluate(tmp_path / "nothing", verbose=False)
+    with pytest.raises(AvkitError, match="was trained on"): evaluate(run, **{k: v for k, v in toy_corpus.items() if k not in ("recipe", "device")}, verbose=False)
