@@ -8,7 +8,7 @@ __all__ = ['LONGEST', 'WHOLE', 'HELP', 'Predictor', 'config_of', 'load_predictor
            'tracks', 'stretches', 'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'predict', 'timeline', 'box_at',
            'Said', 'draw', 'redraw', 'annotated', 'summary', 'demo_clip', 'predict_to', 'main']
 
-# %% ../nbs/53_predict.ipynb #fb9ba027
+# %% ../nbs/53_predict.ipynb #8665ccac
 import argparse, inspect, sys, tempfile, types, typing
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,10 +18,10 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, atomic_path, content_key, progress, read_json, resolve, write_json, write_text
 from .data import AVData, standardise
 from .manifest import COLUMNS, Manifest
-from .recipes import RECIPES, Config, Settings, configure
+from .recipes import COMMON, Config, Settings, configure
 from .store import Store
 
-# %% ../nbs/53_predict.ipynb #7d5846e3
+# %% ../nbs/53_predict.ipynb #3d417efc
 @dataclass
 class Predictor:
     "A trained model with what it takes to use it"
@@ -39,7 +39,9 @@ class Predictor:
                                  "which cannot be made from a video. Train a run on sound and pictures themselves.")
 
     @property
-    def prep(self): return replace(self.cfg.preparation, long=self.level == "frame")
+    def prep(self):
+        from avkit.loading import preparation_of
+        return preparation_of(self.cfg, types.SimpleNamespace(level=self.level, corpus="a video of one's own"))
 
     @property
     def streams(self): return ["audio", "video"] if self.cfg["modality"] == "av" else [self.cfg["modality"]]
@@ -47,10 +49,10 @@ class Predictor:
 
 def config_of(settings, recipe):  # as a checkpoint holds them
     "The `Config` of a run; what recipes have learnt since it was trained gets its usual value"
-    known, usual = {f.name for f in fields(Settings)}, RECIPES.get(settings["recipe"], RECIPES["demo"])
-    return Config(Settings(**{k: v for k, v in settings.items() if k in known}), {k: v for k, v in usual.items() if k != "corpora"} | recipe)
+    known = {f.name for f in fields(Settings)}
+    return Config(Settings(**{k: v for k, v in settings.items() if k in known}), COMMON | dict(quirks=[]) | recipe)
 
-# %% ../nbs/53_predict.ipynb #c5cf7d82
+# %% ../nbs/53_predict.ipynb #90340c70
 def load_predictor(run=None):  # the folder of a run or of an exported card; None: the demo model
     "The `Predictor` of a finished run"
     from avkit.learner import load_model
@@ -65,7 +67,7 @@ def load_predictor(run=None):  # the folder of a run or of an exported card; Non
     record = read_json(folder / "record.json")
     return Predictor(model, config_of(meta["settings"], meta["recipe"]), meta["classes"], meta["stats"], record["task"], record["level"], folder.name)
 
-# %% ../nbs/53_predict.ipynb #426b9ef3
+# %% ../nbs/53_predict.ipynb #049a91d8
 LONGEST = 12.  # seconds in one window, for a recipe that looks at whole clips (the longest clip of vavl2023); half of it for what is longer
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def plan(duration, prep, hop=None):  # seconds, a `Preparation`, seconds from wi
     n = 1 + max(0, round((duration - window) / hop))
     return Plan(max(0., (duration - window - (n - 1) * hop) / 2), window, prep.frames, k, n)
 
-# %% ../nbs/53_predict.ipynb #f0b0ab2e
+# %% ../nbs/53_predict.ipynb #f91daef4
 @dataclass
 class Heard:
     "A video's sound, when its pictures are shown, and how long it lasts"
@@ -128,7 +130,7 @@ def listen(path, rate, store):
     out.duration = announced or max(out.samples / rate, out.times[-1] + 1 / out.fps if out.times is not None else 0.)
     return out
 
-# %% ../nbs/53_predict.ipynb #7843cdff
+# %% ../nbs/53_predict.ipynb #954e7583
 WHOLE = "picture"  # the name of what a recipe that looks at whole pictures looks at
 
 @dataclass
@@ -152,13 +154,13 @@ class Gallery:
 
 def size_of(box): return float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 0)))
 
-# %% ../nbs/53_predict.ipynb #55d95853
+# %% ../nbs/53_predict.ipynb #becb528d
 class Looker:
     "Frames -> {face: box} of each"
     def __init__(self, prep):
         from avkit.faces import Crowd, detector
         lost = {"body", "context"} & set(prep.views)
-        if lost: raise AvkitError(f"This run looks at {' and '.join(sorted(lost))}, which OpenPose's files tell, and a video alone does not.")
+        if lost: raise AvkitError(f"This run looks at {' and '.join(sorted(lost))}, which OpenPose's files tell, and a video alone does not: train one with video_views of face and frame.")
         if prep.detector == "given": raise AvkitError("This run was trained on face crops that came with its corpus: name a detector for yours, e.g. detector=mtcnn.")
         self.whole = "face" not in prep.views or prep.detector == "none"
         self.crowd, self.gallery = Crowd(), Gallery()
@@ -173,7 +175,7 @@ class Looker:
             self.gallery.add(t, f, out[-1], dict(zip(who, s)))
         return out
 
-# %% ../nbs/53_predict.ipynb #1704829f
+# %% ../nbs/53_predict.ipynb #3e2e01ca
 def windows(path, plan, look):  # a `Plan`, a `Looker`
     "Yields (number, pictures (n,H,W,3), [{face: box}] of each)"
     from avkit.media import stream
@@ -206,11 +208,12 @@ def cut(frames, boxes, face, prep):  # (n,H,W,3), [{face: box}]
     if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
     return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}
 
-# %% ../nbs/53_predict.ipynb #56d3c6aa
+# %% ../nbs/53_predict.ipynb #0de1eb61
 def answer(p, streams, given, device="cpu", **more):  # a `Predictor`; {"audio": Stream, ...}; (N,) av, audio, video, or "" for nothing
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     from avkit.learner import predict as outputs
     streams = {k: standardise(v, *p.stats[k]) if k in p.stats else v for k, v in streams.items()}
+    if p.cfg.has("bgr_crops") and "video" in streams and streams["video"].x.ndim == 5: streams["video"] = replace(streams["video"], x=streams["video"].x.flip(2))
     n, given = len(given), np.asarray(given)
     data = AVData(target=torch.zeros(n, dtype=torch.long), clips=[""] * n, split=np.full(n, "test"), classes=p.classes, task=p.task,
                   **{s: streams.get(s) for s in ("audio", "video")}, **more)
@@ -235,7 +238,7 @@ def given_of(p, sound, picture):  # what there is
     have = [s for s, there in (("audio", sound), ("video", picture)) if there and s in p.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
 
-# %% ../nbs/53_predict.ipynb #ee93b469
+# %% ../nbs/53_predict.ipynb #461efbbb
 class Clips:
     "Windows as clips in a store of their own; answered some at a time"
     def __init__(self, p, plan, heard, device="cpu", at_once=32):
@@ -265,13 +268,13 @@ class Clips:
         if not self.rows: return
         rows = pd.DataFrame(self.rows)
         m = Manifest("video", Path(self.folder.name), rows.assign(label="", speaker="")[COLUMNS], self.p.classes, task=self.p.task)
-        streams = {s: _stream(self.p.cfg, m, s, Store(self.folder.name)) for s in self.p.streams}
+        streams = {s: _stream(self.p.cfg, m, s, Store(self.folder.name), {}) for s in self.p.streams}
         out = told(self.p, answer(self.p, streams, rows.given, self.device))
         self.parts.append(pd.concat([rows[["start", "end", "face", "given"]], out], axis=1))
         self.folder.cleanup()
         self.rows, self.folder = [], None
 
-# %% ../nbs/53_predict.ipynb #8e346a34
+# %% ../nbs/53_predict.ipynb #02008b12
 def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     "A model of clips: a row per window and face"
     scheme = plan(heard.duration, p.prep, hop)
@@ -286,7 +289,7 @@ def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     clips.flush()
     return pd.concat(clips.parts, ignore_index=True), dict(window=scheme.window, hop=round(scheme.hop / scheme.frames * scheme.window, 6), windows=scheme.n)
 
-# %% ../nbs/53_predict.ipynb #5c490a01
+# %% ../nbs/53_predict.ipynb #71fa9790
 def tracks(p, path, look, store, T):  # T: frames of the video
     "Every face as a track in the store -> {face: key}; WHOLE pictures are one face"
     from avkit.media import stream
@@ -312,7 +315,7 @@ def tracks(p, path, look, store, T):  # T: frames of the video
         w.done()
     return {k: w.key for k, (_, w) in cutters.items()}
 
-# %% ../nbs/53_predict.ipynb #0b58cdca
+# %% ../nbs/53_predict.ipynb #28cf2133
 def stretches(p, store, keys, numbers, most=8, least=.2):  # {face: track}; frame numbers (N,L); faces; share of the frames
     "Which stretches show which face: [(face or None, stretch)]"
     from avkit.tracks import Track
@@ -327,18 +330,22 @@ def stretches(p, store, keys, numbers, most=8, least=.2):  # {face: track}; fram
 
 
 def frame_rows(p, times, who, numbers, out, given):  # (T,) s, (N,) faces, (N,L), (N,S,C), (N,)
-    "The table: for each face the frames of its stretches"
-    from avkit.windows import put_back
+    "The table: for each face the frames of its stretches, cut off and smoothed as evaluation does"
+    from avkit.manifest import corpus_info
+    from avkit.windows import put_back, smooth
+    span = corpus_info(p.cfg["dataset"]).get("range") if p.task == "regression" else None
     edges, parts = np.append(times, times[-1] + np.median(np.diff(times)) if len(times) > 1 else times[-1] + .04), []
     for k in dict.fromkeys(who):
         mine = np.array([w == k for w in who])
         f = np.unique(numbers[mine])
         f = f[f >= 0]
-        y = told(p, torch.from_numpy(put_back(out[mine], numbers[mine], len(times))[f]))
-        parts.append(pd.concat([pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=k, given=given[mine][0], frame=f)), y], axis=1))
+        y = put_back(out[mine], numbers[mine], len(times))
+        if span: y = np.clip(y, *(((torch.tensor(v[:len(p.classes)]) - p.stats["target"][0]) / p.stats["target"][1]).numpy() for v in span))
+        if p.cfg["smoothing"]: y = smooth(y, p.cfg["smoothing"])
+        parts.append(pd.concat([pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=k, given=given[mine][0], frame=f)), told(p, torch.from_numpy(y[f]))], axis=1))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/53_predict.ipynb #ed5699f7
+# %% ../nbs/53_predict.ipynb #3b4ea287
 def by_frame(p, path, heard, look, most=8, device="cpu"):
     "A model of frames: a row per frame and face"
     from avkit.loading import _stretch_streams
@@ -354,12 +361,12 @@ def by_frame(p, path, heard, look, most=8, device="cpu"):
     m = Manifest("video", Path(path).parent, pd.DataFrame(dict(clip=[str(k) for k in [*keys, None]])), p.classes, task=p.task, level="frame")
     given = np.array([given_of(p, heard.samples > 0, k is not None) for k in who])
     track = dict(video=[*keys.values(), nobody.key], audio=[heard.key] * len(m))
-    streams = _stretch_streams(p.cfg, m, store, {s: track[s] for s in p.streams}, of, number, spec)
+    streams = _stretch_streams(p.cfg, m, store, {s: track[s] for s in p.streams}, of, number, spec, {})
     steps = torch.from_numpy(number.reshape(len(number), spec.steps, -1).max(-1) >= 0)
     out = answer(p, streams, given, device, steps=steps)
     return frame_rows(p, heard.times, who, number, out.numpy(), given), dict(windows=len(number), **asdict(spec))
 
-# %% ../nbs/53_predict.ipynb #727354fd
+# %% ../nbs/53_predict.ipynb #17279d19
 @dataclass
 class Prediction:
     "What a run says about a video"
@@ -390,7 +397,7 @@ def name_faces(table, gallery, whole):  # rows whose face is a number or None
     mine = sorted(set(table.face.dropna()), key=lambda k: (-gallery.weight(k), k))
     return {k: f"face {i}" for i, k in enumerate(mine, 1)}
 
-# %% ../nbs/53_predict.ipynb #fbabfa32
+# %% ../nbs/53_predict.ipynb #5a8012fd
 def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, face_model=None):
     "What a trained run says about a video (any that FFmpeg reads) -> `Prediction`"
     # run: a folder, default the demo; hop: seconds from window to window; faces: at most so many at a time; detector, face_model: other than the run's
@@ -424,14 +431,14 @@ def _named(p, path, heard, look, table, cut, device):
                  faces=seconds)
     return Prediction(table, path, p.classes, p.task, at, {n: g.pictures[k][1] for k, n in names.items() if k in g.pictures}, about)
 
-# %% ../nbs/53_predict.ipynb #ad210fc8
+# %% ../nbs/53_predict.ipynb #fe54570f
 class _Callable(types.ModuleType):
     def __call__(self, *args, **kw): return predict(*args, **kw)
 
 
 if __name__ in sys.modules and __name__ != "__main__": sys.modules[__name__].__class__ = _Callable
 
-# %% ../nbs/53_predict.ipynb #d09f7b74
+# %% ../nbs/53_predict.ipynb #85f6ba52
 _HATCH = dict(audio="//////", video="......")
 
 def _cells(t):  # rows of one face
@@ -462,7 +469,7 @@ def _hatched(ax, t, y):
     for g in set(t.given) & set(_HATCH):
         for i in np.flatnonzero(t.given == g): ax.fill_between(edges[i:i + 2], *y, facecolor="none", hatch=_HATCH[g], edgecolor="grey", lw=0)
 
-# %% ../nbs/53_predict.ipynb #173e6777
+# %% ../nbs/53_predict.ipynb #6bfea49d
 def _strip(ax, t, p):
     "One face over time"
     n = len(p.classes)
@@ -487,7 +494,7 @@ def _legend(ax, t, p):
         ax.legend(handles=[plt.Rectangle((0, 0), 1, 1, fc="none", ec="grey", lw=0, hatch=_HATCH[g], label=words[g]) for g in sorted(there)],
                   frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
 
-
+# %% ../nbs/53_predict.ipynb #18199416
 def timeline(p):  # a `Prediction`
     "A figure: what is said of each face over time"
     from avkit.report import style
@@ -506,7 +513,7 @@ def timeline(p):  # a `Prediction`
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}", fontsize=9)
     return fig
 
-# %% ../nbs/53_predict.ipynb #631ee744
+# %% ../nbs/53_predict.ipynb #6a8776be
 def box_at(times, boxes, t, gap=1.):  # (n,), (n,4), s; s
     "A face's box (4,) at a moment, or None when it was not seen around it"
     j = int(np.searchsorted(times, t))
@@ -531,7 +538,7 @@ class Said:
         order = np.argsort(-x[i])[:3] if self.p.task == "class" else range(len(x[i]))
         return [(self.p.classes[k], x[i][k]) for k in order]
 
-# %% ../nbs/53_predict.ipynb #bd65af23
+# %% ../nbs/53_predict.ipynb #5203a64d
 _COLOURS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#56b4e9"]  # seaborn's colorblind
 
 def _panel(pen, x, y, name, bars, unit, colour, numbers):
@@ -566,7 +573,7 @@ def draw(frame, marks, numbers=False):  # (H,W,3) uint8; [(name, box or None, ba
         _panel(pen, int(x), int(y), name, bars, unit, colour, numbers)
     return np.asarray(image)
 
-# %% ../nbs/53_predict.ipynb #da70cf18
+# %% ../nbs/53_predict.ipynb #7df4f466
 def _copies(out, path, v, a):
     "Streams of the MP4 `out`: pictures as large as the upright ones (even numbers), sound as it was; and a resampler for the sound"
     import av
@@ -602,7 +609,7 @@ def redraw(path, to, change, desc=None, total=None):  # change(frame (H,W,3), se
         bar.close()
     return Path(to)
 
-# %% ../nbs/53_predict.ipynb #45537659
+# %% ../nbs/53_predict.ipynb #17014f85
 def annotated(p, to):  # a `Prediction`; an .mp4
     "Write a copy of the video with boxes, names and bars; returns its path"
     if not p.settings["fps"]: raise AvkitError(f"{p.video} has no picture to draw on.")
@@ -616,7 +623,7 @@ def annotated(p, to):  # a `Prediction`; an .mp4
         return draw(frame, marks, numbers)
     return redraw(p.video, to, change, f"{p.video.name}: drawing", round(p.settings["duration"] * p.settings["fps"]))
 
-# %% ../nbs/53_predict.ipynb #8c151e94
+# %% ../nbs/53_predict.ipynb #d3724783
 def summary(p):  # a `Prediction`
     "A line per face"
     s, lines = p.settings, []
@@ -640,7 +647,7 @@ def demo_clip():
         write_video(path, frames, synth.FPS, sound, synth.RATE)
     return path
 
-# %% ../nbs/53_predict.ipynb #5804c178
+# %% ../nbs/53_predict.ipynb #dab10363
 def predict_to(video: str | None = None, run: str | None = None, to: str | None = None, annotate: bool = False, hop: float | None = None,
                faces: int = 8, device: str = "auto", detector: str | None = None, face_model: str | None = None):
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
@@ -671,5 +678,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/53_predict.ipynb #5019d582
+# %% ../nbs/53_predict.ipynb #4fd3a462
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
