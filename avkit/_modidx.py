@@ -346,6 +346,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avkit.encoders.load_trunk': ('encoders.html#load_trunk', 'avkit/encoders.py'),
                                 'avkit.encoders.make_trunk': ('encoders.html#make_trunk', 'avkit/encoders.py'),
                                 'avkit.encoders.masked_softmax': ('encoders.html#masked_softmax', 'avkit/encoders.py'),
+                                'avkit.encoders.of_views': ('encoders.html#of_views', 'avkit/encoders.py'),
                                 'avkit.encoders.over_steps': ('encoders.html#over_steps', 'avkit/encoders.py'),
                                 'avkit.encoders.pool': ('encoders.html#pool', 'avkit/encoders.py'),
                                 'avkit.encoders.shift_rows': ('encoders.html#shift_rows', 'avkit/encoders.py'),
