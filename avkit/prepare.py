@@ -27,6 +27,7 @@ class Preparation:
     face_model: str | None = None  # the file of a detector that comes without one (yunet)
     long: bool = False          # videos with labels per frame, kept whole as tracks: no window, `frames` has no meaning
     every: int = 1              # of such a video every k-th frame is kept
+    video_from: str = "middle"  # begin: pictures from the beginning of a long clip while its sound is from the middle (a quirk of chumachenko2022)
 
     @property
     def audio(self): return dict(rate=self.rate, long=True, version=1) if self.long else dict(window=self.window, rate=self.rate, version=1)
@@ -35,6 +36,7 @@ class Preparation:
     def video(self):
         used = ["size", "views", *(("every", "long") if self.long else ("window", "frames"))]
         if "face" in self.views: used += ["detector", "margin", "face_model"]
+        if self.video_from != "middle": used.append("video_from")
         return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2)
 
 # %% ../nbs/07_prepare.ipynb #58d995d1
@@ -55,7 +57,8 @@ def frame_times(duration, prep):  # seconds
     "The times of the pictures (n,), in seconds from the start of the clip"
     from avkit.audio import window_start
     window = prep.window or duration
-    return window_start(duration, window) + (np.arange(prep.frames) + .5) / prep.frames * window
+    start = 0. if prep.video_from == "begin" and duration > window else window_start(duration, window)
+    return start + (np.arange(prep.frames) + .5) / prep.frames * window
 
 # %% ../nbs/07_prepare.ipynb #9b52d565
 class NoFace(AvkitError):

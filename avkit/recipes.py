@@ -138,11 +138,11 @@ class Quirk:
     recipe: str
     about: str
     changes: dict = field(default_factory=dict)  # of the recipe
-    whole: bool = True   # a part of mode=as_released
+    paper: bool = False  # about a backbone of the paper's size: mode=as_released leaves it out of small models
 
 
 QUIRKS = dict(
-    frozen_blocks=Quirk("emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training", dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks"))))),
+    frozen_blocks=Quirk("emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training", dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks")))), paper=True),
     valence_only=Quirk("jca2023", "arousal is not trained"),
     raw_visual=Quirk("jca2023", "the head sees raw pictures and attended pictures; attended sound is dropped (the version that ran)", dict(fusion_options=dict(jca=dict(raw_visual=True)))),
     drop_last_validation=Quirk("jca2023", "validation drops its last partial batch"),
@@ -159,7 +159,7 @@ QUIRKS = dict(
     linear_heads=Quirk("vavl2023", "no activation and no dropout after the second hidden layer of the heads", dict(head=dict(activation=(True, False), dropout=(.2, 0.)))),
     unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures", dict(encoder_options=dict(conformer=dict(masked=False)), fusion_options=dict(vavl=dict(masked=False)))),
     late_ensemble=Quirk("ntua2021", "sound and pictures never meet in one model", dict(fusion="late", aux_loss=1.)),
-    resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunk=["resnet18", "resnet50", "resnet50"])))),
+    resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunk=["resnet18", "resnet50", "resnet50"]))), paper=True),
     whole_frame_body=Quirk("ntua2021", "`body` is the whole frame", dict(preparation=dict(views=("face", "frame", "context")), video_views=("face", "frame", "context"))),
     masked_validation=Quirk("ntua2021", "evaluation is augmented as training is"),
     biased_ccc=Quirk("ntua2021", "the CCC loss mixes biased and unbiased moments: below 1 at a perfect fit"),
@@ -297,7 +297,7 @@ def _recipe(s):
 
 def _quirky(r, s):
     "The recipe with the quirks of the settings"
-    mine = [k for k, q in QUIRKS.items() if q.recipe == s.recipe and q.whole] if s.mode == "as_released" else []
+    mine = [k for k, q in QUIRKS.items() if q.recipe == s.recipe and not (q.paper and r["size"] == "small")] if s.mode == "as_released" else []
     r["quirks"] = sorted({*mine, *_names(s.quirks)})
     for k in r["quirks"]:
         if k not in QUIRKS: raise unknown("quirk", k, QUIRKS)
