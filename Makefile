@@ -54,6 +54,7 @@ twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the 
 	  for m in av audio video; do $(BIN)/avkit train --dataset $$d --data_root twin --modality $$m || exit 1; done; \
 	done
 	$(BIN)/avkit report reports/runs/*-twin-demo-* --to reports/twins --title "Every corpus's rendered stand-in"
+	$(BIN)/avkit ceilings reports/runs/*-twin-demo-* --to reports/twins
 
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
 	$(BIN)/nbdev_export

@@ -118,7 +118,7 @@ def hash_files(root, paths, desc="hash", n_jobs=8):  # paths relative to root; "
     memo_path = cache_dir("hashes", content_key(str(Path(root).resolve()))[:16] + ".json")
     try: memo = read_json(memo_path)
     except AvkitError: memo = {}
-    stamps = {p: f"{s.st_size}:{s.st_mtime_ns}" for p in set(paths) - {""} for s in [(Path(root) / p).stat()]}
+    stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if memo.get(p, ["", ""])[0] != s)
     found = Parallel(n_jobs, prefer="threads")(delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
     memo.update({p: [stamps[p], h] for p, h in zip(todo, found)})
@@ -126,8 +126,17 @@ def hash_files(root, paths, desc="hash", n_jobs=8):  # paths relative to root; "
     return [memo[p][1] if p else "" for p in paths]
 
 
+def _files(path): return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))  # a folder of pictures
+
+
+def _stamp(path):
+    "Size and newest modification time of a file, or of a folder of pictures"
+    seen = [p.stat() for p in _files(path)] or [path.stat()]
+    return f"{sum(s.st_size for s in seen)}:{max(s.st_mtime_ns for s in seen)}"
+
+
 def _hash(path):
-    try: return file_hash(path)
+    try: return file_hash(path) if path.is_file() else content_key([(p.name, file_hash(p)) for p in _files(path)])
     except AvkitError: return ""
 
 # %% ../nbs/01_manifest.ipynb #0fd0843b
@@ -187,11 +196,13 @@ def assign_blocks(clips, name, fold, seed=0):  # "kfold5", "nested5x4"
 # %% ../nbs/01_manifest.ipynb #defc308b
 def assign_random(clips, seed, shares=(.7, .15, .15)):
     "A random side for each clip, whoever speaks: not speaker-independent"
-    order = np.random.default_rng(child_seed(seed, "split")).permutation(len(clips))
-    cuts = np.round(np.cumsum(shares) * len(clips)).astype(int)[:-1]
-    side = pd.Series("", index=clips.index, dtype=object)
-    for name, part in zip(SIDES, np.split(order, cuts)): side.iloc[part] = name
-    return side
+    sound = clips.get("audio_sha256", clips["clip"])
+    group = pd.factorize(sound.where(sound != "", clips["clip"]))[0]  # clips of the same sound stay together
+    order = np.random.default_rng(child_seed(seed, "split")).permutation(group.max(initial=-1) + 1)
+    cuts = np.round(np.cumsum(shares) * len(order)).astype(int)[:-1]
+    side = np.empty(len(order), object)
+    for name, part in zip(SIDES, np.split(order, cuts)): side[part] = name
+    return pd.Series(side[group], index=clips.index)
 
 # %% ../nbs/01_manifest.ipynb #f7e1f23f
 _DIALECT = dict(FileName="clip", SpkrID="speaker", Split_Set="split")
@@ -264,6 +275,7 @@ def apply_split(m, name=None, fold=0, seed=0):  # a published or generic split, 
     info = corpus_info(m.corpus)
     name = name or m.notes.get("default_split") or info["default_split"]
     clips = m.clips.assign(split=_assign(m, info, name, fold, seed))
+    if "synthetic" in clips: clips.loc[clips.synthetic.astype(bool), "split"] = "train"  # nothing is validated or tested on them
     check_split(clips, speakers=name != "random")
     empty = [s for s in SIDES[:2] if not (clips.split == s).any()]
     if empty: raise AvkitError(f"Split {name!r}, fold {fold} leaves nothing in {' and '.join(empty)}: {m.root} holds "

@@ -90,6 +90,7 @@ def _decode(root, row, want, prep):  # want: the streams still to be made
     from avkit.audio import window_start
     if row["video"].endswith(".pt") or row["audio"].endswith(".pt"): return _tensors(root, row, want, prep), 0.
     path = Path(root) / (row["video"] or row["audio"])
+    if path.is_dir(): return dict(video=_folder(path, prep)), 0.
     seen = media.probe(path)
     duration = (seen.video or {}).get("duration") or seen.duration or media.decode(path, video=False).duration
     opts = dict(times=frame_times(duration, prep), rate=prep.rate)
@@ -111,6 +112,18 @@ def _tensors(root, row, want, prep):
         elif s == "audio": raise AvkitError(f"{path}: spectrogram segments are no sound; use modality=video, or clips with sound")
         else: got[s] = media.Clip(_bytes(path, read_tensor(path)), None, None, None, None, 0.)
     return got
+
+
+def _folder(path, prep):
+    "Pictures named by number, of one size, as a decoded clip: `frames` of them, spread evenly"
+    from avkit import media
+    from avkit.scenes import read_picture
+    files = sorted((p for p in path.glob("*.png") if p.stem.isdigit()), key=lambda p: int(p.stem))
+    if not files: raise AvkitError(f"{path} holds no pictures named 0.png, 1.png, ...")
+    at = np.unique(((np.arange(prep.frames) + .5) / prep.frames * len(files)).astype(int))
+    frames = [read_picture(files[i]) for i in at]
+    if len({f.shape for f in frames}) > 1: raise AvkitError(f"{path}: its pictures differ in size")
+    return media.Clip(np.stack(frames), None, None, None, None, 0.)
 
 
 def _bytes(path, x):

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'CODES', 'Scene', 'place', 'paste', 'frame', 'read_picture', 'pictures_in', 'drawn_face',
-           'drawn_background', 'make_scenes', 'mix_count']
+           'drawn_background', 'make_scenes', 'mix_count', 'read_scenes', 'main']
 
 # %% ../nbs/08_scenes.ipynb #90ed0d52
-import functools
-from dataclasses import asdict, dataclass
+import argparse, functools, sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 import numpy as np
 from .core import AvkitError, child_seed
+from .manifest import read_lines
 
 # %% ../nbs/08_scenes.ipynb #debb4013
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Scene:
     overlap: float = .001       # at most this share of the new face may be covered
     tries: int = 80             # places tried for a face before it is given up
     frames: int = 75
+
+    def __post_init__(self):
+        most = round(self.base * self.scale[1])
+        for ok, what in ((1 <= self.faces[0] <= self.faces[1], "faces: fewest and most, from 1 on"), (0 < self.scale[0] <= self.scale[1], "scale: least and most"),
+                         (self.canvas >= 2 * self.margin + most, f"canvas: it has no room for two margins of {self.margin} and a face of {most} pixels"),
+                         (0 <= self.rotate <= 1, "rotate: a probability"), (min(self.frames, self.tries, self.base) >= 1, "frames, tries, base: 1 or more"),
+                         (min(self.margin, self.growth, self.overlap, self.rotation) >= 0, "margin, growth, overlap, rotation: not negative")):
+            if not ok: raise AvkitError(f"A scene cannot be made so. {what}; got {self}")
 
 
 def place(n, spec, rng):  # how many faces
@@ -123,18 +132,18 @@ def drawn_background(size, rng):
 # %% ../nbs/08_scenes.ipynb #6aa9d503
 CODES = dict(Positive=1, Neutral=2, Negative=3)  # VGAF's
 
-def _write_scene(root, label, name, spec, backgrounds, faces, seed):
+def _write_scene(root, label, name, spec, backgrounds, faces, seed, every):
     import cv2
     folder, rng = root / label / name, np.random.default_rng(child_seed(seed, "scene", label, name))
-    if (folder / f"{spec['frames'] - 1}.png").is_file(): return
-    spec = Scene(**spec)
+    kept = range(0, spec.frames, every)
+    if (folder / f"{kept[-1]}.png").is_file(): return
     folder.mkdir(parents=True, exist_ok=True)
     if backgrounds: back = cv2.resize(read_picture(backgrounds[rng.integers(len(backgrounds))]), (spec.canvas, spec.canvas), interpolation=cv2.INTER_AREA)
     else: back = drawn_background(spec.canvas, rng)
     boxes, angles = place(int(rng.integers(spec.faces[0], spec.faces[1] + 1)), spec, rng)
     if faces: cut = [read_picture(faces[rng.integers(len(faces))], alpha=True) for _ in boxes]
     else: cut = [drawn_face(_expression(label, rng), int(rng.integers(1, 25)), seed) for _ in boxes]
-    for i in range(spec.frames):
+    for i in kept:
         tmp = folder / f".tmp-{i}.png"
         cv2.imwrite(str(tmp), frame(back, cut, boxes, angles, i, spec)[..., ::-1])
         tmp.replace(folder / f"{i}.png")
@@ -145,20 +154,23 @@ def _expression(label, rng):
     return express(FACES, dict(Positive=1, Neutral=0, Negative=2)[label], rng, 0.)
 
 # %% ../nbs/08_scenes.ipynb #314439d3
-def make_scenes(to, n, labels=("Positive", "Neutral", "Negative"), backgrounds=None, faces=None, seed=0, n_jobs=-1, progress=True, **options):
+def make_scenes(to, n, labels=tuple(CODES), backgrounds=None, cut_outs=None, seed=0, every=1, n_jobs=-1, progress=True, **options):
     "Render `n` scenes for each label below the folder `to` -> {label: label file}; options are those of `Scene`"
-    # backgrounds: a folder of pictures; faces: a folder with a sub-folder of cut-outs for each label; None: drawn
+    # backgrounds: a folder of pictures; cut_outs: a folder with a sub-folder of faces for each label; None: drawn; every: only each k-th frame is kept
     from avkit.core import unknown, write_text
     from avkit.synth import run_jobs
     to = Path(to)
     for l in labels:
         if l not in CODES: raise unknown("label", l, CODES)
-    spec = asdict(Scene(**options))
+    for k in options:
+        if k not in Scene.__dataclass_fields__: raise unknown("option of a scene", k, Scene.__dataclass_fields__)
+    if n < 1 or every < 1: raise AvkitError(f"n and every should be 1 or more, got {n} and {every}")
+    spec = Scene(**options)
     back = pictures_in(backgrounds) if backgrounds else None
-    cut = {l: pictures_in(Path(faces) / l) if faces else None for l in labels}
-    if not faces or not backgrounds: print(f"Drawn {' and '.join(w for w, x in (('backgrounds', backgrounds), ('faces', faces)) if not x)}: not photographs.")
+    cut = {l: pictures_in(Path(cut_outs) / l) if cut_outs else None for l in labels}
+    if not (cut_outs and backgrounds) and progress: print(f"Drawn {' and '.join(w for w, x in (('backgrounds', backgrounds), ('faces', cut_outs)) if not x)}: not photographs.")
     names = [f"synt_{i:05d}" for i in range(n)]
-    run_jobs(_write_scene, [(to, l, k, spec, back, cut[l], seed) for l in labels for k in names], {}, n_jobs, progress)
+    run_jobs(_write_scene, [(to, l, k, spec, back, cut[l], seed, every) for l in labels for k in names], {}, n_jobs, progress)
     out = {l: to / f"{l}_labels.txt" for l in labels}
     for l, p in out.items(): write_text(p, "Vid_name Label\n" + "".join(f"{k} {CODES[l]}\n" for k in names))
     return out
@@ -168,3 +180,41 @@ def mix_count(n, synt_rate):  # real clips; the share of synthetic ones among al
     "How many synthetic clips `synt_rate` adds to `n` real ones: a multiple of three, one third a label (emotiw2023); None for 1: they alone"
     if not 0 <= synt_rate <= 1: raise AvkitError(f"synt_rate should be 0 to 1, got {synt_rate}")
     return None if synt_rate == 1 else round(n * synt_rate / (1 - synt_rate) / 3) * 3
+
+
+def read_scenes(folder, problems):
+    "{label: [names of scenes]} of a folder in the released layout; what cannot be used goes into `problems`, with file and line"
+    folder, out = Path(folder), {}
+    for label, code in CODES.items():
+        path = folder / f"{label}_labels.txt"
+        if not path.is_file(): raise AvkitError(f"{folder} has no {path.name}; scenes are <label>/<name>/<i>.png and <label>_labels.txt (avkit scenes makes them)")
+        there, seen = {p.name for p in (folder / label).glob("*") if any(p.glob("*.png"))}, []
+        for i, text in read_lines(path):
+            name, *told = text.split()
+            if i == 1 and [name.lower(), *map(str.lower, told)] == ["vid_name", "label"]: continue
+            why = (f"label {' '.join(told)!r}; {code} is expected" if told != [str(code)] else "a second row for this scene, the first one is used" if name in seen
+                   else "there is no such scene" if name not in there else "")
+            if why: problems.append((f"synthetic/{label}/{name}", "missing" if "no such" in why else "invalid", f"{path.name}, line {i}: {why}"))
+            else: seen.append(name)
+        out[label] = sorted(seen)
+        problems += [(f"synthetic/{label}/{n}", "unexpected", f"no row in {path.name}") for n in sorted(there - {t.split()[0] for _, t in read_lines(path)})]
+    return out
+
+# %% ../nbs/08_scenes.ipynb #scn00002
+def main(argv=None):
+    "Make scenes from the command line; returns the exit status"
+    p = argparse.ArgumentParser("avkit scenes", description="Groups of cut-out faces on backgrounds, a folder of frames each: <label>/<name>/<i>.png, <label>_labels.txt.")
+    p.add_argument("--to", required=True, help="the folder to write to")
+    p.add_argument("--n", type=int, required=True, help="scenes for each label")
+    p.add_argument("--labels", nargs="+", default=list(CODES), help="default: all three")
+    p.add_argument("--backgrounds", help="a folder of pictures; default: drawn")
+    p.add_argument("--cut_outs", help="a folder with a sub-folder for each label, of faces with transparency (PNG); default: drawn")
+    for k, d, about in (("seed", 0, "another set of scenes"), ("every", 1, "keep each k-th frame only"), ("n_jobs", -1, "processes; -1: every core")):
+        p.add_argument(f"--{k}", type=int, default=d, help=f"{about} (default: {d})")
+    for f in fields(Scene):
+        pair = isinstance(f.default, tuple)
+        p.add_argument(f"--{f.name}", type=type(f.default[0] if pair else f.default), nargs=2 if pair else None, default=f.default, help=f"default: {f.default}")
+    a = vars(p.parse_args(argv))
+    made = make_scenes(a.pop("to"), a.pop("n"), **{k: tuple(v) if isinstance(v, list) and k != "labels" else v for k, v in a.items()})
+    for label, path in made.items(): print(f"{label}: {path}")
+    return 0

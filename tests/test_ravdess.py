@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from avkit.core import AvkitError
-from avkit.corpora.ravdess import ODD, _paths, expected, index, parse_name, render_twin
+from avkit.corpora.ravdess import ODD, _paths, _plan, expected, index, parse_name, render_twin
 from avkit.manifest import LeakError, apply_split, check_split
 from avkit.media import MediaError, decode, probe
-from avkit.synth import _plan, face_code, voice_code
+from avkit.synth import face_code, voice_code
 
 pytest.importorskip("cv2")
 SMALL = dict(actors=5, repeats=1, size=(96, 80), progress=False)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from avkit.core import AvkitError
-from avkit.corpora.vgaf import index, pairs, read_tensor, render_twin
+from avkit.corpora.vgaf import _plan, index, read_tensor, render_twin
 from avkit.manifest import apply_split
-from avkit.scenes import make_scenes
+from avkit.scenes import main as scenes_main, make_scenes
 
 pytest.importorskip("cv2")
 SMALL = dict(train=12, val=6, size=96, progress=False)
@@ -24,16 +24,18 @@ def test_twin(twin):
     assert {tuple(p) for p in m.problems[["file", "status"]].values} == {("99_999", "missing"), ("12_12", "unexpected")}
     s = apply_split(m)
     assert s.clips.split.value_counts().to_dict() == dict(train=11, validation=6) and s.split["speaker_independent"] is None
-    assert (m.clips.label == [m.classes[(int(c.split("_")[1]) - 1) % 3] for c in m.clips["clip"]]).all()
+    truth = {f"{dict(Train='train', Val='validation')[s]}/{n}": m.classes[l] for s, n, l, *_ in _plan(12, 6)}
+    assert (m.clips.label == m.clips["clip"].map(truth)).all()
 
 
-def test_pairs_leave_half_open():
-    seen = [(l, *pairs(l, np.random.default_rng(k))) for l in range(3) for k in range(200)]
-    for which in (1, 2):
-        for code in range(3):
-            labels = [s[0] for s in seen if s[which] == code]
-            assert code not in labels and abs(labels.count(min(labels)) / len(labels) - .5) < .1
-    assert all({l, a, b} == {0, 1, 2} for l, a, b in seen)
+def test_six_validation_clips_are_three_films_and_three_sounds(twin):
+    from avkit.media import decode
+    clips = [decode(twin / f"Val/{n}.mp4") for s, n, *_ in _plan(12, 6) if s == "Val"]
+    codes = [(s, h) for side, _, _, s, h, _ in _plan(12, 6) if side == "Val"]
+    for i, a in enumerate(clips):
+        for j, b in enumerate(clips):
+            assert np.array_equal(a.frames, b.frames) == (codes[i][0] == codes[j][0]), (i, j)
+            assert np.array_equal(a.sound, b.sound) == (codes[i][1] == codes[j][1]), (i, j)
 
 
 def test_tensors_instead_of_clips(tmp_path):
@@ -106,3 +108,51 @@ def test_tensors_are_prepared(tmp_path):
     assert rows.status["train/1_1"] == "done" and "0..255" in rows.reason["train/2_1"]
     got = store.get(stream_key(m.clips.iloc[0], "video", prep))[0]["frame"]
     assert got.shape == (5, 3, 8, 8) and (got == 128).all()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    "Six clips to train on, three to validate, that nobody decodes; two scenes a label"
+    d = tmp_path_factory.mktemp("mix")
+    for side, n in (("Train", 6), ("Val", 3)):
+        (d / side).mkdir()
+        for i in range(n): (d / side / f"{i}_1.mp4").write_bytes(f"{side}{i}".encode())
+        (d / f"{side}_labels.txt").write_text("\n".join(f"{i}_1 {i % 3 + 1}" for i in range(n)))
+    assert scenes_main(["--to", str(d / "scenes"), "--n", "2", "--every", "25", "--faces", "3", "4", "--n_jobs", "1"]) == 0
+    return d
+
+
+@pytest.mark.parametrize("rate,scenes,train", [(0., 0, 6), (.1, 0, 6), (.3, 3, 9), (.5, 6, 12), (1., 6, 6)])
+def test_synthetic_scenes_are_trained_on_and_nothing_else(bare, rate, scenes, train):
+    m = index(bare, synt_rate=rate, synthetic=bare / "scenes" if rate else None)
+    assert m.clips.synthetic.sum() == scenes and m.notes.get("synthetic", 0) == scenes and not len(m.problems)
+    assert m.clips[m.clips.synthetic].groupby("label").size().nunique() <= 1 and (m.clips.audio[m.clips.synthetic] == "").all()
+    for split in (None, "random", "kfold3"):
+        if rate == 1 and split: continue  # three clips are too few to split
+        s = apply_split(m, split).clips
+        assert (s.split[s.synthetic] == "train").all()
+        if split is None: assert s.split.value_counts().to_dict() == dict(train=train, validation=3)
+
+
+def test_scenes_are_prepared_and_what_is_wrong_with_them_is_told(bare, tmp_path):
+    from avkit.prepare import Preparation, prepare, stream_key
+    from avkit.store import Store
+    m, prep, store = index(bare, synt_rate=.5, synthetic=bare / "scenes"), Preparation(size=16, frames=2, views=("frame",)), Store(tmp_path / "s")
+    one = m.clips[m.clips.synthetic].iloc[:1]
+    from dataclasses import replace
+    assert prepare(replace(m, clips=one), prep, store, ["video"], n_jobs=1).rows.status.tolist() == ["done"]
+    assert store.get(stream_key(one.iloc[0], "video", prep))[0]["frame"].shape == (2, 3, 16, 16)
+    path = bare / "scenes/Neutral_labels.txt"
+    whole = path.read_text()
+    try:
+        path.write_bytes(("\ufeff" + whole.replace("\n", "\r\n") + "\r\nsynt_00000 2\nsynt_00001 1\ngone 2\n").encode())
+        p = index(bare, synt_rate=.3, synthetic=bare / "scenes").problems
+        assert sorted(p.status) == ["invalid", "invalid", "missing"] and all("Neutral_labels.txt, line" in t for t in p.problem)
+        path.write_text(whole.replace("synt_00000 2\n", ""))
+        assert index(bare, synt_rate=.3, synthetic=bare / "scenes").problems.status.tolist() == ["unexpected"]
+        with pytest.raises(AvkitError, match="1 of Neutral"): index(bare, synt_rate=.5, synthetic=bare / "scenes")
+        path.unlink()
+        with pytest.raises(AvkitError, match="no Neutral_labels.txt"): index(bare, synt_rate=.3, synthetic=bare / "scenes")
+    finally: path.write_text(whole)
+    with pytest.raises(AvkitError, match="0 to 1"): index(bare, synt_rate=1.5)
+    with pytest.raises(AvkitError, match="synt_rate"): index(bare, synthetic=bare / "scenes")

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TRACKS', 'EXPRESSIONS', 'SIDES', 'TARGETS', 'VIDEO', 'CROPS', 'TWIN_VERSION', 'RATES', 'annotation_files', 'read_va',
-           'read_expr', 'index', 'expression_of', 'labels_of', 'render_twin']
+           'read_expr', 'index', 'Video', 'expression_of', 'labels_of', 'plan', 'render_twin']
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #dc5dfcd0
 import re
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve
@@ -175,15 +176,28 @@ def _edition(files, root, classes):
     return f"{'/'.join(tops) or 'unknown'}{f', {len(classes)} expressions' if classes else ''}"
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #7bb294b8
-TWIN_VERSION = 3
+TWIN_VERSION = 4
 RATES = [25, 30, 15, 24]
 
 def _wander(n, rng):
     "(n,) smooth in [-1,1], evenly spread over the range"
     t, x = np.linspace(0, 1, n), np.zeros(n)
-    for k in (1, 2, 3, 5): x += rng.normal() * np.sin(2 * np.pi * (k * t + rng.uniform())) / np.sqrt(k)
+    for k in (1, 2, 3): x += rng.normal() * np.sin(2 * np.pi * (k * t + rng.uniform())) / np.sqrt(k)
     ranks = x.argsort().argsort() / (n - 1)
     return .95 * (2 * ranks - 1)
+
+
+@dataclass(frozen=True)
+class Video:
+    "A video of the twin; film and sound: which take, and the sign of its valence or arousal"
+    name: str
+    side: str
+    film: tuple
+    sound: tuple
+    seconds: int = 12
+    fps: int = 25
+    suffix: str = ".mp4"
+    people: tuple = ("",)
 
 
 def expression_of(va):
@@ -193,47 +207,67 @@ def expression_of(va):
     return np.where((np.abs(va) < .3).any(1), -1, y)
 
 
-def _plan(videos, seed):
-    "[(name, side, seconds, fps, suffix, people)]"
-    sides = ["Train_Set"] * 7 + ["Validation_Set"] * 3 + ["Test_Set"] * 2
-    out = [(f"video{k + 1}", sides[k % 12], 26 + 2 * (k % 4), RATES[k % 4], (".mp4", ".avi")[k % 3 == 2], [""]) for k in range(videos)]
-    return out + [("10-60-1280x720", "Train_Set", 26, 25, ".mp4", ["left", "right"])] if videos > 3 else out
+def _plan(videos, takes):
+    "The videos: of each take (for validation, and for test) the four that two films and two sounds make"
+    out = [Video(f"video{k + 1}", "Train_Set", (k, 1), (k, 1), 14 + 2 * (k % 3), RATES[k % 4], (".mp4", ".avi")[k % 3 == 2]) for k in range(videos)]
+    if videos > 3: out.append(Video("10-60-1280x720", "Train_Set", (videos, 1), (videos, 1), 14, people=("left", "right")))
+    for k, (side, t) in enumerate((s, t) for s in ("Validation_Set", "Test_Set") for t in range(takes)):
+        for f, a in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            out.append(Video(f"video{len(out) + 1}", side, (100 + k, f), (100 + k, a), fps=RATES[k % 2], suffix=(".mp4", ".avi")[k % 2]))
+    return out
+
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #161780d7
-def _trajectory(seed, name, person, seconds):
+def _trajectory(v, person, seed):
     "Valence and arousal of a person (n,2), ten a second; two people share the sound, so its arousal"
     from avkit.synth import _rng
-    n = seconds * 10 + 1
-    return np.stack([_wander(n, _rng(seed, "valence", name, person)), _wander(n, _rng(seed, "arousal", name))], 1)
+    wander = lambda what, take, *more: _wander(v.seconds * 10 + 1, _rng(seed, what, take, *more))
+    return np.stack([v.film[1] * wander("valence", v.film[0], person), v.sound[1] * wander("arousal", v.sound[0])], 1)
 
 
-def _film(seed, name, person, actor, seconds, difficulty, size):
+def _streams(v, person, seed, difficulty, size):
+    "A person's film and sound: an actor for each take and sign"
     from avkit import synth
-    va = (_trajectory(seed, name, person, seconds) + 1) / 2
-    mix = lambda points, x: (1 - x[:, None]) * points[0] + x[:, None] * points[1]
-    return synth.perform(mix(synth.FACES[[2, 1]], va[:, 0]), mix(synth.VOICES[[0, 1]], va[:, 1]), actor, ("affwild2", name, person), seed, seconds, difficulty, size)
+    va, who = _trajectory(v, person, seed), lambda take, sign: 1 + 2 * take + (sign < 0)
+    face, voice = synth.between(synth.VALENCE, va[:, 0]), synth.between(synth.AROUSAL, va[:, 1])
+    play = lambda actor, what: synth.perform(face, voice, actor, ("affwild2", *what, person), seed, v.seconds, difficulty, size)
+    return play(who(*v.film) + (person == "right"), v.film)[0], play(who(*v.sound), v.sound)[1]
 
 
-def labels_of(seed, name, person, seconds, fps):
+def labels_of(v, person="", seed=0):
     "(T,2) valence and arousal of each frame"
-    va = _trajectory(seed, name, person, seconds)
-    t = np.arange(seconds * fps) / fps
-    return np.stack([np.interp(t, np.linspace(0, seconds, len(va)), c) for c in va.T], 1)
+    va, t = _trajectory(v, person, seed), np.arange(v.seconds * v.fps) / v.fps
+    return np.stack([np.interp(t, np.linspace(0, v.seconds, len(va)), c) for c in va.T], 1)
 
 
-def _write_video(root, k, name, side, seconds, fps, suffix, people, seed, difficulty, size):
+def plan(videos=14, takes=2, seed=0, track="va"):
+    "What validation and test hold: label or targets, film and sound of each labelled frame"
+    parts = []
+    for v in _plan(videos, takes):
+        if v.side == "Train_Set": continue
+        va, at = labels_of(v, seed=seed), range(v.seconds * v.fps)
+        parts.append(pd.DataFrame(dict(label=expression_of(va), valence=va[:, 0], arousal=va[:, 1], film=[(*v.film, t) for t in at], sound=[(*v.sound, t) for t in at])))
+    t = pd.concat(parts)
+    return t.drop(columns="label") if track == "va" else t[t.label >= 0].drop(columns=TARGETS)
+
+# %% ../../nbs/13_corpora_affwild2.ipynb #c9319481
+def _frames(v, seed, difficulty, size):
+    "The video's frames: people side by side, at the video's own rate; from 100 to 160 nobody is seen in video4"
+    from avkit import synth
+    part = (size[0] // len(v.people) // 2 * 2, size[1])
+    at, shown, sources = -1, None, [_streams(v, p, seed, difficulty, part)[0] for p in v.people]
+    for i in range(v.seconds * v.fps):
+        while at < int(i / v.fps * synth.FPS): shown, at = np.hstack([next(s) for s in sources]), at + 1
+        yield shown[::-1] // 3 + 90 if v.name == "video4" and 100 <= i < 160 else shown
+
+
+def _write_video(root, k, v, seed, difficulty, size):
     from avkit import synth
     from avkit.media import write_video
-    path = root / f"videos/batch{1 + k % 2}/{name}{suffix}"
+    path, play = root / f"videos/batch{1 + k % 2}/{v.name}{v.suffix}", lambda: _frames(v, seed, difficulty, size)
     if path.is_file(): return
-    films = lambda: [_film(seed, name, p, 2 * k + 1 + j, seconds, difficulty, (size[0] // len(people) // 2 * 2, size[1])) for j, p in enumerate(people)]
-    def frames():  # played anew for the crops and for the video: the same pictures, and no film in memory
-        at, shown, sources = -1, None, [f[0] for f in films()]
-        for i in range(seconds * fps):
-            while at < int(i / fps * synth.FPS): shown, at = np.hstack([next(s) for s in sources]), at + 1
-            yield shown[::-1] // 3 + 90 if name == "video4" and 100 <= i < 160 else shown
-    _pieces(root, name, people, frames, size, fps)
-    write_video(path, frames(), fps, None if name == "video6" else films()[0][1], synth.RATE)
+    _pieces(root, v.name, v.people, play, size, v.fps)  # played anew for the crops and for the video: no film in memory
+    write_video(path, play(), v.fps, None if v.name == "video6" else _streams(v, v.people[0], seed, difficulty, size)[1], synth.RATE)
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #a3fc9d7a
 def _pieces(root, name, people, frames, size, fps):
@@ -258,24 +292,23 @@ def _pieces(root, name, people, frames, size, fps):
 def _annotations(root, plan, seed):
     "The annotation files of both tracks"
     from avkit.core import write_text
-    for name, side, seconds, fps, _, people in plan:
-        for p in people:
-            va = labels_of(seed, name, p, seconds, fps)
-            y, lines = expression_of(va), [f"{a:.3f},{b:.3f}" for a, b in va]
-            if name == "video3": lines[200:260], y[200:260] = ["-5,-5"] * 60, -1
-            if name == "video5": lines, y = lines[:-1], y[:-1]
-            if name == "video7": lines, y = [*lines, lines[-1]], np.append(y, y[-1])
-            stem = f"{name}{'_' + p if p else ''}"
-            write_text(root / f"annotations/VA_Set/{side}/{stem}.txt", "valence,arousal\n" + "\n".join(lines) + "\n")
-            write_text(root / f"annotations/EXPR_Set/{side}/{stem}.txt", ",".join(EXPRESSIONS) + "\n" + "\n".join(map(str, y)) + "\n")
+    for v, p in ((v, p) for v in plan for p in v.people):
+        va = labels_of(v, p, seed)
+        y, lines = expression_of(va), [f"{a:.3f},{b:.3f}" for a, b in va]
+        if v.name == "video3": lines[200:260], y[200:260] = ["-5,-5"] * 60, -1
+        if v.name == "video5": lines, y = lines[:-1], y[:-1]
+        if v.name == "video7": lines, y = [*lines, lines[-1]], np.append(y, y[-1])
+        stem = f"{v.name}{'_' + p if p else ''}"
+        write_text(root / f"annotations/VA_Set/{v.side}/{stem}.txt", "valence,arousal\n" + "\n".join(lines) + "\n")
+        write_text(root / f"annotations/EXPR_Set/{v.side}/{stem}.txt", ",".join(EXPRESSIONS) + "\n" + "\n".join(map(str, y)) + "\n")
 
 
-def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, videos=12, size=(160, 120)):
-    "Render Aff-Wild2's tree below `root` -> root: by default 13 videos of about half a minute, 14 people"
+def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, videos=14, takes=2, size=(160, 120)):
+    "Render Aff-Wild2's tree below `root` -> root: by default 15 videos to train on, and 8 each to validate and to test, of about a quarter of a minute"
     from avkit import synth
     root = Path(root)
-    synth.claim(root, dict(corpus="affwild2", seed=seed, difficulty=float(difficulty), videos=videos, size=list(size), version=TWIN_VERSION))
-    plan = _plan(videos, seed)
-    synth.run_jobs(_write_video, [(root, k, *p) for k, p in enumerate(plan)], dict(seed=seed, difficulty=float(difficulty), size=tuple(size)), n_jobs, progress)
+    synth.claim(root, dict(corpus="affwild2", seed=seed, difficulty=float(difficulty), videos=videos, takes=takes, size=list(size), version=TWIN_VERSION))
+    plan = _plan(videos, takes)
+    synth.run_jobs(_write_video, [(root, k, v) for k, v in enumerate(plan)], dict(seed=seed, difficulty=float(difficulty), size=tuple(size)), n_jobs, progress)
     _annotations(root, plan, seed)
     return synth.complete(root)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EMOTIONS', 'SENTENCES', 'LEVELS', 'RATERS', 'LABELS', 'FOLDERS', 'TWIN_VERSION', 'ACTORS', 'parse_name', 'find_table',
-           'read_votes', 'majority', 'index', 'face_code', 'voice_code', 'render_twin']
+           'read_votes', 'majority', 'index', 'face_code', 'voice_code', 'plan', 'render_twin']
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #1d394255
 import re
@@ -147,7 +147,7 @@ def _row(stem, files, label, people):
                 sex=p.get("Sex", "").lower(), age=p.get("Age", ""), race=p.get("Race", ""), recording=stem, **c)
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #e85c7b27
-TWIN_VERSION = 1
+TWIN_VERSION = 2
 ACTORS = [1001 + i for i in range(0, 91, 5)] + [1090]  # 20 of the 91, spread over all blocks
 
 def face_code(e): return e // 2  # 0..5 -> 0..2
@@ -155,41 +155,47 @@ def voice_code(e): return (e + 1) // 2 % 3
 
 
 def _plan(actors, takes):
-    "[(stem, emotion 0..5)]: each actor speaks every emotion in `takes` sentences, the same for all: the words give nothing away"
+    "[(stem, emotion 0..5)]: each actor speaks every emotion in `takes` sentences, the same for all; six in a row are a take"
     codes = list(EMOTIONS)
     return [(f"{a}_{SENTENCES[(5 * k + a) % 12]}_{codes[e]}_XX", e) for a in actors for k in range(takes) for e in range(6)]
 
 
-def _write_clip(root, stem, e, n, odd, seed, difficulty, size):
+def plan(actors=20, takes=2, seed=0, label="intended"):
+    "What the twin holds: label, film and sound of each clip"
+    sure = lambda i: label == "intended" or not _doubtful(i)
+    return pd.DataFrame([dict(label=parse_name(s)["intended"], film=(s[:8], face_code(e)), sound=(s[:8], voice_code(e)))
+                         for i, (s, e) in enumerate(_plan(ACTORS[:actors], takes)) if sure(i)])
+
+
+def _write_clip(root, stem, e, odd, seed, difficulty, size):
     from avkit import synth
     from avkit.media import write_video, write_wav
     flv, wav = root / f"VideoFlash/{stem}.flv", root / f"AudioWAV/{stem}.wav"
     if flv.is_file() and wav.is_file(): return
-    rng = lambda what: synth._rng(seed, "crema_d", stem, what)
-    face = synth.express(synth.FACES, face_code(e), rng("face"), difficulty)
-    voice = synth.express(synth.VOICES, voice_code(e), rng("voice"), difficulty)
-    frames, sound = synth.perform(face, voice, int(stem[:4]) - 1000, ("crema_d", stem), seed, None, difficulty, size, SENTENCES.index(stem[5:8]) % 2 + 1)
-    frames = list(frames)
-    if odd == "no face": frames = [f[::-1] // 3 + 90 for f in frames]
+    actor, statement = int(stem[:4]) - 1000, SENTENCES.index(stem[5:8]) % 2 + 1
+    frames, sound = synth.act(face_code(e), voice_code(e), actor, ("crema_d", stem[:8]), seed, difficulty, size, statement)
+    if odd == "no face": frames = (f[::-1] // 3 + 90 for f in frames)
     write_wav(wav, np.stack([sound, sound], 1) if odd == "stereo" else sound, synth.RATE)
     write_video(flv, frames, synth.FPS, sound * (odd != "silent"), synth.RATE)
     if odd == "truncated":
         with open(flv, "rb+") as f: f.truncate(flv.stat().st_size * 2 // 3)
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #5f7eb65f
+def _doubtful(i): return i // 6 % 11 == 0  # takes about which nobody is sure, by the clip's place in the plan
+
+
 def _votes(plan, seed):
     "tabulatedVotes.csv of a plan: ten raters of each kind"
     from avkit.synth import _rng
+    codes = {1: voice_code, 2: face_code, 3: lambda x: x}
     lines = ['"","' + '","'.join([*"ADFHNS", "fileName", "numResponses"]) + '"']
     for kind in RATERS:
-        for i, (stem, e) in enumerate(plan, 1):
-            rng = _rng(seed, "votes", kind, stem)
-            same = [k for k in range(6) if {1: voice_code, 2: face_code, 3: lambda x: x}[kind](k) == {1: voice_code, 2: face_code, 3: lambda x: x}[kind](e)]
-            doubt = .55 if kind == 3 and i % 11 == 0 else .1  # of some clips nobody is sure
-            p = np.full(6, doubt / 6)
-            p[same] += (1 - doubt) / len(same)
-            v = rng.multinomial(10, p) if doubt < .5 else np.array([4, 4, 1, 1, 0, 0])[rng.permutation(6)]
-            lines.append(f'"{kind}{i:05d}",' + ",".join(map(str, v)) + f',"{stem}",10')
+        for i, (stem, e) in enumerate(plan):
+            rng, same = _rng(seed, "votes", kind, stem), [k for k in range(6) if codes[kind](k) == codes[kind](e)]
+            p = np.full(6, .1 / 6)
+            p[same] += .9 / len(same)
+            v = np.array([4, 4, 1, 1, 0, 0])[rng.permutation(6)] if kind == 3 and _doubtful(i) else rng.multinomial(10, p)
+            lines.append(f'"{kind}{i + 1:05d}",' + ",".join(map(str, v)) + f',"{stem}",10')
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #34878c67
@@ -201,7 +207,7 @@ def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, actors=20
     synth.claim(root, dict(corpus="crema_d", seed=seed, difficulty=float(difficulty), actors=actors, takes=takes, size=list(size), version=TWIN_VERSION))
     plan = _plan(who, takes)
     odd = {7: "stereo", 8: "no face", 9: "truncated", 10: "silent"}
-    jobs = [(root, stem, e, n, odd.get(n, "")) for n, (stem, e) in enumerate(plan)
+    jobs = [(root, stem, e, odd.get(n, "")) for n, (stem, e) in enumerate(plan)
             if not ((root / f"VideoFlash/{stem}.flv").is_file() and (root / f"AudioWAV/{stem}.wav").is_file())]
     synth.run_jobs(_write_clip, jobs, dict(seed=seed, difficulty=float(difficulty), size=tuple(size)), n_jobs, progress)
     write_text(root / "SentenceFilenames.csv", '"Stimulus_Number","Filename"\n' + "".join(f'{i},"{s}"\n' for i, (s, _) in enumerate(plan, 1)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TARGETS', 'MEANT', 'COLUMNS', 'SUFFIXES', 'TWIN_VERSION', 'parse_name', 'label_lists', 'read_labels', 'index',
-           'to_unit', 'render_twin']
+           'to_unit', 'plan', 'render_twin']
 
 # %% ../../nbs/12_corpora_msp_improv.ipynb #923b2817
 import re
@@ -106,19 +106,29 @@ def _row(stem, files, targets, side):
 def to_unit(x): return (x - 1) / 4  # 1..5 -> 0..1, as vavl2023 scales its targets
 
 # %% ../../nbs/12_corpora_msp_improv.ipynb #0890a84b
-TWIN_VERSION = 1
+TWIN_VERSION = 2
 
 def _plan(takes, seed):
-    "[(stem, arousal, valence)]: every speaker's turns spread evenly over both scales"
+    "[(stem, take, arousal, valence)], both -1..1 and spread evenly; a speaker's four turns in a row are a take"
     from avkit.synth import _rng
     out = []
-    for sex in "FM":
-        for n in range(1, 7):
-            rng = _rng(seed, "msp_improv", sex, n)
-            scale = np.linspace(1.2, 4.8, takes)
-            for t, (a, v) in enumerate(zip(rng.permutation(scale), rng.permutation(scale)), 1):
-                out.append((f"MSP-IMPROV-S{1 + t % 20:02d}{'AHSN'[rng.integers(4)]}-{sex}{n:02d}-{'PRST'[rng.integers(4)]}-{sex}{'FM'[sex == 'F']}{t:02d}", a, v))
+    for sex, n in ((s, n) for s in "FM" for n in range(1, 7)):
+        rng, most = _rng(seed, "msp_improv", sex, n), -(-takes // 4)
+        far = np.stack([rng.permutation((np.arange(most) + 1) / most * .95) for _ in "av"], 1)
+        for t in range(takes):
+            a, v = far[t // 4] * [1 - t % 2 * 2, 1 - t // 2 % 2 * 2]
+            stem = f"S{1 + t % 20:02d}{'AHSN'[rng.integers(4)]}-{sex}{n:02d}-{'PRST'[rng.integers(4)]}-{sex}{'FM'[sex == 'F']}{t + 1:02d}"
+            out.append((f"MSP-IMPROV-{stem}", (sex, n, t // 4), a, v))
     return out
+
+
+def plan(takes=20, seed=0):
+    "What the twin holds: targets, film and sound of each turn"
+    rows = [(*_targets(a, v), (k, v > 0), (k, a > 0)) for _, k, a, v in _plan(takes, seed)]
+    return pd.DataFrame(rows, columns=[*TARGETS, "film", "sound"])
+
+
+def _targets(a, v): return [round(3 + 2 * x, 1) for x in (a, v, (a + v) / 2)]  # -1..1 -> 1..5
 
 
 def _paths(root, stem):
@@ -127,15 +137,15 @@ def _paths(root, stem):
     return root / f"Video/{tail}.avi", root / f"Audio/{tail}.wav"
 
 
-def _write_clip(root, stem, arousal, valence, odd, seed, difficulty, size):
+def _write_clip(root, stem, take, arousal, valence, odd, seed, difficulty, size):
     from avkit import synth
     from avkit.media import write_video, write_wav
     avi, wav = _paths(root, stem)
     if avi.is_file() and wav.is_file(): return
-    near = lambda points, x, what: synth.express(((5 - x) * points[0] + (x - 1) * points[1])[None] / 4, 0, synth._rng(seed, stem, what), difficulty)
-    face, voice = near(synth.FACES[[2, 1]], valence, "face"), near(synth.VOICES[[0, 1]], arousal, "voice")
-    p = parse_name(stem)
-    frames, sound = synth.perform(face, voice, 2 * p["session"] - (p["sex"] == "male"), ("msp_improv", stem), seed, None, difficulty, size, 1 + int(stem[-1]) % 2)
+    p, key = parse_name(stem), ("msp_improv", *take)
+    points = dict(faces=synth.between(synth.VALENCE, [-abs(valence), abs(valence)]), voices=synth.between(synth.AROUSAL, [-abs(arousal), abs(arousal)]))
+    actor, statement = 2 * p["session"] - (p["sex"] == "male"), 1 + take[-1] % 2
+    frames, sound = synth.act(int(valence > 0), int(arousal > 0), actor, key, seed, difficulty, size, statement, **points)
     if odd == "no face": frames = (f[::-1] // 3 + 90 for f in frames)
     sound = sound * (odd != "silent")
     write_wav(wav, np.stack([sound, sound], 1) if odd == "stereo" else sound, synth.RATE)
@@ -151,8 +161,8 @@ def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, takes=20,
     plan, odd = _plan(takes, seed), {3: "stereo", 4: "no face", 5: "silent"}
     jobs = [(root, *p, odd.get(n, "")) for n, p in enumerate(plan) if not all(f.is_file() for f in _paths(root, p[0]))]
     synth.run_jobs(_write_clip, jobs, dict(seed=seed, difficulty=float(difficulty), size=tuple(size)), n_jobs, progress)
-    grid = lambda x: round(round(x * 5) / 5, 1)  # the mean of five raters
-    lines = [f"{stem}.wav,{6 - grid(a):.1f},{grid(v):.1f},{grid((a + v) / 2):.1f},{stem[16:19]},{'Female' if stem[16] == 'F' else 'Male'}" for stem, a, v in plan[:-1]]
+    lines = [f"{stem}.wav,{6 - y[0]:.1f},{y[1]:.1f},{y[2]:.1f},{stem[16:19]},{'Female' if stem[16] == 'F' else 'Male'}"
+             for stem, y in [(s, _targets(a, v)) for s, _, a, v in plan[:-1]]]
     lines.append("MSP-IMPROV-S20N-F06-T-FM99.wav,3.0,3.0,3.0,F06,Female")  # a row without a clip; the last clip has no row
     write_text(root / "labels/labels_consensus.csv", "FileName,EmoAct,EmoVal,EmoDom,SpkrID,Gender\n" + "\n".join(lines) + "\n")
     return synth.complete(root)
