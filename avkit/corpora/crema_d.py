@@ -70,6 +70,7 @@ def _labels(root, stems, label, annotations, problems):
     best = pd.Series(majority(av[names]), av.index)
     found = {s: names[best[s]] if s in best and best[s] >= 0 else "" for s in stems}
     problems += [(s, "invalid", "no audio-visual votes in tabulatedVotes.csv") for s in stems if s not in best.index]
+    problems += [(s, "missing", "in tabulatedVotes.csv, but there is no such clip") for s in sorted(set(best.index) - set(stems))]
     soft = {s: {f"votes_{n}": int(av.at[s, n]) for n in names} for s in stems if s in av.index}
     return found, soft, dict(no_majority=int(sum(s in best and best[s] < 0 for s in stems)))
 
@@ -81,10 +82,15 @@ def _listed(path, stems, problems):
     if len(cols) != 6: raise AvkitError(f"{path}: a column for each of {', '.join(EMOTIONS.values())} is expected; it has {', '.join(t)}")
     values = t[list(cols)].apply(pd.to_numeric, errors="coerce")
     if values.isna().any(axis=None): raise AvkitError(f"{path}, line {t['line'][values.isna().any(axis=1)].iloc[0]}: a class column is not a number")
-    label = pd.Series([cols[c] for c in values.idxmax(axis=1)], t.FileName.map(lambda s: Path(s).stem))
-    if label.index.duplicated().any(): raise AvkitError(f"{path}: two rows for {label.index[label.index.duplicated()][0]}")
-    problems += [(s, "missing", f"in {path.name}, but there is no such file") for s in label.index if s not in stems]
-    return {s: label.get(s, "") for s in stems}, {}, dict(labels_from=path.name, not_on_the_list=sum(s not in label.index for s in stems))
+    tie, names = (values.eq(values.max(axis=1), axis=0).sum(axis=1) > 1), t.FileName.map(lambda s: Path(s).stem)
+    twice = names.duplicated(keep=False)
+    for bad, why in ((tie, "no class has more than the others"), (twice, "two rows for this clip; both are set aside")):
+        problems += [(s, "invalid", f"{path.name}, line {l}: {why}") for s, l in zip(names[bad], t["line"][bad])]
+    label = pd.Series([cols[c] for c in values.idxmax(axis=1)], names)[~(tie | twice).to_numpy()]
+    problems += [(s, "missing", f"in {path.name}, but there is no such file") for s in names if s not in stems]
+    left = sorted(set(stems) - set(names))
+    problems += [(s, "unexpected", f"no row in {path.name}") for s in left]
+    return {s: label.get(s, "") for s in stems}, {}, dict(labels_from=path.name, not_on_the_list=len(left))
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #932adb2f
 FOLDERS = dict(audio=("AudioWAV", {".wav", ".flac"}), video=("VideoFlash", {".flv", ".mp4", ".avi", ".mkv"}))
@@ -108,9 +114,13 @@ def _listing(root, problems):
     path = find_table(root, "SentenceFilenames")
     if path is None: return []
     t = read_table(path, ["Filename"])
-    twice = t.Filename.duplicated()
-    problems += [(path.name, "invalid", f"line {l}: {n} stands there twice") for n, l in t[twice][["Filename", "line"]].values]
-    return t.Filename[~twice].tolist()
+    good = []
+    for name, line in t[["Filename", "line"]].values:
+        try: parse_name(name)
+        except AvkitError as e: problems.append((name or path.name, "invalid", f"{path.name}, line {line}: {e}")); continue
+        if name in good: problems.append((name, "invalid", f"{path.name}, line {line}: it stands there twice"))
+        else: good.append(name)
+    return good
 
 # %% ../../nbs/11_corpora_crema_d.ipynb #74ce7bde
 def index(data_root, label=None, annotations=None):  # intended or consensus; a published list with labels
@@ -136,7 +146,11 @@ def index(data_root, label=None, annotations=None):  # intended or consensus; a 
 
 def _people(root):
     path = find_table(root, "VideoDemographics")
-    return {} if path is None else {r["ActorID"]: r for r in read_table(path, ["ActorID", "Age", "Sex", "Race", "Ethnicity"]).to_dict("records")}
+    if path is None: return {}
+    t = read_table(path, ["ActorID", "Age", "Sex", "Race", "Ethnicity"])
+    twice = t["line"][t.ActorID.duplicated()]
+    if len(twice): raise AvkitError(f"{path}, line {twice.iloc[0]}: a second row for this actor")
+    return {r["ActorID"]: r for r in t.to_dict("records")}
 
 
 def _row(stem, files, label, people):

@@ -52,10 +52,20 @@ def _from_folders(root, problems):
     return rows
 
 # %% ../../nbs/15_corpora_folder.ipynb #ef916f6b
+def _numbers(t, path):
+    "The columns of numbers, which become targets; one that is a number only now and then is refused"
+    found = []
+    for c in t:
+        ok = np.isfinite(pd.to_numeric(t[c], errors="coerce")) if c not in KNOWN else pd.Series(False, t.index)
+        if ok.any() and not ok.all(): raise AvkitError(f"{path}, line {t['line'][~ok].iloc[0]}: {c}={t[c][~ok].iloc[0]!r} is not a number")
+        if ok.any(): found.append(c)
+    return found
+
+
 def _from_table(root, path, problems):
     t = read_table(path, [])
     if "file" not in t and not {"audio", "video"} & set(t): raise AvkitError(f"{path}, line 1: no column `file` (nor `audio`, `video`). {HELP}")
-    numbers = [c for c in t if c not in KNOWN and pd.to_numeric(t[c], errors="coerce").notna().all()] if "label" not in t else []
+    numbers = _numbers(t, path) if "label" not in t else []
     if "label" not in t and not numbers: raise AvkitError(f"{path}, line 1: neither `label` nor a column of numbers. {HELP}")
     rows, seen = [], set()
     for r in t.to_dict("records"):
@@ -65,6 +75,7 @@ def _from_table(root, path, problems):
         if gone: problems.append((gone[0], "missing", f"{where}: there is no such file")); continue
         if file in seen: problems.append((file, "invalid", f"{where}: a second row for this file, the first one is used")); continue
         if side and side not in _SIDES: problems.append((file, "invalid", f"{where}: split {r['split']!r}; train, validation or test is expected")); continue
+        if not side and "split" in t and t.split.ne("").any(): problems.append((file, "invalid", f"{where}: no split, where other rows have one")); continue
         if "label" in t and not r["label"]: problems.append((file, "invalid", f"{where}: no label")); continue
         seen.add(file)
         rows.append(_table_row(root, r, file, side, numbers))
@@ -90,6 +101,7 @@ def index(data_root, annotations=None):  # a table; default: labels.csv in data_
     rows, numbers = _from_table(root, path, problems) if path.is_file() else (_from_folders(root, problems), [])
     if not rows: raise AvkitError(f"No usable clip in {root}" + (f" ({problems[0][0]}: {problems[0][2]})" if problems else "") + f". {HELP}")
     classes = sorted({r["label"] for r in rows}) if not numbers else []
+    if len({c.lower() for c in classes}) < len(classes): raise AvkitError(f"{root}: of the classes {', '.join(classes)} some differ in capitals only; write them alike")
     if not numbers and len(classes) < 2: raise AvkitError(f"{root} has one class only, {classes[0]!r}; two or more are needed. {HELP}")
     notes = dict(clips=f"{len(rows)} clips", speakers="not known: splits go by file" if any(not r["speaker"] for r in rows) else "known")
     if all(r.get("official") for r in rows): notes["default_split"] = "official"

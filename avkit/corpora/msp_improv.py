@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve
-from ..manifest import _SIDES, corpus_info, make_manifest, read_table
+from ..manifest import _SIDES, corpus_info, make_manifest, read_lines, read_table
 
 # %% ../../nbs/12_corpora_msp_improv.ipynb #188b6174
 _NAME = re.compile(r"MSP-IMPROV-S(\d\d)([AHSN])-([FM])(0[1-6])-([PRST])-([FM]{2})(\d\d)$")
@@ -40,7 +40,8 @@ def label_lists(root, annotations=None):
 
 
 def _is_list(path):
-    with open(path, encoding="utf-8-sig", errors="replace") as f: return {"FileName", *COLUMNS} <= {c.strip().strip('"') for c in f.readline().split(",")}
+    head = next(iter(read_lines(path)), (1, ""))[1]
+    return {"FileName", *COLUMNS} <= {c.strip().strip('"') for c in head.split(",")}
 
 
 def read_labels(paths, problems):
@@ -52,6 +53,7 @@ def read_labels(paths, problems):
             v = [_number(r[c]) for c in COLUMNS]
             off = [f"{c}={r[c]!r}" for c, x in zip(COLUMNS, v) if not 1 <= x <= 5]
             side = r.get("Split_Set", "").lower()
+            if not _NAME.match(stem): problems.append((stem or path.name, "invalid", f"{where}: not an MSP-IMPROV name")); continue
             if off: problems.append((stem, "invalid", f"{where}: {', '.join(off)}; 1 to 5 is expected"))
             elif side and side not in _SIDES: problems.append((stem, "invalid", f"{where}: Split_Set {r['Split_Set']!r}"))
             elif stem in found: problems.append((stem, "invalid", f"{where}: a second row for this clip; it is set aside")); twice.add(stem)
@@ -95,6 +97,7 @@ def index(data_root, annotations=None):  # a label list, or a folder of them
     if not rows: raise AvkitError(f"None of the {len(media)} clips below {root} is in {', '.join(p.name for p in paths)}")
     notes = dict(clips=f"{len(media)} clips found, {len(rows)} labelled", lists=[p.name for p in paths], arousal="6 - EmoAct, turned round by the index")
     if all(r["official"] for r in rows): notes["default_split"] = "official"
+    elif any(r["official"] for r in rows): problems += [(r["clip"], "invalid", "no Split_Set, where other rows have one") for r in rows if not r["official"]]
     return make_manifest("msp_improv", root, rows, [], sorted(problems), notes, task="regression", targets=TARGETS)
 
 
