@@ -1155,4 +1155,11 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.windows.frame_numbers': ('windows.html#frame_numbers', 'avkit/windows.py'),
                                'avkit.windows.labelled': ('windows.html#labelled', 'avkit/windows.py'),
                                'avkit.windows.put_back': ('windows.html#put_back', 'avkit/windows.py'),
-                               'avkit.windows.smooth': ('windows.html#smooth', 'avkit/windows.py')}}}
+                               'avkit.windows.smooth': ('windows.html#smooth', 'avkit/windows.py')},
+            'avkit.worth': { 'avkit.worth.Experiment': ('worth.html#experiment', 'avkit/worth.py'),
+                             'avkit.worth._run': ('worth.html#_run', 'avkit/worth.py'),
+                             'avkit.worth._side': ('worth.html#_side', 'avkit/worth.py'),
+                             'avkit.worth.shuffled_scores': ('worth.html#shuffled_scores', 'avkit/worth.py'),
+                             'avkit.worth.worth': ('worth.html#worth', 'avkit/worth.py'),
+                             'avkit.worth.worth_figure': ('worth.html#worth_figure', 'avkit/worth.py'),
+                             'avkit.worth.worth_table': ('worth.html#worth_table', 'avkit/worth.py')}}}
