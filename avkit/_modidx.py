@@ -1128,6 +1128,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avkit.tracks.crop_files': ('tracks.html#crop_files', 'avkit/tracks.py'),
                               'avkit.tracks.follow': ('tracks.html#follow', 'avkit/tracks.py'),
                               'avkit.tracks.from_jpeg': ('tracks.html#from_jpeg', 'avkit/tracks.py'),
+                              'avkit.tracks.given_crop': ('tracks.html#given_crop', 'avkit/tracks.py'),
                               'avkit.tracks.make_track': ('tracks.html#make_track', 'avkit/tracks.py'),
                               'avkit.tracks.on_side': ('tracks.html#on_side', 'avkit/tracks.py'),
                               'avkit.tracks.smooth_boxes': ('tracks.html#smooth_boxes', 'avkit/tracks.py'),

@@ -30,7 +30,7 @@ class Corpus:
     stats: dict = field(default_factory=dict)  # {stream or "target": (mean, std)} of what is standardised
     notes: dict = field(default_factory=dict)  # for the record: which backbones made the streams, from which weights
 
-# %% ../nbs/22_loading.ipynb #6726845f
+# %% ../nbs/22_loading.ipynb #3dc5554b
 def open_clips(cfg):  # a Config
     "The manifest of the corpus that the settings name"
     options = {k: cfg[k] for k in ("label", "track", "annotations") if cfg[k] is not None}
@@ -49,8 +49,7 @@ def preparation_of(cfg, m):
     if ask and m.level != "frame":
         raise AvkitError(f"{m.corpus} has no {' and no '.join(sorted(ask))} view: these need OpenPose's joints, which come with videos that have a label per frame. "
                          "Use video_views of face and frame.")
-    if prep.detector == "given" and views != ("face",):
-        raise AvkitError(f"detector=given uses the owner's face crops, which show no {', '.join(v for v in views if v != 'face')}: choose another detector, or video_views=('face',)")
+    if prep.detector == "given" and m.level != "frame": raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another detector, e.g. detector=mtcnn")
     return replace(prep, long=m.level == "frame", views=tuple(cfg.recipe.get("video_views") or prep.views))
 
 

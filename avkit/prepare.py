@@ -39,11 +39,12 @@ class Preparation:
         if self.video_from != "middle": used.append("video_from")
         return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2)
 
-# %% ../nbs/07_prepare.ipynb #58d995d1
+# %% ../nbs/07_prepare.ipynb #62539569
 def stream_key(row, stream, prep, root=None):  # a row of the manifest, "audio" or "video", a `Preparation`; the corpus's folder
     "Where a clip's stream stands in the store; None when the clip has no such stream"
     if stream == "video" and prep.detector == "given":
-        return content_key(row["crops"], _listing(Path(root) / row["crops"]), prep.video) if row.get("crops") else None
+        seen = [] if set(prep.views) == {"face"} else [row["video_sha256"]]  # the other views show the video itself
+        return content_key(row["crops"], _listing(Path(root) / row["crops"]), prep.video, *seen) if row.get("crops") else None
     if not row[stream]: return None
     hashes = [row["audio_sha256"], row["video_sha256"]]
     if not row[f"{stream}_sha256"]: return content_key(stream, row[stream], "unreadable")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'PART', 'NOTHING', 'VIEWS', 'SECONDS', 'follow', 'on_side', 'to_jpeg', 'from_jpeg', 'smooth_boxes', 'Block',
-           'Cutter', 'crop_files', 'Writer', 'make_track', 'Track']
+           'Cutter', 'crop_files', 'given_crop', 'Writer', 'make_track', 'Track']
 
 # %% ../nbs/07_tracks.ipynb #e359d8c3
 import functools
@@ -81,15 +81,19 @@ class Block:
     @property
     def found(self): return ~np.isnan(self.boxes[:, 0])
 
-# %% ../nbs/07_tracks.ipynb #db6624e4
+# %% ../nbs/07_tracks.ipynb #e10815f8
 class Cutter:
     "Frames in blocks -> blocks with views, one block behind"
     def __init__(self, row, prep, root):
         self.row, self.prep, self.last, self.lost, self.held, self.before = row, prep, None, 0, None, np.zeros((0, 4))
         self.joints = _joints(root, row) if {"body", "context"} & set(prep.views) else None
+        self.crops = crop_files(root, row) if prep.detector == "given" else {}
 
-    def _boxes(self, frames):
+    def _boxes(self, numbers, frames):
         from avkit import faces
+        if self.crops:
+            whole = np.array([0., 0, frames.shape[2], frames.shape[1]])
+            return np.stack([whole if n in self.crops else whole * np.nan for n in numbers.tolist()])
         if "face" not in self.prep.views or self.prep.detector == "none":
             return np.tile([0., 0, frames.shape[2], frames.shape[1]], (len(frames), 1))
         found = faces.detector(self.prep.detector, model=self.prep.face_model).detect(frames)
@@ -99,7 +103,7 @@ class Cutter:
 
     def feed(self, numbers, times, frames):
         "Yields (numbers, times, found, {view: [jpeg]}) of the block before this one"
-        new = Block(numbers, times, frames, self._boxes(frames))
+        new = Block(numbers, times, frames, self._boxes(numbers, frames))
         if self.held: yield self._cut(self.held, new.boxes)
         self.held = new
 
@@ -111,11 +115,12 @@ class Cutter:
         self.before = b.boxes
         return b.numbers, b.times, b.found, {v: VIEWS[v](self, b, boxes) for v in self.prep.views}
 
-# %% ../nbs/07_tracks.ipynb #808f9bcf
+# %% ../nbs/07_tracks.ipynb #bfff9533
 NOTHING = np.zeros(0, np.uint8)
 
 def _face(cut, b, boxes):
     from avkit.faces import crop
+    if cut.crops: return [given_crop(cut.crops, n, cut.prep.size)[0] for n in b.numbers.tolist()]
     size, ok = cut.prep.size, ~np.isnan(boxes[:, 0])
     h, w = b.frames.shape[1:3]
     crops = iter(crop(b.frames[ok], boxes[ok].clip(0, [w, h, w, h]), size, cut.prep.margin) if ok.any() else ())
@@ -157,27 +162,33 @@ def _joints(root, row):
     files = {int(p.stem.split("_")[-2]): p for p in (Path(root) / folder).glob("*_keypoints.json")}
     return lambda n: person_box(files[n], row.get("person", "")) if n in files else None
 
-# %% ../nbs/07_tracks.ipynb #3a75ffdd
+# %% ../nbs/07_tracks.ipynb #11a010c9
 def crop_files(root, row):
     "{frame number from 0: path} of the owner's crops (00001.jpg is frame 0)"
     folder = Path(root) / row["crops"]
     return {int(p.stem) - 1: p for p in sorted(folder.iterdir()) if p.suffix.lower() in (".jpg", ".jpeg", ".png") and p.stem.isdigit()}
 
 
+def given_crop(files, n, size):
+    "The owner's crop of frame n as a JPEG, `NOTHING` without; and whether it can be read"
+    import cv2
+    data = np.frombuffer(files[n].read_bytes(), np.uint8) if n in files else NOTHING
+    x = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    same = x is not None and x.shape[:2] == (size, size) and files[n].suffix.lower() != ".png"
+    return NOTHING if x is None else data if same else to_jpeg(_resized(x, size)), x is not None or n not in files
+
+
 def _given(root, row, prep):
     "Yields blocks as `Cutter.feed` does, and the names of crops that cannot be read"
-    import cv2
     files, fps = crop_files(root, row), float(row["fps"] or 0)
     if not files: raise AvkitError(f"{row['clip']}: no crops (00001.jpg, ...) in {row['crops']}")
     numbers = np.arange(0, max(max(files) + 1, int(row["n_frames"] or 0)), prep.every)
     for k in range(0, len(numbers), PART):
         some, pictures, broken = numbers[k:k + PART], [], []
-        for n in some:
-            data = np.frombuffer(files[n].read_bytes(), np.uint8) if n in files else NOTHING
-            x = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
-            if n in files and x is None: broken.append(files[n].name)
-            same = x is not None and x.shape[:2] == (prep.size, prep.size) and files[n].suffix.lower() != ".png"
-            pictures.append(NOTHING if x is None else data if same else to_jpeg(_resized(x, prep.size)))
+        for n in some.tolist():
+            picture, whole = given_crop(files, n, prep.size)
+            if not whole: broken.append(files[n].name)
+            pictures.append(picture)
         yield (some, some / fps if fps else np.full(len(some), np.nan), np.array([len(p) > 0 for p in pictures]), dict(face=pictures)), broken
 
 # %% ../nbs/07_tracks.ipynb #3a16e51a
@@ -209,13 +220,13 @@ class Writer:
         tensors = tensors | dict(zip(("numbers", "times", "found"), map(np.concatenate, zip(*self.index)))) if self.index else tensors
         self.store.put(self.key, tensors, dict(clip=self.clip, parts=self.parts, part=PART) | meta)
 
-# %% ../nbs/07_tracks.ipynb #3378df18
+# %% ../nbs/07_tracks.ipynb #ffd4164c
 SECONDS = 30  # of sound in a part
 
 def make_track(root, row, want, keys, prep, store):  # want: streams; keys: {stream: store key}
     "Read a video to its end and store the streams in `want`; returns the number of pictures with a face, if it looked, and a remark"
     files = {s: row[s] for s in want}
-    if "video" in want and prep.detector == "given": files["video"] = None
+    if "video" in want and prep.detector == "given" and set(prep.views) == {"face"}: files["video"] = None  # the video itself is not needed
     out = {s: Writer(store, keys[s], row["clip"]) for s in want}
     for f in dict.fromkeys(v for v in files.values() if v): _read(root, row, f, [s for s in want if files[s] == f], out, prep)
     faces, broken = None, []

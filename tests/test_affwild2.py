@@ -7,7 +7,7 @@ import pytest
 from avkit.core import AvkitError
 from avkit.corpora.affwild2 import _plan, expression_of, index, labels_of, render_twin
 from avkit.manifest import apply_split
-from avkit.prepare import Preparation, prepare, stream_key
+from avkit.prepare import Preparation, prepare, prepare_clip, stream_key
 from avkit.store import Store
 from avkit.tracks import Track
 
@@ -89,3 +89,14 @@ def test_tracks(twin, tmp_path):
     t = Track(store, stream_key(m.clips[m.clips["clip"] == "video2"].iloc[0], "video", given, m.root))
     assert not t.found[38] and not t.found[39] and t.found[:38].all() and t.picture("face", 38) is None
     assert (t.picture("face", 0) == __import__("cv2").imread(str(twin / "cropped_aligned/video2/00001.jpg"))[..., ::-1]).all()
+
+
+def test_the_owners_crops_beside_other_views(twin, tmp_path):
+    m, store = index(twin, track="va"), Store(tmp_path)
+    one = m.clips[m.clips["clip"] == "video1"].iloc[0]
+    prep = Preparation(long=True, size=112, every=5, rate=8000, detector="given", views=("face", "body", "context"))
+    assert prepare_clip(m.root, one.to_dict(), prep, store, ["video"])["status"] == "done"
+    t = Track(store, stream_key(one, "video", prep, m.root))
+    face, body, context = (t.picture(v, 3) for v in prep.views)
+    assert (face == __import__("cv2").imread(str(twin / "cropped_aligned/video1/00016.jpg"))[..., ::-1]).all()
+    assert body.shape == context.shape == face.shape and context[50, 56].max() < 20
