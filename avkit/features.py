@@ -198,8 +198,21 @@ def mel_steps(p, store, steps=8, seconds=None, frames=107, n_mels=64, n_fft=1024
     s = Stream(cuts, torch.from_numpy(real & (hi > lo)[p.of, None]), content_key(keys))
     return Source(keys, s.key, lambda i, j: dict(x=cuts[i:j], real=s.mask[i:j]), "mel steps", lazy=s)
 
+# %% ../nbs/20_features.ipynb #463d3aae
+def _statistics(p, store, n_mfcc=40, hop=1024, parts=8, **settings):
+    "(N,parts,3*n_mfcc): mean and spread of the MFCC, and spread of their change, in each of the equal parts of a sound"
+    def one(wave):
+        x = mfcc(wave[None], p.rate, n_mfcc=n_mfcc, hop=hop, **settings)[0].T
+        both = torch.cat([x, x.diff(dim=0, prepend=x[:1])], 1)
+        cut = [both[i:max(i + 1, j)] for i, j in zip(*(torch.arange(a, parts + a) * len(x) // parts for a in (0, 1)))]
+        return torch.stack([torch.cat([c.mean(0)[:n_mfcc], c.std(0, correction=0)]) for c in cut])
+    def make(i, j):
+        x = torch.stack([one(w[:n] if n else w) for w, n in zip(p.waves(i, j), p.length[i:j])])
+        return dict(x=x, real=torch.from_numpy(p.length[i:j, None] > 0).expand(-1, parts))
+    return _source(p, "statistics", settings | dict(n_mfcc=n_mfcc, hop=hop, parts=parts), make)
+
 # %% ../nbs/20_features.ipynb #1a999845
-AUDIO_FEATURES = dict(mfcc=_vectors("mfcc", mfcc), logmel=_vectors("logmel", log_mel), wave=_wave, segments=_segments, mel_steps=mel_steps)
+AUDIO_FEATURES = dict(mfcc=_vectors("mfcc", mfcc), logmel=_vectors("logmel", log_mel), wave=_wave, segments=_segments, mel_steps=mel_steps, statistics=_statistics)
 
 def sound_source(store, pieces, kind, **settings):
     "A kind of features of pieces of sound"
@@ -317,7 +330,8 @@ def _read_table(path):
     if text[1:]: raise AvkitError(f"{path}: the column {text[1]!r} is not numeric; only {name!r}, the clip's name, may be text")
     bad = t[rest].isna().any() | np.isinf(t[rest]).any()
     if bad.any(): raise AvkitError(f"{path}: the column {bad.index[bad][0]!r} has empty or infinite values")
-    return {k: g[rest].to_numpy(np.float32, copy=True) for k, g in t.groupby(name, sort=False)}
+    x = t[rest].to_numpy(np.float32)
+    return {k: x[i] for k, i in t.groupby(name, sort=False).indices.items()}
 
 
 def _read_safetensors(path):

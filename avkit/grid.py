@@ -194,4 +194,6 @@ def grid_on(address, configs, n_jobs=-1):
     with Client(address), parallel_config(backend="dask"): return grid(configs, n_jobs)
 
 # %% ../nbs/43_grid.ipynb #9f6d5ce9
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals():  # what travels to other processes has to come from a module
+    import importlib
+    sys.exit(importlib.import_module("avkit.grid").main())

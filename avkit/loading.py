@@ -10,7 +10,7 @@ __all__ = ['Corpus', 'open_clips', 'views_of', 'wanted', 'preparation_of', 'prep
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, unknown
-from .data import AVData, standard, standardise
+from .data import AVData, by_speaker, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
 from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
@@ -211,6 +211,8 @@ def _stretch_streams(cfg, m, store, keys, of, numbers, spec, notes):
 def _standardised(cfg, corpus, stats=None):
     "Centre and scale by the training clips what has to be; by the `stats` of another run its streams alone"
     d = corpus.data
+    speaker = corpus.manifest.clips.set_index("clip").speaker
+    for s in cfg["by_speaker"]: setattr(d, s, by_speaker(getattr(d, s), speaker[d.clips].tolist())) if s in d.streams else None
     for s in d.streams:
         if getattr(d, s).x.ndim != 3 or not (cfg[f"{s}_features"] or s in cfg["standardise"]): continue
         corpus.stats[s] = standard(getattr(d, s), d.indices("train")) if stats is None else stats[s]

@@ -21,7 +21,7 @@ COMMON = dict(
     video_size=224, video_views=("face",), video_backbone=None, video_encoder="efficientface",
     backbone_options={}, encoder_options={}, fusion_options={}, head={},        # options by the name of what they are for
     fusion="concat", heads=1, residual=True, modality_dropout="nodropout", missing="mask",
-    standardise=(), flip_rotate=0., spec_augment=None, synt_rate=0.,
+    by_speaker=(), standardise=(), flip_rotate=0., spec_augment=None, synt_rate=0.,
     loss="auto", focal=dict(alpha=1., gamma=2.), class_weights="none", label_smoothing=0., reconstruction=0., aux_loss=0., branch_heads=False, steps="joint",
     optimizer="adamw", lr=1e-3, backbone_lr=None, momentum=.9, dampening=0., betas=(.9, .999), weight_decay=0.,
     schedule="constant", milestones=(), gamma=.1, epochs=100, batch_size=8, ema=0., select="auto", patience=None, seed=1, smoothing=None)
@@ -112,6 +112,15 @@ RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
     about="Real RAVDESS speech with facial action units (give them as video_features), late fusion", variants={},
     audio_settings=dict(n_mfcc=20), fusion="late", modality_dropout="nodropout", missing="mask",
     spec_augment=dict(time=0, freq=0, shift=10), schedule="cosine", epochs=60, label_smoothing=.1, aux_loss=1., ema=.995)
+
+
+RECIPES["ravdess_folds"] = COMMON | dict(
+    about="Real RAVDESS speech with facial action units, each speaker's features centred and scaled; a run takes seconds, so folds and seeds are cheap",
+    preparation=dict(window=3.6, rate=22050, frames=15, size=224, detector="mtcnn"),
+    audio="statistics", audio_settings=dict(n_mfcc=40, hop=1024, parts=8), audio_encoder="vector", video_encoder="vector",
+    by_speaker=("audio", "video"), standardise=("audio", "video"), fusion="late",
+    fusion_options=dict(jca=dict(length=8, dim=64), mbt=dict(dim=64, layers=1), vavl=dict(dim=64, layers=1, kernel=3, heads=4)),
+    lr=5e-3, weight_decay=1e-2, schedule="cosine", epochs=20, batch_size=64, label_smoothing=.1, aux_loss=1., ema=.98)
 
 # %% ../nbs/33_recipes.ipynb #7f952985
 _FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, schedule="cosine", batch_size=16, ema=.98, aux_loss=1., branch_heads=True, patience=None, seed=1)

@@ -45,25 +45,3 @@ def test_a_stopped_run_goes_on_to_the_same_record(toy_corpus, tmp_path, monkeypa
     monkeypatch.undo()
     assert g.grid(cut, n_jobs=1).status.tolist() == ["done"]
     assert made(cut) == made(whole) and len(read_json(cut[0].run_dir / "record.json")["timings"]["epochs"]) == 1
-
-
-def test_a_cluster_that_loses_a_worker(toy_corpus, tmp_path):
-    "Two workers, one of them killed after the first run: every run once, and the same as here"
-    distributed = pytest.importorskip("distributed")
-    from joblib import parallel_config
-    here = g.combine(to=tmp_path / "here", **toy_corpus, epochs=2, seed=[1, 2, 3, 4, 5, 6])
-    there = g.combine(to=tmp_path / "there", **toy_corpus, epochs=2, seed=[1, 2, 3, 4, 5, 6])
-    g.grid(here, n_jobs=1)
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask")) as cluster, \
-            distributed.Client(cluster) as client, parallel_config(backend="dask"):
-        def kill():
-            for _ in range(3000):
-                if any((c.run_dir / "record.json").exists() for c in there): break
-                time.sleep(.01)
-            os.kill(min(w.pid for w in cluster.workers.values()), 9)
-        killer = threading.Thread(target=kill)
-        killer.start()
-        t = g.grid(there)
-        killer.join()
-    assert sorted(t.run_dir) == sorted(str(c.run_dir) for c in there) and set(t.status) <= {"done", "cached"}
-    assert made(here) == made(there)
