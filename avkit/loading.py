@@ -34,6 +34,9 @@ class Corpus:
 def open_clips(cfg):  # a Config
     "The manifest of the corpus that the settings name"
     options = {k: cfg[k] for k in ("label", "track", "annotations") if cfg[k] is not None}
+    if cfg["synt_rate"]:
+        if cfg["modality"] != "video": raise AvkitError("synt_rate adds scenes without sound: it needs modality=video")
+        options["synt_rate"] = cfg["synt_rate"]
     return open_dataset(cfg["dataset"], cfg["data_root"], difficulty=cfg["difficulty"], **options)
 
 

@@ -18,7 +18,7 @@ from ..manifest import corpus_info, make_manifest
 TRACKS = {k: re.compile(rf"(^|[^a-z]){k}{'' if k == 'expr' else '([^a-z]|$)'}") for k in ("va", "expr", "au", "mtl")}
 EXPRESSIONS = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise"]
 OTHER = "Other"  # the eighth expression of later editions
-_SIDE = re.compile(r"(train|val|test)(ing|idation)?([^a-z]|$)")
+_SIDE = re.compile(r"(train|val|test)(ing|id|idation)?([^a-z]|$)")
 SIDES = dict(train="train", val="validation", test="test")
 TARGETS = ["valence", "arousal"]
 

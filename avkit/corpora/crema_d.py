@@ -84,8 +84,8 @@ def _listed(path, stems, problems):
     if values.isna().any(axis=None): raise AvkitError(f"{path}, line {t['line'][values.isna().any(axis=1)].iloc[0]}: a class column is not a number")
     tie, names = (values.eq(values.max(axis=1), axis=0).sum(axis=1) > 1), t.FileName.map(lambda s: Path(s).stem)
     twice = names.duplicated(keep=False)
-    for bad, why in ((tie, "no class has more than the others"), (twice, "two rows for this clip; both are set aside")):
-        problems += [(s, "invalid", f"{path.name}, line {l}: {why}") for s, l in zip(names[bad], t["line"][bad])]
+    problems += [(s, "invalid", f"{path.name}, line {l}: no class has more than the others") for s, l in zip(names[tie], t["line"][tie])]
+    problems += [(s, "invalid", f"{path.name}, line {', line '.join(map(str, g))}: two rows for this clip; both are set aside") for s, g in t["line"][twice].groupby(names[twice])]
     label = pd.Series([cols[c] for c in values.idxmax(axis=1)], names)[~(tie | twice).to_numpy()]
     problems += [(s, "missing", f"in {path.name}, but there is no such file") for s in names if s not in stems]
     left = sorted(set(stems) - set(names))
