@@ -565,7 +565,7 @@ def record_of(t, metrics, seconds):
         counts={s: int((c.data.split == s).sum()) for s in SIDES}, set_aside=c.set_aside.to_dict("records"),
         problems=m.problems.to_dict("records"), parameters=sum(p.numel() for p in model.parameters()),
         backbones=c.notes.get("backbones", {}), best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
-        timings=dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds]), metrics=metrics)
+        missing=missing(cfg), timings=dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds]), metrics=metrics)
 
 # %% ../nbs/41_learner.ipynb #81ef673a
 def finish(t, run_dir, seconds):

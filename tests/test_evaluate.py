@@ -97,3 +97,24 @@ def test_clear_errors(run, asked, message):
 def test_what_is_not_there(run, toy_corpus, tmp_path):
     with pytest.raises(AvkitError, match="holds no finished run"): evaluate(tmp_path / "nothing", verbose=False)
     with pytest.raises(AvkitError, match="was trained on"): evaluate(run, **{k: v for k, v in toy_corpus.items() if k not in ("recipe", "device")}, verbose=False)
+
+
+def test_outputs_per_frame():
+    "Put back where stretches overlap, cut off at what a label can be, smoothed where it is asked for; unlabelled frames are not scored"
+    import torch
+    from dataclasses import replace
+    from avkit.data import AVData
+    from avkit.features import Stream
+    from avkit.learner import outputs
+    x = torch.tensor([[-4., .1, .2, .3], [.3, .5, 9., 9.]])[..., None]
+    frames = dict(v=np.array([[0.], [1.], [2.], [np.nan], [4.], [5.], [6.]], np.float32))
+    data = AVData(Stream(x, torch.ones(2, 4, dtype=torch.bool), ""), None, torch.zeros(2, 4, 1), ["v", "v"], np.array(["test"] * 2), ["valence"], "regression",
+                  torch.ones(2, 4, dtype=torch.bool), np.array([[0, 1, 2, 3], [2, 4, 5, -1]]), frames, (np.array([-1.], np.float32), np.array([1.], np.float32)))
+    class Echo(torch.nn.Module):
+        def forward(self, audio, audio_mask, step_mask): return audio
+    cfg = configure(modality="audio")
+    got = outputs(cfg, Echo(), data, "test", "audio")
+    assert got["frame"].tolist() == [0, 1, 2, 4, 5] and got["target"][:, 0].tolist() == [0, 1, 2, 4, 5]
+    assert np.allclose(got["out"][:, 0], [-1, .1, .25, .5, 1])
+    got = outputs(replace(cfg, recipe=cfg.recipe | dict(smoothing=3)), Echo(), data, "test", "audio")
+    assert np.allclose(got["out"][1:4, 0], [(-1 + .1 + .25) / 3, (.1 + .25 + .3) / 3, (.3 + .5 + 1) / 3])
