@@ -6,6 +6,7 @@ import pytest, torch
 from avkit.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from avkit.fusion import FUSIONS
 from avkit.models import build_model, count_parameters
+from avkit.recipes import configure
 
 # steps and features or pictures, and options that keep it small
 AUDIO = dict(audio_cnn=(20, 10), logmel_cnn=(20, 64), vector=(1, 7), features=(6, 7), conformer=(6, 7), segment_cnn=(3, 1, 32, 32), mel_pictures=(4, 32, 32))
@@ -14,6 +15,7 @@ SMALL = dict(features=dict(dim=8), groups=dict(dim=8), conformer=dict(dim=16, he
              mel_pictures=dict(trunk="light", rnn=4), pictures=dict(trunk="light", rnn=4))
 PAIRS = [("audio_cnn", "light"), ("logmel_cnn", "vector"), ("vector", "vector"), ("segment_cnn", "groups"), ("mel_pictures", "pictures"), ("conformer", "conformer"),
          ("features", "features")]
+STEPS = torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]])
 MATRIX = [*product(FUSIONS, PAIRS), ("ia", ("audio_cnn", "efficientface"))]
 
 
@@ -42,13 +44,13 @@ def test_the_table_is_complete():
     assert {a for _, (a, _) in MATRIX} == set(AUDIO) and {v for _, (_, v) in MATRIX} == set(VIDEO)
 
 
-def check(fusion, pair, steps=None):  # (3,S) bool: a label per step
-    m, (a, v) = model(*pair, fusion), inputs(*pair)
+def check(make, a, v, steps=None):  # () -> a model; (3,S) bool: a label per step
+    m = make()
     call = lambda a, v, am=None, vm=None, s=steps: m(a, v, am, vm, s)
     real = (lambda z: z) if steps is None else lambda z: z[:, :steps.shape[1]][steps[:len(z)]]
     out = call(a, v)
-    assert out.shape == (3, 8) if steps is None else (3, steps.shape[1], 8)
-    assert torch.equal(out, model(*pair, fusion)(a, v, None, None, steps)), "the same seed gives the same model"
+    assert out.shape[:-1] == ((3,) if steps is None else (3, steps.shape[1]))
+    assert torch.equal(out, make()(a, v, None, None, steps)), "the same seed gives the same model"
     mate = call(a[1:2], v[1:2], s=None if steps is None else steps[1:2])
     assert torch.allclose(mate[0], out[1], atol=1e-5), "batch mates"
     (wa, am), (wv, vm) = wider(a, 6), wider(v, 2)
@@ -63,12 +65,29 @@ def check(fusion, pair, steps=None):  # (3,S) bool: a label per step
 
 @pytest.mark.parametrize("fusion,pair", MATRIX, ids=str)
 @torch.no_grad()
-def test_invariants(fusion, pair): check(fusion, pair)
+def test_invariants(fusion, pair): check(lambda: model(*pair, fusion), *inputs(*pair))
 
 
 @pytest.mark.parametrize("fusion,pair", MATRIX[:-1], ids=str)
 @torch.no_grad()
-def test_invariants_per_step(fusion, pair): check(fusion, pair, torch.tensor([[True] * 4, [True] * 4, [True, True, False, False]]))
+def test_invariants_per_step(fusion, pair): check(lambda: model(*pair, fusion), *inputs(*pair), STEPS)
+
+
+# what each recipe's small size reads: steps and sizes, and whether every step has a label
+RECIPE_INPUTS = dict(chumachenko2022=((20, 10), (4, 3, 40, 40), False), emotiw2023=((5, 1, 40, 40), (5, 3, 48, 48), False), jca2023=((8, 64, 30), (8, 3, 40, 40), True),
+                     vavl2023=((20, 64), (6, 3, 40, 40), False), ntua2021=((4, 32, 30), (4, 9, 40, 40), True))
+
+
+@pytest.mark.parametrize("recipe", RECIPE_INPUTS)
+@torch.no_grad()
+def test_invariants_of_the_recipes(recipe):
+    audio, video, per_step = RECIPE_INPUTS[recipe]
+    cfg = configure(recipe=recipe, size="small")
+    def make():
+        torch.manual_seed(0)
+        return build_model(cfg.recipe | dict(modality="av", n_out=3, audio_dim=audio[1] if len(audio) == 2 else None)).eval()
+    g = torch.Generator().manual_seed(0)
+    check(make, torch.randn(3, *audio, generator=g), torch.rand(3, *video, generator=g), STEPS if per_step else None)
 
 
 @pytest.mark.parametrize("fusion,pair", MATRIX[:-1], ids=str)
