@@ -18,7 +18,7 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, cache_dir, read_json, resolve
 from .report import style
 
-# %% ../nbs/55_look.ipynb #e3fe60af
+# %% ../nbs/55_look.ipynb #63b18ca2
 DPI = 100  # of figures on a screen
 
 def _style():
@@ -27,7 +27,7 @@ def _style():
     plt.rcParams["figure.dpi"] = DPI
     return plt, sns
 
-
+# %% ../nbs/55_look.ipynb #04d6e0c3
 @dataclass
 class Run:
     "A finished run: its record and, when first asked for, its predictions, corpus and best model"
@@ -860,7 +860,7 @@ def browse(folder, widgets=None):  # None: where a front end waits for them (`li
     if widgets or widgets is None and live(): return Browser(folder).box
     return run_table(folder).iloc[::-1].reset_index(drop=True)
 
-# %% ../nbs/55_look.ipynb #af8ba3da
+# %% ../nbs/55_look.ipynb #b2699a09
 class Look:
     "The parameters of `nbs/look.ipynb`, for `guard`"
     runs: str; run: str | None; other: str | None; clip: str | None; side: str | None; condition: str | None; n_errors: int
@@ -884,7 +884,7 @@ def of_one_corpus(folder, run):
     same = lambda r: (r["dataset"], r["classes"]) == (run.record["dataset"], run.record["classes"])
     return [Run(p.parent, r) for p in record_paths(folder) if same(r := read_json(p))]
 
-
+# %% ../nbs/55_look.ipynb #26d4dbe6
 def look_at(runs="reports/runs", run=None, other=None, clip=None, side=None, condition=None, n_errors=6):
     "What the parameters name, opened; an `AvkitError` when it is not there"
     runs, run = resolve(runs), open_run(run) if run else some_run(runs)
