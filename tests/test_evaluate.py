@@ -118,3 +118,28 @@ def test_outputs_per_frame():
     assert np.allclose(got["out"][:, 0], [-1, .1, .25, .5, 1])
     got = outputs(replace(cfg, recipe=cfg.recipe | dict(smoothing=3)), Echo(), data, "test", "audio")
     assert np.allclose(got["out"][1:4, 0], [(-1 + .1 + .25) / 3, (.1 + .25 + .3) / 3, (.3 + .5 + 1) / 3])
+
+
+def numbers(folder, targets, n=30, seed=0):
+    "A folder with numbers for labels, and features that tell them"
+    rng, rows, feats = np.random.default_rng(seed), [], []
+    folder.mkdir()
+    for k in range(n):
+        (folder / f"c{k}.wav").write_text(f"{seed} {k}")
+        y = rng.uniform(-1, 1, 2)
+        rows.append([f"c{k}.wav", *y[:len(targets)], f"s{k % 6}", ("train", "train", "train", "train", "validation", "test")[k % 6]])
+        feats.append([f"c{k}", *(y + rng.normal(0, .05, 2))])
+    pd.DataFrame(rows, columns=["file", *targets, "speaker", "split"]).to_csv(folder / "labels.csv", index=False)
+    pd.DataFrame(feats, columns=["name", "f0", "f1"]).to_csv(folder / "features.csv", index=False)
+    return dict(dataset="folder", data_root=str(folder), audio_features=str(folder / "features.csv"))
+
+
+def test_another_corpus_of_numbers(tmp_path, toy_corpus):
+    own, other = numbers(tmp_path / "own", ["valence", "arousal"], 60), numbers(tmp_path / "other", ["valence"], seed=1)
+    fit(configure(**own, recipe="demo", modality="audio", epochs=20, lr=.02, device="cpu", run_dir=str(tmp_path / "run")), verbose=False)
+    r = evaluate(tmp_path / "run", **other, verbose=False)
+    assert set(r["metrics"]["cross:folder"]["audio"]) == {"loss", "ccc_valence", "ccc"} and r["metrics"]["cross:folder"]["audio"]["ccc"] > .7
+    p = pd.read_csv(tmp_path / "run/predictions-cross-folder.csv")
+    assert list(p.columns[4:]) == ["target_valence", "prediction_valence"] and len(p) == 30
+    assert np.allclose(p.target_valence, pd.read_csv(tmp_path / "other/labels.csv").set_index("file").valence[[f"{c}.wav" for c in p["clip"]]], atol=1e-5)
+    with pytest.raises(AvkitError, match="does not fit"): evaluate(tmp_path / "run", **{k: v for k, v in toy_corpus.items() if k not in ("recipe", "device")}, verbose=False)
