@@ -394,7 +394,8 @@ def save_best(t, path):
     c = t.corpus
     tensors = {f"model.{k}": v.detach().cpu().contiguous().clone() for k, v in t.scored.state_dict().items()}
     tensors |= {f"stats.{s}.{k}": v for s, (m, d) in c.stats.items() for k, v in (("mean", m), ("std", d))}
-    meta = dict(settings=asdict(t.cfg.settings), recipe=t.cfg.recipe, classes=c.data.classes, model=model_settings(t.cfg, c.data))
+    meta = dict(settings=asdict(t.cfg.settings), recipe=t.cfg.recipe, classes=c.data.classes, model=model_settings(t.cfg, c.data),
+                shapes={s: list(v.x.shape[1:]) for s, v in c.data.streams.items()})
     with atomic_path(path) as tmp: save_file(tensors, tmp, metadata=dict(avkit=json.dumps(meta)))
 
 
@@ -504,7 +505,7 @@ def commit():
     return h and h + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") or None
 
 # %% ../nbs/41_learner.ipynb #2537ef60
-APART = ("__init__", "_modidx", "recipes", "report", "compare", "grid", "papers", "overview", "look", "predict", "cards", "cli", "released",
+APART = ("__init__", "_modidx", "recipes", "report", "compare", "grid", "papers", "reports", "robustness", "overview", "look", "predict", "cards", "cli", "released",
          "verify", "raters", "download")  # settings have a hash of their own; the others only read runs and files
 
 @functools.lru_cache

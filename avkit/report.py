@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confusion', 'agreement', 'glance', 'contact_sheet',
-           'attention_figure', 'attention_of', 'read_records', 'table', 'shown', 'caption', 'write_table',
-           'run_figures', 'main']
+           'attention_figure', 'attention_of', 'read_records', 'table', 'shown', 'caption', 'write_frame',
+           'write_table', 'run_figures', 'main']
 
 # %% ../nbs/50_report.ipynb #3b2f0489
 import argparse, sys
@@ -275,16 +275,32 @@ def _markdown(t):
     return "\n".join("| " + " | ".join(r) + " |" for r in rows)
 
 # %% ../nbs/50_report.ipynb #13e08583
+def _tex(s, rank=None):  # rank: {column: numbers, the higher the better}
+    "A booktabs table; of each ranked column the best in bold, the second underlined"
+    s = s.astype(str).copy()
+    for c, x in (rank or {}).items():
+        top = sorted({round(float(v), 6) for v in x if v == v}, reverse=True)[:2]
+        for mark, v in zip((r"\textbf{%s}", r"\underline{%s}"), top if len(x) > 1 else []):
+            s[c] = [mark % t if round(float(y), 6) == v else t for t, y in zip(s[c], x)]
+    clean = lambda t: str(t).replace("±", r"$\pm$").replace("_", r"\_").replace("%", r"\%")
+    body = [" & ".join(map(clean, r)) + r" \\" for r in [list(s.columns), *s.values.tolist()]]
+    return "\n".join([r"\begin{tabular}{" + "l" * s.shape[1] + "}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def write_frame(s, folder, title, notes=(), csv=None, rank=None, name="table"):  # a readable table; its numbers
+    "`name`.md, .csv and .tex of a table"
+    folder = resolve(folder)
+    write_text(folder / f"{name}.csv", (s if csv is None else csv).to_csv(index=False, lineterminator="\n", float_format="%.6f"))
+    write_text(folder / f"{name}.md", f"# {title}\n\n" + "\n".join(notes) + f"\n\n{_markdown(s)}\n")
+    write_text(folder / f"{name}.tex", _tex(s, rank))
+    return s
+
+
 def write_table(records, folder, title):
     "table.md, table.csv and table.tex of the records; returns the readable table"
-    folder, t = resolve(folder), table(records)
-    s = shown(t)
-    write_text(folder / "table.csv", t.to_csv(index=False, lineterminator="\n", float_format="%.6f"))
-    write_text(folder / "table.md", f"# {title}\n\n{caption(records)}\n\n{_markdown(s)}\n")
-    body = [" & ".join(map(str, r)).replace("±", r"$\pm$").replace("_", r"\_") + r" \\" for r in [list(s.columns), *s.values.tolist()]]
-    tex = [r"\begin{tabular}{" + "l" * s.shape[1] + "}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
-    write_text(folder / "table.tex", "\n".join(tex) + "\n")
-    return s
+    t = table(records)
+    alike = t.groupby(["side", "given"]).ngroups == 1
+    return write_frame(shown(t), folder, title, caption(records).split("\n"), t, {n: t[n] for n in METRICS.values() if n in t} if alike else None)
 
 # %% ../nbs/50_report.ipynb #3c72a68d
 def run_figures(run_dir, out=None):  # where the figures go; default: the run's own folder
