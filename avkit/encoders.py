@@ -203,6 +203,7 @@ class SceneTrunk(nn.Module):
 # %% ../nbs/30_encoders.ipynb #8fb3ba3e
 def at_real(f, x, mask, dim):
     "f, which makes (n,dim) of (n,...), on the real steps of (B,T,...) -> (B,T,dim); 0 at the others"
+    if mask.all(): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
     real = x[mask]
     y = f(real) if len(real) else real.new_zeros(0, dim)
     out = y.new_zeros(*mask.shape, dim)

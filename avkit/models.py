@@ -66,7 +66,8 @@ class AVModel(TwoBranches):
         "{audio, video: logits} and, where they are reconstructed, {<stream>_reconstruction, <stream>_mean: (B,F)}"
         own = {k: getattr(self, k).head(*z[k], steps) for k in z if getattr(self, k).classifier_1 is not None}
         for k in z.keys() & given.keys() & self.reconstruct.keys():
-            mean, y = pool(*given[k]), self.reconstruct[k](pool(*z[k]))
+            x, m = given[k][0], z[k][1] if z[k][1].shape == given[k][1].shape else given[k][1]  # the steps that the branch counts
+            mean, y = pool(x, m), self.reconstruct[k](pool(*z[k]))
             own |= {f"{k}_reconstruction": torch.where(there(z[k][1], y), y, mean), f"{k}_mean": mean}
         return own
 
