@@ -42,7 +42,7 @@ def finished(run=None, **changes):  # a run's folder, or its name below reports/
 
 
 def _demo():
-    cfg = configure(fusion="concat", epochs=8, run_dir="reports/runs/evaluate-demo")
+    cfg = configure(fusion="concat", epochs=5, run_dir="reports/runs/evaluate-demo")
     if not (cfg.run_dir / "record.json").is_file(): fit(cfg)
     return cfg.run_dir
 

@@ -214,8 +214,8 @@ def missing(cfg):
 
 def under(cfg, data, batch, condition):  # a batch of floats, with the clips' numbers as `index`
     "The batch under a condition; a model of one modality has its own, and damages of it"
-    if condition in ("av", cfg["modality"]): return batch
-    if cfg["modality"] != "av" and condition in ("audio", "video"):
+    if condition == cfg["modality"]: return batch
+    if cfg["modality"] != "av" and condition in ("av", "audio", "video"):
         raise AvkitError(f"The condition {condition!r} does not fit a model of {cfg['modality']} alone")
     index = batch["index"].tolist()
     seconds = None if data.seconds is None else data.seconds[index]
