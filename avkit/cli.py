@@ -12,12 +12,12 @@ from .core import AvkitError
 # %% ../nbs/60_cli.ipynb #621d8800
 def _corpus_parser(name, about):
     from avkit.recipes import settings_parser
-    return settings_parser(f"avkit {name}", about, ["dataset", "data_root", "label", "track", "annotations", "difficulty"])
+    return settings_parser(f"avkit {name}", about, ["dataset", "data_root", "label", "track", "annotations", "synt_rate", "difficulty"])
 
 
 def _open(a):
     from avkit.datasets import open_dataset
-    more = {k: getattr(a, k) for k in ("label", "track", "annotations") if getattr(a, k) is not None}
+    more = {k: getattr(a, k) for k in ("label", "track", "annotations", "synt_rate") if getattr(a, k) is not None}
     return open_dataset(a.dataset, a.data_root, a.difficulty, **more)
 
 

@@ -85,3 +85,15 @@ def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
     stamps = {p: p.stat().st_mtime_ns for p in twin.rglob("*.*")}
     render_twin(twin, n_jobs=1, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in twin.rglob("*.*")} == stamps
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_sound_is_prepared_at_the_rate_asked_for(twin, tmp_path, rate):
+    from dataclasses import replace
+    from avkit.prepare import Preparation, prepare, stream_key
+    from avkit.store import Store
+    m, prep, store = index(twin), Preparation(window=1., rate=rate, detector="none", frames=2, size=16), Store(tmp_path)
+    apart = m.clips[m.clips.audio.str.endswith(".wav")]  # stereo at 24 kHz
+    assert len(apart) == 1 and prepare(replace(m, clips=apart), prep, store, n_jobs=1).rows.status.tolist() == ["done"]
+    sound = store.get(stream_key(apart.iloc[0], "audio", prep))[0]["sound"]
+    assert sound.shape == (rate,) and .005 < np.abs(np.asarray(sound)).mean() < .5  # mono
