@@ -10,7 +10,7 @@ __all__ = ['Corpus', 'open_clips', 'views_of', 'wanted', 'preparation_of', 'prep
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, unknown
-from .data import AVData, by_speaker, standard, standardise
+from .data import AVData, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
 from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
@@ -30,13 +30,10 @@ class Corpus:
     stats: dict = field(default_factory=dict)  # {stream or "target": (mean, std)} of what is standardised
     notes: dict = field(default_factory=dict)  # for the record: which backbones made the streams, from which weights
 
-# %% ../nbs/22_loading.ipynb #3dc5554b
+# %% ../nbs/22_loading.ipynb #6726845f
 def open_clips(cfg):  # a Config
     "The manifest of the corpus that the settings name"
-    options = {k: cfg[k] for k in ("label", "track", "annotations") if cfg[k] is not None}
-    if cfg["synt_rate"]:
-        if cfg["modality"] != "video": raise AvkitError("synt_rate adds scenes without sound: it needs modality=video")
-        options["synt_rate"] = cfg["synt_rate"]
+    options = {k: cfg[k] for k in ("label", "track", "annotations", "synthetic") if cfg[k] is not None} | (dict(synt_rate=cfg["synt_rate"]) if cfg["synt_rate"] else {})
     return open_dataset(cfg["dataset"], cfg["data_root"], difficulty=cfg["difficulty"], **options)
 
 
@@ -52,7 +49,8 @@ def preparation_of(cfg, m):
     if ask and m.level != "frame":
         raise AvkitError(f"{m.corpus} has no {' and no '.join(sorted(ask))} view: these need OpenPose's joints, which come with videos that have a label per frame. "
                          "Use video_views of face and frame.")
-    if prep.detector == "given" and m.level != "frame": raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another detector, e.g. detector=mtcnn")
+    if prep.detector == "given" and views != ("face",):
+        raise AvkitError(f"detector=given uses the owner's face crops, which show no {', '.join(v for v in views if v != 'face')}: choose another detector, or video_views=('face',)")
     return replace(prep, long=m.level == "frame", views=tuple(cfg.recipe.get("video_views") or prep.views))
 
 
@@ -153,7 +151,8 @@ def _clips(cfg, m, store, summary):
     "The clips that have every stream asked for, a label and a side"
     notes = {}
     streams, target = {s: _stream(cfg, m, s, store, notes) for s in wanted(cfg)}, _targets(m)
-    why = _reasons(m, summary, no_label=~_known(target), **{f"no_{s}": ~v.present.numpy() for s, v in streams.items()})
+    silent = m.clips["synthetic"].to_numpy(bool) if "synthetic" in m.clips else np.zeros(len(m), bool)  # scenes have no sound by nature
+    why = _reasons(m, summary, no_label=~_known(target), **{f"no_{s}": ~v.present.numpy() & ~(silent & (s == "audio")) for s, v in streams.items()})
     ok = np.flatnonzero((why == "") & (m.clips.split.to_numpy() != ""))
     sides, take = m.clips.split.to_numpy()[ok], torch.from_numpy(ok)
     _check(m, sides, why)
@@ -214,8 +213,6 @@ def _stretch_streams(cfg, m, store, keys, of, numbers, spec, notes):
 def _standardised(cfg, corpus, stats=None):
     "Centre and scale by the training clips what has to be; by the `stats` of another run its streams alone"
     d = corpus.data
-    speaker = corpus.manifest.clips.set_index("clip").speaker
-    for s in cfg["by_speaker"]: setattr(d, s, by_speaker(getattr(d, s), speaker[d.clips].tolist())) if s in d.streams else None
     for s in d.streams:
         if getattr(d, s).x.ndim != 3 or not (cfg[f"{s}_features"] or s in cfg["standardise"]): continue
         corpus.stats[s] = standard(getattr(d, s), d.indices("train")) if stats is None else stats[s]

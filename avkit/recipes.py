@@ -129,9 +129,9 @@ RECIPES["chumachenko2022"]["small"] = _FAST | dict(video_encoder="light", video_
 RECIPES["emotiw2023"]["small"] = _FAST | dict(
     preparation=dict(window=4., size=112), encoder_options=dict(pictures=dict(trunk="scene"), segment_cnn=dict(small=True)), video_size=112, epochs=40)
 RECIPES["jca2023"]["small"] = _FAST | dict(
-    preparation=dict(rate=16000, size=112), windows=dict(stride=16), video_backbone=None, video_encoder="pictures", video_size=40,
-    audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=100, n_mels=64, n_fft=512, win=400, hop=160),
-    encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), epochs=60)
+    preparation=dict(rate=16000, size=112), windows=dict(length=64, hop=32, stride=4), ema=.95, video_backbone=None, video_encoder="pictures", video_size=40,
+    audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
+    encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), epochs=40)
 RECIPES["vavl2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112, frames=12), audio="logmel", audio_settings=dict(n_mels=64), audio_backbone=None,
     video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),
@@ -211,6 +211,7 @@ class Settings:
     backbone_lr: float | None = None      # learning rate of the trunks, where it is another one
     modality_dropout: str | None = None   # softhard, noise, nodropout
     synt_rate: float | None = None        # vgaf: share of synthetic scenes among the training clips
+    synthetic: str | None = None          # vgaf: a folder of such scenes; by default they are drawn
     audio_features: str | None = None     # CSV, Parquet or safetensors keyed by clip, in place of the sound
     video_features: str | None = None     # the same, in place of the pictures
     audio_weights: str | None = None      # pre-trained weights of the sound's backbone: a file, or a named source
@@ -240,7 +241,7 @@ class Config:
 
     @property
     def hash(self):
-        where = {"device", "n_jobs", "resume", "run_dir", "data_root", "annotations", "audio_features", "video_features", "face_model",
+        where = {"device", "n_jobs", "resume", "run_dir", "data_root", "annotations", "synthetic", "audio_features", "video_features", "face_model",
                  "options", "mode", "quirks", "variants", "size"}  # where things lie, and what the recipe tells
         s = {k: v for k, v in asdict(self.settings).items() if k not in where and k not in self.recipe}
         return content_key(s, {k: v for k, v in self.recipe.items() if k != "about"})
