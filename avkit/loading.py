@@ -10,7 +10,7 @@ __all__ = ['Corpus', 'open_clips', 'views_of', 'wanted', 'preparation_of', 'prep
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, unknown
-from .data import AVData, standard, standardise
+from .data import AVData, by_speaker, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
 from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
@@ -30,7 +30,7 @@ class Corpus:
     stats: dict = field(default_factory=dict)  # {stream or "target": (mean, std)} of what is standardised
     notes: dict = field(default_factory=dict)  # for the record: which backbones made the streams, from which weights
 
-# %% ../nbs/22_loading.ipynb #6726845f
+# %% ../nbs/22_loading.ipynb #3dc5554b
 def open_clips(cfg):  # a Config
     "The manifest of the corpus that the settings name"
     options = {k: cfg[k] for k in ("label", "track", "annotations", "synthetic") if cfg[k] is not None} | (dict(synt_rate=cfg["synt_rate"]) if cfg["synt_rate"] else {})
@@ -49,8 +49,7 @@ def preparation_of(cfg, m):
     if ask and m.level != "frame":
         raise AvkitError(f"{m.corpus} has no {' and no '.join(sorted(ask))} view: these need OpenPose's joints, which come with videos that have a label per frame. "
                          "Use video_views of face and frame.")
-    if prep.detector == "given" and views != ("face",):
-        raise AvkitError(f"detector=given uses the owner's face crops, which show no {', '.join(v for v in views if v != 'face')}: choose another detector, or video_views=('face',)")
+    if prep.detector == "given" and m.level != "frame": raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another detector, e.g. detector=mtcnn")
     return replace(prep, long=m.level == "frame", views=tuple(cfg.recipe.get("video_views") or prep.views))
 
 
@@ -213,6 +212,8 @@ def _stretch_streams(cfg, m, store, keys, of, numbers, spec, notes):
 def _standardised(cfg, corpus, stats=None):
     "Centre and scale by the training clips what has to be; by the `stats` of another run its streams alone"
     d = corpus.data
+    speaker = corpus.manifest.clips.set_index("clip").speaker
+    for s in cfg["by_speaker"]: setattr(d, s, by_speaker(getattr(d, s), speaker[d.clips].tolist())) if s in d.streams else None
     for s in d.streams:
         if getattr(d, s).x.ndim != 3 or not (cfg[f"{s}_features"] or s in cfg["standardise"]): continue
         corpus.stats[s] = standard(getattr(d, s), d.indices("train")) if stats is None else stats[s]
