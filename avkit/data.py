@@ -6,12 +6,12 @@
 __all__ = ['DAMAGES', 'AVData', 'standard', 'standardise', 'by_speaker', 'batches', 'draws', 'unit', 'flip_rotate',
            'spec_augment', 'parse_condition', 'degrade']
 
-# %% ../nbs/21_data.ipynb #aa5f5463
+# %% ../nbs/21_data.ipynb #d380d2c4
 import re
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, child_seed
-from .features import Stream
+from .features import Stream, large
 
 # %% ../nbs/21_data.ipynb #a873c068
 @dataclass
@@ -46,18 +46,21 @@ class AVData:
         for k, s in self.streams.items(): out |= {k: s.x[idx], f"{k}_mask": s.mask[idx]}
         return out
 
-# %% ../nbs/21_data.ipynb #36fb5da2
+# %% ../nbs/21_data.ipynb #18c402d1
 def standard(stream, idx):  # the training clips' numbers
     "Mean and standard deviation (F,) of a stream's features over the real steps of the clips `idx`"
-    x = stream.x[idx].double()[stream.mask[idx]]
-    sd, mean = torch.std_mean(x, 0, correction=0)
+    if large(stream.x):  # in two passes over a few clips at a time
+        parts = lambda: (stream.x[i].double()[stream.mask[i]] for i in idx.split(64))
+        n = stream.mask[idx].sum()
+        mean = sum(p.sum(0) for p in parts()) / n
+        sd = (sum((p - mean).square().sum(0) for p in parts()) / n).sqrt()
+    else: sd, mean = torch.std_mean(stream.x[idx].double()[stream.mask[idx]], 0, correction=0)
     return mean.float(), torch.where(sd > 1e-6, sd, 1.).float()
 
 
 def standardise(stream, mean, std):
     "The stream with its features centred and scaled; steps that are not real are 0"
-    x = (stream.x - mean) / std
-    return replace(stream, x=torch.where(stream.mask[..., None], x, 0.))
+    return stream.scaled(mean, std)
 
 
 def by_speaker(stream, speakers):  # (N,) names, "" where not known

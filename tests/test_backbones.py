@@ -1,0 +1,73 @@
+"""Frozen backbones: from raw clips to a record, killed and gone on with, looked up; and large streams that are read when they are asked for."""
+import json
+import pytest, torch
+from avkit import backbones, synth
+from avkit.core import AvkitError
+from avkit.data import standard, standardise
+from avkit.features import Rows, Stream
+from avkit.learner import fit
+from avkit.loading import load_data
+from avkit.recipes import configure
+from avkit.store import Store
+
+SMALL = {"preparation": {"frames": 4, "size": 64, "window": 1.0, "rate": 16000, "detector": "none", "views": ["frame"]}, "video_views": ["frame"], "audio": "wave",
+         "audio_settings": {"seconds": 1.0}, "audio_backbone": "wav2vec2_tiny", "video_backbone": "resnet18_small", "video_size": 48,
+         "video_encoder": "conformer", "standardise": ["audio", "video"]}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    d = tmp_path_factory.mktemp("backbones")
+    root = synth.render(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
+    (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
+    return dict(recipe="vavl2023", size="small", dataset="ravdess", data_root=str(root), split=str(d / "split.csv"), options=json.dumps(SMALL),
+                epochs=1, device="cpu", n_jobs=1)
+
+
+def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(1)
+    t = backbones.build_backbone("resnet18_small")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in t.net.state_dict().items()}}, tmp_path / "w.pth")
+    settings = settings | dict(video_weights=str(tmp_path / "w.pth"))
+
+    put, stored = Store.put, []
+    def killed(self, key, tensors, meta=None):
+        if meta and "weights" in meta:
+            stored.append(key)
+            if len(stored) == 30: raise KeyboardInterrupt
+        return put(self, key, tensors, meta)
+    monkeypatch.setattr(Store, "put", killed)
+    with pytest.raises(KeyboardInterrupt): load_data(configure(**settings), verbose=False)
+    r = fit(configure(**settings, run_dir=str(tmp_path / "run")))
+    assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, "each clip goes through each trunk once; the killed one again"
+    assert r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random") and len(r["backbones"]["video"]["weights"]) == 64
+
+    monkeypatch.setattr(backbones, "frozen", None)  # a second run builds no trunk
+    again = load_data(configure(**settings), verbose=False).data
+    monkeypatch.undo(); monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "fresh"))
+    straight = load_data(configure(**settings), verbose=False).data
+    for s in ("audio", "video"):
+        a, b = getattr(again, s), getattr(straight, s)
+        assert torch.equal(a.x, b.x) and torch.equal(a.mask, b.mask) and a.x.shape[-1] == {"audio": 64, "video": 128}[s]
+
+    with pytest.raises(AvkitError, match="Cannot read /nowhere"): load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
+    wrong = settings | dict(options=json.dumps(SMALL | {"video_backbone": "wav2vec2_tiny"}))
+    with pytest.raises(AvkitError, match="takes wave"): load_data(configure(**wrong), verbose=False)
+
+
+def test_a_named_source_without_a_network(monkeypatch):
+    import timm
+    def offline(*a, **kw): raise OSError("We couldn't connect to 'https://huggingface.co'")
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(AvkitError, match="could not be fetched.*give the file"): backbones.read_weights("published", "vit_tiny")
+
+
+def test_large_streams_are_scaled_alike():
+    torch.manual_seed(0)
+    x, mask = torch.randn(90, 5, 3) * 4 + 2, torch.rand(90, 5) < .7
+    whole, lazy = Stream(x, mask, "x"), Stream(Rows(x, torch.arange(90)), mask, "x")
+    stats, idx = standard(whole, torch.arange(80)), torch.tensor([85, 3])
+    for a, b in zip(stats, standard(lazy, torch.arange(80))): assert torch.allclose(a, b, atol=1e-6)
+    assert torch.equal(standardise(lazy, *stats).x[idx], standardise(whole, *stats).x[idx])
+    assert not standardise(whole, *stats).x[~mask].any()
