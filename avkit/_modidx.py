@@ -1073,8 +1073,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'avkit.report._tex': ('report.html#_tex', 'avkit/report.py'),
                               'avkit.report._wave': ('report.html#_wave', 'avkit/report.py'),
                               'avkit.report.agreement': ('report.html#agreement', 'avkit/report.py'),
-                              'avkit.report.attention_figure': ('report.html#attention_figure', 'avkit/report.py'),
-                              'avkit.report.attention_of': ('report.html#attention_of', 'avkit/report.py'),
                               'avkit.report.caption': ('report.html#caption', 'avkit/report.py'),
                               'avkit.report.confusion': ('report.html#confusion', 'avkit/report.py'),
                               'avkit.report.contact_sheet': ('report.html#contact_sheet', 'avkit/report.py'),

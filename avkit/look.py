@@ -27,7 +27,7 @@ def _style():
     plt.rcParams["figure.dpi"] = DPI
     return plt, sns
 
-# %% ../nbs/55_look.ipynb #04d6e0c3
+# %% ../nbs/55_look.ipynb #78f06029
 @dataclass
 class Run:
     "A finished run: its record and, when first asked for, its predictions, corpus and best model"
@@ -61,11 +61,13 @@ class Run:
     def condition(self): return next(iter(self.record["metrics"][self.side]))
 
 
-def open_run(folder):
+def open_run(folder, corpus=None):  # a `Corpus` that is loaded already
     "A `Run` from its folder, which holds record.json"
     folder = resolve(folder)
     if not (folder / "record.json").is_file(): raise AvkitError(f"{folder} holds no record.json: give the folder of a finished run.")
-    return Run(folder, read_json(folder / "record.json"))
+    run = Run(folder, read_json(folder / "record.json"))
+    if corpus is not None: run.__dict__["corpus"] = corpus
+    return run
 
 # %% ../nbs/55_look.ipynb #9b0739ae
 def record_paths(folder):
@@ -514,7 +516,7 @@ def names(records):
     show = lambda k, v: None if v is None else str(v) if k in HEAD or isinstance(v, str) else f"{k.split('.')[-1]} {v}"
     return [" ".join(x for k in used if (x := show(k, s.get(k)))) or s["recipe"] for s in all_]
 
-# %% ../nbs/55_look.ipynb #551c9bc4
+# %% ../nbs/55_look.ipynb #449263f7
 PANELS = dict(train_loss="training loss", validation_loss="validation loss", validation_uar="validation UAR", validation_ccc="validation CCC")
 
 def histories(records):
@@ -536,7 +538,7 @@ def _overlay(h, order, panels):
     for n, c, mark in zip(order, sns.color_palette(), "osD^vPX*<>"):
         mine = h[h.name == n]
         for ax, what in zip(axes[0], panels): _band(ax, mine, what, c, mark, f"{n} ({mine.run.nunique()})")
-    for ax, what in zip(axes[0], panels): ax.set(xlabel="epoch", ylabel=PANELS[what])
+    for ax, what in zip(axes[0], panels): ax.set(xlabel="epoch", ylabel=PANELS[what]), ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, .5), title="runs in brackets", title_fontsize=6)
     return fig
 

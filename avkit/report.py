@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confusion', 'agreement', 'glance', 'contact_sheet',
-           'attention_figure', 'attention_of', 'read_records', 'table', 'shown', 'caption', 'write_frame',
-           'write_table', 'run_figures', 'main']
+           'read_records', 'table', 'shown', 'caption', 'write_frame', 'write_table', 'run_figures', 'main']
 
 # %% ../nbs/50_report.ipynb #3b2f0489
 import argparse, sys
@@ -42,6 +41,7 @@ def learning_curves(history, best=None, chance=None):  # the record's history; t
         for side, mark in (("train", "o"), ("validation", "s")):
             if f"{side}_{what}" in h: ax.plot(h.epoch + 1, h[f"{side}_{what}"], marker=mark, ms=3, label=side)
         ax.set(xlabel="epoch", ylabel=what.replace("ccc", "CCC"))
+        ax.xaxis.get_major_locator().set_params(integer=True)
         if best is not None: ax.axvline(best + 1, ls="--", lw=.8, c="grey")
     r.set_ylim(0, 1.02)
     if chance: r.axhline(chance, ls=":", lw=.8, c="grey"); r.text(1, chance + .02, "chance", fontsize=6, c="grey")
@@ -62,6 +62,7 @@ def confusion(predictions, classes, title=""):  # rows of predictions.csv under 
         ax.set(title=name, xlabel="predicted")
         ax.tick_params(axis="x", rotation=45)
     axes[0].set_ylabel("true")
+    axes[1].tick_params(left=False)
     if title: fig.suptitle(title, fontsize=9)
     return fig
 
@@ -153,6 +154,7 @@ def glance(corpus, cfg, store=None, n=4):  # n: classes
             else: _panel(ax, getattr(data, c), i)
         row[0].set_ylabel(_label(data, i), rotation=0, ha="right", va="center")
     for ax in axes[:-1].flat: ax.set(xlabel="", xticklabels=[])
+    fig.set_dpi(100)
     names = dict(video="pictures", wave="waveform", audio=cfg["audio"].upper() if wave else "sound features")
     for ax, c in zip(axes[0], cols): ax.set_title(names[c])
     return fig
@@ -186,34 +188,6 @@ def contact_sheet(m, prep, store=None, n=24, columns=8):  # a manifest, a `Prepa
         ax.imshow(f)
         ax.set_title(f"{r['speaker']} {r['label']}".strip() or r["clip"], fontsize=6, pad=2)
     return fig
-
-# %% ../nbs/50_report.ipynb #ca3617ef
-def attention_figure(maps, title=""):  # {name: (queries, keys) weights}
-    "A figure of attention weights over time"
-    plt, sns = style()
-    fig, axes = plt.subplots(1, len(maps), figsize=(3.4 * len(maps), 2.2), layout="constrained", squeeze=False)
-    for ax, (name, w) in zip(axes[0], maps.items()):
-        im = ax.imshow(np.asarray(w), aspect="auto", origin="lower", cmap="viridis", vmin=0)
-        q, _, k = name.partition(" -> ")
-        ax.set(title=name, ylabel=f"{q} step", xlabel=f"{k} step")
-        fig.colorbar(im, ax=ax, shrink=.8)
-    if title: fig.suptitle(title, fontsize=9)
-    return fig
-
-# %% ../nbs/50_report.ipynb #7a9f8951
-def attention_of(cfg, corpus, clip=None):  # a clip's name; default: the first one that nobody trained on
-    "A figure of what the run's best model attends to in one clip; None for a fusion without attention"
-    from avkit.learner import forward, load_model
-    model, _ = load_model(cfg.run_dir)
-    if not hasattr(model, "fusion"): return None
-    data, model.fusion.keep_maps = corpus.data, True
-    i = data.clips.index(clip) if clip else int(torch.cat([data.indices("test"), data.indices("validation")])[0])
-    b = data.batch(torch.tensor([i]))
-    if b["video"].dtype == torch.uint8: b["video"] = b["video"].float() / 255
-    with torch.no_grad(): forward(model, b)
-    maps = {k: w[0].numpy() for k, w in model.fusion.maps.items()}
-    about = f", {_label(data, i)}" if data.target.ndim == 1 else ""
-    return attention_figure(maps, f"{data.clips[i]}{about}") if maps else None
 
 # %% ../nbs/50_report.ipynb #e5d25479
 SAME = ["dataset", "labels", "recipe", "modality", "fusion", "audio", "video", "split"]
