@@ -17,7 +17,7 @@ from .learner import accelerator, answers, commit, conditions, fit, load_data, l
 from .loading import open_clips, read_clips
 from .manifest import SIDES, corpus_info, manifests_dir
 from .quirks import quirk_corpus
-from .recipes import Config, Settings, configure
+from .recipes import COMMON, Config, Settings, configure
 
 # %% ../nbs/42_evaluate.ipynb #c79963d6
 @dataclass
@@ -38,7 +38,7 @@ def finished(run=None, **changes):  # a run's folder, or its name below reports/
     model, meta = load_model(folder)
     known = {f.name for f in fields(Settings)}
     settings = {k: v for k, v in (meta["settings"] | {k: v for k, v in changes.items() if v is not None}).items() if k in known}
-    return Finished(folder, read_json(folder / "record.json"), model, meta, Config(Settings(**settings), meta["recipe"]))
+    return Finished(folder, read_json(folder / "record.json"), model, meta, Config(Settings(**settings), COMMON | dict(quirks=[]) | meta["recipe"]))
 
 
 def _demo():
