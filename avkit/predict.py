@@ -8,7 +8,7 @@ __all__ = ['LONGEST', 'WHOLE', 'HELP', 'Predictor', 'config_of', 'load_predictor
            'tracks', 'stretches', 'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'predict', 'timeline', 'box_at',
            'Said', 'draw', 'redraw', 'annotated', 'summary', 'demo_clip', 'predict_to', 'main']
 
-# %% ../nbs/53_predict.ipynb #8665ccac
+# %% ../nbs/53_predict.ipynb #8f99c16e
 import argparse, inspect, sys, tempfile, types, typing
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,7 +21,7 @@ from .manifest import COLUMNS, Manifest
 from .recipes import COMMON, Config, Settings, configure
 from .store import Store
 
-# %% ../nbs/53_predict.ipynb #3d417efc
+# %% ../nbs/53_predict.ipynb #593ce29c
 @dataclass
 class Predictor:
     "A trained model with what it takes to use it"
@@ -33,15 +33,16 @@ class Predictor:
     level: str     # clip, frame: what has a label
     name: str      # of the run
 
-    def __post_init__(self):
-        own = [s for s in ("audio", "video") if self.cfg[f"{s}_features"]]
-        if own: raise AvkitError(f"{self.name} was trained on a file of your own features ({own[0]}_features={Path(self.cfg[f'{own[0]}_features']).name}), "
-                                 "which cannot be made from a video. Train a run on sound and pictures themselves.")
-
     @property
     def prep(self):
         from avkit.loading import preparation_of
         return preparation_of(self.cfg, types.SimpleNamespace(level=self.level, corpus="a video of one's own"))
+
+    def check(self):
+        "Refuse a run that cannot look at a video"
+        own = [s for s in ("audio", "video") if self.cfg[f"{s}_features"]]
+        if own: raise AvkitError(f"{self.name} was trained on a file of your own features ({own[0]}_features={Path(self.cfg[f'{own[0]}_features']).name}), "
+                                 "which cannot be made from a video. Train a run on sound and pictures themselves.")
 
     @property
     def streams(self): return ["audio", "video"] if self.cfg["modality"] == "av" else [self.cfg["modality"]]
@@ -52,7 +53,7 @@ def config_of(settings, recipe):  # as a checkpoint holds them
     known = {f.name for f in fields(Settings)}
     return Config(Settings(**{k: v for k, v in settings.items() if k in known}), COMMON | dict(quirks=[]) | recipe)
 
-# %% ../nbs/53_predict.ipynb #90340c70
+# %% ../nbs/53_predict.ipynb #ce95650d
 def load_predictor(run=None):  # the folder of a run or of an exported card; None: the demo model
     "The `Predictor` of a finished run"
     from avkit.learner import load_model
@@ -67,7 +68,7 @@ def load_predictor(run=None):  # the folder of a run or of an exported card; Non
     record = read_json(folder / "record.json")
     return Predictor(model, config_of(meta["settings"], meta["recipe"]), meta["classes"], meta["stats"], record["task"], record["level"], folder.name)
 
-# %% ../nbs/53_predict.ipynb #049a91d8
+# %% ../nbs/53_predict.ipynb #5a953d2f
 LONGEST = 12.  # seconds in one window, for a recipe that looks at whole clips (the longest clip of vavl2023); half of it for what is longer
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def plan(duration, prep, hop=None):  # seconds, a `Preparation`, seconds from wi
     n = 1 + max(0, round((duration - window) / hop))
     return Plan(max(0., (duration - window - (n - 1) * hop) / 2), window, prep.frames, k, n)
 
-# %% ../nbs/53_predict.ipynb #f91daef4
+# %% ../nbs/53_predict.ipynb #ee123d18
 @dataclass
 class Heard:
     "A video's sound, when its pictures are shown, and how long it lasts"
@@ -130,7 +131,7 @@ def listen(path, rate, store):
     out.duration = announced or max(out.samples / rate, out.times[-1] + 1 / out.fps if out.times is not None else 0.)
     return out
 
-# %% ../nbs/53_predict.ipynb #954e7583
+# %% ../nbs/53_predict.ipynb #8304846c
 WHOLE = "picture"  # the name of what a recipe that looks at whole pictures looks at
 
 @dataclass
@@ -154,7 +155,7 @@ class Gallery:
 
 def size_of(box): return float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 0)))
 
-# %% ../nbs/53_predict.ipynb #becb528d
+# %% ../nbs/53_predict.ipynb #e0b6792b
 class Looker:
     "Frames -> {face: box} of each"
     def __init__(self, prep):
@@ -175,7 +176,7 @@ class Looker:
             self.gallery.add(t, f, out[-1], dict(zip(who, s)))
         return out
 
-# %% ../nbs/53_predict.ipynb #3e2e01ca
+# %% ../nbs/53_predict.ipynb #ee2e37d5
 def windows(path, plan, look):  # a `Plan`, a `Looker`
     "Yields (number, pictures (n,H,W,3), [{face: box}] of each)"
     from avkit.media import stream
@@ -208,7 +209,7 @@ def cut(frames, boxes, face, prep):  # (n,H,W,3), [{face: box}]
     if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
     return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}
 
-# %% ../nbs/53_predict.ipynb #0de1eb61
+# %% ../nbs/53_predict.ipynb #3155c06d
 def answer(p, streams, given, device="cpu", **more):  # a `Predictor`; {"audio": Stream, ...}; (N,) av, audio, video, or "" for nothing
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     from avkit.learner import predict as outputs
@@ -238,7 +239,7 @@ def given_of(p, sound, picture):  # what there is
     have = [s for s, there in (("audio", sound), ("video", picture)) if there and s in p.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
 
-# %% ../nbs/53_predict.ipynb #461efbbb
+# %% ../nbs/53_predict.ipynb #51f8ca49
 class Clips:
     "Windows as clips in a store of their own; answered some at a time"
     def __init__(self, p, plan, heard, device="cpu", at_once=32):
@@ -274,7 +275,7 @@ class Clips:
         self.folder.cleanup()
         self.rows, self.folder = [], None
 
-# %% ../nbs/53_predict.ipynb #02008b12
+# %% ../nbs/53_predict.ipynb #3693e056
 def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     "A model of clips: a row per window and face"
     scheme = plan(heard.duration, p.prep, hop)
@@ -289,7 +290,7 @@ def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     clips.flush()
     return pd.concat(clips.parts, ignore_index=True), dict(window=scheme.window, hop=round(scheme.hop / scheme.frames * scheme.window, 6), windows=scheme.n)
 
-# %% ../nbs/53_predict.ipynb #71fa9790
+# %% ../nbs/53_predict.ipynb #63ff652b
 def tracks(p, path, look, store, T):  # T: frames of the video
     "Every face as a track in the store -> {face: key}; WHOLE pictures are one face"
     from avkit.media import stream
@@ -315,7 +316,7 @@ def tracks(p, path, look, store, T):  # T: frames of the video
         w.done()
     return {k: w.key for k, (_, w) in cutters.items()}
 
-# %% ../nbs/53_predict.ipynb #28cf2133
+# %% ../nbs/53_predict.ipynb #0ba0dac0
 def stretches(p, store, keys, numbers, most=8, least=.2):  # {face: track}; frame numbers (N,L); faces; share of the frames
     "Which stretches show which face: [(face or None, stretch)]"
     from avkit.tracks import Track
@@ -345,7 +346,7 @@ def frame_rows(p, times, who, numbers, out, given):  # (T,) s, (N,) faces, (N,L)
         parts.append(pd.concat([pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=k, given=given[mine][0], frame=f)), told(p, torch.from_numpy(y[f]))], axis=1))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/53_predict.ipynb #3b4ea287
+# %% ../nbs/53_predict.ipynb #c49d3e10
 def by_frame(p, path, heard, look, most=8, device="cpu"):
     "A model of frames: a row per frame and face"
     from avkit.loading import _stretch_streams
@@ -366,7 +367,7 @@ def by_frame(p, path, heard, look, most=8, device="cpu"):
     out = answer(p, streams, given, device, steps=steps)
     return frame_rows(p, heard.times, who, number, out.numpy(), given), dict(windows=len(number), **asdict(spec))
 
-# %% ../nbs/53_predict.ipynb #17279d19
+# %% ../nbs/53_predict.ipynb #6f2f7d34
 @dataclass
 class Prediction:
     "What a run says about a video"
@@ -397,13 +398,14 @@ def name_faces(table, gallery, whole):  # rows whose face is a number or None
     mine = sorted(set(table.face.dropna()), key=lambda k: (-gallery.weight(k), k))
     return {k: f"face {i}" for i, k in enumerate(mine, 1)}
 
-# %% ../nbs/53_predict.ipynb #5a8012fd
+# %% ../nbs/53_predict.ipynb #dee3fbbd
 def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, face_model=None):
     "What a trained run says about a video (any that FFmpeg reads) -> `Prediction`"
     # run: a folder, default the demo; hop: seconds from window to window; faces: at most so many at a time; detector, face_model: other than the run's
     path = resolve(video)
     if path.is_dir(): raise AvkitError(f"{path} is a folder: give one video.")
     p = run if isinstance(run, Predictor) else load_predictor(run)
+    p.check()
     other = {k: v for k, v in dict(detector=detector, face_model=face_model).items() if v is not None}
     p = replace(p, cfg=replace(p.cfg, recipe=p.cfg.recipe | dict(preparation=p.cfg.recipe["preparation"] | other)))
     look = Looker(p.prep) if "video" in p.streams else None
@@ -431,14 +433,14 @@ def _named(p, path, heard, look, table, cut, device):
                  faces=seconds)
     return Prediction(table, path, p.classes, p.task, at, {n: g.pictures[k][1] for k, n in names.items() if k in g.pictures}, about)
 
-# %% ../nbs/53_predict.ipynb #fe54570f
+# %% ../nbs/53_predict.ipynb #47b804ff
 class _Callable(types.ModuleType):
     def __call__(self, *args, **kw): return predict(*args, **kw)
 
 
 if __name__ in sys.modules and __name__ != "__main__": sys.modules[__name__].__class__ = _Callable
 
-# %% ../nbs/53_predict.ipynb #85f6ba52
+# %% ../nbs/53_predict.ipynb #cc425f40
 _HATCH = dict(audio="//////", video="......")
 
 def _cells(t):  # rows of one face
@@ -469,7 +471,7 @@ def _hatched(ax, t, y):
     for g in set(t.given) & set(_HATCH):
         for i in np.flatnonzero(t.given == g): ax.fill_between(edges[i:i + 2], *y, facecolor="none", hatch=_HATCH[g], edgecolor="grey", lw=0)
 
-# %% ../nbs/53_predict.ipynb #6bfea49d
+# %% ../nbs/53_predict.ipynb #b1ddfde5
 def _strip(ax, t, p):
     "One face over time"
     n = len(p.classes)
@@ -494,7 +496,7 @@ def _legend(ax, t, p):
         ax.legend(handles=[plt.Rectangle((0, 0), 1, 1, fc="none", ec="grey", lw=0, hatch=_HATCH[g], label=words[g]) for g in sorted(there)],
                   frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
 
-# %% ../nbs/53_predict.ipynb #18199416
+# %% ../nbs/53_predict.ipynb #6f8b0499
 def timeline(p):  # a `Prediction`
     "A figure: what is said of each face over time"
     from avkit.report import style
@@ -513,7 +515,7 @@ def timeline(p):  # a `Prediction`
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}", fontsize=9)
     return fig
 
-# %% ../nbs/53_predict.ipynb #6a8776be
+# %% ../nbs/53_predict.ipynb #d59c7042
 def box_at(times, boxes, t, gap=1.):  # (n,), (n,4), s; s
     "A face's box (4,) at a moment, or None when it was not seen around it"
     j = int(np.searchsorted(times, t))
@@ -538,7 +540,7 @@ class Said:
         order = np.argsort(-x[i])[:3] if self.p.task == "class" else range(len(x[i]))
         return [(self.p.classes[k], x[i][k]) for k in order]
 
-# %% ../nbs/53_predict.ipynb #5203a64d
+# %% ../nbs/53_predict.ipynb #12f55b63
 _COLOURS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#56b4e9"]  # seaborn's colorblind
 
 def _panel(pen, x, y, name, bars, unit, colour, numbers):
@@ -573,7 +575,7 @@ def draw(frame, marks, numbers=False):  # (H,W,3) uint8; [(name, box or None, ba
         _panel(pen, int(x), int(y), name, bars, unit, colour, numbers)
     return np.asarray(image)
 
-# %% ../nbs/53_predict.ipynb #7df4f466
+# %% ../nbs/53_predict.ipynb #7322c033
 def _copies(out, path, v, a):
     "Streams of the MP4 `out`: pictures as large as the upright ones (even numbers), sound as it was; and a resampler for the sound"
     import av
@@ -609,7 +611,7 @@ def redraw(path, to, change, desc=None, total=None):  # change(frame (H,W,3), se
         bar.close()
     return Path(to)
 
-# %% ../nbs/53_predict.ipynb #17014f85
+# %% ../nbs/53_predict.ipynb #f6089484
 def annotated(p, to):  # a `Prediction`; an .mp4
     "Write a copy of the video with boxes, names and bars; returns its path"
     if not p.settings["fps"]: raise AvkitError(f"{p.video} has no picture to draw on.")
@@ -623,7 +625,7 @@ def annotated(p, to):  # a `Prediction`; an .mp4
         return draw(frame, marks, numbers)
     return redraw(p.video, to, change, f"{p.video.name}: drawing", round(p.settings["duration"] * p.settings["fps"]))
 
-# %% ../nbs/53_predict.ipynb #d3724783
+# %% ../nbs/53_predict.ipynb #10efc90a
 def summary(p):  # a `Prediction`
     "A line per face"
     s, lines = p.settings, []
@@ -647,7 +649,7 @@ def demo_clip():
         write_video(path, frames, synth.FPS, sound, synth.RATE)
     return path
 
-# %% ../nbs/53_predict.ipynb #dab10363
+# %% ../nbs/53_predict.ipynb #1ff7a0a4
 def predict_to(video: str | None = None, run: str | None = None, to: str | None = None, annotate: bool = False, hop: float | None = None,
                faces: int = 8, device: str = "auto", detector: str | None = None, face_model: str | None = None):
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
@@ -678,5 +680,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/53_predict.ipynb #4fd3a462
+# %% ../nbs/53_predict.ipynb #3c4935a2
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
