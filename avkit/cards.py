@@ -6,7 +6,7 @@
 __all__ = ['AGREES', 'OPSET', 'card_config', 'load_card', 'Graph', 'example', 'another', 'to_program', 'to_onnx', 'to_graphs',
            'card_text', 'export_card', 'main']
 
-# %% ../nbs/54_cards.ipynb #a8dd053c
+# %% ../nbs/54_cards.ipynb #32f9e1a1
 import argparse, inspect, json, sys, warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from .manifest import corpus_info
 from .models import build_model, count_parameters
 from .predict import Predictor, config_of, demo_clip, load_predictor, predict
 
-# %% ../nbs/54_cards.ipynb #4050f130
+# %% ../nbs/54_cards.ipynb #659ff4f5
 def _portable(x):
     "Settings without the folders of one machine: paths keep their last part"
     if isinstance(x, dict): return {k: Path(v).name if k in _PATHS and isinstance(v, str) else _portable(v) for k, v in x.items()}
@@ -48,7 +48,7 @@ def load_card(folder):
     stats = {s: (stats[f"{s}.mean"], stats[f"{s}.std"]) for s in ("audio", "video", "target") if f"{s}.mean" in stats}
     return Predictor(model.eval(), config_of(c["settings"], c["recipe"]), c["classes"], stats, c["task"], c["level"], c["name"])
 
-# %% ../nbs/54_cards.ipynb #4ced4cb9
+# %% ../nbs/54_cards.ipynb #11ff3f1a
 class Graph(torch.nn.Module):
     "A model with its inputs in order"
     def __init__(self, model, names):
@@ -81,7 +81,7 @@ def another(x, g):  # an `example`; a generator
         out[f"{k}_mask"][1, -(out[k].shape[1] // 3):] = False if out[k].shape[1] > 2 else True
     return out
 
-# %% ../nbs/54_cards.ipynb #1e9c47e6
+# %% ../nbs/54_cards.ipynb #e79480a0
 AGREES = 1e-4
 
 def _differ(p, run, x):
@@ -111,7 +111,7 @@ def to_program(p, path, x):  # a `Predictor`, a .pt2, an `example`
         loaded = torch.export.load(str(path)).module()
     return _checked(p, x, lambda b: loaded(*(b[n] for n in names)), "The exported program"), program
 
-# %% ../nbs/54_cards.ipynb #968bdb7d
+# %% ../nbs/54_cards.ipynb #feb96558
 OPSET = 18  # the lowest that torch's exporter writes of itself: the most runtimes read it
 
 def to_onnx(p, path, x, program):
@@ -148,7 +148,7 @@ def to_graphs(p, folder, onnx=True):
     elif onnx: out["onnx"] = dict(failed="there is no program to make it of")
     return out
 
-# %% ../nbs/54_cards.ipynb #61ed7018
+# %% ../nbs/54_cards.ipynb #666860e1
 _USE = """Research and teaching on how emotion is expressed and perceived in talking people, comparison with other methods under the same protocol, and as a start for training on data of your own.
 
 It says what people in its training data would be *labelled* as, not what someone feels. It knows the speakers, languages, cameras and acting of that data, and is surely worse elsewhere; scores hold for the split named above.
@@ -174,7 +174,7 @@ def _front(p, record, info):
                 license="other", license_name="see-training-data", datasets=[record["dataset"]], metrics=names, **{"model-index": [dict(name=p.name, results=result)]})
     return "---\n" + "\n".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in head.items()) + "\n---"
 
-# %% ../nbs/54_cards.ipynb #8a6afd0d
+# %% ../nbs/54_cards.ipynb #211f5847
 def _graphs(found):
     "A line for each graph"
     files, lines = dict(torch_export="model.pt2", onnx="model.onnx"), []
@@ -189,7 +189,7 @@ def _frozen(p):
     used = [f"{s} goes through the frozen backbone `{p.cfg[f'{s}_backbone']}` (weights: {Path(p.cfg[f'{s}_weights']).name if p.cfg[f'{s}_weights'] else 'random'})" for s in p.streams if p.cfg[f"{s}_backbone"]]
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n" if used else ""
 
-
+# %% ../nbs/54_cards.ipynb #3b8b0f99
 def card_text(p, record, found):  # a `Predictor`, the run's record, what the checks of the graphs found
     "README.md"
     info, c, n = corpus_info(record["dataset"]), p.cfg, record["counts"]
@@ -228,7 +228,7 @@ The weights are made of that data: its terms hold for them too. Split `{record['
 {_USE}
 """
 
-# %% ../nbs/54_cards.ipynb #3fca1cc5
+# %% ../nbs/54_cards.ipynb #e4b37c3f
 def export_card(run, folder, onnx=True):  # a run's folder, a new or empty one; False: without model.onnx
     "Write a run as a card; returns what the checks of its graphs found"
     from avkit.learner import read_checkpoint
@@ -249,7 +249,7 @@ def export_card(run, folder, onnx=True):  # a run's folder, a new or empty one; 
     write_json(folder / "hashes.json", {f.name: file_hash(f) for f in sorted(folder.iterdir()) if f.name != "hashes.json" and not f.name.startswith(".")})
     return found
 
-# %% ../nbs/54_cards.ipynb #408cf622
+# %% ../nbs/54_cards.ipynb #80c74096
 def main(argv=None):
     "Export from the command line; returns the exit status"
     a = argparse.ArgumentParser("avkit export", description="Write a run as a card: weights, settings, scores, licence, limits, and the model as a graph.")
@@ -265,5 +265,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/54_cards.ipynb #7ba74cef
+# %% ../nbs/54_cards.ipynb #053e848f
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

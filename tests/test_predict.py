@@ -2,12 +2,13 @@
 import subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
-import avkit
+import avkit, torch
 from avkit import synth
-from avkit.core import AvkitError, repo_root
+from avkit.core import AvkitError, read_json, repo_root
+from avkit.fusion import FUSIONS
 from avkit.learner import fit
 from avkit.media import decode, stream, write_video
-from avkit.predict import Looker, listen, load_predictor, main, plan, windows
+from avkit.predict import Looker, Predictor, listen, load_predictor, main, plan, windows
 from avkit.prepare import Preparation
 from avkit.recipes import configure
 from avkit.store import Store
@@ -97,3 +98,36 @@ def test_real_faces_are_found(shared_data):
         look = Looker(Preparation())
         for kind, at, times, x in (s for s in stream(video, audio=False, every=5) if s[0] == "video"): look(times, x)
         assert look.gallery.found >= .95 * look.gallery.looked and len(look.gallery.seen) == 1
+
+
+def test_a_card_says_the_same(tiny, tmp_path, capsys):
+    "Out to a folder and in again: the same weights, the same table to the last bit; the graphs agree with any number of clips"
+    from avkit.cards import AGREES, load_card, main as export
+    root, run = tiny
+    assert export(["--run", str(run), "--to", str(tmp_path / "card"), "--no-onnx"]) == 0
+    video = sorted(root.rglob("*.mp4"))[0]
+    a, b = avkit.predict(video, run), avkit.predict(video, tmp_path / "card")
+    assert a.table.equals(b.table)
+    found = read_json(tmp_path / "card/config.json")["graphs"]["torch_export"]
+    assert found["difference"] < AGREES and found["time"] == "open"
+    text = (tmp_path / "card/README.md").read_text()
+    assert "CC BY-NC-SA 4.0" in text and "| test | av |" in text and "drawn people" in text and str(tmp_path) not in text
+    with open(tmp_path / "card/model.safetensors", "r+b") as f: f.seek(-1, 2), f.write(b"x")
+    with pytest.raises(AvkitError, match="SHA-256 differs"): load_card(tmp_path / "card")
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_as_a_graph(fusion, tmp_path):
+    "torch.export of every fusion, with masks, any number of clips, shorter ones; ONNX of three kinds"
+    from avkit.cards import to_onnx, to_program
+    from avkit.models import build_model
+    torch.manual_seed(0)
+    cfg = configure(fusion=fusion, options={"fusion_options": {"vavl": dict(dim=32, layers=1, kernel=5)}} if fusion == "vavl" else None)
+    model = build_model(cfg.recipe | dict(modality="av", n_out=3, audio_encoder="logmel_cnn", video_encoder="light", video_size=16, audio_dim=12)).eval()
+    x = dict(audio=torch.randn(2, 40, 12), video=torch.rand(2, 6, 3, 16, 16), audio_mask=torch.ones(2, 40, dtype=torch.bool), video_mask=torch.ones(2, 6, dtype=torch.bool))
+    p = Predictor(model, cfg, ["a", "b", "c"], {}, "class", "clip", fusion)
+    found, program = to_program(p, tmp_path / "model.pt2", x)
+    assert found["time"] == "open"
+    if fusion in ("ca", "rnn"):
+        pytest.importorskip("onnxruntime")
+        assert to_onnx(p, tmp_path / "model.onnx", x, program)["difference"] < 1e-4
