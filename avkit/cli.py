@@ -12,12 +12,12 @@ from .core import AvkitError
 # %% ../nbs/60_cli.ipynb #621d8800
 def _corpus_parser(name, about):
     from avkit.recipes import settings_parser
-    return settings_parser(f"avkit {name}", about, ["dataset", "data_root", "label", "track", "annotations", "difficulty"])
+    return settings_parser(f"avkit {name}", about, ["dataset", "data_root", "label", "track", "annotations", "synt_rate", "difficulty"])
 
 
 def _open(a):
     from avkit.datasets import open_dataset
-    more = {k: getattr(a, k) for k in ("label", "track", "annotations") if getattr(a, k) is not None}
+    more = {k: getattr(a, k) for k in ("label", "track", "annotations", "synt_rate") if getattr(a, k) is not None}
     return open_dataset(a.dataset, a.data_root, a.difficulty, **more)
 
 
@@ -79,6 +79,7 @@ COMMANDS = dict(index=(index, "what is in a corpus"), verify=(verify, "missing, 
                 prepare=(_module("prepare"), "decode a corpus once into the store"), train=(_module("learner"), "train a recipe, write its record"),
                 evaluate=(_module("evaluate"), "a finished run under other conditions, on other corpora"),
                 report=(_module("report"), "tables and figures of runs"), predict=(_module("predict"), "what a run says about a video of your own"),
+                ceilings=(_module("datasets"), "scores on stand-ins beside what is possible"), scenes=(_module("scenes"), "groups of faces on backgrounds, to train on"),
                 export=(_module("cards"), "a run as a folder that others can use"))
 
 

@@ -6,9 +6,10 @@
 __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'pool', 'clean', 'lengths', 'to_steps', 'side_by_side', 'Head', 'Encoder',
            'ValidBlock', 'AudioCNN', 'LocalFeatures', 'Modulator', 'EfficientFace', 'LightTrunk', 'SceneTrunk',
            'at_real', 'TemporalEncoder', 'load_trunk', 'load_affectnet', 'LogMelCNN', 'Trunk', 'make_trunk',
-           'over_steps', 'grouped', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids', 'PreNormBlock',
-           'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution', 'ConformerLayer',
-           'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder', 'efficientface', 'light']
+           'over_steps', 'grouped', 'of_views', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids',
+           'PreNormBlock', 'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution',
+           'ConformerLayer', 'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder',
+           'efficientface', 'light']
 
 # %% ../nbs/30_encoders.ipynb #86835d34
 import difflib, math
@@ -203,6 +204,7 @@ class SceneTrunk(nn.Module):
 def at_real(f, x, mask, dim):
     "f, which makes (n,dim) of (n,...), on the real steps of (B,T,...) -> (B,T,dim); 0 at the others"
     if torch.compiler.is_exporting(): return clean(f(x.flatten(0, 1)).view(*mask.shape, dim), mask)  # a graph cannot choose
+    if mask.all(): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
     real = x[mask]
     y = f(real) if len(real) else real.new_zeros(0, dim)
     out = y.new_zeros(*mask.shape, dim)
@@ -272,8 +274,10 @@ class Trunk(nn.Module):
         self.net, self.n_feat = net.to(memory_format=torch.channels_last), n_feat
         for k, v in (("mean", mean), ("std", std)):
             self.register_buffer(k, torch.tensor(v).view(1, -1, 1, 1) if v else None, persistent=False)
+        self.size = getattr(getattr(net, "patch_embed", None), "img_size", None)  # a ViT looks at one size
 
     def forward(self, x):
+        if self.size and tuple(self.size) != x.shape[-2:]: raise AvkitError(f"This trunk looks at {self.size[0]} pixels, it got {x.shape[-1]}: set video_size={self.size[0]}.")
         x = x if self.mean is None else (x - self.mean) / self.std
         return self.net(x.contiguous(memory_format=torch.channels_last)).flatten(1)
 
@@ -325,6 +329,14 @@ def grouped(x, mask, n):
     return to_steps(x, mask, steps), real
 
 # %% ../nbs/30_encoders.ipynb #563e6057
+def of_views(weights, views):  # one place for all, "face=faces.pt,body=torchvision:resnet50", or a mapping
+    "{view: where its trunk's weights are}"
+    if isinstance(weights, str): weights = dict(w.split("=", 1) for w in weights.split(",")) if "=" in weights else dict.fromkeys(views, weights)
+    for v in weights or {}:
+        if v not in views: raise unknown("view", v, views)
+    return weights or {}
+
+
 class PictureEncoder(Encoder):
     "(B,T,3V,H,W) in [0,1] -> (B,T,D): a trunk for each of V views, side by side; alone with `rnn`, a bidirectional LSTM of that size over time"
     def __init__(self, n_out=8, head=None, trunk="resnet50", views=("face",), rnn=None, alone=True, steps=None,
@@ -334,8 +346,7 @@ class PictureEncoder(Encoder):
         if len(names) != len(views): raise AvkitError(f"{len(views)} views ({', '.join(views)}) and {len(names)} trunks ({', '.join(names)})")
         self.channels, self.steps = channels, steps
         self.trunks = nn.ModuleDict({v: make_trunk(t, channels, normalise, **(trunk_options or {})) for v, t in zip(views, names)})
-        weights = dict.fromkeys(views, weights) if isinstance(weights, str) else weights or {}
-        for v, path in weights.items(): load_trunk(self.trunks[v], path, names[views.index(v)])
+        for v, where in of_views(weights, views).items(): load_trunk(self.trunks[v], where, names[list(views).index(v)])
         self.mid_dim = sum(t.n_feat for t in self.trunks.values())
         self.rnn = nn.LSTM(self.mid_dim, rnn, batch_first=True, bidirectional=True) if rnn and alone else None
         self.dim = 2 * rnn if self.rnn else self.mid_dim
