@@ -210,17 +210,20 @@ _SIDES = dict(train="train", training="train", dev="validation", val="validation
 
 def assign_file(clips, path):  # a CSV with the columns `split` and `clip` or `speaker`, or `FileName` and `Split_Set`
     "The side of each clip from a list; clips that are not on it are left out"
-    try: t = pd.read_csv(resolve(path), dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=_DIALECT)
-    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read the split {path}: {e}") from e
+    try: t = read_table(resolve(path), []).rename(columns=_DIALECT)
+    except AvkitError as e: raise AvkitError(f"Cannot read the split {path}: {e}") from e
     by = next((c for c in ("clip", "speaker") if c in t), None)
-    if by is None or "split" not in t: raise AvkitError(f"The split {path} needs the columns `split` and `clip` or `speaker`; it has {', '.join(t)}")
-    wrong = sorted(s for s in set(t.split) if s.strip().lower() not in _SIDES)
-    if wrong: raise AvkitError(f"The split {path} names {wrong[0]!r}; the sides are {', '.join(SIDES)}")
+    if by is None or "split" not in t: raise AvkitError(f"The split {path} needs the columns `split` and `clip` or `speaker`; it has {', '.join(t.columns[:-1])}")
+    if not len(t): raise AvkitError(f"The split {path} has a header and no row")
+    wrong = t[~t.split.str.lower().isin(_SIDES)]
+    if len(wrong): raise AvkitError(f"The split {path}, line {wrong.line.iloc[0]}, names {wrong.split.iloc[0]!r}; the sides are {', '.join(SIDES)}")
     f = _key if by == "speaker" else lambda s: Path(s).stem if Path(s).suffix.lower() in _MEDIA else s
-    side = t.assign(key=t[by].map(f), side=t.split.map(lambda s: _SIDES[s.strip().lower()])).drop_duplicates(["key", "side"])
-    twice = side.key[side.key.duplicated()]
-    if len(twice): raise AvkitError(f"The split {path} puts {by} {twice.iloc[0]!r} on two sides")
-    return clips[by].map(f).map(dict(zip(side.key, side.side))).fillna("")
+    side = t.assign(key=t[by].map(f), side=t.split.map(lambda s: _SIDES[s.lower()])).drop_duplicates(["key", "side"])
+    twice = side[side.key.duplicated()]
+    if len(twice): raise AvkitError(f"The split {path} puts {by} {twice.key.iloc[0]!r} on two sides (line {twice.line.iloc[0]})")
+    out = clips[by].map(f).map(dict(zip(side.key, side.side))).fillna("")
+    if not (out != "").any(): raise AvkitError(f"The split {path} names none of the {len(clips)} clips: {t[by].iloc[0]!r} is its first {by}, {clips[by].iloc[0]!r} the corpus's")
+    return out
 
 
 _MEDIA = {".wav", ".flv", ".mp4", ".avi", ".flac", ".mkv", ".mpg", ".mov", ".webm"}

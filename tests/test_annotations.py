@@ -182,3 +182,17 @@ def test_numbers_of_ones_own(tmp_path):
     with pytest.raises(AvkitError, match="capitals"): table("file,label\na.wav,Happy\nb.wav,happy\n")
     m = table("file,label,split\na.wav,x,train\nb.wav,y,\nc.wav,y,test\n")
     assert "line 3: no split" in told(m)["invalid"] and m.notes["default_split"] == "official"
+
+
+@pytest.mark.parametrize("text,got", [
+    ("clip,split\na,train\nb.wav,dev\nc,Test\n", ["train", "validation", "test"]), ("\ufeffFileName,Split_Set\r\na.wav,Train\r\nb,dev\r\n\r\n", ["train", "validation", ""]),
+    ("speaker,split\n1,train\n2,test\n03,val", ["train", "test", "validation"]), ("clip,split\na,train\na,test", r"'a' on two sides \(line 3\)"),
+    ("clip,split\na,tst", "line 2, names 'tst'"), ("clip,split\na", "line 2: 1 fields"), ("clip\na", "needs the columns"), ("clip,split\nx,train", "none of the 3 clips"), ("clip,split\n", "no row"), ("", "empty")])
+def test_a_split_of_ones_own(tmp_path, text, got):
+    import pandas as pd
+    from avkit.manifest import assign_file
+    clips = pd.DataFrame(dict(clip=list("abc"), speaker=["01", "02", "03"]))
+    (tmp_path / "s.csv").write_bytes(text.encode())
+    if isinstance(got, list): assert assign_file(clips, tmp_path / "s.csv").tolist() == got
+    else:
+        with pytest.raises(AvkitError, match=got): assign_file(clips, tmp_path / "s.csv")
