@@ -115,9 +115,16 @@ def slim(run_dir, speaker_of, sides=("test", "validation")):  # {clip: speaker}
     sure = {} if task != "class" else {c: round(ece(q.target.map({n: i for i, n in enumerate(names)}), q[names].to_numpy()), 6) for c, q in rows.items()}
     return {k: r.get(k) for k in _KEPT} | dict(
         config=portable(r["config"]), recipe=r["recipe"], side=side, ece=sure, set_aside=len(r["set_aside"]), seconds=r["timings"]["total"], cost=cost(run),
-        environment={k: r["environment"][k] for k in ("avkit", "python", "packages")},
+        environment={k: r["environment"][k] for k in ("avkit", "python", "packages")}, **_history(r),
         metrics={s: {c: {k: round(v, 6) for k, v in m.items()} for c, m in cs.items()} for s, cs in r["metrics"].items() if s in sides},
         speakers={c: {s: np.round(t, 4).astype(int if task == "class" else float).tolist() for s, t in tallies(q, names, speaker_of, task).items()} for c, q in rows.items()})
+
+
+def _history(r):
+    "The validation score that chose the epoch, over the epochs"
+    h = r["history"]
+    name = next(n for n in ("accuracy", "ccc", "loss") if f"validation_{n}" in h[0])
+    return dict(selected=name, validation=[round(e[f"validation_{name}"], 4) for e in h])
 
 
 def speakers_of(config, seen=None):
