@@ -148,14 +148,15 @@ class Quirk:
     about: str
     changes: dict = field(default_factory=dict)  # of the recipe
     paper: bool = False  # about a backbone of the paper's size: mode=as_released leaves it out of small models
+    on: tuple = ()       # about numbers of these corpora: mode=as_released leaves it out elsewhere
 
 
 QUIRKS = dict(
     frozen_blocks=Quirk("emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training", dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks")))), paper=True),
-    valence_only=Quirk("jca2023", "arousal is not trained"),
+    valence_only=Quirk("jca2023", "arousal is not trained", on=("affwild2", "msp_improv")),
     raw_visual=Quirk("jca2023", "the head sees raw pictures and attended pictures; attended sound is dropped (the version that ran)", dict(fusion_options=dict(jca=dict(raw_visual=True)))),
     drop_last_validation=Quirk("jca2023", "validation drops its last partial batch"),
-    unlabelled_as_zero=Quirk("jca2023", "unlabelled frames are scored as valence 0, arousal 0 (the line's later code)"),
+    unlabelled_as_zero=Quirk("jca2023", "unlabelled frames are scored as valence 0, arousal 0 (the line's later code)", on=("affwild2",)),
     unseeded=Quirk("jca2023", "the seed is drawn anew each time (also vavl2023)"),
     misaligned_streams=Quirk("chumachenko2022", "pictures from the beginning of a long clip, sound from its middle", dict(preparation=dict(video_from="begin"))),
     bgr_crops=Quirk("chumachenko2022", "red and blue are swapped"),
@@ -163,7 +164,7 @@ QUIRKS = dict(
     both_only=Quirk("chumachenko2022", "one modality alone is never evaluated"),
     across_batch=Quirk("vavl2023", "Conformers attend and convolve across the clips of a batch", dict(encoder_options=dict(conformer=dict(across_batch=True)), fusion_options=dict(vavl=dict(across_batch=True)))),
     sorted_loading=Quirk("vavl2023", "training clips come sorted by name, unshuffled"),
-    arousal_flips=Quirk("vavl2023", "arousal becomes 6 - arousal at every epoch, in place"),
+    arousal_flips=Quirk("vavl2023", "arousal becomes 6 - arousal at every epoch, in place", on=("affwild2", "msp_improv")),
     wrapped_positions=Quirk("vavl2023", "what a relative position means depends on how long the sequence is", dict(encoder_options=dict(conformer=dict(wrap=True)), fusion_options=dict(vavl=dict(wrap=True)))),
     linear_heads=Quirk("vavl2023", "no activation and no dropout after the second hidden layer of the heads", dict(head=dict(activation=(True, False), dropout=(.2, 0.)))),
     unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures", dict(encoder_options=dict(conformer=dict(masked=False)), fusion_options=dict(vavl=dict(masked=False)))),
@@ -307,7 +308,8 @@ def _recipe(s):
 
 def _quirky(r, s):
     "The recipe with the quirks of the settings"
-    mine = [k for k, q in QUIRKS.items() if q.recipe == s.recipe and not (q.paper and r["size"] == "small")] if s.mode == "as_released" else []
+    fits = lambda q: not (q.paper and r["size"] == "small") and (not q.on or s.dataset in q.on and s.track != "expr")
+    mine = [k for k, q in QUIRKS.items() if q.recipe == s.recipe and fits(q)] if s.mode == "as_released" else []
     r["quirks"] = sorted({*mine, *_names(s.quirks)})
     for k in r["quirks"]:
         if k not in QUIRKS: raise unknown("quirk", k, QUIRKS)
