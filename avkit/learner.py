@@ -249,7 +249,7 @@ def outputs(cfg, model, data, side, condition, device="cpu"):
     rows, names = [], np.array([data.clips[i] for i in idx])
     for v in dict.fromkeys(names):
         mine, y = np.flatnonzero(names == v), data.frames[v]
-        p = put_back(z[mine].numpy(), data.numbers[idx[mine]], len(y))
+        p = put_back(z[mine].numpy(), data.numbers[idx[mine].numpy()], len(y))
         if data.limits is not None: p = np.clip(p, *data.limits)
         if cfg.recipe.get("smoothing"): p = smooth(p, cfg.recipe["smoothing"])
         if cfg.has("unlabelled_as_zero"): y, p = as_zero(y, p, data.limits)

@@ -131,7 +131,7 @@ RECIPES["emotiw2023"]["small"] = _FAST | dict(
 RECIPES["jca2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112), windows=dict(length=64, hop=32, stride=4), ema=.95, video_backbone=None, video_encoder="pictures", video_size=40,
     audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
-    encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), epochs=40)
+    encoder_options=dict(pictures=dict(trunk="light"), mel_pictures=dict(trunk="light")), epochs=60)
 RECIPES["vavl2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112, frames=12), audio="logmel", audio_settings=dict(n_mels=64), audio_backbone=None,
     video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),

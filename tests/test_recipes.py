@@ -1,0 +1,91 @@
+"""Every recipe at its small size, as described and as released, through the real loop on streams of its own shapes."""
+import json
+import numpy as np, pandas as pd, pytest, torch
+from avkit.core import AvkitError
+from avkit.data import AVData
+from avkit.features import Stream
+from avkit.learner import fit, load_model, make_model
+from avkit.loading import Corpus
+from avkit.manifest import Manifest
+from avkit.recipes import QUIRKS, RECIPES, configure
+
+SIZES = dict(chumachenko2022=((20, 10), (4, 3, 40, 40)), emotiw2023=((5, 1, 128, 108), (5, 3, 112, 112)), jca2023=((8, 64, 32), (16, 3, 40, 40)),
+             vavl2023=((12, 64), (4, 3, 40, 40)), ntua2021=((16, 32, 20), (16, 9, 40, 40)))
+OWN = dict(chumachenko2022=dict(dataset="ravdess"), emotiw2023=dict(dataset="vgaf"), jca2023=dict(dataset="affwild2", track="va"),
+           vavl2023=dict(dataset="msp_improv"), ntua2021=dict(dataset="affwild2", track="expr"))
+
+
+def toy(recipe, n=14):
+    "A corpus of random streams and labels: 8 clips train, 4 validation, 2 test"
+    g = torch.Generator().manual_seed(0)
+    a, v = SIZES[recipe]
+    numbers, frames = recipe in ("jca2023", "vavl2023"), recipe in ("jca2023", "ntua2021")
+    names = ["valence", "arousal"] if numbers else list("abcdefgh")[:3 if recipe == "emotiw2023" else 7]
+    S = {"jca2023": 8, "ntua2021": 16}.get(recipe)
+    target = torch.randn(n, *([S] if S else []), 2, generator=g) if numbers else torch.randint(0, len(names), (n, *([S] if S else [])), generator=g)
+    clips, split = [f"c{i:02d}" for i in range(n)], np.array(["train"] * 8 + ["validation"] * 4 + ["test"] * 2)
+    more = {}
+    if frames:
+        target[::3, 0] = np.nan if numbers else -1
+        more = dict(steps=torch.ones(n, S, dtype=torch.bool), numbers=np.tile(np.arange(64), (n, 1)),
+                    frames={c: np.repeat(t.numpy(), 64 // S, 0) for c, t in zip(clips, target)}, limits=(np.float32([-3, -3]), np.float32([3, 3])) if numbers else None)
+    pictures = torch.randint(0, 256, (n, *v), generator=g, dtype=torch.uint8)
+    streams = [Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), "toy") for x in (torch.randn(n, *a, generator=g), pictures)]
+    d = AVData(*streams, target, clips, split, names, "regression" if numbers else "class", **more)
+    table = pd.DataFrame(dict(clip=clips, label="", speaker=clips, audio="", video="", audio_sha256=clips, video_sha256=clips, split=split,
+                              **({k: np.zeros(n) for k in names} if numbers else {})))
+    m = Manifest(OWN[recipe]["dataset"], "nowhere", table, [] if numbers else names, split=dict(name="toy", fold=0, speaker_independent=True, note=""),
+                 task=d.task, level="frame" if frames else "clip", targets=names if numbers else [])
+    return Corpus(d, m, pd.DataFrame(columns=["clip", "reason"]), stats={"target": (torch.zeros(2), torch.ones(2))} if numbers else {})
+
+
+def config(recipe, run_dir, **more):
+    return configure(recipe=recipe, data_root="twin", device="cpu", epochs=2, batch_size=4, run_dir=str(run_dir), **OWN[recipe], **more)
+
+
+@pytest.mark.parametrize("mode", ["as_described", "as_released"])
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_recipe_trains(recipe, mode, tmp_path):
+    cfg = config(recipe, tmp_path, mode=mode)
+    r = fit(cfg, toy(recipe), verbose=False)
+    assert r["size"] == "small" and r["mode"] == mode and set(r["metrics"]) == {"train", "validation", "test"}
+    assert set(r["quirks"]) == ({k for k, q in QUIRKS.items() if q.recipe == recipe and not q.paper} if mode == "as_released" else set())
+    assert set(r["metrics"]["test"]) == ({"av"} if "both_only" in r["quirks"] else {"av", "audio", "video"})
+    for scores in r["metrics"]["test"].values(): assert all(np.isfinite(v) for v in scores.values())
+    assert len(r["classes"]) == (1 if "valence_only" in r["quirks"] else len(toy(recipe).data.classes))
+    assert sum(p.numel() for p in load_model(tmp_path)[0].parameters()) == r["parameters"]
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_the_same_seed_gives_the_same_weights(recipe, tmp_path):
+    for d in "ab": fit(config(recipe, tmp_path / d), toy(recipe), verbose=False)
+    a, b = (load_model(tmp_path / d)[0].state_dict() for d in "ab")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_labels_are_the_same_after_training(tmp_path):
+    "vavl2023's released code mirrors arousal in place: the quirk must not touch the corpus either"
+    corpus = toy("vavl2023")
+    before = corpus.data.target.clone()
+    fit(config("vavl2023", tmp_path, quirks="arousal_flips"), corpus, verbose=False)
+    assert torch.equal(corpus.data.target, before)
+
+
+def test_every_quirk_changes_a_run_and_names_its_recipe(tmp_path):
+    for k, q in QUIRKS.items():
+        cfg = config(q.recipe, tmp_path, quirks=k)
+        assert cfg.has(k) and cfg.hash != config(q.recipe, tmp_path).hash and k in cfg.name
+    with pytest.raises(AvkitError, match="did you mean 'arousal_flips'"): configure(quirks="arousal_flip")
+
+
+def test_paper_size_is_not_the_small_one():
+    for k in SIZES:
+        assert configure(recipe=k, dataset=OWN[k]["dataset"], data_root="/data").recipe["size"] == "paper"
+        json.dumps(configure(recipe=k).recipe)  # the record keeps it
+
+
+def test_a_rate_of_its_own_for_trunks(tmp_path):
+    from avkit.learner import make_optimizer
+    cfg = config("emotiw2023", tmp_path, backbone_lr=1e-4)
+    groups = make_optimizer(cfg, make_model(cfg, toy("emotiw2023").data)).param_groups
+    assert [g["share"] for g in groups] == [1., pytest.approx(1e-4 / cfg["lr"])] and all(len(g["params"]) for g in groups)
