@@ -200,7 +200,8 @@ def _on_another(run, asked, split, labels, verbose):
         own = pd.read_csv(resolve(labels), dtype=str, keep_default_na=False) if labels else None
         table = join_labels((run.record["dataset"], run.meta["classes"]), (corpus.manifest.corpus, corpus.data.classes), None if own is None else dict(zip(own["class"], own.meaning)))
         corpus, through, left = join_classes(table, run.meta["classes"], corpus)
-        facts |= dict(labels=table.to_dict("records"), left_out=left)
+        used = set(table.model.sum())
+        facts |= dict(labels=table.to_dict("records"), left_out=left, not_answered=[c for c in run.meta["classes"] if c not in used])
     else: corpus, through = join_targets(run, corpus)
     device = accelerator(run.cfg).device
     rows, metrics = answers(run.cfg, corpus, run.model.to(device), conds, device, {"test": name}, through)

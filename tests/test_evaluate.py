@@ -78,7 +78,7 @@ def test_another_corpus(run, other):
     assert {k: v for k, v in after["metrics"].items() if k != "cross:folder"} == before["metrics"] and set(scores) == {"av", "audio", "video"}
     assert {t["meaning"]: (t["model"], t["corpus"]) for t in facts["labels"]} == dict(
         neutral=(["neutral", "calm"], ["neutral"]), happiness=(["happy"], ["Happiness"]), sadness=(["sad"], ["sad"]), anger=(["angry"], ["Anger"]))
-    assert facts["left_out"] == dict(bored=6) and (facts["scored"], facts["of"]) == (24, "clips")
+    assert facts["not_answered"] == ["fearful", "disgust", "surprised"] and facts["left_out"] == dict(bored=6) and (facts["scored"], facts["of"]) == (24, "clips")
     p = pd.read_csv(run / "predictions-cross-folder.csv")
     mine = p[p.condition == "av"]
     assert len(mine) == 24 and set(mine.target) == {"neutral", "happiness", "sadness", "anger"} and list(p.columns[6:]) == ["neutral", "happiness", "sadness", "anger"]
