@@ -27,8 +27,8 @@ def _style():
     plt.rcParams["figure.dpi"] = DPI
     return plt, sns
 
-# %% ../nbs/55_look.ipynb #78f06029
-@dataclass
+# %% ../nbs/55_look.ipynb #73cffefc
+@dataclass(repr=False)
 class Run:
     "A finished run: its record and, when first asked for, its predictions, corpus and best model"
     folder: Path
@@ -53,6 +53,8 @@ class Run:
     def model(self):
         from avkit.learner import load_model
         return load_model(self.folder)[0]
+
+    def __repr__(self): return f"Run({self.folder.name})"
 
     @property
     def side(self): return "test" if "test" in self.record["metrics"] else "validation"
@@ -247,7 +249,7 @@ def _lost(run, before, after):  # (1,C) or (1,S,C), (n,...)
     p = [z.softmax(-1).gather(-1, said.expand(*z.shape[:-1], 1)).flatten(1).mean(1) for z in (before, after)]
     return (p[0] - p[1]).numpy()
 
-# %% ../nbs/55_look.ipynb #d51ee003
+# %% ../nbs/55_look.ipynb #2afb247e
 def strip(ax, p):
     "Pictures where they stand in time, cropped to their slot"
     ax.set(yticks=[], xlim=(0, p.seconds), ylim=(0, 1))
@@ -276,6 +278,7 @@ def _bars(ax, begin, end, lost, colour):
     "What hiding each stretch took away"
     ax.bar(begin, lost, end - begin, align="edge", color=colour, alpha=.75, edgecolor="w", lw=.3)
     ax.axhline(0, c="grey", lw=.6)
+    ax.set_ylim(min(ax.get_ylim()[0], -.01), max(ax.get_ylim()[1], .02))  # what is smaller than a hundredth is not made large
     ax.locator_params(axis="y", nbins=3)
 
 # %% ../nbs/55_look.ipynb #9cdccfcf
@@ -300,13 +303,13 @@ def _links(ax, w, up, down, colour, name, most=80):  # (up, down) even shares; t
 
 def _in_time(maps): return {k: w for k, w in maps.items() if set(k.split(" -> ")) <= {"audio", "video"}}
 
-# %% ../nbs/55_look.ipynb #fd2bfffe
+# %% ../nbs/55_look.ipynb #2c61fdfc
 def _heat(fig, ax, bar, name, w, times, seconds):
     "A map with time on its axes; sound goes to the right, pictures upwards"
     q, k = name.split(" -> ")
     if q == "video": w, q, k = w.T, k, q
     edges = lambda t: np.concatenate([[t[0] * 1.5 - t[1] / 2], (t[1:] + t[:-1]) / 2, [t[-1] * 1.5 - t[-2] / 2]]) if len(t) > 1 else np.array([0, seconds])
-    im = ax.pcolormesh(edges(times[q, w.shape[0]]), edges(times[k, w.shape[1]]), w.T, cmap="viridis", vmin=0, rasterized=True)
+    im = ax.pcolormesh(edges(times[q, w.shape[0]]), edges(times[k, w.shape[1]]), w.T, cmap="viridis", vmin=0, vmax=max(2, w.max()), rasterized=True)
     ax.set(ylabel=f"{k} (s)", xlim=(0, seconds), ylim=(0, seconds))
     ax.set_title(f"{name}: weight, in even shares", loc="left", pad=3)
     fig.colorbar(im, cax=bar)
@@ -444,8 +447,8 @@ def card(run, row):  # a row of `confident_errors`
     if p.sound is not None: out.append(f"<audio controls preload='metadata' style='width:100%;height:30px;margin-top:6px' src='{sound_uri(p.sound, p.rate)}'></audio>")
     return f"<div style='{CARD}'>{''.join(out)}</div>"
 
-# %% ../nbs/55_look.ipynb #20b5a5ba
-@dataclass
+# %% ../nbs/55_look.ipynb #95f75f21
+@dataclass(repr=False)
 class Errors:
     "The surest errors of a run: a grid of cards in a notebook, `figure()` elsewhere"
     run: Run
@@ -457,7 +460,7 @@ class Errors:
         return (f"<p>{html.escape(self.about)}</p><div style='display:grid;grid-template-columns:repeat(auto-fill,minmax(290px,1fr));"
                 f"gap:10px;max-width:1100px'>{grid}</div>")
 
-    def __str__(self): return self.about + "\n" + self.rows[[c for c in self.rows if c in ("clip", "frame", "sure", "truth") or c.startswith(("target", "pred"))]].to_string()
+    def __repr__(self): return self.about + "\n" + self.rows[[c for c in self.rows if c in ("clip", "frame", "sure", "truth") or c.startswith(("target", "pred"))]].to_string()
 
     def figure(self):
         "The errors as a figure: a row each, pictures and waveform"
@@ -733,8 +736,8 @@ def figure_uri(fig):
     _style()[0].close(fig)
     return _uri("image/png", f.getvalue())
 
-# %% ../nbs/55_look.ipynb #52b38520
-@dataclass
+# %% ../nbs/55_look.ipynb #43b9d8ce
+@dataclass(repr=False)
 class Beside:
     "Two runs beside each other: `settings`, `scores`, `answers`, `figure()`; all of it in a notebook"
     a: Run
@@ -759,7 +762,7 @@ class Beside:
         return (f"{head}<div style='display:flex;flex-wrap:wrap;gap:0 40px;margin-top:8px'><div><b>settings that differ</b>{settings}{answers}</div>"
                 f"<div><b>scores</b>{to_html(self.scores)}</div></div><img style='max-width:100%' src='{figure_uri(self.figure())}'>")
 
-    def __str__(self):
+    def __repr__(self):
         return "\n\n".join(str(x) for x in (f"A {self.a.folder.name}\nB {self.b.folder.name}", self.settings.to_string(index=False),
                                             self.scores.round(3).to_string(index=False), "" if self.answers is None else self.answers.to_string(index=False)))
 
@@ -833,7 +836,7 @@ def fill(self):
     for c, h in zip(self.table, self.heads): h.description = c + (" ▾" if self.down else " ▴") * (c == self.by)
     self.count.value = f"{len(t)} of {len(self.table)} runs, page {self.page + 1} of {pages}"
 
-# %% ../nbs/55_look.ipynb #9f409074
+# %% ../nbs/55_look.ipynb #310ab523
 @_method(Browser)
 def turn(self, page): self.page = page; self.fill()
 
@@ -859,7 +862,8 @@ def tick(self, k, on):
 
 def browse(folder, widgets=None):  # None: where a front end waits for them (`live`)
     "The runs below a folder: widgets, or a table of them, the newest first"
-    if widgets or widgets is None and live(): return Browser(folder).box
+    if not record_paths(folder): print(f"No finished run below {folder} yet.")
+    elif widgets or widgets is None and live(): return Browser(folder).box
     return run_table(folder).iloc[::-1].reset_index(drop=True)
 
 # %% ../nbs/55_look.ipynb #b2699a09
