@@ -104,6 +104,7 @@ def _voice(x, who, statement, nz, rng):
     cuts = np.flatnonzero(np.diff(k, prepend=-2, append=-2))
     order = STATEMENTS[statement]
     spoken = np.concatenate([_formants(source[i:j], VOWELS[order[k[i] % 7]] * who["size"]) for i, j in zip(cuts, cuts[1:])])
+    if np.ndim(x) == 2: spoken = spoken * 10 ** (.3 * bright)  # effort that changes is heard as loudness, too
     return spoken / (np.sqrt(np.mean(spoken ** 2)) + 1e-9)
 
 
@@ -262,6 +263,7 @@ def perform(face, voice, actor, key, seed=0, seconds=None, difficulty=0., size=(
     rng = functools.partial(_rng, seed, *key)
     nz = _nuisance(rng("nuisance"))
     if seconds: nz |= dict(seconds=seconds, end=seconds - (nz["seconds"] - nz["end"]))
+    if np.ndim(voice) == 2: nz |= dict(begin=0., end=nz["seconds"])  # a voice that changes is heard all the time
     spoken = _voice(voice, _speaker(seed, actor), statement, nz, rng("source"))
     return _frames(face, nz, seed, actor, size, difficulty, rng("motion")), _record(spoken, nz, difficulty, rng("room"))
 

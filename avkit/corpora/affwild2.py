@@ -200,7 +200,7 @@ def _one_edition(files, where):
     return tops[0]
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #7bb294b8
-TWIN_VERSION = 5
+TWIN_VERSION = 6
 RATES = [25, 30, 15, 24]
 
 def _wander(n, rng):
