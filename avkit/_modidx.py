@@ -1251,6 +1251,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'avkit.worth': { 'avkit.worth.Experiment': ('worth.html#experiment', 'avkit/worth.py'),
                              'avkit.worth._run': ('worth.html#_run', 'avkit/worth.py'),
                              'avkit.worth._side': ('worth.html#_side', 'avkit/worth.py'),
+                             'avkit.worth.quirk_report': ('worth.html#quirk_report', 'avkit/worth.py'),
                              'avkit.worth.shuffled_scores': ('worth.html#shuffled_scores', 'avkit/worth.py'),
                              'avkit.worth.worth': ('worth.html#worth', 'avkit/worth.py'),
                              'avkit.worth.worth_figure': ('worth.html#worth_figure', 'avkit/worth.py'),
