@@ -227,12 +227,23 @@ def fit_weights(net, state, where, names=None, optional=()):
     fill(net, state | drawn, where)
     return sorted(drawn)
 
-# %% ../nbs/24_backbones.ipynb #70ab8261
+# %% ../nbs/24_backbones.ipynb #db75af37
+def _seen(weights):
+    "A file, its size and when it was changed: what a file in memory is known by"
+    try: s = resolve(weights).stat()
+    except OSError as e: raise AvkitError(f"Cannot read the weights {weights}: {e.strerror or e}") from e
+    return str(resolve(weights)), s.st_size, s.st_mtime_ns
+
+
+@functools.lru_cache(16)
+def _file_hash(path, *_): return file_hash(path)
+
+
 def weights_hash(store, name, weights):
     "What names the weights in a key: `random`, or their SHA-256 (of the file; of the tensors where they come from a named source)"
     if weights is None: return "random"
     if weights == "published": weights = BACKBONES[name].published or weights
-    if not str(weights).startswith(_PLACES) and weights != "published": return file_hash(resolve(weights))
+    if not str(weights).startswith(_PLACES) and weights != "published": return _file_hash(*_seen(weights))
     if (known := store.get(key := content_key("weights", weights), [])): return known[1]["sha256"]
     h = hashlib.sha256()
     for k, v in sorted(read_weights(weights, name)[0].items()): h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -347,7 +358,7 @@ def _run(t, source, todo, keys, store, device, steps, meta):
                 store.put(keys[r], dict(x=out, real=mask), meta)
             bar.update(len(group))
 
-# %% ../nbs/24_backbones.ipynb #7bd739b7
+# %% ../nbs/24_backbones.ipynb #663b364b
 RUNNING = 1  # raise it when the same key gives other outputs
 
 def backbone_stream(store, source, name, weights=None, device="cpu", steps=None):  # a `Source` of pictures, sound or spectrograms
@@ -380,7 +391,13 @@ def _rows(store, keys, dim):
 
 
 def frozen(name, weights=None, device="cpu"):
-    "A backbone that only answers; random weights are the same ones everywhere"
+    "A backbone that only answers, kept for the next call; random weights are the same ones everywhere"
+    here = weights is None or weights == "published" or str(weights).startswith(_PLACES)
+    return _frozen(name, weights if here else str(weights), str(device), None if here else _seen(weights))
+
+
+@functools.lru_cache(2)
+def _frozen(name, weights, device, seen):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(child_seed(0, "backbone", name))
         return build_backbone(name, weights).eval().requires_grad_(False).to(device)

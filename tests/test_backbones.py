@@ -51,7 +51,7 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
         a, b = getattr(again, s), getattr(straight, s)
         assert torch.equal(a.x, b.x) and torch.equal(a.mask, b.mask) and a.x.shape[-1] == {"audio": 64, "video": 128}[s]
 
-    with pytest.raises(AvkitError, match="Cannot read /nowhere"): load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
+    with pytest.raises(AvkitError, match="Cannot read the weights /nowhere"): load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
     wrong = settings | dict(options=json.dumps(SMALL | {"video_backbone": "wav2vec2_tiny"}))
     with pytest.raises(AvkitError, match="takes wave"): load_data(configure(**wrong), verbose=False)
 
