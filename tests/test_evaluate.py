@@ -143,3 +143,36 @@ def test_another_corpus_of_numbers(tmp_path, toy_corpus):
     assert list(p.columns[4:]) == ["target_valence", "prediction_valence"] and len(p) == 30
     assert np.allclose(p.target_valence, pd.read_csv(tmp_path / "other/labels.csv").set_index("file").valence[[f"{c}.wav" for c in p["clip"]]], atol=1e-5)
     with pytest.raises(AvkitError, match="does not fit"): evaluate(tmp_path / "run", **{k: v for k, v in toy_corpus.items() if k not in ("recipe", "device")}, verbose=False)
+
+
+def test_the_notebook_and_the_flags_agree():
+    import inspect, nbformat
+    from avkit.core import repo_root
+    from avkit.evaluate import HELP
+    cell = next(c for c in nbformat.read(repo_root() / "nbs/evaluate.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    exec(cell.source, scope := {})
+    assert [k for k in scope if not k.startswith("_")] == [k for k in inspect.signature(evaluate).parameters if k != "verbose"] == list(HELP)
+    for line in cell.source.splitlines(): assert line.endswith("# " + HELP[line.split(":")[0]])
+
+
+def test_another_corpus_with_a_label_per_frame():
+    import torch
+    from avkit.data import AVData
+    from avkit.evaluate import join_classes, join_labels
+    from avkit.features import Stream
+    from avkit.learner import answers
+    from avkit.loading import Corpus
+    from avkit.manifest import corpus_info
+    theirs, ours = corpus_info("affwild2")["classes"], corpus_info("crema_d")["classes"]
+    labels = np.array([theirs.index("Anger"), theirs.index("Surprise"), -1, theirs.index("Sadness"), theirs.index("Anger")])
+    x = torch.zeros(2, 3, 6)
+    x[0, :, ours.index("anger")] = x[1, :, ours.index("sad")] = 5
+    data = AVData(Stream(x, torch.ones(2, 3, dtype=torch.bool), ""), None, torch.tensor([[*labels[:3]], [*labels[3:], -1]]), ["v", "v"], np.array(["test"] * 2), theirs,
+                  steps=torch.ones(2, 3, dtype=torch.bool), numbers=np.array([[0, 1, 2], [3, 4, -1]]), frames=dict(v=labels))
+    class Echo(torch.nn.Module):
+        def forward(self, audio, audio_mask, step_mask): return audio
+    table = join_labels(("crema_d", ours), ("affwild2", theirs))
+    corpus, through, left = join_classes(table, ours, Corpus(data, None, None))
+    rows, metrics = answers(configure(modality="audio"), corpus, Echo(), ["audio"], sides={"test": "cross:affwild2"}, through=through)
+    assert left == dict(Surprise=1) and rows.frame.tolist() == [0, 3, 4] and rows.target.tolist() == ["anger", "sadness", "anger"]
+    assert rows.prediction.tolist() == ["anger", "sadness", "sadness"] and metrics["cross:affwild2"]["audio"]["accuracy"] == pytest.approx(2 / 3)
