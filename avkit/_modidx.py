@@ -61,7 +61,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'avkit.cards._graphs': ('cards.html#_graphs', 'avkit/cards.py'),
                              'avkit.cards._portable': ('cards.html#_portable', 'avkit/cards.py'),
                              'avkit.cards._scores': ('cards.html#_scores', 'avkit/cards.py'),
-                             'avkit.cards._width': ('cards.html#_width', 'avkit/cards.py'),
                              'avkit.cards.another': ('cards.html#another', 'avkit/cards.py'),
                              'avkit.cards.card_config': ('cards.html#card_config', 'avkit/cards.py'),
                              'avkit.cards.card_text': ('cards.html#card_text', 'avkit/cards.py'),

@@ -6,7 +6,7 @@
 __all__ = ['AGREES', 'OPSET', 'card_config', 'load_card', 'Graph', 'example', 'another', 'to_program', 'to_onnx', 'to_graphs',
            'card_text', 'export_card', 'main']
 
-# %% ../nbs/54_cards.ipynb #32f9e1a1
+# %% ../nbs/54_cards.ipynb #b9389343
 import argparse, inspect, json, sys, warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np, torch
 from .core import AvkitError, file_hash, read_json, resolve, write_error, write_json, write_text
 from .manifest import corpus_info
 from .models import build_model, count_parameters
-from .predict import Predictor, config_of, demo_clip, load_predictor, predict
+from .predict import Predictor, config_of, load_predictor
 
-# %% ../nbs/54_cards.ipynb #659ff4f5
+# %% ../nbs/54_cards.ipynb #1af8d307
 def _portable(x):
     "Settings without the folders of one machine: paths keep their last part"
     if isinstance(x, dict): return {k: Path(v).name if k in _PATHS and isinstance(v, str) else _portable(v) for k, v in x.items()}
@@ -29,7 +29,7 @@ def card_config(p, meta, record):  # a `Predictor`, what its checkpoint says, th
     "config.json"
     from avkit import __version__
     labels = {str(i): c for i, c in enumerate(p.classes)}
-    return dict(avkit=__version__, name=p.name, task=p.task, level=p.level, dataset=record["dataset"], classes=p.classes, labels=labels,
+    return dict(avkit=__version__, name=p.name, task=p.task, level=p.level, dataset=record["dataset"], classes=p.classes, labels=labels, shapes=p.shapes,
                 settings=_portable(meta["settings"]), recipe=_portable(meta["recipe"]), model=_portable(meta["model"]), preparation=_portable(asdict(p.cfg.preparation)))
 
 
@@ -46,9 +46,9 @@ def load_card(folder):
     model, stats = build_model(c["model"]), part("stats")
     model.load_state_dict(part("model"))
     stats = {s: (stats[f"{s}.mean"], stats[f"{s}.std"]) for s in ("audio", "video", "target") if f"{s}.mean" in stats}
-    return Predictor(model.eval(), config_of(c["settings"], c["recipe"]), c["classes"], stats, c["task"], c["level"], c["name"])
+    return Predictor(model.eval(), config_of(c["settings"], c["recipe"]), c["classes"], stats, c["task"], c["level"], c["name"], {s: tuple(v) for s, v in c["shapes"].items()})
 
-# %% ../nbs/54_cards.ipynb #11ff3f1a
+# %% ../nbs/54_cards.ipynb #26d965ff
 class Graph(torch.nn.Module):
     "A model with its inputs in order"
     def __init__(self, model, names):
@@ -59,17 +59,13 @@ class Graph(torch.nn.Module):
 
 
 def example(p):  # a `Predictor`
-    "{name: tensor} a batch of two, as `predict` makes it of a rendered clip; random features where the run was trained on a file of them"
-    own = [s for s in p.streams if p.cfg[f"{s}_features"]]
-    if own: return {k: v for s in p.streams for k, v in ((s, torch.randn(2, 4, _width(p, s))), (f"{s}_mask", torch.ones(2, 4, dtype=torch.bool)))}
-    seen = []
-    hook = p.model.register_forward_pre_hook(lambda m, args, given: seen.append(given), with_kwargs=True)
-    try: predict(demo_clip(), p, device="cpu")
-    finally: hook.remove()
-    return {k: v[:1].repeat(2, *[1] * (v.ndim - 1)) for k, v in seen[0].items() if torch.is_tensor(v)}
-
-
-def _width(p, s): return next(m.in_features for m in getattr(p.model, s, p.model).modules() if isinstance(m, torch.nn.Linear))
+    "{name: tensor} a batch of two, of the shapes that the model was trained on"
+    if not p.shapes: raise AvkitError(f"{p.name} was trained by an older avkit, which did not note the shape of its streams: train it again")
+    out = {}
+    for s in p.streams:
+        make = torch.rand if len(p.shapes[s]) == 4 else torch.randn  # pictures are in [0,1]
+        out |= {s: make(2, *p.shapes[s]), f"{s}_mask": torch.ones(2, p.shapes[s][0], dtype=torch.bool)}
+    return out | (dict(step_mask=torch.ones(2, p.cfg["windows"]["steps"], dtype=torch.bool)) if p.level == "frame" else {})
 
 
 def another(x, g):  # an `example`; a generator
@@ -81,7 +77,7 @@ def another(x, g):  # an `example`; a generator
         out[f"{k}_mask"][1, -(out[k].shape[1] // 3):] = False if out[k].shape[1] > 2 else True
     return out
 
-# %% ../nbs/54_cards.ipynb #e79480a0
+# %% ../nbs/54_cards.ipynb #c280c330
 AGREES = 1e-4
 
 def _differ(p, run, x):
@@ -111,7 +107,7 @@ def to_program(p, path, x):  # a `Predictor`, a .pt2, an `example`
         loaded = torch.export.load(str(path)).module()
     return _checked(p, x, lambda b: loaded(*(b[n] for n in names)), "The exported program"), program
 
-# %% ../nbs/54_cards.ipynb #feb96558
+# %% ../nbs/54_cards.ipynb #fd3bec6e
 OPSET = 18  # the lowest that torch's exporter writes of itself: the most runtimes read it
 
 def to_onnx(p, path, x, program):
@@ -132,7 +128,7 @@ def to_graphs(p, folder, onnx=True):
     "model.pt2 and model.onnx; returns what the check found of each, or why there is none"
     out = {}
     try: x = example(p)
-    except AvkitError as e: return dict(torch_export=dict(failed=str(e)), onnx=dict(failed=str(e)))
+    except AvkitError as e: return dict(torch_export=dict(failed=str(e)))
     def attempt(name, file, make):
         try: out[name] = make()
         except Exception as e:
@@ -148,7 +144,7 @@ def to_graphs(p, folder, onnx=True):
     elif onnx: out["onnx"] = dict(failed="there is no program to make it of")
     return out
 
-# %% ../nbs/54_cards.ipynb #666860e1
+# %% ../nbs/54_cards.ipynb #2bd178ee
 _USE = """Research and teaching on how emotion is expressed and perceived in talking people, comparison with other methods under the same protocol, and as a start for training on data of your own.
 
 It says what people in its training data would be *labelled* as, not what someone feels. It knows the speakers, languages, cameras and acting of that data, and is surely worse elsewhere; scores hold for the split named above.
@@ -174,7 +170,7 @@ def _front(p, record, info):
                 license="other", license_name="see-training-data", datasets=[record["dataset"]], metrics=names, **{"model-index": [dict(name=p.name, results=result)]})
     return "---\n" + "\n".join(f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in head.items()) + "\n---"
 
-# %% ../nbs/54_cards.ipynb #211f5847
+# %% ../nbs/54_cards.ipynb #5bc95376
 def _graphs(found):
     "A line for each graph"
     files, lines = dict(torch_export="model.pt2", onnx="model.onnx"), []
@@ -189,7 +185,7 @@ def _frozen(p):
     used = [f"{s} goes through the frozen backbone `{p.cfg[f'{s}_backbone']}` (weights: {Path(p.cfg[f'{s}_weights']).name if p.cfg[f'{s}_weights'] else 'random'})" for s in p.streams if p.cfg[f"{s}_backbone"]]
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n" if used else ""
 
-# %% ../nbs/54_cards.ipynb #3b8b0f99
+# %% ../nbs/54_cards.ipynb #a245fab8
 def card_text(p, record, found):  # a `Predictor`, the run's record, what the checks of the graphs found
     "README.md"
     info, c, n = corpus_info(record["dataset"]), p.cfg, record["counts"]
@@ -228,7 +224,7 @@ The weights are made of that data: its terms hold for them too. Split `{record['
 {_USE}
 """
 
-# %% ../nbs/54_cards.ipynb #e4b37c3f
+# %% ../nbs/54_cards.ipynb #640b8954
 def export_card(run, folder, onnx=True):  # a run's folder, a new or empty one; False: without model.onnx
     "Write a run as a card; returns what the checks of its graphs found"
     from avkit.learner import read_checkpoint
@@ -249,7 +245,7 @@ def export_card(run, folder, onnx=True):  # a run's folder, a new or empty one; 
     write_json(folder / "hashes.json", {f.name: file_hash(f) for f in sorted(folder.iterdir()) if f.name != "hashes.json" and not f.name.startswith(".")})
     return found
 
-# %% ../nbs/54_cards.ipynb #80c74096
+# %% ../nbs/54_cards.ipynb #9f34777c
 def main(argv=None):
     "Export from the command line; returns the exit status"
     a = argparse.ArgumentParser("avkit export", description="Write a run as a card: weights, settings, scores, licence, limits, and the model as a graph.")
@@ -265,5 +261,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/54_cards.ipynb #053e848f
+# %% ../nbs/54_cards.ipynb #24724586
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -8,7 +8,7 @@ __all__ = ['LONGEST', 'WHOLE', 'HELP', 'Predictor', 'config_of', 'load_predictor
            'tracks', 'stretches', 'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'predict', 'timeline', 'box_at',
            'Said', 'draw', 'redraw', 'annotated', 'summary', 'demo_clip', 'predict_to', 'main']
 
-# %% ../nbs/53_predict.ipynb #8f99c16e
+# %% ../nbs/53_predict.ipynb #a01f1c98
 import argparse, inspect, sys, tempfile, types, typing
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,7 +21,7 @@ from .manifest import COLUMNS, Manifest
 from .recipes import COMMON, Config, Settings, configure
 from .store import Store
 
-# %% ../nbs/53_predict.ipynb #593ce29c
+# %% ../nbs/53_predict.ipynb #4a4c82d9
 @dataclass
 class Predictor:
     "A trained model with what it takes to use it"
@@ -32,6 +32,7 @@ class Predictor:
     task: str      # class, regression
     level: str     # clip, frame: what has a label
     name: str      # of the run
+    shapes: dict = field(default_factory=dict)  # {stream: (T,...)} of a clip as the model reads it
 
     @property
     def prep(self):
@@ -43,6 +44,7 @@ class Predictor:
         own = [s for s in ("audio", "video") if self.cfg[f"{s}_features"]]
         if own: raise AvkitError(f"{self.name} was trained on a file of your own features ({own[0]}_features={Path(self.cfg[f'{own[0]}_features']).name}), "
                                  "which cannot be made from a video. Train a run on sound and pictures themselves.")
+        if self.cfg["by_speaker"]: raise AvkitError(f"{self.name} centres features by speaker (by_speaker), and a video does not tell its speakers' other clips. Train a run without.")
 
     @property
     def streams(self): return ["audio", "video"] if self.cfg["modality"] == "av" else [self.cfg["modality"]]
@@ -53,7 +55,7 @@ def config_of(settings, recipe):  # as a checkpoint holds them
     known = {f.name for f in fields(Settings)}
     return Config(Settings(**{k: v for k, v in settings.items() if k in known}), COMMON | dict(quirks=[]) | recipe)
 
-# %% ../nbs/53_predict.ipynb #ce95650d
+# %% ../nbs/53_predict.ipynb #919150bf
 def load_predictor(run=None):  # the folder of a run or of an exported card; None: the demo model
     "The `Predictor` of a finished run"
     from avkit.learner import load_model
@@ -66,9 +68,10 @@ def load_predictor(run=None):  # the folder of a run or of an exported card; Non
     if not (folder / "record.json").is_file(): raise AvkitError(f"The run in {folder} is not finished: it has no record.json. Go on with resume=True, or choose another.")
     model, meta = load_model(folder)
     record = read_json(folder / "record.json")
-    return Predictor(model, config_of(meta["settings"], meta["recipe"]), meta["classes"], meta["stats"], record["task"], record["level"], folder.name)
+    return Predictor(model, config_of(meta["settings"], meta["recipe"]), meta["classes"], meta["stats"], record["task"], record["level"], folder.name,
+                     {s: tuple(v) for s, v in meta.get("shapes", {}).items()})
 
-# %% ../nbs/53_predict.ipynb #5a953d2f
+# %% ../nbs/53_predict.ipynb #21babafe
 LONGEST = 12.  # seconds in one window, for a recipe that looks at whole clips (the longest clip of vavl2023); half of it for what is longer
 
 @dataclass(frozen=True)
@@ -79,9 +82,10 @@ class Plan:
     frames: int
     hop: int       # in pictures
     n: int
+    first: float   # where its pictures begin, seconds: with its sound, but for a quirk
 
     @property
-    def times(self): return self.start + (np.arange((self.n - 1) * self.hop + self.frames) + .5) / self.frames * self.window
+    def times(self): return self.first + (np.arange((self.n - 1) * self.hop + self.frames) + .5) / self.frames * self.window
     def begin(self, i): return self.start + i * self.hop / self.frames * self.window
 
 
@@ -91,9 +95,10 @@ def plan(duration, prep, hop=None):  # seconds, a `Preparation`, seconds from wi
     k = max(1, round((hop or window / 2) / window * prep.frames))
     hop = k / prep.frames * window
     n = 1 + max(0, round((duration - window) / hop))
-    return Plan(max(0., (duration - window - (n - 1) * hop) / 2), window, prep.frames, k, n)
+    start = max(0., (duration - window - (n - 1) * hop) / 2)
+    return Plan(start, window, prep.frames, k, n, 0. if prep.video_from == "begin" else start)
 
-# %% ../nbs/53_predict.ipynb #ee123d18
+# %% ../nbs/53_predict.ipynb #73c62a4e
 @dataclass
 class Heard:
     "A video's sound, when its pictures are shown, and how long it lasts"
@@ -131,7 +136,7 @@ def listen(path, rate, store):
     out.duration = announced or max(out.samples / rate, out.times[-1] + 1 / out.fps if out.times is not None else 0.)
     return out
 
-# %% ../nbs/53_predict.ipynb #8304846c
+# %% ../nbs/53_predict.ipynb #0ebdc4a7
 WHOLE = "picture"  # the name of what a recipe that looks at whole pictures looks at
 
 @dataclass
@@ -155,7 +160,7 @@ class Gallery:
 
 def size_of(box): return float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 0)))
 
-# %% ../nbs/53_predict.ipynb #e0b6792b
+# %% ../nbs/53_predict.ipynb #e2fbde94
 class Looker:
     "Frames -> {face: box} of each"
     def __init__(self, prep):
@@ -176,7 +181,7 @@ class Looker:
             self.gallery.add(t, f, out[-1], dict(zip(who, s)))
         return out
 
-# %% ../nbs/53_predict.ipynb #ee2e37d5
+# %% ../nbs/53_predict.ipynb #a971facc
 def windows(path, plan, look):  # a `Plan`, a `Looker`
     "Yields (number, pictures (n,H,W,3), [{face: box}] of each)"
     from avkit.media import stream
@@ -209,7 +214,7 @@ def cut(frames, boxes, face, prep):  # (n,H,W,3), [{face: box}]
     if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
     return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}
 
-# %% ../nbs/53_predict.ipynb #3155c06d
+# %% ../nbs/53_predict.ipynb #5834b25f
 def answer(p, streams, given, device="cpu", **more):  # a `Predictor`; {"audio": Stream, ...}; (N,) av, audio, video, or "" for nothing
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     from avkit.learner import predict as outputs
@@ -239,7 +244,7 @@ def given_of(p, sound, picture):  # what there is
     have = [s for s, there in (("audio", sound), ("video", picture)) if there and s in p.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
 
-# %% ../nbs/53_predict.ipynb #51f8ca49
+# %% ../nbs/53_predict.ipynb #e03a26ba
 class Clips:
     "Windows as clips in a store of their own; answered some at a time"
     def __init__(self, p, plan, heard, device="cpu", at_once=32):
@@ -275,7 +280,7 @@ class Clips:
         self.folder.cleanup()
         self.rows, self.folder = [], None
 
-# %% ../nbs/53_predict.ipynb #3693e056
+# %% ../nbs/53_predict.ipynb #756f082c
 def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     "A model of clips: a row per window and face"
     scheme = plan(heard.duration, p.prep, hop)
@@ -290,7 +295,7 @@ def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     clips.flush()
     return pd.concat(clips.parts, ignore_index=True), dict(window=scheme.window, hop=round(scheme.hop / scheme.frames * scheme.window, 6), windows=scheme.n)
 
-# %% ../nbs/53_predict.ipynb #63ff652b
+# %% ../nbs/53_predict.ipynb #ef52ae65
 def tracks(p, path, look, store, T):  # T: frames of the video
     "Every face as a track in the store -> {face: key}; WHOLE pictures are one face"
     from avkit.media import stream
@@ -316,7 +321,7 @@ def tracks(p, path, look, store, T):  # T: frames of the video
         w.done()
     return {k: w.key for k, (_, w) in cutters.items()}
 
-# %% ../nbs/53_predict.ipynb #0ba0dac0
+# %% ../nbs/53_predict.ipynb #77d7dd1f
 def stretches(p, store, keys, numbers, most=8, least=.2):  # {face: track}; frame numbers (N,L); faces; share of the frames
     "Which stretches show which face: [(face or None, stretch)]"
     from avkit.tracks import Track
@@ -346,7 +351,7 @@ def frame_rows(p, times, who, numbers, out, given):  # (T,) s, (N,) faces, (N,L)
         parts.append(pd.concat([pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=k, given=given[mine][0], frame=f)), told(p, torch.from_numpy(y[f]))], axis=1))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/53_predict.ipynb #c49d3e10
+# %% ../nbs/53_predict.ipynb #3ca490bc
 def by_frame(p, path, heard, look, most=8, device="cpu"):
     "A model of frames: a row per frame and face"
     from avkit.loading import _stretch_streams
@@ -367,7 +372,7 @@ def by_frame(p, path, heard, look, most=8, device="cpu"):
     out = answer(p, streams, given, device, steps=steps)
     return frame_rows(p, heard.times, who, number, out.numpy(), given), dict(windows=len(number), **asdict(spec))
 
-# %% ../nbs/53_predict.ipynb #6f2f7d34
+# %% ../nbs/53_predict.ipynb #eb93e362
 @dataclass
 class Prediction:
     "What a run says about a video"
@@ -398,7 +403,7 @@ def name_faces(table, gallery, whole):  # rows whose face is a number or None
     mine = sorted(set(table.face.dropna()), key=lambda k: (-gallery.weight(k), k))
     return {k: f"face {i}" for i, k in enumerate(mine, 1)}
 
-# %% ../nbs/53_predict.ipynb #dee3fbbd
+# %% ../nbs/53_predict.ipynb #1ebc615e
 def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, face_model=None):
     "What a trained run says about a video (any that FFmpeg reads) -> `Prediction`"
     # run: a folder, default the demo; hop: seconds from window to window; faces: at most so many at a time; detector, face_model: other than the run's
@@ -433,14 +438,14 @@ def _named(p, path, heard, look, table, cut, device):
                  faces=seconds)
     return Prediction(table, path, p.classes, p.task, at, {n: g.pictures[k][1] for k, n in names.items() if k in g.pictures}, about)
 
-# %% ../nbs/53_predict.ipynb #47b804ff
+# %% ../nbs/53_predict.ipynb #358e2911
 class _Callable(types.ModuleType):
     def __call__(self, *args, **kw): return predict(*args, **kw)
 
 
 if __name__ in sys.modules and __name__ != "__main__": sys.modules[__name__].__class__ = _Callable
 
-# %% ../nbs/53_predict.ipynb #cc425f40
+# %% ../nbs/53_predict.ipynb #b97304ad
 _HATCH = dict(audio="//////", video="......")
 
 def _cells(t):  # rows of one face
@@ -471,7 +476,7 @@ def _hatched(ax, t, y):
     for g in set(t.given) & set(_HATCH):
         for i in np.flatnonzero(t.given == g): ax.fill_between(edges[i:i + 2], *y, facecolor="none", hatch=_HATCH[g], edgecolor="grey", lw=0)
 
-# %% ../nbs/53_predict.ipynb #b1ddfde5
+# %% ../nbs/53_predict.ipynb #9eed2032
 def _strip(ax, t, p):
     "One face over time"
     n = len(p.classes)
@@ -496,7 +501,7 @@ def _legend(ax, t, p):
         ax.legend(handles=[plt.Rectangle((0, 0), 1, 1, fc="none", ec="grey", lw=0, hatch=_HATCH[g], label=words[g]) for g in sorted(there)],
                   frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
 
-# %% ../nbs/53_predict.ipynb #6f8b0499
+# %% ../nbs/53_predict.ipynb #96c46cf9
 def timeline(p):  # a `Prediction`
     "A figure: what is said of each face over time"
     from avkit.report import style
@@ -515,7 +520,7 @@ def timeline(p):  # a `Prediction`
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}", fontsize=9)
     return fig
 
-# %% ../nbs/53_predict.ipynb #d59c7042
+# %% ../nbs/53_predict.ipynb #e6e6e9b3
 def box_at(times, boxes, t, gap=1.):  # (n,), (n,4), s; s
     "A face's box (4,) at a moment, or None when it was not seen around it"
     j = int(np.searchsorted(times, t))
@@ -540,7 +545,7 @@ class Said:
         order = np.argsort(-x[i])[:3] if self.p.task == "class" else range(len(x[i]))
         return [(self.p.classes[k], x[i][k]) for k in order]
 
-# %% ../nbs/53_predict.ipynb #12f55b63
+# %% ../nbs/53_predict.ipynb #dc391d1d
 _COLOURS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#56b4e9"]  # seaborn's colorblind
 
 def _panel(pen, x, y, name, bars, unit, colour, numbers):
@@ -575,7 +580,7 @@ def draw(frame, marks, numbers=False):  # (H,W,3) uint8; [(name, box or None, ba
         _panel(pen, int(x), int(y), name, bars, unit, colour, numbers)
     return np.asarray(image)
 
-# %% ../nbs/53_predict.ipynb #7322c033
+# %% ../nbs/53_predict.ipynb #96ba6843
 def _copies(out, path, v, a):
     "Streams of the MP4 `out`: pictures as large as the upright ones (even numbers), sound as it was; and a resampler for the sound"
     import av
@@ -611,7 +616,7 @@ def redraw(path, to, change, desc=None, total=None):  # change(frame (H,W,3), se
         bar.close()
     return Path(to)
 
-# %% ../nbs/53_predict.ipynb #f6089484
+# %% ../nbs/53_predict.ipynb #b3c51343
 def annotated(p, to):  # a `Prediction`; an .mp4
     "Write a copy of the video with boxes, names and bars; returns its path"
     if not p.settings["fps"]: raise AvkitError(f"{p.video} has no picture to draw on.")
@@ -625,7 +630,7 @@ def annotated(p, to):  # a `Prediction`; an .mp4
         return draw(frame, marks, numbers)
     return redraw(p.video, to, change, f"{p.video.name}: drawing", round(p.settings["duration"] * p.settings["fps"]))
 
-# %% ../nbs/53_predict.ipynb #10efc90a
+# %% ../nbs/53_predict.ipynb #0235ba57
 def summary(p):  # a `Prediction`
     "A line per face"
     s, lines = p.settings, []
@@ -649,7 +654,7 @@ def demo_clip():
         write_video(path, frames, synth.FPS, sound, synth.RATE)
     return path
 
-# %% ../nbs/53_predict.ipynb #1ff7a0a4
+# %% ../nbs/53_predict.ipynb #95122eb6
 def predict_to(video: str | None = None, run: str | None = None, to: str | None = None, annotate: bool = False, hop: float | None = None,
                faces: int = 8, device: str = "auto", detector: str | None = None, face_model: str | None = None):
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
@@ -680,5 +685,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/53_predict.ipynb #3c4935a2
+# %% ../nbs/53_predict.ipynb #3c3dca3f
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
