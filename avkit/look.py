@@ -27,7 +27,7 @@ def _style():
     plt.rcParams["figure.dpi"] = DPI
     return plt, sns
 
-# %% ../nbs/55_look.ipynb #73cffefc
+# %% ../nbs/55_look.ipynb #44beb689
 @dataclass(repr=False)
 class Run:
     "A finished run: its record and, when first asked for, its predictions, corpus and best model"
@@ -62,7 +62,7 @@ class Run:
     @property
     def condition(self): return next(iter(self.record["metrics"][self.side]))
 
-
+# %% ../nbs/55_look.ipynb #c20eb06f
 def open_run(folder, corpus=None):  # a `Corpus` that is loaded already
     "A `Run` from its folder, which holds record.json"
     folder = resolve(folder)
