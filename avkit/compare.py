@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['HEADS', 'tallies', 'score_of', 'stacked', 'draws_of', 'interval', 'exchanges', 'permutation_p', 'holm', 'effect',
            'portable', 'slim', 'speakers_of', 'gather', 'cost', 'method_of', 'by_method', 'pooled', 'own_condition',
-           'summary', 'pairs', 'interval_figure', 'readable', 'about', 'write_compare']
+           'summary', 'pairs', 'interval_figure', 'readable', 'about', 'write_compare', 'Comparison', 'comparison',
+           'compare_report']
 
 # %% ../nbs/52_compare.ipynb #265e6252
 import itertools, time
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core import AvkitError, child_seed, read_json, resolve, write_json
@@ -295,3 +297,47 @@ def write_compare(spec, folder):  # dict(title, notes, records, metrics)
         save_figure(fig, folder, "intervals")
         import matplotlib.pyplot as plt; plt.close(fig)
     return s
+
+# %% ../nbs/52_compare.ipynb #adea7635
+@dataclass(frozen=True)
+class Comparison:
+    "The parameters of nbs/compare.ipynb"
+    recipe: str = "demo"                # any recipe
+    dataset: str = "synth"              # any corpus
+    data_root: str | None = None        # its folder; twin: a rendered stand-in
+    label: str | None = None            # crema_d: intended, consensus
+    track: str | None = None            # affwild2: va, expr
+    audio_features: str | None = None   # features of one's own in place of the sound
+    video_features: str | None = None   # the same, in place of the pictures
+    fusions: str = "concat,ca"          # names with commas, or all
+    alone: bool = False                 # each modality alone as well
+    split: str = "kfold4"               # a speaker-independent split with folds
+    folds: str = "0"                    # such as 0,1,2,3,4
+    seeds: str = "1"                    # such as 1,2,3
+    epochs: int | None = 2              # None: the recipe's
+    device: str = "auto"                # auto, cpu, cuda
+    n_jobs: int = -1                    # runs at a time
+    dask: str | None = None             # the address of a Dask scheduler
+    runs: str = "reports/runs/compare"  # the folder of the run folders
+    report: str = "reports/compare"     # where the table goes
+
+
+def comparison(p):  # a `Comparison`
+    "The runs of a comparison"
+    from avkit.fusion import FUSIONS
+    from avkit.grid import combine
+    names = ("recipe", "dataset", "data_root", "label", "track", "audio_features", "video_features", "split", "epochs", "device")
+    same = {k: v for k in names if (v := getattr(p, k)) is not None}
+    same |= dict(fold=[int(f) for f in p.folds.split(",")], seed=[int(s) for s in p.seeds.split(",")])
+    fusions = list(FUSIONS) if p.fusions == "all" else p.fusions.split(",")
+    return combine(to=p.runs, **same, fusion=fusions) + (combine(to=p.runs, **same, modality=["audio", "video"]) if p.alone else [])
+
+
+def compare_report(p, done, title=None, notes=()):  # a `Comparison`, what `grid` returned
+    "Slim records, table and figure of a comparison's finished runs; returns the table"
+    ok = done[done.status != "failed"]
+    if not len(ok): raise AvkitError(f"No run was finished: {done.reason.iloc[0]}")
+    notes = [*notes, *([f"{len(done) - len(ok)} of {len(done)} runs failed."] if len(ok) < len(done) else [])]
+    spec = dict(kind="compare", title=title or f"Every fusion: {p.dataset}", notes=notes, records=gather(ok.run_dir))
+    write_json(resolve(p.report) / "records.json", spec)
+    return write_compare(spec, p.report)
