@@ -148,6 +148,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'avkit/corpora/affwild2.py'),
                                         'avkit.corpora.affwild2._pieces': ('corpora_affwild2.html#_pieces', 'avkit/corpora/affwild2.py'),
                                         'avkit.corpora.affwild2._plan': ('corpora_affwild2.html#_plan', 'avkit/corpora/affwild2.py'),
+                                        'avkit.corpora.affwild2._poses': ('corpora_affwild2.html#_poses', 'avkit/corpora/affwild2.py'),
                                         'avkit.corpora.affwild2._read': ('corpora_affwild2.html#_read', 'avkit/corpora/affwild2.py'),
                                         'avkit.corpora.affwild2._streams': ('corpora_affwild2.html#_streams', 'avkit/corpora/affwild2.py'),
                                         'avkit.corpora.affwild2._track_folder': ( 'corpora_affwild2.html#_track_folder',

@@ -200,7 +200,7 @@ def _one_edition(files, where):
     return tops[0]
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #7bb294b8
-TWIN_VERSION = 6
+TWIN_VERSION = 7
 RATES = [25, 30, 15, 24]
 
 def _wander(n, rng):
@@ -291,12 +291,13 @@ def _write_video(root, k, v, seed, difficulty, size):
     path, play = root / f"videos/batch{1 + k % 2}/{v.name}{v.suffix}", lambda: _frames(v, seed, difficulty, size)
     if path.is_file(): return
     _pieces(root, v.name, v.people, play, size, v.fps)  # played anew for the crops and for the video: no film in memory
+    if v.name != "video5": _poses(root, v.name, v.people, v.seconds * v.fps, size)
     write_video(path, play(), v.fps, None if v.name == "video6" else _streams(v, v.people[0], seed, difficulty, size)[1], synth.RATE)
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #a3fc9d7a
 def _pieces(root, name, people, frames, size, fps):
-    "cropped_aligned of some videos, some frames missing, and OpenPose files of one"
-    import cv2, json
+    "cropped_aligned of some videos, some frames missing"
+    import cv2
     if name not in ("video1", "video2", "video4", "10-60-1280x720"): return
     w, folders = size[0] // len(people), [root / f"cropped_aligned/{name}{'_' + p if p else ''}" for p in people]
     for d in folders: d.mkdir(parents=True, exist_ok=True)
@@ -306,11 +307,19 @@ def _pieces(root, name, people, frames, size, fps):
             x, y = j * w + (w - side) // 2, (size[1] - side) // 2
             face = f[y:y + side, x:x + side]
             cv2.imwrite(str(d / f"{i + 1:05d}.jpg"), cv2.resize(face, (112, 112))[..., ::-1])
-    joints = np.zeros((25, 3))
-    joints[:4] = [[size[0] * .3, size[1] * .2, .9], [size[0] * .7, size[1] * .2, .9], [size[0] * .2, size[1] * .9, .8], [size[0] * .8, size[1] * .9, .8]]
-    if name == "video1": (root / f"openpose/{name}").mkdir(parents=True, exist_ok=True)
-    for k in range(i + 1 if name == "video1" else 0):
-        (root / f"openpose/{name}/{name}_{k:012d}_keypoints.json").write_text(json.dumps(dict(people=[dict(pose_keypoints_2d=joints.ravel().tolist())])))
+
+
+def _poses(root, name, people, n, size):
+    "OpenPose files of a video's n frames: head and shoulders of each person"
+    import json
+    w, folder = size[0] // len(people), root / f"openpose/{name}"
+    def joints(j):
+        out = np.zeros((25, 3))
+        out[:4] = [[w * (j + x), size[1] * y, c] for x, y, c in ((.3, .2, .9), (.7, .2, .9), (.2, .9, .8), (.8, .9, .8))]
+        return dict(pose_keypoints_2d=out.ravel().tolist())
+    text = json.dumps(dict(people=[joints(j) for j in range(len(people))]))
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(n): (folder / f"{name}_{k:012d}_keypoints.json").write_text(text)
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #b778f71d
 def _annotations(root, plan, seed):
