@@ -11,7 +11,7 @@ DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 export OMP_NUM_THREADS ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup demo prepare-demo test twins export lab benchmarks
+.PHONY: help setup demo prepare-demo test twins export lab benchmarks reports
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +55,9 @@ twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the 
 	done
 	$(BIN)/avkit report reports/runs/*-twin-demo-* --to reports/twins --title "Every corpus's rendered stand-in"
 	$(BIN)/avkit ceilings reports/runs/*-twin-demo-* --to reports/twins
+
+reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated
+	OMP_NUM_THREADS=1 $(BIN)/python -m avkit.reports
 
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
 	$(BIN)/nbdev_export

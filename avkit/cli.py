@@ -77,6 +77,7 @@ def _module(name):
 COMMANDS = dict(index=(index, "what is in a corpus"), verify=(verify, "missing, invalid and unexpected files"),
                 download=(_module("download"), "fetch a corpus that may be downloaded"), twin=(twin, "render a corpus's stand-in"),
                 prepare=(_module("prepare"), "decode a corpus once into the store"), train=(_module("learner"), "train a recipe, write its record"),
+                grid=(_module("grid"), "train every combination of settings"), reports=(_module("reports"), "every committed table again"),
                 evaluate=(_module("evaluate"), "a finished run under other conditions, on other corpora"),
                 report=(_module("report"), "tables and figures of runs"), predict=(_module("predict"), "what a run says about a video of your own"),
                 ceilings=(_module("datasets"), "scores on stand-ins beside what is possible"), scenes=(_module("scenes"), "groups of faces on backgrounds, to train on"),

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'tallies', 'score_of', 'stacked', 'draws_of', 'interval', 'exchanges', 'permutation_p', 'holm', 'effect',
-           'portable', 'slim', 'speakers_of', 'gather', 'cost', 'method_of', 'by_method', 'pooled', 'own_condition',
-           'summary', 'pairs', 'interval_figure', 'readable', 'about', 'write_compare', 'Comparison', 'comparison',
-           'compare_report']
+           'portable', 'slim', 'speakers_of', 'write_spec', 'gather', 'cost', 'method_of', 'by_method', 'pooled',
+           'own_condition', 'summary', 'pairs', 'interval_figure', 'readable', 'about', 'write_compare', 'Comparison',
+           'comparison', 'compare_report']
 
 # %% ../nbs/52_compare.ipynb #265e6252
-import itertools, time
+import itertools, json, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import AvkitError, child_seed, read_json, resolve, write_json
+from .core import AvkitError, child_seed, read_json, resolve, write_json, write_text
 from .metrics import ece
 
 # %% ../nbs/52_compare.ipynb #b728a9db
@@ -116,7 +116,7 @@ def slim(run_dir, speaker_of, sides=("test", "validation")):  # {clip: speaker}
     names, task = r["classes"], r.get("task", "class")
     sure = {} if task != "class" else {c: round(ece(q.target.map({n: i for i, n in enumerate(names)}), q[names].to_numpy()), 6) for c, q in rows.items()}
     return {k: r.get(k) for k in _KEPT} | dict(
-        config=portable(r["config"]), recipe=r["recipe"], side=side, ece=sure, set_aside=len(r["set_aside"]), seconds=r["timings"]["total"], cost=cost(run),
+        config=portable(r["config"]), recipe={k: r["recipe"].get(k) for k in ("fusion", "about")}, side=side, ece=sure, set_aside=len(r["set_aside"]), seconds=r["timings"]["total"], cost=cost(run),
         environment={k: r["environment"][k] for k in ("avkit", "python", "packages")}, **_history(r),
         metrics={s: {c: {k: round(v, 6) for k, v in m.items()} for c, m in cs.items()} for s, cs in r["metrics"].items() if s in sides},
         speakers={c: {s: np.round(t, 4).astype(int if task == "class" else float).tolist() for s, t in tallies(q, names, speaker_of, task).items()} for c, q in rows.items()})
@@ -140,6 +140,13 @@ def speakers_of(config, seen=None):
         m = open_clips(configure(**where))
         seen[key] = dict(zip(m.clips["clip"], m.clips.speaker))
     return seen[key]
+
+
+def write_spec(folder, spec):  # dict(kind, title, notes, records, ...)
+    "records.json, a record per line"
+    flat = lambda x: json.dumps(x, ensure_ascii=False, separators=(",", ":"))
+    rest = "".join(f'"{k}": {json.dumps(v, ensure_ascii=False)},\n' for k, v in spec.items() if k != "records")
+    write_text(resolve(folder) / "records.json", "{" + rest + '"records": [\n' + ",\n".join(map(flat, spec["records"])) + "\n]}\n")
 
 
 def gather(run_dirs):
@@ -172,9 +179,9 @@ def _measured(run, shapes=None):  # {stream: shape of one clip}
     with torch.no_grad():
         model(**batch)
         for h in hooks: h.remove()
-        for _ in range(15): t = time.perf_counter(); model(**batch); took.append(time.perf_counter() - t)
+        for _ in range(30): t = time.perf_counter(); model(**batch); took.append(time.perf_counter() - t)
     torch.set_num_threads(threads)
-    return dict(ms=round(1000 * float(np.median(took)), 3), mb=round((sum(p.nbytes for p in model.parameters()) + sum(size)) / 2**20, 3))
+    return dict(ms=round(1000 * min(took), 3), mb=round((sum(p.nbytes for p in model.parameters()) + sum(size)) / 2**20, 3))
 
 # %% ../nbs/52_compare.ipynb #ff588cd1
 def method_of(r):
@@ -283,7 +290,6 @@ def about(records):
 
 def write_compare(spec, folder):  # dict(title, notes, records, metrics)
     "table.md, .csv, .tex, pairs.csv and intervals.svg, .png of a comparison; returns the readable table"
-    from avkit.core import write_text
     from avkit.report import save_figure, write_frame
     records = spec["records"]
     metrics = spec.get("metrics") or (["accuracy", "uar", "f1_macro"] if records[0]["task"] == "class" else ["ccc"])
@@ -339,5 +345,5 @@ def compare_report(p, done, title=None, notes=()):  # a `Comparison`, what `grid
     if not len(ok): raise AvkitError(f"No run was finished: {done.reason.iloc[0]}")
     notes = [*notes, *([f"{len(done) - len(ok)} of {len(done)} runs failed."] if len(ok) < len(done) else [])]
     spec = dict(kind="compare", title=title or f"Every fusion: {p.dataset}", notes=notes, records=gather(ok.run_dir))
-    write_json(resolve(p.report) / "records.json", spec)
+    write_spec(p.report, spec)
     return write_compare(spec, p.report)

@@ -9,8 +9,8 @@ __all__ = ['STUDIES', 'reported', 'Protocol', 'study', 'beside', 'sources', 'wri
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .compare import HEADS, about, by_method, gather, own_condition, pairs, readable, summary
-from .core import AvkitError, resolve, unknown, write_json
+from .compare import HEADS, about, by_method, gather, readable, summary, write_spec
+from .core import AvkitError, resolve, unknown
 from .grid import combine, grid_on
 from .manifest import manifests_dir
 
@@ -154,7 +154,7 @@ def paper_report(key, p, done):  # a recipe, a `Protocol`, what `grid` returned
     if not len(ok): raise AvkitError(f"No run of {key} was finished: {done.reason.iloc[0]}")
     folder = resolve(p.report or f"reports/papers/{key}")
     spec = dict(kind="paper", key=key, title=STUDIES[key]["title"], notes=[f"{len(done) - len(ok)} runs failed."] if len(ok) < len(done) else [], records=gather(ok.run_dir))
-    write_json(folder / "records.json", spec)
+    write_spec(folder, spec)
     return write_paper(spec, folder)
 
 

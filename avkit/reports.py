@@ -9,9 +9,9 @@ __all__ = ['KINDS', 'REAL', 'REAL_NOTES', 'ALL', 'remake', 'committed', 'real_da
 # %% ../nbs/58_reports.ipynb #485ac4c4
 import argparse, os, subprocess, sys
 from pathlib import Path
-from .compare import Comparison, compare_report, comparison, summary, write_compare
-from .core import AvkitError, read_json, repo_root, resolve, write_json, write_text
-from .grid import combine, grid
+from .compare import Comparison, compare_report, comparison, write_compare, write_spec
+from .core import AvkitError, read_json, repo_root, resolve, write_text
+from .grid import grid
 from .papers import STUDIES, Protocol, run_paper, write_paper
 from .robustness import robustness_report, write_robustness
 

@@ -8,8 +8,8 @@ __all__ = ['STEPS', 'damages', 'measure', 'area', 'robustness', 'areas', 'curves
 # %% ../nbs/57_robustness.ipynb #ff06b06a
 from dataclasses import dataclass
 import numpy as np, pandas as pd
-from .compare import about, by_method, draws_of, gather, pooled, score_of
-from .core import AvkitError, progress, read_json, resolve, write_json
+from .compare import about, by_method, draws_of, gather, pooled, score_of, write_spec
+from .core import AvkitError, progress, read_json, resolve
 
 # %% ../nbs/57_robustness.ipynb #d5180699
 STEPS = {"missing": (25, 50, 75, 100), "lost": (25, 50, 75), "noise": (20, 10, 0), "shift": (.25, .5, 1)}
@@ -97,5 +97,5 @@ def robustness_report(p, done, kinds, title=None):  # a `Comparison`, what `grid
     if not len(ok): raise AvkitError(f"No run was finished: {done.reason.iloc[0]}")
     measure(ok.run_dir, [c for steps in damages(kinds).values() for _, c in steps])
     spec = dict(kind="robustness", title=title or f"Missing and damaged streams: {p.dataset}", kinds=list(kinds), notes=[], records=gather(ok.run_dir))
-    write_json(resolve(p.report) / "records.json", spec)
+    write_spec(p.report, spec)
     return write_robustness(spec, p.report)
