@@ -30,7 +30,7 @@ class Corpus:
     stats: dict = field(default_factory=dict)  # {stream or "target": (mean, std)} of what is standardised
     notes: dict = field(default_factory=dict)  # for the record: which backbones made the streams, from which weights
 
-# %% ../nbs/22_loading.ipynb #3dc5554b
+# %% ../nbs/22_loading.ipynb #621aec26
 def open_clips(cfg):  # a Config
     "The manifest of the corpus that the settings name"
     options = {k: cfg[k] for k in ("label", "track", "annotations", "synthetic") if cfg[k] is not None} | (dict(synt_rate=cfg["synt_rate"]) if cfg["synt_rate"] else {})
@@ -48,7 +48,7 @@ def preparation_of(cfg, m):
     ask = {"body", "context"} & set(views)
     if ask and m.level != "frame":
         raise AvkitError(f"{m.corpus} has no {' and no '.join(sorted(ask))} view: these need OpenPose's joints, which come with videos that have a label per frame. "
-                         "Use video_views of face and frame.")
+                         "Look at others: variants=face (ntua2021), or options={\"video_views\": [\"face\"]}.")
     if prep.detector == "given" and m.level != "frame": raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another detector, e.g. detector=mtcnn")
     return replace(prep, long=m.level == "frame", views=tuple(cfg.recipe.get("video_views") or prep.views))
 

@@ -63,6 +63,25 @@ def test_a_named_source_without_a_network(monkeypatch):
     with pytest.raises(AvkitError, match="could not be fetched.*give the file"): backbones.read_weights("published", "vit_tiny")
 
 
+def test_a_named_source_is_fetched_and_hashed_once(tmp_path, monkeypatch):
+    net, fetched, store = backbones.build_backbone("resnet18_small", say=False).net, [], Store(tmp_path)
+    def fetch(weights, name): fetched.append(weights); return net.state_dict(), dict(mean=(.1, .2, .3), std=(1., 1., 1.))
+    monkeypatch.setattr(backbones, "_fetch", fetch)
+    one, two = (backbones.weights_hash(store, "resnet18_small", "timm:some.tag") for _ in range(2))
+    assert one == two and len(one) == 64 and fetched == ["timm:some.tag"]
+    t = backbones.build_backbone("resnet18_small", "timm:some.tag")
+    assert t.mean.flatten().tolist() == pytest.approx([.1, .2, .3]) and torch.equal(t.net.conv1.weight, net.conv1.weight)
+
+
+def test_one_network_out_of_a_file_of_two():
+    "TSAV's files (jca2023) hold the sound's and the pictures' network"
+    mine, other = (backbones.build_backbone(k, say=False).net.state_dict() for k in ("mel_resnet18_small", "wav2vec2_tiny"))
+    file = {f"module.audio_model.resnet.{k}": v for k, v in mine.items()} | {f"module.video_model.r2plus1d.{k}": v for k, v in other.items()}
+    file |= {"module.audio_model.resnet.fc.1.weight": torch.ones(17, 128)}
+    net = backbones.build_backbone("mel_resnet18_small", say=False).net
+    assert backbones.fit_weights(net, file, "tsav.pth") == [] and torch.equal(net.conv1.weight, mine["conv1.weight"])
+
+
 def test_large_streams_are_scaled_alike():
     torch.manual_seed(0)
     x, mask = torch.randn(90, 5, 3) * 4 + 2, torch.rand(90, 5) < .7
