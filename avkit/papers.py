@@ -92,7 +92,7 @@ def study(key, p):  # a recipe, a `Protocol`
                 annotations=p.annotations, pretrained=p.pretrained, seed=_numbers(p.seeds, s["seeds"][:1] if p.smoke else s["seeds"]),
                 fold=_numbers(p.folds, [0] if p.smoke else range(s["folds"]))) | s["data"]
     same = {k: v for k, v in same.items() if v is not None}
-    return [c for runs in s["runs"] + ([] if p.smoke else s["paper_size"]) for c in combine(to=f"reports/runs/papers/{key}", **same, **runs)]
+    return [c for runs in (s["runs"][:1] if p.smoke else s["runs"] + s["paper_size"]) for c in combine(to=f"reports/runs/papers/{key}", **same, **runs)]
 
 # %% ../nbs/56_papers.ipynb #8f475bfc
 def beside(t, key, metrics):  # `summary`
