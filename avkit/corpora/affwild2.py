@@ -291,7 +291,7 @@ def _write_video(root, k, v, seed, difficulty, size):
     path, play = root / f"videos/batch{1 + k % 2}/{v.name}{v.suffix}", lambda: _frames(v, seed, difficulty, size)
     if path.is_file(): return
     _pieces(root, v.name, v.people, play, size, v.fps)  # played anew for the crops and for the video: no film in memory
-    if v.name != "video5": _poses(root, v.name, v.people, v.seconds * v.fps, size)
+    if v.name != "video2": _poses(root, v.name, v.people, v.seconds * v.fps, size)
     write_video(path, play(), v.fps, None if v.name == "video6" else _streams(v, v.people[0], seed, difficulty, size)[1], synth.RATE)
 
 # %% ../../nbs/13_corpora_affwild2.ipynb #a3fc9d7a
