@@ -107,7 +107,7 @@ def _voice(x, who, statement, nz, rng):
     if np.ndim(x) == 2: spoken = spoken * 10 ** (.3 * bright)  # effort that changes is heard as loudness, too
     return spoken / (np.sqrt(np.mean(spoken ** 2)) + 1e-9)
 
-
+# %% ../nbs/03_synth.ipynb #syn0rec1
 def _record(spoken, nz, difficulty, rng):
     "(N,) of unit power -> (N,) float32 with the room's noise, at the recording's gain"
     noise = rng.normal(size=spoken.size)
