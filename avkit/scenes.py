@@ -175,7 +175,7 @@ def make_scenes(to, n, labels=tuple(CODES), backgrounds=None, cut_outs=None, see
     for l, p in out.items(): write_text(p, "Vid_name Label\n" + "".join(f"{k} {CODES[l]}\n" for k in names))
     return out
 
-
+# %% ../nbs/08_scenes.ipynb #f20cdabb
 def mix_count(n, synt_rate):  # real clips; the share of synthetic ones among all
     "How many synthetic clips `synt_rate` adds to `n` real ones: a multiple of three, one third a label (emotiw2023); None for 1: they alone"
     if not 0 <= synt_rate <= 1: raise AvkitError(f"synt_rate should be 0 to 1, got {synt_rate}")

@@ -230,7 +230,7 @@ def expression_of(va):
     y = np.where(v > 0, np.where(a > 0, 4, 0), np.where(a > 0, 1, 5))  # Happiness, Neutral, Anger, Sadness
     return np.where((np.abs(va) < .3).any(1), -1, y)
 
-
+# %% ../../nbs/13_corpora_affwild2.ipynb #42202b08
 def _plan(videos, takes):
     "The videos: of each take (for validation, and for test) the four that two films and two sounds make"
     out = [Video(f"video{k + 1}", "Train_Set", (k, 1), (k, 1), 14 + 2 * (k % 3), RATES[k % 4], (".mp4", ".avi")[k % 3 == 2]) for k in range(videos)]

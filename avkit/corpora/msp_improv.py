@@ -134,7 +134,7 @@ def plan(takes=20, seed=0):
 
 def _targets(a, v): return [round(3 + 2 * x, 1) for x in (a, v, (a + v) / 2)]  # -1..1 -> 1..5
 
-
+# %% ../../nbs/12_corpora_msp_improv.ipynb #51aa0507
 def _paths(root, stem):
     p = parse_name(stem)
     tail = f"session{p['session']}/{stem[11:15]}/{p['scenario']}/{stem}"

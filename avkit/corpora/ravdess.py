@@ -115,7 +115,7 @@ def plan(actors=20, repeats=2, seed=0):
     from avkit.synth import EMOTIONS, face_code, voice_code
     return pd.DataFrame([dict(label=EMOTIONS[e], film=(*take, face_code(e)), sound=(*take, voice_code(e))) for e, _, *take in _plan(actors, seed, repeats)])
 
-
+# %% ../../nbs/10_corpora_ravdess.ipynb #1cff98cc
 def _paths(root, clip, odd):
     "The files of a clip below `root`, by modality"
     e, intensity, statement, repetition, actor = clip
