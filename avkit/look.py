@@ -27,7 +27,7 @@ def _style():
     plt.rcParams["figure.dpi"] = DPI
     return plt, sns
 
-# %% ../nbs/55_look.ipynb #44beb689
+# %% ../nbs/55_look.ipynb #ef37f09f
 @dataclass(repr=False)
 class Run:
     "A finished run: its record and, when first asked for, its predictions, corpus and best model"
@@ -47,7 +47,9 @@ class Run:
     @functools.cached_property
     def corpus(self):
         from avkit.loading import load_data
-        return load_data(self.cfg, verbose=False)
+        c = load_data(self.cfg, verbose=False)
+        if c.manifest.data_hash != self.record["data_hash"]: print(f"The corpus has changed since {self.folder.name} was trained: what is drawn may not be what it saw.")
+        return c
 
     @functools.cached_property
     def model(self):
