@@ -261,7 +261,7 @@ class LogMelCNN(Encoder):
 
     def stage1(self, x, mask):
         h = x.unsqueeze(1)
-        for f in self.flat: h, mask = f(h), mask[:, ::2]; h = torch.where(mask[:, None, :, None], h, 0.)
+        for f in self.flat: h, mask = f(h), mask[:, ::2].contiguous(); h = torch.where(mask[:, None, :, None], h, 0.)
         return clean(self.time[0](h.transpose(2, 3).flatten(1, 2)).transpose(1, 2), mask), mask
 
     def stage2(self, h, mask): return self.drop(clean(self.time[1](clean(h, mask).transpose(1, 2)).transpose(1, 2), mask)), mask

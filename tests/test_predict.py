@@ -5,7 +5,6 @@ import numpy as np, pandas as pd, pytest
 import avkit, torch
 from avkit import synth
 from avkit.core import AvkitError, read_json, repo_root
-from avkit.fusion import FUSIONS
 from avkit.learner import fit
 from avkit.media import decode, stream, write_video
 from avkit.predict import Looker, Predictor, listen, load_predictor, main, plan, windows
@@ -116,18 +115,15 @@ def test_a_card_says_the_same(tiny, tmp_path, capsys):
     with pytest.raises(AvkitError, match="SHA-256 differs"): load_card(tmp_path / "card")
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_fusion_as_a_graph(fusion, tmp_path):
-    "torch.export of every fusion, with masks, any number of clips, shorter ones; ONNX of three kinds"
-    from avkit.cards import to_onnx, to_program
+@pytest.mark.parametrize("fusion", ["ca", "jca", "rnn"])
+def test_fusions_as_graphs(fusion, tmp_path):
+    "With masks, any number of clips, shorter ones (in 54_cards another one goes on to ONNX)"
+    from avkit.cards import to_program
     from avkit.models import build_model
     torch.manual_seed(0)
-    cfg = configure(fusion=fusion, options={"fusion_options": {"vavl": dict(dim=32, layers=1, kernel=5)}} if fusion == "vavl" else None)
+    cfg = configure(fusion=fusion)
     model = build_model(cfg.recipe | dict(modality="av", n_out=3, audio_encoder="logmel_cnn", video_encoder="light", video_size=16, audio_dim=12)).eval()
     x = dict(audio=torch.randn(2, 40, 12), video=torch.rand(2, 6, 3, 16, 16), audio_mask=torch.ones(2, 40, dtype=torch.bool), video_mask=torch.ones(2, 6, dtype=torch.bool))
     p = Predictor(model, cfg, ["a", "b", "c"], {}, "class", "clip", fusion)
-    found, program = to_program(p, tmp_path / "model.pt2", x)
-    assert found["time"] == "open"
-    if fusion in ("ca", "rnn"):
-        pytest.importorskip("onnxruntime")
-        assert to_onnx(p, tmp_path / "model.onnx", x, program)["difference"] < 1e-4
+    found, _ = to_program(p, tmp_path / "model.pt2", x)
+    assert found["time"] == "open" and found["difference"] < 1e-4
