@@ -8,7 +8,7 @@ __all__ = ['LONGEST', 'WHOLE', 'HELP', 'Predictor', 'config_of', 'load_predictor
            'tracks', 'stretches', 'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'predict', 'timeline', 'box_at',
            'Said', 'draw', 'redraw', 'annotated', 'summary', 'demo_clip', 'predict_to', 'main']
 
-# %% ../nbs/53_predict.ipynb #a01f1c98
+# %% ../nbs/53_predict.ipynb #6ef25416
 import argparse, inspect, sys, tempfile, types, typing
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,7 +21,7 @@ from .manifest import COLUMNS, Manifest
 from .recipes import COMMON, Config, Settings, configure
 from .store import Store
 
-# %% ../nbs/53_predict.ipynb #4a4c82d9
+# %% ../nbs/53_predict.ipynb #87d08236
 @dataclass
 class Predictor:
     "A trained model with what it takes to use it"
@@ -55,7 +55,7 @@ def config_of(settings, recipe):  # as a checkpoint holds them
     known = {f.name for f in fields(Settings)}
     return Config(Settings(**{k: v for k, v in settings.items() if k in known}), COMMON | dict(quirks=[]) | recipe)
 
-# %% ../nbs/53_predict.ipynb #919150bf
+# %% ../nbs/53_predict.ipynb #5a4cb925
 def load_predictor(run=None):  # the folder of a run or of an exported card; None: the demo model
     "The `Predictor` of a finished run"
     from avkit.learner import load_model
@@ -71,7 +71,7 @@ def load_predictor(run=None):  # the folder of a run or of an exported card; Non
     return Predictor(model, config_of(meta["settings"], meta["recipe"]), meta["classes"], meta["stats"], record["task"], record["level"], folder.name,
                      {s: tuple(v) for s, v in meta.get("shapes", {}).items()})
 
-# %% ../nbs/53_predict.ipynb #21babafe
+# %% ../nbs/53_predict.ipynb #388cbab0
 LONGEST = 12.  # seconds in one window, for a recipe that looks at whole clips (the longest clip of vavl2023); half of it for what is longer
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def plan(duration, prep, hop=None):  # seconds, a `Preparation`, seconds from wi
     start = max(0., (duration - window - (n - 1) * hop) / 2)
     return Plan(start, window, prep.frames, k, n, 0. if prep.video_from == "begin" else start)
 
-# %% ../nbs/53_predict.ipynb #73c62a4e
+# %% ../nbs/53_predict.ipynb #aea795cc
 @dataclass
 class Heard:
     "A video's sound, when its pictures are shown, and how long it lasts"
@@ -136,7 +136,7 @@ def listen(path, rate, store):
     out.duration = announced or max(out.samples / rate, out.times[-1] + 1 / out.fps if out.times is not None else 0.)
     return out
 
-# %% ../nbs/53_predict.ipynb #0ebdc4a7
+# %% ../nbs/53_predict.ipynb #bd16b5b5
 WHOLE = "picture"  # the name of what a recipe that looks at whole pictures looks at
 
 @dataclass
@@ -160,7 +160,7 @@ class Gallery:
 
 def size_of(box): return float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 0)))
 
-# %% ../nbs/53_predict.ipynb #e2fbde94
+# %% ../nbs/53_predict.ipynb #0d147969
 class Looker:
     "Frames -> {face: box} of each"
     def __init__(self, prep):
@@ -181,7 +181,7 @@ class Looker:
             self.gallery.add(t, f, out[-1], dict(zip(who, s)))
         return out
 
-# %% ../nbs/53_predict.ipynb #a971facc
+# %% ../nbs/53_predict.ipynb #2fe6d9c1
 def windows(path, plan, look):  # a `Plan`, a `Looker`
     "Yields (number, pictures (n,H,W,3), [{face: box}] of each)"
     from avkit.media import stream
@@ -214,7 +214,7 @@ def cut(frames, boxes, face, prep):  # (n,H,W,3), [{face: box}]
     if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
     return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()}
 
-# %% ../nbs/53_predict.ipynb #5834b25f
+# %% ../nbs/53_predict.ipynb #58492cd1
 def answer(p, streams, given, device="cpu", **more):  # a `Predictor`; {"audio": Stream, ...}; (N,) av, audio, video, or "" for nothing
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     from avkit.learner import predict as outputs
@@ -244,7 +244,7 @@ def given_of(p, sound, picture):  # what there is
     have = [s for s, there in (("audio", sound), ("video", picture)) if there and s in p.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
 
-# %% ../nbs/53_predict.ipynb #e03a26ba
+# %% ../nbs/53_predict.ipynb #ca912259
 class Clips:
     "Windows as clips in a store of their own; answered some at a time"
     def __init__(self, p, plan, heard, device="cpu", at_once=32):
@@ -280,11 +280,11 @@ class Clips:
         self.folder.cleanup()
         self.rows, self.folder = [], None
 
-# %% ../nbs/53_predict.ipynb #756f082c
+# %% ../nbs/53_predict.ipynb #cd0ef430
 def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     "A model of clips: a row per window and face"
     scheme = plan(heard.duration, p.prep, hop)
-    clips = Clips(p, scheme, heard, device)
+    clips = Clips(p, scheme, heard, device, 128 if any(p.cfg[f"{s}_backbone"] for s in p.streams) else 32)  # a backbone is loaded each time
     if heard.times is None or p.cfg["modality"] == "audio":
         for w in progress(range(scheme.n), f"{Path(path).name}: windows"): clips.add(w, None, None)
     else:
@@ -295,7 +295,7 @@ def by_window(p, path, heard, look, hop=None, most=8, device="cpu"):
     clips.flush()
     return pd.concat(clips.parts, ignore_index=True), dict(window=scheme.window, hop=round(scheme.hop / scheme.frames * scheme.window, 6), windows=scheme.n)
 
-# %% ../nbs/53_predict.ipynb #ef52ae65
+# %% ../nbs/53_predict.ipynb #1c60300f
 def tracks(p, path, look, store, T):  # T: frames of the video
     "Every face as a track in the store -> {face: key}; WHOLE pictures are one face"
     from avkit.media import stream
@@ -321,7 +321,7 @@ def tracks(p, path, look, store, T):  # T: frames of the video
         w.done()
     return {k: w.key for k, (_, w) in cutters.items()}
 
-# %% ../nbs/53_predict.ipynb #77d7dd1f
+# %% ../nbs/53_predict.ipynb #42108558
 def stretches(p, store, keys, numbers, most=8, least=.2):  # {face: track}; frame numbers (N,L); faces; share of the frames
     "Which stretches show which face: [(face or None, stretch)]"
     from avkit.tracks import Track
@@ -351,7 +351,7 @@ def frame_rows(p, times, who, numbers, out, given):  # (T,) s, (N,) faces, (N,L)
         parts.append(pd.concat([pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=k, given=given[mine][0], frame=f)), told(p, torch.from_numpy(y[f]))], axis=1))
     return pd.concat(parts, ignore_index=True)
 
-# %% ../nbs/53_predict.ipynb #3ca490bc
+# %% ../nbs/53_predict.ipynb #962dc12b
 def by_frame(p, path, heard, look, most=8, device="cpu"):
     "A model of frames: a row per frame and face"
     from avkit.loading import _stretch_streams
@@ -372,7 +372,7 @@ def by_frame(p, path, heard, look, most=8, device="cpu"):
     out = answer(p, streams, given, device, steps=steps)
     return frame_rows(p, heard.times, who, number, out.numpy(), given), dict(windows=len(number), **asdict(spec))
 
-# %% ../nbs/53_predict.ipynb #eb93e362
+# %% ../nbs/53_predict.ipynb #00f823a0
 @dataclass
 class Prediction:
     "What a run says about a video"
@@ -403,7 +403,7 @@ def name_faces(table, gallery, whole):  # rows whose face is a number or None
     mine = sorted(set(table.face.dropna()), key=lambda k: (-gallery.weight(k), k))
     return {k: f"face {i}" for i, k in enumerate(mine, 1)}
 
-# %% ../nbs/53_predict.ipynb #1ebc615e
+# %% ../nbs/53_predict.ipynb #176efd27
 def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, face_model=None):
     "What a trained run says about a video (any that FFmpeg reads) -> `Prediction`"
     # run: a folder, default the demo; hop: seconds from window to window; faces: at most so many at a time; detector, face_model: other than the run's
@@ -412,9 +412,9 @@ def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, fa
     p = run if isinstance(run, Predictor) else load_predictor(run)
     p.check()
     other = {k: v for k, v in dict(detector=detector, face_model=face_model).items() if v is not None}
-    p = replace(p, cfg=replace(p.cfg, recipe=p.cfg.recipe | dict(preparation=p.cfg.recipe["preparation"] | other)))
-    look = Looker(p.prep) if "video" in p.streams else None
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    p = replace(p, cfg=Config(replace(p.cfg.settings, device=device), p.cfg.recipe | dict(preparation=p.cfg.recipe["preparation"] | other)))
+    look = Looker(p.prep) if "video" in p.streams else None
     p.model.to(device)
     with tempfile.TemporaryDirectory(prefix="avkit-") as d:
         heard = listen(path, p.prep.rate, Store(d))
@@ -438,14 +438,14 @@ def _named(p, path, heard, look, table, cut, device):
                  faces=seconds)
     return Prediction(table, path, p.classes, p.task, at, {n: g.pictures[k][1] for k, n in names.items() if k in g.pictures}, about)
 
-# %% ../nbs/53_predict.ipynb #358e2911
+# %% ../nbs/53_predict.ipynb #9167287b
 class _Callable(types.ModuleType):
     def __call__(self, *args, **kw): return predict(*args, **kw)
 
 
 if __name__ in sys.modules and __name__ != "__main__": sys.modules[__name__].__class__ = _Callable
 
-# %% ../nbs/53_predict.ipynb #b97304ad
+# %% ../nbs/53_predict.ipynb #24819c8e
 _HATCH = dict(audio="//////", video="......")
 
 def _cells(t):  # rows of one face
@@ -476,7 +476,7 @@ def _hatched(ax, t, y):
     for g in set(t.given) & set(_HATCH):
         for i in np.flatnonzero(t.given == g): ax.fill_between(edges[i:i + 2], *y, facecolor="none", hatch=_HATCH[g], edgecolor="grey", lw=0)
 
-# %% ../nbs/53_predict.ipynb #9eed2032
+# %% ../nbs/53_predict.ipynb #badcfd71
 def _strip(ax, t, p):
     "One face over time"
     n = len(p.classes)
@@ -501,7 +501,7 @@ def _legend(ax, t, p):
         ax.legend(handles=[plt.Rectangle((0, 0), 1, 1, fc="none", ec="grey", lw=0, hatch=_HATCH[g], label=words[g]) for g in sorted(there)],
                   frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
 
-# %% ../nbs/53_predict.ipynb #96c46cf9
+# %% ../nbs/53_predict.ipynb #438eeeef
 def timeline(p):  # a `Prediction`
     "A figure: what is said of each face over time"
     from avkit.report import style
@@ -520,7 +520,7 @@ def timeline(p):  # a `Prediction`
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}", fontsize=9)
     return fig
 
-# %% ../nbs/53_predict.ipynb #e6e6e9b3
+# %% ../nbs/53_predict.ipynb #d56c9b8b
 def box_at(times, boxes, t, gap=1.):  # (n,), (n,4), s; s
     "A face's box (4,) at a moment, or None when it was not seen around it"
     j = int(np.searchsorted(times, t))
@@ -545,7 +545,7 @@ class Said:
         order = np.argsort(-x[i])[:3] if self.p.task == "class" else range(len(x[i]))
         return [(self.p.classes[k], x[i][k]) for k in order]
 
-# %% ../nbs/53_predict.ipynb #dc391d1d
+# %% ../nbs/53_predict.ipynb #0ba69366
 _COLOURS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#56b4e9"]  # seaborn's colorblind
 
 def _panel(pen, x, y, name, bars, unit, colour, numbers):
@@ -580,7 +580,7 @@ def draw(frame, marks, numbers=False):  # (H,W,3) uint8; [(name, box or None, ba
         _panel(pen, int(x), int(y), name, bars, unit, colour, numbers)
     return np.asarray(image)
 
-# %% ../nbs/53_predict.ipynb #96ba6843
+# %% ../nbs/53_predict.ipynb #1f8ad873
 def _copies(out, path, v, a):
     "Streams of the MP4 `out`: pictures as large as the upright ones (even numbers), sound as it was; and a resampler for the sound"
     import av
@@ -616,7 +616,7 @@ def redraw(path, to, change, desc=None, total=None):  # change(frame (H,W,3), se
         bar.close()
     return Path(to)
 
-# %% ../nbs/53_predict.ipynb #b3c51343
+# %% ../nbs/53_predict.ipynb #b3e93984
 def annotated(p, to):  # a `Prediction`; an .mp4
     "Write a copy of the video with boxes, names and bars; returns its path"
     if not p.settings["fps"]: raise AvkitError(f"{p.video} has no picture to draw on.")
@@ -630,7 +630,7 @@ def annotated(p, to):  # a `Prediction`; an .mp4
         return draw(frame, marks, numbers)
     return redraw(p.video, to, change, f"{p.video.name}: drawing", round(p.settings["duration"] * p.settings["fps"]))
 
-# %% ../nbs/53_predict.ipynb #0235ba57
+# %% ../nbs/53_predict.ipynb #18608c17
 def summary(p):  # a `Prediction`
     "A line per face"
     s, lines = p.settings, []
@@ -654,7 +654,7 @@ def demo_clip():
         write_video(path, frames, synth.FPS, sound, synth.RATE)
     return path
 
-# %% ../nbs/53_predict.ipynb #95122eb6
+# %% ../nbs/53_predict.ipynb #532552fb
 def predict_to(video: str | None = None, run: str | None = None, to: str | None = None, annotate: bool = False, hop: float | None = None,
                faces: int = 8, device: str = "auto", detector: str | None = None, face_model: str | None = None):
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
@@ -685,5 +685,5 @@ def main(argv=None):
         return 2
     return 0
 
-# %% ../nbs/53_predict.ipynb #3c3dca3f
+# %% ../nbs/53_predict.ipynb #a92b488e
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
