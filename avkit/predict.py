@@ -301,7 +301,7 @@ def tracks(p, path, look, store, T):  # T: frames of the video
     from avkit.media import stream
     from avkit.tracks import NOTHING, Cutter, Writer
     class One(Cutter):
-        def _boxes(self, frames): return self.given
+        def _boxes(self, *_): return self.given
     row, cutters, before = dict(clip=Path(path).name), {}, []
     bar = progress(range(T), f"{row['clip']}: frames")
     for kind, *x in stream(path, audio=False, every=p.prep.every):
