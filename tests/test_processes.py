@@ -43,7 +43,7 @@ def run(settings, run_dir, world, numbers=False):
         port = s.getsockname()[1]
     ps = [FORKS.Process(target=train, args=(settings | dict(run_dir=str(run_dir)), numbers, r, world, port)) for r in range(world)]
     for p in ps: p.start()
-    for p in ps: p.join(60)
+    for p in ps: p.join(180)
     for p in ps: p.kill()
     assert [p.exitcode for p in ps] == [0] * world
     return json.loads((run_dir / "record.json").read_text())
