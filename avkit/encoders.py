@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'pool', 'clean', 'lengths', 'to_steps', 'side_by_side', 'Head', 'Encoder',
-           'ValidBlock', 'AudioCNN', 'LocalFeatures', 'Modulator', 'EfficientFace', 'LightTrunk', 'SceneTrunk',
-           'at_real', 'TemporalEncoder', 'load_trunk', 'load_affectnet', 'LogMelCNN', 'Trunk', 'make_trunk',
-           'over_steps', 'grouped', 'of_views', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids',
-           'PreNormBlock', 'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution',
-           'ConformerLayer', 'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder',
-           'efficientface', 'light']
+           'ValidBlock', 'AudioCNN', 'LocalFeatures', 'Modulator', 'EfficientFace', 'LightTrunk', 'at_real',
+           'TemporalEncoder', 'load_trunk', 'load_affectnet', 'LogMelCNN', 'Trunk', 'make_trunk', 'over_steps',
+           'grouped', 'of_views', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids', 'PreNormBlock',
+           'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution', 'ConformerLayer',
+           'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder', 'efficientface', 'light']
 
 # %% ../nbs/30_encoders.ipynb #86835d34
 import difflib, math
@@ -185,21 +184,6 @@ class LightTrunk(nn.Module):
 
     def forward(self, x): return self.layers((self.norm or F.instance_norm)(x).contiguous(memory_format=torch.channels_last))
 
-# %% ../nbs/30_encoders.ipynb #532e87db
-class SceneTrunk(nn.Module):
-    "(N,3,H,W) in [0,1] -> (N,64): small things anywhere in a picture, found by the maximum over its places; for whole frames at a small size"
-    n_feat = 64
-
-    def __init__(self, channels=3):
-        super().__init__()
-        block = lambda a, b, s: [nn.Conv2d(a, b, 3, s, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-        self.layers = nn.Sequential(*block(channels, 16, 2), *block(16, 32, 2), *block(32, 64, 2), *block(64, 64, 1), *block(64, 64, 2))
-        self.out = nn.Linear(128, 64)
-
-    def forward(self, x):
-        h = self.layers(x.contiguous(memory_format=torch.channels_last))
-        return self.out(torch.cat([h.amax((2, 3)), h.mean((2, 3))], 1))
-
 # %% ../nbs/30_encoders.ipynb #8fb3ba3e
 def at_real(f, x, mask, dim):
     "f, which makes (n,dim) of (n,...), on the real steps of (B,T,...) -> (B,T,dim); 0 at the others"
@@ -282,10 +266,10 @@ class Trunk(nn.Module):
         return self.net(x.contiguous(memory_format=torch.channels_last)).flatten(1)
 
 
-def make_trunk(name, channels=3, normalise=True, freeze=None, **options):  # light, scene, efficientface, resnet18..., any name of timm; options of theirs
+def make_trunk(name, channels=3, normalise=True, freeze=None, **options):  # light, efficientface, resnet18..., any name of timm; options of theirs
     "A trunk with random weights; `freeze`: the part (`blocks`) that does not train"
     import torchvision
-    own = dict(light=lambda: LightTrunk(channels), scene=lambda: SceneTrunk(channels), efficientface=EfficientFace)
+    own = dict(light=lambda: LightTrunk(channels), efficientface=EfficientFace)
     if name in own: return own[name]()
     mean, std = ((.485, .456, .406), (.229, .224, .225)) if normalise and channels == 3 else (None, None)
     if hasattr(torchvision.models.resnet, name):

@@ -127,7 +127,8 @@ _FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, sc
 
 RECIPES["chumachenko2022"]["small"] = _FAST | dict(video_encoder="light", video_size=40, epochs=30, standardise=("audio",))
 RECIPES["emotiw2023"]["small"] = _FAST | dict(
-    preparation=dict(window=4., size=112), encoder_options=dict(pictures=dict(trunk="scene"), segment_cnn=dict(small=True)), video_size=112, epochs=40)
+    preparation=dict(window=4., size=112, views=("face",), detector="mtcnn"), video_views=("face",), video_size=40,  # no trunk learns groups from 200 clips
+    encoder_options=dict(pictures=dict(trunk="light"), segment_cnn=dict(small=True)), label_smoothing=.1, epochs=40)
 RECIPES["jca2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112), windows=dict(length=64, hop=32, stride=4), ema=.95, video_backbone=None, video_encoder="pictures", video_size=40,
     audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
@@ -137,8 +138,8 @@ RECIPES["vavl2023"]["small"] = _FAST | dict(
     video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),
     fusion_options=dict(vavl=dict(dim=64, layers=1, kernel=7)), heads=4, head=dict(hidden=(64, 32)), standardise=("audio",), epochs=20)
 RECIPES["ntua2021"]["small"] = _FAST | dict(
-    preparation=dict(rate=16000, every=4), windows=dict(length=64, hop=64, stride=4), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
-    encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), epochs=20)
+    preparation=dict(rate=16000, every=4), windows=dict(length=64, hop=32, stride=4), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
+    encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), ema=.95, epochs=60)
 
 # %% ../nbs/33_recipes.ipynb #efc57ff8
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from avkit.loading import Corpus
 from avkit.manifest import Manifest
 from avkit.recipes import QUIRKS, RECIPES, configure
 
-SIZES = dict(chumachenko2022=((20, 10), (4, 3, 40, 40)), emotiw2023=((5, 1, 128, 108), (5, 3, 112, 112)), jca2023=((8, 64, 32), (16, 3, 40, 40)),
+SIZES = dict(chumachenko2022=((20, 10), (4, 3, 40, 40)), emotiw2023=((5, 1, 128, 108), (5, 3, 40, 40)), jca2023=((8, 64, 32), (16, 3, 40, 40)),
              vavl2023=((12, 64), (4, 3, 40, 40)), ntua2021=((16, 32, 20), (16, 9, 40, 40)))
 OWN = dict(chumachenko2022=dict(dataset="ravdess"), emotiw2023=dict(dataset="vgaf"), jca2023=dict(dataset="affwild2", track="va"),
            vavl2023=dict(dataset="msp_improv"), ntua2021=dict(dataset="affwild2", track="expr"))
