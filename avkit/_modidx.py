@@ -1052,6 +1052,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.recipes.Config.name': ('recipes.html#config.name', 'avkit/recipes.py'),
                                'avkit.recipes.Config.preparation': ('recipes.html#config.preparation', 'avkit/recipes.py'),
                                'avkit.recipes.Config.run_dir': ('recipes.html#config.run_dir', 'avkit/recipes.py'),
+                               'avkit.recipes.CorpusSettings': ('recipes.html#corpussettings', 'avkit/recipes.py'),
                                'avkit.recipes.Quirk': ('recipes.html#quirk', 'avkit/recipes.py'),
                                'avkit.recipes.Settings': ('recipes.html#settings', 'avkit/recipes.py'),
                                'avkit.recipes._json': ('recipes.html#_json', 'avkit/recipes.py'),

@@ -389,7 +389,7 @@ def _rows(store, keys, dim):
         return dict(x=x, real=real)
     return make
 
-
+# %% ../nbs/24_backbones.ipynb #99707bce
 def frozen(name, weights=None, device="cpu"):
     "A backbone that only answers, kept for the next call; random weights are the same ones everywhere"
     here = weights is None or weights == "published" or str(weights).startswith(_PLACES)

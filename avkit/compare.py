@@ -128,7 +128,7 @@ def _history(r):
     name = next(n for n in ("accuracy", "ccc", "loss") if f"validation_{n}" in h[0])
     return dict(selected=name, validation=[round(e[f"validation_{name}"], 4) for e in h])
 
-
+# %% ../nbs/52_compare.ipynb #d1f11231
 def speakers_of(config, seen=None):
     "{clip: speaker} of the corpus that a run's settings name"
     from avkit.loading import open_clips
@@ -327,7 +327,7 @@ class Comparison:
     runs: str = "reports/runs/compare"  # the folder of the run folders
     report: str = "reports/compare"     # where the table goes
 
-
+# %% ../nbs/52_compare.ipynb #fa6ad630
 def comparison(p):  # a `Comparison`
     "The runs of a comparison"
     from avkit.fusion import FUSIONS

@@ -96,7 +96,7 @@ class ClipSounds:
         if j > i: out[i - start:j - start] = self._load(c)[i:j]
         return out
 
-
+# %% ../nbs/20_features.ipynb #6d78c9ed
 @dataclass
 class Pieces:
     "Which piece of which sound each row hears"
@@ -316,7 +316,7 @@ class TrackSounds:
         if not len(t) and not fps: raise AvkitError("Sound without pictures, and no frame rate: which frame is when cannot be told")
         return t if len(t) else np.arange(n) / fps
 
-
+# %% ../nbs/20_features.ipynb #67de705d
 def track_pieces(store, keys, of, numbers, rate, fps=None, steps=1):
     "Track keys, whose stretch (N,), frame numbers (N,L) with -1 -> the pieces of sound of the same time, in S equal `steps`"
     sounds, edges = TrackSounds(store, keys, fps), np.full((len(of), steps, 2), np.nan)

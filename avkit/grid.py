@@ -167,7 +167,7 @@ def _lists(a):
         out[f.name] = _values(v, kind) if isinstance(v, str) else [v]
     return out
 
-
+# %% ../nbs/43_grid.ipynb #da42534f
 def main(argv=None):
     "A grid from the command line; the exit status is 1 when a run failed"
     p = settings_parser("python -m avkit.grid", "Train every combination of settings; lists with commas, such as --seed 1,2,3. Finished runs are not repeated.",

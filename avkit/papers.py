@@ -117,7 +117,7 @@ def sources(key):
     known = reported(key)
     return [f"The paper's {HEADS.get(r.metric, r.metric)} of {r.method} given {r.given} ({r.side}): {'n/r' if r.value != r.value else f'{r.value:.3f}'}; source: {r.source}." for r in known.itertuples()]
 
-
+# %% ../nbs/56_papers.ipynb #4e004c89
 def write_paper(spec, folder):  # dict(key, title, notes, records)
     "table.md, .csv, .tex and figures of a paper's runs; returns the readable table"
     from avkit.report import save_figure, write_frame

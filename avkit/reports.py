@@ -86,7 +86,7 @@ def _repeat(spec, name):
     if spec["kind"] == "paper": return f"`papermill nbs/papers/{spec['key']}.ipynb reports/runs/{spec['key']}.ipynb` (add `-p data_root ...`)"
     return f"`python -m avkit.reports {name}`"
 
-
+# %% ../nbs/58_reports.ipynb #70aa29a7
 def index():
     "reports/README.md: what was run, on what, how sure, from which commit, how to repeat"
     top, rows = resolve("reports"), []
