@@ -128,7 +128,7 @@ _FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, sc
 RECIPES["chumachenko2022"]["small"] = _FAST | dict(video_encoder="light", video_size=40, epochs=30, standardise=("audio",))
 RECIPES["emotiw2023"]["small"] = _FAST | dict(
     preparation=dict(window=4., size=112, views=("face",), detector="mtcnn"), video_views=("face",), video_size=40,  # no trunk learns groups from 200 clips
-    encoder_options=dict(pictures=dict(trunk="light"), segment_cnn=dict(small=True)), label_smoothing=.1, epochs=40)
+    encoder_options=dict(pictures=dict(trunk="light"), segment_cnn=dict(small=True)), label_smoothing=.1, epochs=20)
 RECIPES["jca2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112), windows=dict(length=64, hop=32, stride=4), ema=.95, video_backbone=None, video_encoder="pictures", video_size=40,
     audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
