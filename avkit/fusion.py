@@ -182,7 +182,7 @@ class JointCrossAttention(Fusion):
         self.W_ca, self.W_cv, self.W_ha, self.W_hv = lin(2 * dim, k), lin(2 * dim, k), lin(k, length), lin(k, length)
 
     def parts(self, a, am, v, vm):
-        all_steps = torch.ones(len(a), self.length, dtype=torch.bool, device=a.device)
+        all_steps = torch.ones(a.shape[0], self.length, dtype=torch.bool, device=a.device)
         ga, gv = grid(am, self.length), grid(vm, self.length)
         xa, xv = (clean(e(to_steps(x, m, all_steps)), g) for e, x, m, g in ((self.encoder1, a, am, ga), (self.encoder2, v, vm, gv)))
         joint = torch.cat([xa, xv], -1)
@@ -234,13 +234,13 @@ class Bottleneck(Fusion):
 
     def parts(self, a, am, v, vm):
         x = dict(a=self.a(a), v=self.v(v))
-        m, t = dict(a=am, v=vm), self.tokens.expand(len(a), -1, -1)
+        m, t = dict(a=am, v=vm), self.tokens.expand(a.shape[0], -1, -1)
         n = t.shape[1]
         w = {s: there(m[s], t).to(t.dtype) for s in "av"}
         for layer in range(len(self.blocks["a"])):
             new = {}
             for s in "av":
-                both, mask = torch.cat([t, x[s]], 1), torch.cat([m[s].new_ones(len(a), n), m[s]], 1)
+                both, mask = torch.cat([t, x[s]], 1), torch.cat([m[s].new_ones(a.shape[0], n), m[s]], 1)
                 y = self.blocks[s][layer](both, both, mask)[0]
                 new[s], x[s] = y[:, :n], y[:, n:]
             t = (new["a"] * w["a"] + new["v"] * w["v"]) / (w["a"] + w["v"]).clamp(min=1)
@@ -279,7 +279,7 @@ def _with(batch, audio=None, video=None):
 def modality_dropout(kind, batch, generators=None):  # softhard, noise, nodropout; a batch with float streams; one for each clip
     "The batch, 4 (`softhard`), 3 (`noise`) or 1 (`nodropout`) times as long; a clip's draws do not depend on its batch mates"
     a, v = batch["audio"], batch["video"]
-    own = generators or [None] * len(a)
+    own = generators or [None] * a.shape[0]
     shape = lambda x, u: u.view(-1, *[1] * (x.ndim - 1))
     if kind == "nodropout": return batch
     if kind == "softhard":
