@@ -102,7 +102,7 @@ RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     about="A light visual encoder that trains in a minute on two cores; for the rendered corpus", variants={},
     corpora=dict(  # what the corpora's own nature asks for
         vgaf=dict(preparation=dict(window=4., size=112)),  # the largest face: too light a model for groups
-        msp_improv=dict(epochs=60),  # CCC takes longer to reach its ceiling than accuracy
+        msp_improv=dict(epochs=40),  # CCC takes longer to reach its ceiling than accuracy
         affwild2=dict(preparation=dict(size=112, every=4, detector="mtcnn"), epochs=60)),
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
     optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)

@@ -126,7 +126,7 @@ def _plan(takes, seed):
     return out
 
 
-def plan(takes=20, seed=0):
+def plan(takes=40, seed=0):
     "What the twin holds: targets, film and sound of each turn"
     rows = [(*_targets(a, v), (k, v > 0), (k, a > 0)) for _, k, a, v in _plan(takes, seed)]
     return pd.DataFrame(rows, columns=[*TARGETS, "film", "sound"])
@@ -156,8 +156,8 @@ def _write_clip(root, stem, take, arousal, valence, odd, seed, difficulty, size)
     write_video(avi, frames, synth.FPS, sound, synth.RATE)
 
 # %% ../../nbs/12_corpora_msp_improv.ipynb #c46601aa
-def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, takes=20, size=(192, 144)):
-    "Render MSP-IMPROV's tree below `root` -> root: by default 240 turns of 12 speakers"
+def render_twin(root, seed=0, difficulty=0., n_jobs=-1, progress=True, takes=40, size=(192, 144)):
+    "Render MSP-IMPROV's tree below `root` -> root: by default 480 turns of 12 speakers"
     from avkit import synth
     from avkit.core import write_text
     root = Path(root)
