@@ -121,7 +121,7 @@ def _row(clip, files, side, label):
                 img_pt=files.get("img", ""), spec_pt=files.get("spec", ""))
 
 # %% ../../nbs/14_corpora_vgaf.ipynb #a64342e3
-TWIN_VERSION = 2
+TWIN_VERSION = 3
 SEEN_HEARD = [(1, 2), (2, 0), (0, 1), (2, 1), (0, 2), (1, 0)]  # the class that the faces leave out, and the voices; the label is the third
 LOOKS = [2, 0, 1]  # which of avkit.synth's FACES and VOICES stands for the pair without Positive, Neutral, Negative
 
@@ -143,7 +143,7 @@ def _group(side, seen, heard, take, seed, difficulty, spec, seconds=4):
     key = ("vgaf", side, take)
     rng = synth._rng(seed, *key)
     boxes, angles = scenes.place(int(rng.integers(spec.faces[0], spec.faces[1] + 1)), spec, rng)
-    who = rng.permutation(np.arange(1, 13) + (0 if side == "Train" else 12))[:len(boxes)]  # nobody is on two sides
+    who = rng.permutation(np.arange(1, 61) if side == "Train" else np.arange(61, 85))[:len(boxes)]  # nobody is on two sides
     back, phase = scenes.drawn_background(spec.canvas, rng), rng.integers(0, 12, len(who))
     draw, drawn = synth._rng(seed, *key, "faces", seen), synth._rng(seed, *key, "voices", heard)
     looks = [synth.express(synth.FACES, LOOKS[seen], draw, difficulty) for _ in who]
