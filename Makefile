@@ -45,7 +45,7 @@ test: prepare-demo  ## notebooks clean, avkit/ in step, nbdev_test, pytest
 	@echo "== nbdev_test: every notebook runs"
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	@echo "== pytest"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the table in reports/twins
 	@for d in ravdess "crema_d --label intended" "crema_d --label consensus" msp_improv "affwild2 --track va" "affwild2 --track expr" vgaf folder; do \
