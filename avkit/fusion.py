@@ -18,10 +18,10 @@ class Fusion(nn.Module):
     "`mid`, `branch`, `parts`, `decide`; `out_dim` is the width of the parts together; attention weights are kept in `maps` when `keep_maps`"
     own_heads, branch_dim = False, None  # whether `decide` needs the branches' heads; the width of `branch`, where it is not the encoder's
 
-    def __init__(self, audio, video, heads=1, dropout=0., residual=True):  # the two encoders
+    def __init__(self, audio, video, heads=1, dropout=0., residual=True):  # the two encoders; one may be None, where `branch` is all that is asked for
         super().__init__()
         self.maps, self.keep_maps = {}, False
-        self.out_dim = audio.dim + video.dim
+        self.out_dim = sum(e.dim for e in (audio, video) if e is not None)
 
     def mid(self, a, am, v, vm): return a, v
     def branch(self, stream, x, mask): return x, mask  # "audio" or "video"
@@ -255,7 +255,7 @@ class SharedConformer(Fusion):
         super().__init__(audio, video)
         self.out_dim, self.branch_dim, self.masked = 2 * dim, dim, masked
         same = lambda e: nn.Identity() if e.dim == dim else nn.Linear(e.dim, dim)
-        self.to_shared = nn.ModuleDict(dict(audio=same(audio), video=same(video)))
+        self.to_shared = nn.ModuleDict({k: same(e) for k, e in (("audio", audio), ("video", video)) if e is not None})
         self.shared, self.norm = Conformer(dim, dim, layers, heads, kernel, dropout, across_batch, wrap), nn.LayerNorm(dim)
 
     def branch(self, stream, x, mask):

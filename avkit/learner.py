@@ -167,9 +167,8 @@ def parts_of(cfg):
 def train_step(t, batch, part=None):
     "Forward, loss, backward, step; returns the loss, and all processes' logits and targets"
     cfg, acc = t.cfg, t.accelerator
-    aux = cfg["modality"] == "av" and (cfg["aux_loss"] > 0 or cfg["reconstruction"] > 0)
+    aux = cfg["reconstruction"] > 0 or (cfg["modality"] == "av" and cfg["aux_loss"] > 0)
     with acc.autocast(): out = forward(t.model, batch, aux, **(dict(only=part) if part else {}))
-    if aux and part: out = out[0], {k: v for k, v in out[1].items() if part != "fusion" and k.startswith(f"{part}_")}  # its own loss, once
     out, target = over_processes(acc, batch["real"], out, batch["target"])
     loss = loss_of(cfg, out, target, t.corpus.data.task, t.weight)
     t.optimizer.zero_grad()

@@ -149,7 +149,7 @@ class _Segments(Released):
     "audio (B,T,1,H,W), video (B,T,1024) or frames (B,T,3,H,W), whichever the file is for -> logits (B,3)"
     def forward(self, audio=None, video=None):
         self.check(audio=audio, video=video)
-        eye = getattr(self.model, "video", getattr(self.model, "encoder", None))
+        eye = self.model.video
         if "video" in self.needs and video.ndim == 5 and not hasattr(eye, "trunks"): raise AvkitError("This file holds no ViT: give its features (B,T,1024) as video")
         if len(self.needs) == 2: eye.steps = audio.shape[1] if audio.shape[1] != video.shape[1] else None
         return self.model(audio=audio, video=video)
@@ -174,9 +174,9 @@ def _emotiw2023(state, path, mode, hints):
     model = build_model(dict(modality=kind, n_out=n_out, head=dict(kind="flatten", steps=width // one) if width > one else None, audio_encoder="segment_cnn",
                              video_encoder="pictures" if vit else "features", video_dim=1024, encoder_options=options, fusion="ca", heads=hints.get("num_heads_cross", 1),
                              fusion_options=dict(ca=dict(bias=True)), branch_heads=False))
-    name = renamed((r"^(audio|encoder)\.trunk\.", f"{ears}.backbone."), (r"^(audio|encoder)\.block\.", f"{ears}.encoder."), (r"encoder\.ff\.", "encoder.ff.net."),
-                   (r"^(video|encoder)\.trunks\.face\.net\.", eyes), (r"^fusion\.attn\.proj", "cross.out_proj"),
-                   (r"^fusion\.attn\.(q|kv)\.(\w+)", r"cross.in_proj_\2#\1"), (r"^(encoder\.)?classifier_1\.0", "head"))
+    name = renamed((r"^audio\.trunk\.", f"{ears}.backbone."), (r"^audio\.block\.", f"{ears}.encoder."), (r"encoder\.ff\.", "encoder.ff.net."),
+                   (r"^video\.trunks\.face\.net\.", eyes), (r"^fusion\.attn\.proj", "cross.out_proj"),
+                   (r"^fusion\.attn\.(q|kv)\.(\w+)", r"cross.in_proj_\2#\1"), (r"^((audio|video)\.)?classifier_1\.0", "head"))
     return _Segments(fill(model, state, path, name), ("audio", "video") if kind == "av" else (kind,))
 
 # %% ../nbs/34_released.ipynb #1ce11bc0
@@ -197,7 +197,7 @@ def _ntua2021(state, path, mode, hints):
     options = dict(trunk=[arch(s) for s in views], rnn=_size(state, "fc.weight", 1, 1024) // 2, normalise=False)
     model = build_model(dict(modality="video", n_out=_size(state, "fc.weight", 0, 7), video_encoder="pictures", video_views=views, encoder_options=dict(pictures=options)))
     at = lambda m: f"{m[1]}_model.{dict(conv1=0, bn1=1).get(m[2]) if m[3] is None else int(m[3]) + 3}."  # the n-th child of a ResNet
-    name = renamed((r"^encoder\.trunks\.(\w+)\.net\.(conv1|bn1|layer(\d))\.", at), (r"^encoder\.rnn", "rnn"), (r"^encoder\.classifier_1\.0", "fc"))
+    name = renamed((r"^video\.trunks\.(\w+)\.net\.(conv1|bn1|layer(\d))\.", at), (r"^video\.rnn", "rnn"), (r"^video\.classifier_1\.0", "fc"))
     return _Views(fill(model, state, path, name), views)
 
 # %% ../nbs/34_released.ipynb #e31e4b60

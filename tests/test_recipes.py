@@ -63,6 +63,22 @@ def test_the_same_seed_gives_the_same_weights(recipe, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_one_modality_of_vavl_is_its_part_of_the_model(modality, tmp_path):
+    "Branch, shared layers, norm, head and, where features come in, the reconstruction: all of it trains"
+    corpus, cfg = toy("vavl2023"), config("vavl2023", tmp_path, modality=modality)
+    setattr(corpus.data, "video" if modality == "audio" else "audio", None)
+    alone, both = (make_model(c, toy("vavl2023").data) for c in (cfg, config("vavl2023", tmp_path)))
+    part = {k: v.shape for k, v in both.state_dict().items() if k.startswith((f"{modality}.", "fusion.shared", "fusion.norm", f"fusion.to_shared.{modality}", f"reconstruct.{modality}"))}
+    assert {k: v.shape for k, v in alone.state_dict().items()} == part and any(k.startswith("fusion.shared") for k in part)
+    assert any(k.startswith("reconstruct") for k in part) == (modality == "audio")
+    r = fit(cfg, corpus, alone, verbose=False)
+    fresh, trained = make_model(cfg, corpus.data), load_model(tmp_path)[0]
+    assert set(r["metrics"]["test"]) == {modality} and r["parameters"] == sum(p.numel() for p in alone.parameters())
+    still = [k for (k, a), b in zip(fresh.named_parameters(), trained.parameters()) if torch.equal(a, b)]
+    assert not still, still
+
+
 def test_labels_are_the_same_after_training(tmp_path):
     "vavl2023's released code mirrors arousal in place: the quirk must not touch the corpus either"
     corpus = toy("vavl2023")
