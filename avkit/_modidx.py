@@ -1067,6 +1067,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.recipes._names': ('recipes.html#_names', 'avkit/recipes.py'),
                                'avkit.recipes._quirky': ('recipes.html#_quirky', 'avkit/recipes.py'),
                                'avkit.recipes._recipe': ('recipes.html#_recipe', 'avkit/recipes.py'),
+                               'avkit.recipes._steps': ('recipes.html#_steps', 'avkit/recipes.py'),
                                'avkit.recipes.configure': ('recipes.html#configure', 'avkit/recipes.py'),
                                'avkit.recipes.merged': ('recipes.html#merged', 'avkit/recipes.py'),
                                'avkit.recipes.merged_options': ('recipes.html#merged_options', 'avkit/recipes.py'),

@@ -160,8 +160,7 @@ class Training:
 # %% ../nbs/41_learner.ipynb #67358dad
 def parts_of(cfg):
     "The steps of a batch"
-    three = cfg["steps"] == "alternating" and cfg["modality"] == "av" and cfg["fusion"] == "vavl"
-    return ("video", "audio", "fusion") if three else (None,)
+    return ("video", "audio", "fusion") if cfg["steps"] == "alternating" else (None,)
 
 
 def train_step(t, batch, part=None):

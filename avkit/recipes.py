@@ -338,7 +338,16 @@ def configure(**settings):  # the names of `Settings`
     for k in ("epochs", "batch_size", "heads"):
         if r[k] < 1: raise AvkitError(f"{k} should be 1 or more, got {r[k]}")
     if r["synt_rate"] and s.dataset != "vgaf": raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
-    return Config(s, r)
+    return Config(s, r | dict(steps=_steps(r, s)))
+
+
+def _steps(r, s):
+    "joint: one step a batch; alternating, vavl2023's three, where the model is made for them"
+    if r["steps"] not in ("joint", "alternating"): raise unknown("steps", r["steps"], ("joint", "alternating"))
+    if r["steps"] == "joint" or (s.modality == "av" and r["fusion"] == "vavl"): return r["steps"]
+    if "steps" not in _json(s.options): return "joint"
+    raise AvkitError(f"steps=alternating trains each branch alone, then the common head: of fusion={r['fusion']}, modality={s.modality}, parts would never be trained. "
+                     "It is for fusion=vavl, modality=av; for others leave steps out, or say joint.")
 
 # %% ../nbs/33_recipes.ipynb #27ca3bbe
 def settings_help():

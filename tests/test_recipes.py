@@ -2,9 +2,10 @@
 import json
 import numpy as np, pandas as pd, pytest, torch
 from avkit.core import AvkitError
-from avkit.data import AVData
+from avkit.data import AVData, draws
 from avkit.features import Stream
-from avkit.learner import fit, load_model, make_model
+from avkit.fusion import FUSIONS
+from avkit.learner import fit, load_model, make_model, parts_of, start, train_step, training_batch
 from avkit.loading import Corpus
 from avkit.manifest import Manifest
 from avkit.recipes import QUIRKS, RECIPES, configure
@@ -77,6 +78,26 @@ def test_one_modality_of_vavl_is_its_part_of_the_model(modality, tmp_path):
     assert set(r["metrics"]["test"]) == {modality} and r["parameters"] == sum(p.numel() for p in alone.parameters())
     still = [k for (k, a), b in zip(fresh.named_parameters(), trained.parameters()) if torch.equal(a, b)]
     assert not still, still
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_some_step_trains_every_weight(fusion, tmp_path):
+    "vavl2023's recipe with any fusion: over the steps of one batch each parameter has a gradient"
+    cfg, corpus = config("vavl2023", tmp_path, fusion=fusion), toy("vavl2023")
+    assert len(parts_of(cfg)) == (3 if fusion == "vavl" else 1)
+    t, idx, reached = start(cfg, corpus), corpus.data.indices("train"), set()
+    batch = training_batch(cfg, corpus.data, idx, draws(len(corpus.data), 0, 0), 0, t.accelerator.device)
+    for part in parts_of(cfg):
+        train_step(t, batch, part)
+        reached |= {k for k, p in t.model.named_parameters() if p.grad is not None}
+    lost = [k for k, p in t.model.named_parameters() if p.requires_grad and k not in reached]
+    assert all(fusion == "ia" and ".proj." in k for k in lost), lost  # saved with the published weights, of no use in `ia`
+
+
+def test_alternating_steps_that_would_leave_weights_out_are_refused(tmp_path):
+    for other in (dict(fusion="ia"), dict(fusion="late"), dict(modality="video")):
+        with pytest.raises(AvkitError, match="steps=alternating .* would never be trained"): config("vavl2023", tmp_path, options='{"steps": "alternating"}', **other)
+    with pytest.raises(AvkitError, match="did you mean 'alternating'"): config("vavl2023", tmp_path, options='{"steps": "alternate"}')
 
 
 def test_labels_are_the_same_after_training(tmp_path):
