@@ -102,7 +102,7 @@ RECIPES["demo"] = RECIPES["chumachenko2022"] | dict(
     about="A light visual encoder that trains in a minute on two cores; for the rendered corpus", variants={},
     corpora=dict(  # what the corpora's own nature asks for
         vgaf=dict(preparation=dict(window=4., size=112)),  # the largest face: too light a model for groups
-        msp_improv=dict(epochs=40),  # CCC takes longer to reach its ceiling than accuracy
+        msp_improv=dict(epochs=40, ema=0.),  # CCC takes longer to reach its ceiling than accuracy; an average of weights is off the scale of the labels
         affwild2=dict(preparation=dict(size=112, every=4, detector="mtcnn"), epochs=60)),
     video_size=40, video_encoder="light", fusion="ca", modality_dropout="nodropout", missing="mask", standardise=("audio",),
     optimizer="adamw", lr=3e-3, weight_decay=1e-2, schedule="cosine", epochs=30, batch_size=16, label_smoothing=.1, aux_loss=1., ema=.98)
@@ -128,7 +128,7 @@ _FAST = dict(optimizer="adamw", lr=3e-3, backbone_lr=None, weight_decay=1e-2, sc
 RECIPES["chumachenko2022"]["small"] = _FAST | dict(video_encoder="light", video_size=40, epochs=30, standardise=("audio",))
 RECIPES["emotiw2023"]["small"] = _FAST | dict(
     preparation=dict(window=4., size=112, views=("face",), detector="mtcnn"), video_views=("face",), video_size=40,  # no trunk learns groups from 200 clips
-    encoder_options=dict(pictures=dict(trunk="light"), segment_cnn=dict(small=True)), label_smoothing=.1, epochs=20)
+    encoder_options=dict(pictures=dict(trunk="light"), segment_cnn=dict(small=True)), label_smoothing=.1, flip_rotate=10., ema=.95, epochs=20)
 RECIPES["jca2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112), windows=dict(length=64, hop=32, stride=4), ema=.95, video_backbone=None, video_encoder="pictures", video_size=40,
     audio_backbone=None, audio_encoder="mel_pictures", audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
