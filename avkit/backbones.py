@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'RUNNING', 'Backbone', 'same_pad', 'Unit3D', 'Mixed', 'I3D',
-           'wav2vec2_name', 'wav2vec2', 'read_weights', 'beginning', 'fit_weights', 'weights_hash', 'Trunk',
-           'build_backbone', 'row_items', 'spread', 'through', 'backbone_stream', 'frozen']
+           'wav2vec2_name', 'wav2vec2', 'read_weights', 'beginning', 'fit_weights', 'source_of', 'weights_hash',
+           'Trunk', 'build_backbone', 'PerView', 'row_items', 'spread', 'through', 'backbone_stream', 'frozen']
 
 # %% ../nbs/24_backbones.ipynb #1eaf6c81
 import functools, hashlib, re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from torch.nn import functional as F
@@ -239,15 +240,21 @@ def _seen(weights):
 def _file_hash(path, *_): return file_hash(path)
 
 
-def weights_hash(store, name, weights):
+def source_of(name, weights):
+    "What a record calls the place of weights: `random`, a named source, or a file's name"
+    if weights == "published" and name in BACKBONES: weights = BACKBONES[name].published
+    return "random" if weights is None else weights if str(weights).startswith(_PLACES) else Path(weights).name
+
+
+def weights_hash(store, name, weights, state=None):  # the state dict of a named source, where it is at hand
     "What names the weights in a key: `random`, or their SHA-256 (of the file; of the tensors where they come from a named source)"
     if weights is None: return "random"
     if weights == "published": weights = BACKBONES[name].published or weights
     if not str(weights).startswith(_PLACES) and weights != "published": return _file_hash(*_seen(weights))
-    if (known := store.get(key := content_key("weights", weights), [])): return known[1]["sha256"]
-    h = hashlib.sha256()
-    for k, v in sorted(read_weights(weights, name)[0].items()): h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    store.put(key, {}, dict(sha256=h.hexdigest()))
+    key, h = content_key("weights", weights), hashlib.sha256()
+    if state is None and (known := store.get(key, [])): return known[1]["sha256"]
+    for k, v in sorted((state or read_weights(weights, name)[0]).items()): h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    if state is None: store.put(key, {}, dict(sha256=h.hexdigest()))
     return h.hexdigest()
 
 # %% ../nbs/24_backbones.ipynb #a53d953d
@@ -287,8 +294,19 @@ def build_backbone(name, weights=None, say=True):  # a file, a named source or N
     return t.train()
 
 # %% ../nbs/24_backbones.ipynb #6b6c4ebd
+class PerView(nn.Module):
+    "A trunk for each view: (n,V,...) -> (n,V D)"
+    def __init__(self, trunks):
+        super().__init__()
+        t, self.trunks = trunks[0], nn.ModuleList(trunks)
+        self.name, self.takes, self.dim, self.rate = t.name, t.takes, len(trunks) * t.dim, t.rate
+
+    def forward(self, x): return torch.cat([t(x[:, i]) for i, t in enumerate(self.trunks)], -1)
+
+
 def row_items(t, x, real, steps=None, rate=0):  # a `Trunk`, a row's arrays; sub-sequences; Hz
     "What of a row goes through the trunk (n,...), and which of the steps (T,) each is; None for sound, which has its own steps"
+    items = (lambda x: x) if isinstance(t, PerView) else (lambda x: x.flatten(0, 1))
     if t.takes == "wave":
         from torchaudio.functional import resample
         x = x[:int(real.sum())] if real.ndim else x[:int(real)]
@@ -301,8 +319,8 @@ def row_items(t, x, real, steps=None, rate=0):  # a `Trunk`, a row's arrays; sub
         n = -(-len(x) // steps) if steps else 8
         x, real = (F.pad(a, [0] * (2 * a.ndim - 1) + [-len(a) % n]).unflatten(0, (-1, n)) for a in (x, real.float()))
         real = real.any(1)
-        return x[real].unflatten(2, (-1, 3)).transpose(1, 2).flatten(0, 1), real  # each view is a clip
-    return x[real].unflatten(1, (-1, 3)).flatten(0, 1), real
+        return items(x[real].unflatten(2, (-1, 3)).transpose(1, 2)), real  # each view is a clip
+    return items(x[real].unflatten(1, (-1, 3))), real
 
 
 def spread(y, real):
@@ -361,17 +379,18 @@ def _run(t, source, todo, keys, store, device, steps, meta):
 # %% ../nbs/24_backbones.ipynb #663b364b
 RUNNING = 1  # raise it when the same key gives other outputs
 
-def backbone_stream(store, source, name, weights=None, device="cpu", steps=None):  # a `Source` of pictures, sound or spectrograms
+def backbone_stream(store, source, name, weights=None, device="cpu", steps=None):  # a `Source` of pictures, sound or spectrograms; a file or named source, or {view: one}
     "(N,T,D) what a frozen backbone makes of each row, and what the record says of it"
     if name not in BACKBONES: raise unknown("backbone", name, BACKBONES)
-    note = dict(name=name, weights=weights_hash(store, name, weights))
+    each = lambda f: {v: f(name, w) for v, w in weights.items()} if isinstance(weights, dict) else f(name, weights)
+    note = dict(name=name, weights=each(lambda *w: weights_hash(store, *w)))
     keys = [k and content_key("backbone", RUNNING, note, steps if BACKBONES[name].takes == "clips" else None, k) for k in source.keys]
     key = content_key("backbone rows", PACKING, keys)
     if not is_packed(store, key):
         todo = [r for r, k in enumerate(keys) if k and not store.has(k)]
         if todo: _run(frozen(name, weights, device), source, todo, keys, store, device, steps, note)
     a = pack(store, key, len(keys), _rows(store, keys, BACKBONES[name].dim), f"{name} features")
-    return Stream(a["x"], a["real"], key), note
+    return Stream(a["x"], a["real"], key), note | dict(source=each(source_of))
 
 
 @functools.cache
@@ -392,11 +411,12 @@ def _rows(store, keys, dim):
 # %% ../nbs/24_backbones.ipynb #99707bce
 def frozen(name, weights=None, device="cpu"):
     "A backbone that only answers, kept for the next call; random weights are the same ones everywhere"
+    if isinstance(weights, dict): return PerView([frozen(name, w, device) for w in weights.values()])
     here = weights is None or weights == "published" or str(weights).startswith(_PLACES)
     return _frozen(name, weights if here else str(weights), str(device), None if here else _seen(weights))
 
 
-@functools.lru_cache(2)
+@functools.lru_cache(3)
 def _frozen(name, weights, device, seen):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(child_seed(0, "backbone", name))

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'pool', 'clean', 'lengths', 'to_steps', 'side_by_side', 'Head', 'Encoder',
            'ValidBlock', 'AudioCNN', 'LocalFeatures', 'Modulator', 'EfficientFace', 'LightTrunk', 'at_real',
-           'TemporalEncoder', 'load_trunk', 'load_affectnet', 'LogMelCNN', 'Trunk', 'make_trunk', 'over_steps',
-           'grouped', 'of_views', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids', 'PreNormBlock',
-           'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution', 'ConformerLayer',
-           'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder', 'efficientface', 'light']
+           'TemporalEncoder', 'load_trunk', 'trunks_of', 'load_affectnet', 'LogMelCNN', 'Trunk', 'make_trunk',
+           'over_steps', 'grouped', 'by_view', 'of_views', 'PictureEncoder', 'MelEncoder', 'SegmentCNN', 'sinusoids',
+           'PreNormBlock', 'SegmentEncoder', 'shift_rows', 'masked_softmax', 'RelativeAttention', 'TimeConvolution',
+           'ConformerLayer', 'Conformer', 'counted', 'ConformerEncoder', 'Features', 'groups', 'VectorEncoder',
+           'efficientface', 'light']
 
 # %% ../nbs/30_encoders.ipynb #86835d34
-import difflib, math
+import difflib, math, re
 from pathlib import Path
 import torch
 from torch import nn
@@ -154,7 +155,7 @@ class Modulator(nn.Module):
 # %% ../nbs/30_encoders.ipynb #7eec8e48
 class EfficientFace(nn.Module):
     "The trunk, (N,3,224,224) in [0,1] -> (N,1024), under the parameter names of its published weights"
-    n_feat = 1024
+    name, n_feat = "efficientface", 1024
 
     def __init__(self):
         from torchvision.models.shufflenetv2 import InvertedResidual as Block
@@ -174,7 +175,7 @@ class EfficientFace(nn.Module):
 # %% ../nbs/30_encoders.ipynb #0b8ed2b2
 class LightTrunk(nn.Module):
     "(N,3,H,W) in [0,1], or with one channel a spectrogram -> (N,64), H about 40"
-    n_feat = 64
+    name, n_feat = "light", 64
 
     def __init__(self, channels=3):
         super().__init__()
@@ -215,9 +216,10 @@ class TemporalEncoder(Encoder):
 # %% ../nbs/30_encoders.ipynb #1bc46e12
 def load_trunk(trunk, path, what="this trunk"):
     "Load a trunk's weights from a file as they are published, or from a named source (`avkit.backbones`); returns the names in the file that the trunk has no use for"
-    from avkit.backbones import beginning, read_weights
+    from avkit.backbones import beginning, read_weights, source_of, weights_hash
     net = getattr(trunk, "net", trunk)
     state, mine = read_weights(path, what)[0], net.state_dict()
+    trunk.origin = dict(weights=weights_hash(None, what, path, state), source=source_of(what, path))
     p = beginning(state, mine)
     state = {k[len(p):]: v for k, v in state.items() if k.startswith(p)}
     lost = [k for k in mine if k not in state and "num_batches" not in k]
@@ -226,6 +228,11 @@ def load_trunk(trunk, path, what="this trunk"):
                                      f"{len(odd)} have another shape ({', '.join(odd[:2])})")
     net.load_state_dict({k: v for k, v in state.items() if k in mine}, strict=False)
     return sorted(set(state) - set(mine))
+
+
+def trunks_of(model):
+    "{its place in the model: name, weights (`random`, or their SHA-256), source} of each trunk that is trained with it"
+    return {k: dict(name=m.name) | getattr(m, "origin", dict(weights="random", source="random")) for k, m in model.named_modules() if hasattr(m, "n_feat")}
 
 
 def load_affectnet(trunk, path): return load_trunk(trunk, path, "an EfficientFace")
@@ -253,9 +260,9 @@ class LogMelCNN(Encoder):
 # %% ../nbs/30_encoders.ipynb #a8781bc3
 class Trunk(nn.Module):
     "A network of torchvision or timm without its classifier: (N,C,H,W) in [0,1] -> (N,n_feat)"
-    def __init__(self, net, n_feat, mean=None, std=None):
+    def __init__(self, name, net, n_feat, mean=None, std=None):
         super().__init__()
-        self.net, self.n_feat = net.to(memory_format=torch.channels_last), n_feat
+        self.name, self.net, self.n_feat = name, net.to(memory_format=torch.channels_last), n_feat
         for k, v in (("mean", mean), ("std", std)):
             self.register_buffer(k, torch.tensor(v).view(1, -1, 1, 1) if v else None, persistent=False)
         self.size = getattr(getattr(net, "patch_embed", None), "img_size", None)  # a ViT looks at one size
@@ -276,13 +283,13 @@ def make_trunk(name, channels=3, normalise=True, freeze=None, **options):  # lig
         net = getattr(torchvision.models, name)(weights=None, **options)
         if channels != 3: net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
         n_feat, net.fc = net.fc.in_features, nn.Identity()
-        return Trunk(net, n_feat, mean, std)
+        return Trunk(name, net, n_feat, mean, std)
     import timm
     if not timm.is_model(name): raise unknown("trunk", name, [*own, "resnet18", "resnet50", *difflib.get_close_matches(name, timm.list_models(), 3)])
     net = timm.create_model(name, num_classes=0, in_chans=channels, **options)
     cfg = net.pretrained_cfg
     if freeze: getattr(net, freeze).requires_grad_(False)
-    return Trunk(net, net.num_features, mean and cfg["mean"], std and cfg["std"])
+    return Trunk(name, net, net.num_features, mean and cfg["mean"], std and cfg["std"])
 
 # %% ../nbs/30_encoders.ipynb #7bddf032
 def over_steps(rnn, x, mask):
@@ -313,12 +320,17 @@ def grouped(x, mask, n):
     return to_steps(x, mask, steps), real
 
 # %% ../nbs/30_encoders.ipynb #563e6057
-def of_views(weights, views):  # one place for all, "face=faces.pt,body=torchvision:resnet50", or a mapping
-    "{view: where its trunk's weights are}"
-    if isinstance(weights, str): weights = dict(w.split("=", 1) for w in weights.split(",")) if "=" in weights else dict.fromkeys(views, weights)
+def by_view(weights):
+    "{view: place} of `face=faces.pt,body=torchvision:resnet50`; anything else as it is"
+    return dict(w.partition("=")[::2] for w in weights.split(",")) if isinstance(weights, str) and re.match(r"\w+=", weights) else weights
+
+
+def of_views(weights, views):  # one place for all, or as `by_view` reads it
+    "{view: where its trunk's weights are, or None}"
+    weights = dict.fromkeys(views, w) if isinstance(w := by_view(weights), str) else w
     for v in weights or {}:
         if v not in views: raise unknown("view", v, views)
-    return weights or {}
+    return {v: (weights or {}).get(v) for v in views}
 
 
 class PictureEncoder(Encoder):
@@ -330,7 +342,7 @@ class PictureEncoder(Encoder):
         if len(names) != len(views): raise AvkitError(f"{len(views)} views ({', '.join(views)}) and {len(names)} trunks ({', '.join(names)})")
         self.channels, self.steps = channels, steps
         self.trunks = nn.ModuleDict({v: make_trunk(t, channels, normalise, **(trunk_options or {})) for v, t in zip(views, names)})
-        for v, where in of_views(weights, views).items(): load_trunk(self.trunks[v], where, names[list(views).index(v)])
+        for name, (v, where) in zip(names, of_views(weights, views).items()): load_trunk(self.trunks[v], where, name) if where else None
         self.mid_dim = sum(t.n_feat for t in self.trunks.values())
         self.rnn = nn.LSTM(self.mid_dim, rnn, batch_first=True, bidirectional=True) if rnn and alone else None
         self.dim = 2 * rnn if self.rnn else self.mid_dim
@@ -360,7 +372,7 @@ class MelEncoder(PictureEncoder):
 # %% ../nbs/30_encoders.ipynb #c86fc851
 class SegmentCNN(nn.Module):
     "(N,1,H,W) at least 106 x 106 -> (N,1024): four blocks of three 3x3 convolutions (papers.md, emotiw2023)"
-    n_feat = 1024
+    name, n_feat = "segment_cnn", 1024
 
     def __init__(self):
         super().__init__()

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from .core import (AvkitError, atomic_path, child_seed, content_key, file_hash, repo_root, resolve, seed_everything, write_json,
                         write_text)
 from .data import batches, degrade, draws, flip_rotate, spec_augment, unit
+from .encoders import by_view, trunks_of
 from .fusion import modality_dropout
 from .loading import Corpus, load_data, open_clips, prepare_clips
 from .manifest import SIDES
@@ -400,7 +401,8 @@ def save_best(t, path):
 def load_model(run_dir):
     "The best model of a run in eval mode, and what its file says: settings, recipe, classes, stats"
     tensors, meta = read_checkpoint(resolve(run_dir) / "checkpoints/best.safetensors")
-    model = build_model(meta["model"])
+    options = {k: {n: v for n, v in o.items() if n != "weights"} for k, o in meta["model"]["encoder_options"].items()}  # all weights are here
+    model = build_model(meta["model"] | dict(encoder_options=options))
     model.load_state_dict(_part(tensors, "model"))
     stats = _part(tensors, "stats")
     return model.eval(), meta | dict(stats={s: (stats[f"{s}.mean"], stats[f"{s}.std"]) for s in ("audio", "video", "target") if f"{s}.mean" in stats})
@@ -521,9 +523,12 @@ def code_hash(corpus=None):  # of the corpora's modules only this one counts
 
 
 def own_files(cfg):
-    "{setting: SHA-256} of the files of one's own that a run reads"
+    "{setting: SHA-256} of the files of one's own that a run reads; of weights for each view {setting.view: SHA-256}"
     names = ("audio_features", "video_features", "audio_weights", "video_weights", "pretrained", "face_model", "annotations")
-    return {k: file_hash(resolve(cfg[k])) for k in names if cfg[k] and resolve(cfg[k]).is_file()}
+    given = {k: cfg[k] for k in names} | {f"{k}.{n}": o.get("weights") for k in ("encoder_options", "backbone_options") for n, o in cfg[k].items()}
+    single = lambda k, w: {f"{k}.{v}": f for v, f in w.items()} if isinstance(w, dict) else {k: w}
+    files = {k: f for key, w in given.items() for k, f in single(key, by_view(w)).items()}
+    return {k: file_hash(resolve(f)) for k, f in files.items() if f and resolve(f).is_file()}
 
 # %% ../nbs/41_learner.ipynb #e74c2c46
 def answers(cfg, corpus, model, conds, device="cpu", sides={s: s for s in SIDES}, through=lambda got: got):  # {side: its name}; what is made of outputs
@@ -563,7 +568,7 @@ def record_of(t, metrics, seconds):
         size=cfg["size"], mode=cfg["mode"], quirks=cfg["quirks"], split=m.split, split_hash=m.split_hash, speakers={s: sorted(m.clips.speaker[m.clips.split == s].unique()) for s in SIDES},
         counts={s: int((c.data.split == s).sum()) for s in SIDES}, set_aside=c.set_aside.to_dict("records"),
         problems=m.problems.to_dict("records"), parameters=sum(p.numel() for p in model.parameters()),
-        backbones=c.notes.get("backbones", {}), best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
+        backbones=c.notes.get("backbones", {}) | trunks_of(model), best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
         missing=missing(cfg), timings=dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds]), metrics=metrics)
 
 # %% ../nbs/41_learner.ipynb #81ef673a

@@ -13,6 +13,7 @@ from .core import AvkitError, unknown
 from .data import AVData, by_speaker, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
+from .encoders import of_views
 from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
 from .manifest import SIDES, apply_split, corpus_info
 from .prepare import prepare, stream_key
@@ -101,6 +102,9 @@ def _encoded(cfg, stream, source, store, notes, steps=None):
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
     weights = getattr(cfg.settings, f"{stream}_weights", None) or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
+    if stream == "video":
+        each = of_views(weights, views_of(cfg))
+        weights = each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
     device = cfg["device"] if cfg["device"] != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     s, notes.setdefault("backbones", {})[stream] = backbone_stream(store, source, name, weights, device, steps)
     return s

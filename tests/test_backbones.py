@@ -1,5 +1,6 @@
 """Frozen backbones: from raw clips to a record, killed and gone on with, looked up; and large streams that are read when they are asked for."""
 import json
+from pathlib import Path
 import pytest, torch
 from avkit import backbones, synth
 from avkit.core import AvkitError
@@ -41,7 +42,7 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt): load_data(configure(**settings), verbose=False)
     r = fit(configure(**settings, run_dir=str(tmp_path / "run")))
     assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, "each clip goes through each trunk once; the killed one again"
-    assert r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random") and len(r["backbones"]["video"]["weights"]) == 64
+    assert r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random", source="random") and len(r["backbones"]["video"]["weights"]) == 64
 
     monkeypatch.setattr(backbones, "frozen", None)  # a second run builds no trunk
     again = load_data(configure(**settings), verbose=False).data
@@ -54,6 +55,48 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
     with pytest.raises(AvkitError, match="Cannot read the weights /nowhere"): load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
     wrong = settings | dict(options=json.dumps(SMALL | {"video_backbone": "wav2vec2_tiny"}))
     with pytest.raises(AvkitError, match="takes wave"): load_data(configure(**wrong), verbose=False)
+
+
+def weights_file(path, trunk):
+    "Weights of a `light` trunk, drawn anew"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in trunk().state_dict().items()}}, path)
+    return str(path)
+
+
+def test_the_record_says_where_each_trained_trunk_began(tmp_path):
+    "ntua2021: a file for the face, a file for the context, nothing for the body; and the model stands without them"
+    from avkit.core import file_hash
+    from avkit.encoders import LightTrunk
+    from avkit.learner import load_model
+    from test_recipes import config, toy
+    face, context = (weights_file(tmp_path / f, LightTrunk) for f in ("face.pth", "places.pth"))
+    mel = weights_file(tmp_path / "mel.pth", lambda: LightTrunk(1))
+    cfg = config("ntua2021", tmp_path / "run", video_weights=f"face={face},context={context}", options=json.dumps({"encoder_options": {"mel_pictures": {"weights": mel}}}))
+    r = fit(cfg, toy("ntua2021"), verbose=False)
+    note = lambda f: dict(name="light", weights=file_hash(f), source=f.rsplit("/", 1)[1])
+    assert r["backbones"] == {"video.trunks.face": note(face), "video.trunks.body": dict(name="light", weights="random", source="random"),
+                              "video.trunks.context": note(context), "audio.trunks.mel": note(mel)}
+    assert r["files"] == {"video_weights.face": file_hash(face), "video_weights.context": file_hash(context), "encoder_options.mel_pictures": file_hash(mel)}
+    for f in (face, context, mel): Path(f).unlink()
+    assert sum(p.numel() for p in load_model(tmp_path / "run")[0].parameters()) == r["parameters"]
+
+
+def test_a_frozen_backbone_for_each_view(monkeypatch):
+    from avkit import loading
+    got = []
+    monkeypatch.setattr(loading, "backbone_stream", lambda store, source, name, weights, *_: (got.append(weights), dict()))
+    for w in (None, "a.pt", "face=a.pt,context=b.pt", "face=a.pt,body=a.pt,context=a.pt"):
+        loading._encoded(configure(recipe="ntua2021", video_weights=w, device="cpu", options='{"video_backbone": "resnet18"}'), "video", None, None, {})
+    assert got == [None, "a.pt", dict(face="a.pt", body=None, context="b.pt"), "a.pt"]
+
+
+def test_a_named_source_of_a_trained_trunk(monkeypatch):
+    from avkit.encoders import make_trunk, load_trunk, trunks_of
+    other = make_trunk("resnet18").net.state_dict()
+    monkeypatch.setattr(backbones, "_fetch", lambda weights, name: (other, {}))
+    t = make_trunk("resnet18")
+    load_trunk(t, "published", "resnet18")
+    assert trunks_of(t) == {"": dict(name="resnet18", weights=backbones.weights_hash(None, "resnet18", "published", other), source="torchvision:resnet18")}
 
 
 def test_a_named_source_without_a_network(monkeypatch):
