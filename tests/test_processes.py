@@ -1,6 +1,7 @@
 """Two processes train what one trains: the same batches, the loss of both together, a last batch with a single clip."""
-import json, multiprocessing, os, socket, sys
+import json, multiprocessing, os, shlex, socket, subprocess, sys
 from dataclasses import replace
+from pathlib import Path
 import numpy as np, pytest
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -58,3 +59,18 @@ def test_two_processes_are_one(toy_corpus, tmp_path, numbers, dropout):
         assert a.keys() == b.keys() and all(abs(a[k] - b[k]) < 1e-5 for k in a), (a, b)
     for side, cs in one["metrics"].items():
         for c, s in cs.items(): assert s == pytest.approx(two["metrics"][side][c], abs=1e-5)
+
+
+def test_the_command_of_the_readme(toy_corpus, tmp_path):
+    "accelerate starts two processes without a GPU; both work on one run"
+    shown = next(l for l in (Path(__file__).parents[1] / "README.md").read_text().splitlines() if "accelerate launch" in l and "--device cpu" in l)
+    launch = shlex.split(shown)[:shlex.split(shown).index("avkit.learner") + 1]
+    settings = toy_corpus | dict(epochs=1, run_dir=str(tmp_path / "run"))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        launch[2:2] = ["--main_process_port", str(s.getsockname()[1])]
+    p = subprocess.run([str(Path(sys.executable).parent / launch[0]), *launch[1:], *(f"--{k}={v}" for k, v in settings.items())],
+                       capture_output=True, text=True, timeout=300, env=os.environ | dict(OMP_NUM_THREADS="1", HF_HOME=str(tmp_path)))
+    assert p.returncode == 0, p.stderr[-2000:]
+    r = json.loads((tmp_path / "run/record.json").read_text())
+    assert r["processes"] == 2 and len(r["history"]) == 1 and p.stdout.count("epoch   1/1") == 1
