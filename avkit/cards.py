@@ -11,7 +11,7 @@ import argparse, inspect, json, sys, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
-from .core import AvkitError, file_hash, read_json, resolve, write_error, write_json, write_text
+from .core import AvkitError, command, file_hash, read_json, resolve, write_error, write_json, write_text
 from .manifest import corpus_info
 from .models import build_model, count_parameters
 from .predict import Predictor, config_of, load_predictor
@@ -246,6 +246,7 @@ def export_card(run, folder, onnx=True):  # a run's folder, a new or empty one; 
     return found
 
 # %% ../nbs/54_cards.ipynb #9f34777c
+@command
 def main(argv=None):
     "Export from the command line; returns the exit status"
     a = argparse.ArgumentParser("avkit export", description="Write a run as a card: weights, settings, scores, licence, limits, and the model as a graph.")
@@ -253,12 +254,8 @@ def main(argv=None):
     a.add_argument("--to", required=True, help="the folder to write")
     a.add_argument("--onnx", action=argparse.BooleanOptionalAction, default=True, help="also model.onnx (default: yes)")
     a = a.parse_args(argv)
-    try:
-        for k, f in export_card(a.run, a.to, a.onnx).items(): print(f"{k}: {f.get('failed') or 'agrees with the model to %.0e' % f['difference']}")
-        print(*sorted(p for p in resolve(a.to).iterdir()), sep="\n")
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    for k, f in export_card(a.run, a.to, a.onnx).items(): print(f"{k}: {f.get('failed') or 'agrees with the model to %.0e' % f['difference']}")
+    print(*sorted(p for p in resolve(a.to).iterdir()), sep="\n")
     return 0
 
 # %% ../nbs/54_cards.ipynb #24724586

@@ -7,7 +7,7 @@ __all__ = ['COMMANDS', 'index', 'verify', 'twin', 'main']
 
 # %% ../nbs/60_cli.ipynb #b070d881
 import argparse, sys
-from .core import AvkitError, unknown
+from .core import AvkitError, command, unknown
 
 # %% ../nbs/60_cli.ipynb #621d8800
 def _corpus_parser(name, about):
@@ -84,18 +84,15 @@ COMMANDS = dict(index=(index, "what is in a corpus"), verify=(verify, "missing, 
                 export=(_module("cards"), "a run as a folder that others can use"))
 
 
+@command
 def main(argv=None):
     "One word for each step; returns the exit status"
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print("avkit <command> --help\n\n" + "\n".join(f"  {k:<10}{about}" for k, (_, about) in COMMANDS.items()))
         return 0
-    try:
-        if argv[0] not in COMMANDS: raise unknown("command", argv[0], COMMANDS)
-        return COMMANDS[argv[0]][0](argv[1:])
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    if argv[0] not in COMMANDS: raise unknown("command", argv[0], COMMANDS)
+    return COMMANDS[argv[0]][0](argv[1:])
 
 # %% ../nbs/60_cli.ipynb #c96384c7
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

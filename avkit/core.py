@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['AvkitError', 'repo_root', 'base_dir', 'cache_dir', 'resolve', 'write_error', 'atomic_path', 'write_text',
            'write_json', 'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything',
-           'unknown', 'check_types', 'guard', 'progress', 'parallel']
+           'unknown', 'check_types', 'guard', 'progress', 'parallel', 'command']
 
 # %% ../nbs/00_core.ipynb #fc66a14b
-import contextlib, difflib, errno, hashlib, inspect, json, os, random, sys, typing
+import contextlib, difflib, errno, functools, hashlib, inspect, json, os, random, sys, typing
 from pathlib import Path
 import numpy as np
 
@@ -191,13 +191,57 @@ def progress(it, desc="", total=None, **kw):
     return tqdm(it, desc=desc, total=total, disable=nothing or os.environ.get("AVKIT_PROGRESS") == "0", leave=False, mininterval=.1 if live else 15, **kw)
 
 # %% ../nbs/00_core.ipynb #78b8e938
-def parallel(f, jobs, desc="", n_jobs=-1, few=1, ordered=False, **opts):  # jobs: tuples; up to `few` of them run here
-    "Yields f(*job), as they are done or in order, with a progress bar"
-    import warnings
+def _numbered(f, i, job): return i, f(*job)
+
+
+def _here(f, todo, ordered, n_jobs, opts):
+    "Yields (number, f(*job)) from processes of this machine"
     from joblib import Parallel, delayed
-    jobs = list(jobs)
-    if not jobs: return
+    made = Parallel(n_jobs, return_as="generator" if ordered else "generator_unordered", idle_worker_timeout=10, **opts)
+    yield from made(delayed(_numbered)(f, *job) for job in todo)
+
+
+def _there(f, todo, ordered, client):
+    "Yields (number, f(*job)) from a Dask cluster; without those that killed each worker they were given"
+    from distributed import KilledWorker, as_completed
+    sent = [client.submit(_numbered, f, *job, pure=False) for job in todo]
+    for future in sent if ordered else as_completed(sent):
+        with contextlib.suppress(KilledWorker): yield future.result()
+
+
+def parallel(f, jobs, desc="", n_jobs=-1, few=1, ordered=False, **opts):  # jobs: tuples; up to `few` of them run in this process
+    "Yields f(*job), as they are done or in order, with a progress bar; jobs whose process dies are done again"
+    import warnings
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+    from joblib.parallel import get_active_backend
+    todo = dict(enumerate(jobs))
+    n, client = len(todo), getattr(get_active_backend()[0], "client", None)
+    spread = (_there, client) if client else (_here, n_jobs if n > few else 1, opts)
+    bar = progress(range(n), desc)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A worker stopped")
-        made = Parallel(n_jobs if len(jobs) > few else 1, return_as="generator" if ordered else "generator_unordered", idle_worker_timeout=10, **opts)
-        yield from progress(made(delayed(f)(*j) for j in jobs), desc, len(jobs))
+        for _ in range(3 if n else 0):
+            with contextlib.suppress(BrokenProcessPool):
+                for i, x in spread[0](f, list(todo.items()), ordered, *spread[1:]):
+                    del todo[i]
+                    bar.update()
+                    yield x
+                break
+    bar.close()
+    if todo: raise AvkitError(f"{len(todo)} of {n} jobs are not done: their process was killed again and again (too little memory? Then fewer at a time: n_jobs).")
+
+# %% ../nbs/00_core.ipynb #beba5b2a
+def command(main):  # main(argv) -> exit status
+    "The same, with words in place of tracebacks"
+    @functools.wraps(main)
+    def run(argv=None):
+        try:
+            try: return main(argv)
+            finally: sys.stdout.flush()
+        except AvkitError as e:
+            print(f"avkit: {e}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python flushes once more as it ends
+            return 141
+    return run

@@ -8,7 +8,7 @@ __all__ = ['CORPORA', 'DATASETS', 'corpus_module', 'twin', 'open_dataset', 'ceil
 # %% ../nbs/19_datasets.ipynb #34fd7759
 import argparse, importlib, inspect, sys
 import pandas as pd
-from .core import AvkitError, cache_dir, content_key, unknown
+from .core import AvkitError, cache_dir, command, content_key, unknown
 from .manifest import corpus_info
 
 # %% ../nbs/19_datasets.ipynb #fa87ba76
@@ -82,6 +82,7 @@ def beside(records):  # of runs on stand-ins
     return pd.DataFrame(rows, columns=columns).sort_values(columns[:6], kind="stable").reset_index(drop=True)
 
 
+@command
 def main(argv=None):
     "Ceilings beside scores from the command line; returns the exit status"
     from avkit.core import read_json, resolve, write_text

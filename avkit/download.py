@@ -8,7 +8,7 @@ __all__ = ['BLOCK', 'TIMEOUT', 'MOST', 'Resume', 'fetch', 'unpack', 'entries', '
 # %% ../nbs/23_download.ipynb #d64f159a
 import argparse, contextlib, os, re, shutil, stat, sys, tarfile, time, zipfile
 from pathlib import Path
-from .core import AvkitError, atomic_path, progress, read_json, resolve, write_error, write_json
+from .core import AvkitError, atomic_path, command, progress, read_json, resolve, write_error, write_json
 from .manifest import corpus_info, read_table
 
 # %% ../nbs/23_download.ipynb #1f0a79ae
@@ -246,7 +246,7 @@ def download(corpus, data_root, parts=None, keep=False, n_jobs=4, **kw):  # keep
     for e in todo:
         jobs = _expand(e, root)
         many = len(jobs) > 1 and not e.get("unpack")
-        with Parallel(n_jobs if many else 1, prefer="threads", return_as="generator") as pool:
+        with Parallel(n_jobs if many else 1, backend="threading", return_as="generator") as pool:
             got = pool(delayed(_one)(e, *j, keep, not many, kw) for j in jobs)
             got = list(progress(got, f"{corpus} {e['part']}", total=len(jobs)) if many else got)
         bad = [g for g in got if isinstance(g, AvkitError)]
@@ -258,18 +258,16 @@ def download(corpus, data_root, parts=None, keep=False, n_jobs=4, **kw):  # keep
     return done
 
 # %% ../nbs/23_download.ipynb #cae5867f
+@command
 def main(argv=None):
     "Download from the command line; returns the exit status"
-    p = argparse.ArgumentParser("python -m avkit.download", description="Fetch a corpus that may be downloaded (ravdess, crema_d) into a folder; run it again to go on.")
+    p = argparse.ArgumentParser("avkit download", description="Fetch a corpus that may be downloaded (ravdess, crema_d) into a folder; run it again to go on.")
     p.add_argument("--dataset", required=True, help="ravdess, crema_d")
     p.add_argument("--data_root", required=True, help="the folder to download into")
     p.add_argument("--parts", nargs="+", help="audio, video (default: all)")
     p.add_argument("--keep", action="store_true", help="keep the archives when they are unpacked")
     a = p.parse_args(argv)
-    try: done = download(a.dataset, a.data_root, a.parts, a.keep)
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    done = download(a.dataset, a.data_root, a.parts, a.keep)
     print(f"{len(done)} files and folders are in {a.data_root}")
     return 0
 

@@ -11,7 +11,7 @@ import argparse, io, sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from .core import AvkitError, read_json, resolve, unknown, write_json, write_text
+from .core import AvkitError, command, read_json, resolve, unknown, write_json, write_text
 from .data import DAMAGES, parse_condition
 from .learner import accelerator, answers, commit, conditions, fit, load_data, load_model, missing, score_lines
 from .loading import open_clips, read_clips
@@ -221,14 +221,12 @@ HELP = dict(run="a run's folder, or its name below reports/runs; none: a small d
 
 _defaults = dict(device="auto", n_jobs=-1, sides="validation,test")
 
+@command
 def main(argv=None):
     "Evaluate from the command line; returns the exit status"
-    p = argparse.ArgumentParser("python -m avkit.evaluate", description="Evaluate a finished run under conditions; updates its record.")
+    p = argparse.ArgumentParser("avkit evaluate", description="Evaluate a finished run under conditions; updates its record.")
     for k, h in HELP.items(): p.add_argument(f"--{k}", type=int if k == "n_jobs" else str, default=_defaults.get(k), help=h)
-    try: print(score_lines(evaluate(**vars(p.parse_args(argv)))))
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    print(score_lines(evaluate(**vars(p.parse_args(argv)))))
     return 0
 
 # %% ../nbs/42_evaluate.ipynb #553113db

@@ -9,7 +9,7 @@ __all__ = ['combine', 'placed', 'identity', 'finished', 'run_once', 'grid', 'mai
 import contextlib, itertools, sys, threading, time, typing
 from dataclasses import fields, replace
 import pandas as pd, torch
-from .core import AvkitError, content_key, parallel, read_json, resolve, write_json
+from .core import AvkitError, command, content_key, parallel, read_json, resolve, write_json
 from .learner import code_hash, fit, load_data, own_files
 from .loading import open_clips, prepare_clips, wanted
 from .manifest import apply_split
@@ -121,16 +121,13 @@ def _prepare(configs, n_jobs):
 
 # %% ../nbs/43_grid.ipynb #015ff48f
 def _fan_out(todo, n_jobs, desc):  # {number: (config, identity)}
-    "Yields (number, row); those that a dying process took along are sent out again, up to twice"
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-    for attempt in range(3):
-        try:
-            for i, row in parallel(_numbered, [(i, *job) for i, job in todo.items()], desc, n_jobs):
-                todo.pop(i)
-                yield i, row
-            return
-        except BrokenProcessPool: pass
-    for i in todo: yield i, ("failed", 0., "its process was killed three times (too little memory?)")
+    "Yields (number, row)"
+    try:
+        for i, row in parallel(_numbered, [(i, *job) for i, job in todo.items()], desc, n_jobs):
+            todo.pop(i)
+            yield i, row
+    except AvkitError as e:
+        for i in todo: yield i, ("failed", 0., str(e))
 
 
 def _numbered(i, cfg, who): return i, run_once(cfg, who)
@@ -168,19 +165,17 @@ def _lists(a):
     return out
 
 # %% ../nbs/43_grid.ipynb #da42534f
+@command
 def main(argv=None):
     "A grid from the command line; the exit status is 1 when a run failed"
-    p = settings_parser("python -m avkit.grid", "Train every combination of settings; lists with commas, such as --seed 1,2,3. Finished runs are not repeated.",
+    p = settings_parser("avkit grid", "Train every combination of settings; lists with commas, such as --seed 1,2,3. Finished runs are not repeated.",
                         [f.name for f in fields(Settings) if f.name not in ("resume", "run_dir")])
     for action in p._actions:
         if action.type: action.type = str
     p.add_argument("--to", default="reports/runs", help="the folder of the run folders")
     p.add_argument("--dask", help="the address of a Dask scheduler; default: processes of this machine")
     a = p.parse_args(argv)
-    try: t = grid_on(a.dask, combine(a.to, **_lists(a)), int(a.n_jobs))
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    t = grid_on(a.dask, combine(a.to, **_lists(a)), int(a.n_jobs))
     print(t.to_string(index=False))
     return int((t.status == "failed").any())
 

@@ -587,7 +587,7 @@ def finish(t, run_dir, seconds):
 # %% ../nbs/41_learner.ipynb #6f9f29fc
 def main(argv=None):
     "Train from the command line; returns the exit status"
-    p = settings_parser("python -m avkit.learner", "Train a recipe; writes record.json, predictions.csv, history.csv, checkpoints "
+    p = settings_parser("avkit train", "Train a recipe; writes record.json, predictions.csv, history.csv, checkpoints "
                         "and TensorBoard events into run_dir.")
     try: record = fit(configure(**vars(p.parse_args(argv))))
     except AvkitError as e:

@@ -120,7 +120,7 @@ def hash_files(root, paths, desc="hash", n_jobs=8):  # paths relative to root; "
     except AvkitError: memo = {}
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if memo.get(p, ["", ""])[0] != s)
-    found = Parallel(n_jobs, prefer="threads")(delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
+    found = Parallel(n_jobs, backend="threading")(delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
     memo.update({p: [stamps[p], h] for p, h in zip(todo, found)})
     if todo: write_json(memo_path, memo)
     return [memo[p][1] if p else "" for p in paths]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from .core import AvkitError, atomic_path, content_key, progress, read_json, resolve, write_json, write_text
+from .core import AvkitError, atomic_path, command, content_key, progress, read_json, resolve, write_json, write_text
 from .data import AVData, standardise
 from .manifest import COLUMNS, Manifest
 from .recipes import COMMON, Config, Settings, configure
@@ -673,16 +673,14 @@ HELP = dict(
     detector="another face detector than the run's: mtcnn, centerface, yunet, none", face_model="the model file of a detector that comes without one")
 
 
+@command
 def main(argv=None):
     "Predict from the command line; returns the exit status"
     p = argparse.ArgumentParser("avkit predict", description="What a trained run says about a video: predictions.csv, timeline.png, settings.json.")
     for k, v in inspect.signature(predict_to).parameters.items():
         kind = dict(action="store_true") if v.annotation is bool else dict(type=next(iter(typing.get_args(v.annotation)), v.annotation), default=v.default)
         p.add_argument(*([k] if k == "video" else [f"--{k}"]), help=f"{HELP[k]}", **(kind | (dict(nargs="?") if k == "video" else {})))
-    try: print(*sorted(predict_to(**vars(p.parse_args(argv)))[1].iterdir()), sep="\n")
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    print(*sorted(predict_to(**vars(p.parse_args(argv)))[1].iterdir()), sep="\n")
     return 0
 
 # %% ../nbs/53_predict.ipynb #a92b488e

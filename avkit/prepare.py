@@ -10,7 +10,7 @@ import os, sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import AvkitError, content_key, parallel
+from .core import AvkitError, command, content_key, parallel
 from .store import Store
 
 # %% ../nbs/07_prepare.ipynb #aa6b31b8
@@ -206,20 +206,17 @@ def _whole(root, row, prep, store, streams): return all(store.has(k) for s in st
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model", "difficulty",
                     "label", "track", "annotations", "n_jobs"]
 
+@command
 def main(argv=None):
     "Prepare a corpus from the command line; returns the exit status"
     from avkit.loading import open_clips, prepare_clips
     from avkit.recipes import configure, settings_parser
-    p = settings_parser("python -m avkit.prepare", "Decode a corpus once into the store that training reads.", PREPARE_SETTINGS)
-    try:
-        cfg = configure(**vars(p.parse_args(argv)))
-        m = open_clips(cfg)
-        summary = prepare_clips(cfg, m)
-        print(summary)
-        return int(summary is not None and len(summary.failures) == len(summary.rows))  # 1: nothing came out
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    p = settings_parser("avkit prepare", "Decode a corpus once into the store that training reads.", PREPARE_SETTINGS)
+    cfg = configure(**vars(p.parse_args(argv)))
+    m = open_clips(cfg)
+    summary = prepare_clips(cfg, m)
+    print(summary)
+    return int(summary is not None and len(summary.failures) == len(summary.rows))  # 1: nothing came out
 
 # %% ../nbs/07_prepare.ipynb #c96384c7
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

@@ -10,7 +10,7 @@ __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confus
 import argparse, sys
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from .core import AvkitError, read_json, resolve, write_json, write_text
+from .core import AvkitError, command, read_json, resolve, write_json, write_text
 
 # %% ../nbs/50_report.ipynb #1751aa0f
 def style():
@@ -312,22 +312,19 @@ def _portable(config):
             for k, v in config.items()}
 
 # %% ../nbs/50_report.ipynb #9d488d9c
+@command
 def main(argv=None):
     "Tables and figures of runs, from the command line"
-    p = argparse.ArgumentParser("python -m avkit.report", description="Write table.md, table.csv, table.tex and figures of runs.")
+    p = argparse.ArgumentParser("avkit report", description="Write table.md, table.csv, table.tex and figures of runs.")
     p.add_argument("runs", nargs="+", help="run folders, or folders that hold some")
     p.add_argument("--to", required=True, help="the folder to write into, e.g. reports/mine")
     p.add_argument("--title", default="Runs", help="the table's heading")
     a = p.parse_args(argv)
-    try:
-        records = read_records(a.runs)
-        print(write_table(records, a.to, a.title).to_string(index=False))
-        if len(records) == 1: print("figures:", *_all_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, resolve(a.to)), sep="\n  ")
-        write_json(resolve(a.to) / "params.json", [dict(config=_portable(r["config"]), recipe=r["recipe"], config_hash=r["config_hash"],
-                                                       data_hash=r["data_hash"], split_hash=r["split_hash"]) for r in records])
-    except AvkitError as e:
-        print(f"avkit: {e}", file=sys.stderr)
-        return 2
+    records = read_records(a.runs)
+    print(write_table(records, a.to, a.title).to_string(index=False))
+    if len(records) == 1: print("figures:", *_all_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, resolve(a.to)), sep="\n  ")
+    write_json(resolve(a.to) / "params.json", [dict(config=_portable(r["config"]), recipe=r["recipe"], config_hash=r["config_hash"],
+                                                   data_hash=r["data_hash"], split_hash=r["split_hash"]) for r in records])
     return 0
 
 # %% ../nbs/50_report.ipynb #c96384c7

@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'REAL', 'REAL_NOTES', 'ALL', 'remake', 'committed', 'real_da
 import argparse, os, subprocess, sys
 from pathlib import Path
 from .compare import Comparison, compare_report, comparison, write_compare, write_spec
-from .core import AvkitError, read_json, repo_root, resolve, write_text
+from .core import AvkitError, command, read_json, repo_root, resolve, write_text
 from .grid import grid
 from .papers import STUDIES, Protocol, run_paper, write_paper
 from .robustness import robustness_report, write_robustness
@@ -114,9 +114,10 @@ Rendered corpora show that methods and plumbing work; their numbers are nobody's
 """
 
 # %% ../nbs/58_reports.ipynb #d090be43
+@command
 def main(argv=None):
     "Make the reports, all or those named; the exit status is 1 when one failed"
-    p = argparse.ArgumentParser("python -m avkit.reports", description="Make tables and figures again: runs that are finished are not repeated.")
+    p = argparse.ArgumentParser("avkit reports", description="Make tables and figures again: runs that are finished are not repeated.")
     p.add_argument("names", nargs="*", help=f"some of {', '.join(ALL)}; default: all")
     p.add_argument("--n_jobs", type=int, default=-1, help="runs at a time (default: a run per core)")
     p.add_argument("--again", action="store_true", help="only make tables again from the committed records")

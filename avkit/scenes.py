@@ -11,7 +11,7 @@ import argparse, functools, sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 import numpy as np
-from .core import AvkitError, child_seed
+from .core import AvkitError, child_seed, command
 from .manifest import read_lines
 
 # %% ../nbs/08_scenes.ipynb #debb4013
@@ -201,6 +201,7 @@ def read_scenes(folder, problems):
     return out
 
 # %% ../nbs/08_scenes.ipynb #scn00002
+@command
 def main(argv=None):
     "Make scenes from the command line; returns the exit status"
     p = argparse.ArgumentParser("avkit scenes", description="Groups of cut-out faces on backgrounds, a folder of frames each: <label>/<name>/<i>.png, <label>_labels.txt.")

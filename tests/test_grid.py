@@ -1,4 +1,4 @@
-"""Many runs: over processes, over a Dask cluster that loses a worker, after a stop; each once, each the same."""
+"""Many runs: over processes, after a stop; each once, each the same. Over a cluster: test_dask."""
 import json, os, threading, time
 import pytest
 from avkit import grid as g, learner
