@@ -301,15 +301,16 @@ def over_steps(rnn, x, mask):
     return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0]
 
 
-def _both_ways(rnn, x, n):  # a bidirectional LSTM of one layer; (B,) lengths
+def _both_ways(rnn, x, n):  # a bidirectional LSTM or GRU; (B,) lengths
     "`over_steps` in a graph, which cannot pack: the way back begins at each clip's own end"
     t = torch.arange(x.shape[1], device=x.device)[None]
     back = torch.where(t < n[:, None], n[:, None] - 1 - t, t)[..., None]
-    out, h = [], x.new_zeros(1, x.shape[0], rnn.hidden_size)
-    for side, turn in (("", lambda z: z), ("_reverse", lambda z: z.gather(1, back.expand(-1, -1, z.shape[-1])))):
-        weights = [getattr(rnn, f"{w}_l0{side}") for w in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        out.append(turn(torch.lstm(turn(x), (h, h), weights, True, 1, 0., False, False, True)[0]))
-    return torch.where(t[..., None] < n[:, None, None], torch.cat(out, -1), 0.)
+    h, sides = x.new_zeros(1, x.shape[0], rnn.hidden_size), (("", lambda z: z), ("_reverse", lambda z: z.gather(1, back.expand(-1, -1, z.shape[-1]))))
+    run, start = (torch.lstm, (h, h)) if isinstance(rnn, nn.LSTM) else (torch.gru, h)
+    for layer in range(rnn.num_layers):
+        weights = lambda side: [getattr(rnn, f"{w}_l{layer}{side}") for w in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        x = torch.cat([turn(run(turn(x), start, weights(side), True, 1, 0., False, False, True)[0]) for side, turn in sides], -1)
+    return torch.where(t[..., None] < n[:, None, None], x, 0.)
 
 
 def grouped(x, mask, n):
@@ -334,9 +335,9 @@ def of_views(weights, views):  # one place for all, or as `by_view` reads it
 
 
 class PictureEncoder(Encoder):
-    "(B,T,3V,H,W) in [0,1] -> (B,T,D): a trunk for each of V views, side by side; alone with `rnn`, a bidirectional LSTM of that size over time"
+    "(B,T,3V,H,W) in [0,1] -> (B,T,D): a trunk for each of V views, side by side; alone with `rnn`, a bidirectional LSTM (or GRU) of that size over time"
     def __init__(self, n_out=8, head=None, trunk="resnet50", views=("face",), rnn=None, alone=True, steps=None,
-                 channels=3, normalise=True, weights=None, trunk_options=None):  # trunk: one name, or one per view; weights: a file or named source, or {view: one}; steps: `grouped`
+                 channels=3, normalise=True, weights=None, trunk_options=None, cell="lstm", layers=1):  # trunk: one name, or one per view; weights: a file or named source, or {view: one}; steps: `grouped`
         super().__init__()
         names = [trunk] * len(views) if isinstance(trunk, str) else trunk
         if len(names) != len(views): raise AvkitError(f"{len(views)} views ({', '.join(views)}) and {len(names)} trunks ({', '.join(names)})")
@@ -344,7 +345,8 @@ class PictureEncoder(Encoder):
         self.trunks = nn.ModuleDict({v: make_trunk(t, channels, normalise, **(trunk_options or {})) for v, t in zip(views, names)})
         for name, (v, where) in zip(names, of_views(weights, views).items()): load_trunk(self.trunks[v], where, name) if where else None
         self.mid_dim = sum(t.n_feat for t in self.trunks.values())
-        self.rnn = nn.LSTM(self.mid_dim, rnn, batch_first=True, bidirectional=True) if rnn and alone else None
+        if cell not in ("lstm", "gru"): raise unknown("cell", cell, ("lstm", "gru"))
+        self.rnn = dict(lstm=nn.LSTM, gru=nn.GRU)[cell](self.mid_dim, rnn, layers, batch_first=True, bidirectional=True) if rnn and alone else None
         self.dim = 2 * rnn if self.rnn else self.mid_dim
         self.make_head(n_out, head)
 

@@ -194,7 +194,9 @@ def _ntua2021(state, path, mode, hints):
         if f"{s}_model.4.0.conv3.weight" in state: return "resnet101" if f"{s}_model.6.22.conv1.weight" in state else "resnet50"
         return "resnet34" if f"{s}_model.4.2.conv1.weight" in state else "resnet18"
     views = [s for s in ("face", "body", "context") if f"{s}_model.0.weight" in state] or ["face"]
-    options = dict(trunk=[arch(s) for s in views], rnn=_size(state, "fc.weight", 1, 1024) // 2, normalise=False)
+    layers = [k for k in state if re.fullmatch(r"rnn\.weight_ih_l\d+", k)]
+    cell = "gru" if _size(state, "rnn.weight_hh_l0", 0, 4) == 3 * _size(state, "rnn.weight_hh_l0", 1, 1) else "lstm"  # three gates, or four
+    options = dict(trunk=[arch(s) for s in views], rnn=_size(state, "fc.weight", 1, 1024) // 2, cell=cell, layers=max(1, len(layers)), normalise=False)
     model = build_model(dict(modality="video", n_out=_size(state, "fc.weight", 0, 7), video_encoder="pictures", video_views=views, encoder_options=dict(pictures=options)))
     at = lambda m: f"{m[1]}_model.{dict(conv1=0, bn1=1).get(m[2]) if m[3] is None else int(m[3]) + 3}."  # the n-th child of a ResNet
     name = renamed((r"^video\.trunks\.(\w+)\.net\.(conv1|bn1|layer(\d))\.", at), (r"^video\.rnn", "rnn"), (r"^video\.classifier_1\.0", "fc"))

@@ -219,6 +219,50 @@ def test_ntua(shared_data, tmp_path, case):
         with pytest.raises(AvkitError, match="context not given"): model(face=x["face"], body=x["body"])
 
 
+def plain_rnn(x, s, layers):
+    "Gates written out, on one clip (T,F), both ways and layer on layer: four of them are an LSTM's, three a GRU's"
+    for l in range(layers):
+        out = []
+        for side, turn in (("", lambda z: z), ("_reverse", lambda z: z.flip(0))):
+            (W, U), (b, d) = ([s[f"rnn.{n}_{k}_l{l}{side}"] for k in ("ih", "hh")] for n in ("weight", "bias"))
+            h, c, seen = U.new_zeros(U.shape[1]), U.new_zeros(U.shape[1]), []
+            for t in turn(x):
+                a, r = (W @ t + b).split(len(h)), (U @ h + d).split(len(h))
+                if len(a) == 4:
+                    i, f, g, o = (p + q for p, q in zip(a, r))
+                    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                    h = o.sigmoid() * c.tanh()
+                else:
+                    z = (a[1] + r[1]).sigmoid()
+                    h = (1 - z) * (a[2] + (a[0] + r[0]).sigmoid() * r[2]).tanh() + z * h
+                seen.append(h)
+            out.append(turn(torch.stack(seen)))
+        x = torch.cat(out, 1)
+    return x
+
+
+@pytest.mark.parametrize("cell,layers", [("lstm", 2), ("gru", 1), ("gru", 3)])
+def test_ntua_with_another_recurrent_part(tmp_path, cell, layers):
+    "Cell and layers are told from the weights: 4H or 3H rows, weight_ih_l1"
+    import torchvision
+    net, rows = torchvision.models.resnet18(), dict(lstm=4, gru=3)[cell] * 6
+    state = {f"face_model.{i}.{n}": tuple(v.shape) for i, c in enumerate(list(net.children())[:-1]) for n, v in c.state_dict().items()}
+    for l in range(layers):
+        for side in ("", "_reverse"):
+            sizes = dict(weight_ih=(rows, 12 if l else 512), weight_hh=(rows, 6), bias_ih=(rows,), bias_hh=(rows,))
+            state |= {f"rnn.{n}_l{l}{side}": size for n, size in sizes.items()}
+    state = random_state(state | {"fc.weight": (2, 12), "fc.bias": (2,)})
+    torch.save(dict(arch="resnet18_rnn", epoch=1, state_dict=state, config=ConfigParser()), tmp_path / "c.pth")
+    model, x = load("ntua2021", tmp_path / "c.pth"), torch.randn(2, 3, 3, 64, 64)
+    with torch.no_grad(): out = model(face=x)
+    for i in range(2):
+        z = F.linear(plain_rnn(plain_resnet18(x[i], state), state, layers), state["fc.weight"], state["fc.bias"])
+        assert torch.allclose(out[i], z, atol=1e-5), (out[i] - z).abs().max()
+    half = {k: v for k, v in state.items() if "_l0_reverse" not in k}
+    torch.save(dict(arch="resnet18_rnn", state_dict=half), tmp_path / "c.pth")
+    with pytest.raises(AvkitError, match="4 weights are missing: rnn.bias_hh_l0_reverse"): load("ntua2021", tmp_path / "c.pth")
+
+
 def test_ntua_streams_stand_side_by_side(tmp_path):
     "Face, body, context in this order: the three feature vectors, the LSTM, the linear layer"
     import torchvision
