@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confusion', 'agreement', 'glance', 'contact_sheet',
-           'read_records', 'table', 'shown', 'caption', 'write_frame', 'write_table', 'run_figures', 'main']
+           'read_records', 'table', 'shown', 'caption', 'write_frame', 'write_table', 'run_figures', 'kept',
+           'write_runs', 'main']
 
 # %% ../nbs/50_report.ipynb #3b2f0489
 import argparse, sys
@@ -311,17 +312,33 @@ def _portable(config):
     return {k: Path(v).name if k in ("data_root", "run_dir", "audio_features", "video_features", "pretrained", "face_model") and v else v
             for k, v in config.items()}
 
+# %% ../nbs/50_report.ipynb #ed1b0309
+_KEPT = ("recipe_name", "config_hash", "data_hash", "split_hash", "code_hash", "git_commit", "seed", "dataset", "rendered", "notes", "task", "classes", "split", "device",
+         "best_epoch", "epochs", "set_aside", "metrics")
+
+def kept(r):  # a record
+    "What a table needs of a run"
+    return {k: r.get(k) for k in _KEPT} | dict(config=_portable(r["config"]), recipe={k: r["recipe"][k] for k in ("fusion", "audio", "video_encoder")})
+
+
+def write_runs(spec, folder):  # dict(kind, title, records)
+    "The table of a report of single runs, from what was kept of them"
+    return write_table(spec["records"], folder, spec["title"])
+
 # %% ../nbs/50_report.ipynb #9d488d9c
 @command
 def main(argv=None):
     "Tables and figures of runs, from the command line"
+    from avkit.compare import write_spec
     p = argparse.ArgumentParser("avkit report", description="Write table.md, table.csv, table.tex and figures of runs.")
     p.add_argument("runs", nargs="+", help="run folders, or folders that hold some")
     p.add_argument("--to", required=True, help="the folder to write into, e.g. reports/mine")
     p.add_argument("--title", default="Runs", help="the table's heading")
     a = p.parse_args(argv)
     records = read_records(a.runs)
-    print(write_table(records, a.to, a.title).to_string(index=False))
+    spec = dict(kind="runs", title=a.title, records=[kept(r) for r in records])
+    write_spec(a.to, spec)
+    print(write_runs(spec, a.to).to_string(index=False))
     if len(records) == 1: print("figures:", *_all_figures(next(resolve(a.runs[0]).rglob("record.json")).parent, resolve(a.to)), sep="\n  ")
     write_json(resolve(a.to) / "params.json", [dict(config=_portable(r["config"]), recipe=r["recipe"], config_hash=r["config_hash"],
                                                    data_hash=r["data_hash"], split_hash=r["split_hash"]) for r in records])
