@@ -417,6 +417,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avkit.encoders.TimeConvolution': ('encoders.html#timeconvolution', 'avkit/encoders.py'),
                                 'avkit.encoders.TimeConvolution.__init__': ('encoders.html#timeconvolution.__init__', 'avkit/encoders.py'),
                                 'avkit.encoders.TimeConvolution.forward': ('encoders.html#timeconvolution.forward', 'avkit/encoders.py'),
+                                'avkit.encoders.TimeConvolution.normed': ('encoders.html#timeconvolution.normed', 'avkit/encoders.py'),
                                 'avkit.encoders.Trunk': ('encoders.html#trunk', 'avkit/encoders.py'),
                                 'avkit.encoders.Trunk.__init__': ('encoders.html#trunk.__init__', 'avkit/encoders.py'),
                                 'avkit.encoders.Trunk.forward': ('encoders.html#trunk.forward', 'avkit/encoders.py'),

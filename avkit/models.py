@@ -66,6 +66,7 @@ class AVModel(TwoBranches):
     def heads(self, given, z, steps):  # {stream: (sequence, mask)} as it came in, and as the branch made it
         "{audio, video: logits} and, where they are reconstructed, {<stream>_reconstruction, <stream>_mean: (B,F)}"
         own = {k: getattr(self, k).head(*z[k], steps) for k in z if getattr(self, k).classifier_1 is not None}
+        own = {k: torch.where(there(z[k][1], y), y, y.detach()) for k, y in own.items()}  # a clip without the stream teaches its head nothing
         for k in z.keys() & given.keys() & self.reconstruct.keys():
             x, m = given[k][0], z[k][1] if z[k][1].shape == given[k][1].shape else given[k][1]  # the steps that the branch counts
             mean, y = pool(x, m), self.reconstruct[k](pool(*z[k]))

@@ -101,6 +101,24 @@ def test_gradients_reach_what_is_used(fusion, pair):
     assert all(p.grad is None or p.grad.isfinite().all() for p in m.parameters())
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_branch_learns_nothing_from_a_clip_without_it(fusion):
+    "Not even how often each class occurs"
+    m, (a, v) = model("vector", "vector", fusion).train(), inputs("vector", "vector")
+    here = torch.tensor([[True], [False], [True]])
+    own = m(a, v, audio_mask=here, return_aux=True)[1]["audio"]
+    torch.nn.functional.cross_entropy(own[1:2], torch.tensor([3])).backward()
+    assert all(p.grad is None or not p.grad.any() for p in m.audio.parameters())
+
+
+def test_one_step_of_one_clip_trains():
+    "The last batch may be one clip, and one's own features one vector a clip"
+    for audio in ("vector", "conformer"):
+        m, (a, v) = model(audio, "vector", "vavl").train(), inputs(audio, "vector")
+        m(a[:1, :1], v[:1, :1]).sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in m.parameters())
+
+
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_heads(heads):
     for f in ("ca", "ia", "it", "lt"):

@@ -5,9 +5,10 @@ from avkit.core import AvkitError
 from avkit.data import AVData, draws
 from avkit.features import Stream
 from avkit.fusion import FUSIONS
-from avkit.learner import fit, load_model, make_model, parts_of, start, train_step, training_batch
+from avkit.learner import fit, load_model, loss_of, make_model, parts_of, start, train_step, training_batch
 from avkit.loading import Corpus
 from avkit.manifest import Manifest
+from avkit.metrics import ccc
 from avkit.recipes import QUIRKS, RECIPES, configure
 
 SIZES = dict(chumachenko2022=((20, 10), (4, 3, 40, 40)), emotiw2023=((5, 1, 128, 108), (5, 3, 40, 40)), jca2023=((8, 64, 32), (16, 3, 40, 40)),
@@ -98,6 +99,14 @@ def test_alternating_steps_that_would_leave_weights_out_are_refused(tmp_path):
     for other in (dict(fusion="ia"), dict(fusion="late"), dict(modality="video")):
         with pytest.raises(AvkitError, match="steps=alternating .* would never be trained"): config("vavl2023", tmp_path, options='{"steps": "alternating"}', **other)
     with pytest.raises(AvkitError, match="did you mean 'alternating'"): config("vavl2023", tmp_path, options='{"steps": "alternate"}')
+
+
+def test_vavl_sums_over_the_targets(tmp_path):
+    "Regression, eq. 5: the sum of 1 - CCC over arousal, valence, dominance, plus the reconstruction; here all of it by a third"
+    cfg, g = config("vavl2023", tmp_path, variants="joint", options='{"aux_loss": 0.0}'), torch.Generator().manual_seed(0)
+    y, z, made, real = (torch.randn(9, n, generator=g) for n in (3, 3, 5, 5))
+    want = sum(1 - ccc(z[:, i], y[:, i]) for i in range(3)) + (made - real).square().mean()
+    assert torch.allclose(3 * loss_of(cfg, (z, dict(audio_reconstruction=made, audio_mean=real)), y, "regression"), want, atol=1e-5)
 
 
 def test_labels_are_the_same_after_training(tmp_path):
