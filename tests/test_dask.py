@@ -8,13 +8,11 @@ from avkit.manifest import make_manifest
 from avkit.media import write_video
 from avkit.prepare import Preparation, prepare, stream_key
 from avkit.store import Store
-from test_processes import FORKS  # these workers, too, are forked from a process that has read the package
-
-dask.config.set({"distributed.worker.multiprocessing-method": FORKS.get_start_method()})
+from test_processes import FORKS, READ
 
 
 @pytest.fixture(autouse=True)
-def hard_stop(seconds=240):
+def hard_stop(seconds=150):
     "A test that hangs shows where and fails, once more where its cluster cannot be closed either"
     def stop(*_):
         faulthandler.dump_traceback()
@@ -26,8 +24,18 @@ def hard_stop(seconds=240):
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(scope="module")
+def forks():
+    "Workers are forked from a process that has read the package, not only Dask's"
+    from distributed.utils import get_mp_context
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # the first time it says what is to be read
+        FORKS.set_forkserver_preload([*READ, "distributed", "av"])
+        yield
+
+
 @pytest.fixture
-def cluster(own_cache):
+def cluster(own_cache, forks):
     "Two workers with one thread each"
     from distributed import Client, LocalCluster
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as c, Client(c), parallel_config(backend="dask"): yield c

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np, pytest
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["avkit.learner", "accelerate", "sklearn.metrics", "torch.utils.tensorboard", "torch._dynamo"])
+READ = ["avkit.learner", "accelerate", "sklearn.metrics", "torch.utils.tensorboard", "torch._dynamo"]
+FORKS.set_forkserver_preload(READ)
 
 
 def corpus_of(cfg, numbers):
