@@ -12,6 +12,7 @@ __all__ = ['KINDS', 'TWINS', 'REAL', 'REAL_NOTES', 'ROBUST', 'ROBUST_NOTES', 'CO
 import argparse, os, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
+from .choice import told, write_choice
 from .compare import HEADS, Comparison, compare_report, comparison, write_compare, write_spec
 from .core import AvkitError, command, read_json, repo_root, resolve, unknown, write_text
 from .grid import finished, grid, identity
@@ -20,7 +21,7 @@ from .report import write_runs
 from .robustness import robustness_report, write_robustness
 
 # %% ../nbs/58_reports.ipynb #ea1873f0
-KINDS = dict(compare=write_compare, paper=write_paper, robustness=write_robustness, runs=write_runs)
+KINDS = dict(compare=write_compare, paper=write_paper, robustness=write_robustness, runs=write_runs, choice=write_choice)
 
 def remake(folder, to=None):  # a folder with records.json; another one to write into
     "The report's tables and figures from its own records; returns the readable table"
@@ -133,7 +134,7 @@ ROBUST_NOTES = [*REAL_NOTES[:2], "Left out: lost steps and shifts. Both streams 
 
 def robustness_real(n_jobs=-1):
     if (d := real_data(*_RAVDESS)) is None: return absent("robustness_real")
-    p = folds(d, fusions="late,concat,ca", n_jobs=n_jobs, report="reports/robustness_real")
+    p = folds(d, fusions="late,concat,ca,jca", n_jobs=n_jobs, report="reports/robustness_real")
     runs = comparison(p) + comparison(replace(p, fusions="ca", dropouts="softhard"))
     return robustness_report(p, grid(runs, n_jobs, "RAVDESS"), ("masked", "zeroed", "noise"), ROBUST, ROBUST_NOTES)
 
@@ -180,7 +181,8 @@ def sure(spec):
     "How far the numbers of a report can be trusted"
     rs = spec["records"]
     if any(r["rendered"] or r["dataset"] == "synth" for r in rs):
-        return "**Rendered**: nobody's result. It shows that method and plumbing work; " + ("too short a training to tell the methods apart." if spec["kind"] != "runs" else "the best possible score is known, see the table.")
+        return "**Rendered**: nobody's result. It shows that method and plumbing work; " + ("too short a training to tell the methods apart." if spec["kind"] != "runs" else "trained to the end, on labels that can be learned by construction.")
+    if spec["kind"] == "choice": return f"**Real data.** Validation scores of {_many(len(rs), 'run')}, to choose by; the table tells what the choice is worth on folds that had no part in it."
     who = {s for r in rs for c in r.get("speakers", {}).values() for s in c}
     return f"**Real data.** {_many(len({r['split']['fold'] for r in rs}), 'fold')}, {_many(len({r['seed'] for r in rs}), 'seed')}, {len(who)} speakers, each tested once a seed; 95 % intervals resample speakers."
 
@@ -206,6 +208,9 @@ def _runs(t):
     return "Both streams given: " + "; ".join(f"{r['dataset']}{' ' + r['labels'] if isinstance(r['labels'], str) else ''} {tell(r)} ({r['side']})" for _, r in t.iterrows()) + ". One run each: no interval."
 
 
+def _chosen(t): return f"Chosen of {len(t)}, by validation alone: {told(t.candidate[0])}, {t.validation[0]:.3f}; last {t.validation.iloc[-1]:.3f}."
+
+
 def _defects(t):
     return "; ".join(f"{a}: {s.replace('ccc', 'CCC').replace('_', ' ')} {g.described.mean():.3f} as described, {g.released.mean():.3f} as released" for (a, s), g in t.groupby(["about", "score"], sort=False)) + "."
 
@@ -214,7 +219,7 @@ def headline(folder, kind):
     "The numbers to remember, from table.csv"
     import pandas as pd
     t = pd.read_csv(folder / "table.csv")
-    return dict(compare=_compared, paper=_compared, robustness=_robust, runs=_runs, quirks=_defects)[kind](t)
+    return dict(compare=_compared, paper=_compared, robustness=_robust, runs=_runs, quirks=_defects, choice=_chosen)[kind](t)
 
 # %% ../nbs/58_reports.ipynb #2b8da0b0
 def repeat(name, spec=None):
@@ -234,7 +239,7 @@ def entry(d, top):  # a report's folder
     name = d.relative_to(top).as_posix()
     spec = read_json(d / "records.json") if (d / "records.json").is_file() else None
     title = (d / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-    figure = next((f for f in ("intervals.png", "curves.png", "quirks.png", "learning_curves.png", "counts.png") if (d / f).is_file()), None)
+    figure = next((f for f in ("intervals.png", "curves.png", "validation.png", "quirks.png", "learning_curves.png", "counts.png") if (d / f).is_file()), None)
     e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="")
     if spec:
         commits = sorted({(r["git_commit"] or "")[:9] for r in spec["records"]})
