@@ -1,14 +1,16 @@
 """Every recipe at its small size, as described and as released, through the real loop on streams of its own shapes."""
 import json
+from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from avkit.core import AvkitError
 from avkit.data import AVData, draws
-from avkit.features import Stream
+from avkit.features import Rows, Stream
 from avkit.fusion import FUSIONS
 from avkit.learner import fit, load_model, loss_of, make_model, parts_of, start, train_step, training_batch
 from avkit.loading import Corpus
 from avkit.manifest import Manifest
 from avkit.metrics import ccc
+from avkit.quirks import quirk_corpus
 from avkit.recipes import QUIRKS, RECIPES, configure
 
 SIZES = dict(chumachenko2022=((20, 10), (4, 3, 40, 40)), emotiw2023=((5, 1, 128, 108), (5, 3, 40, 40)), jca2023=((8, 64, 32), (16, 3, 40, 40)),
@@ -107,6 +109,15 @@ def test_vavl_sums_over_the_targets(tmp_path):
     y, z, made, real = (torch.randn(9, n, generator=g) for n in (3, 3, 5, 5))
     want = sum(1 - ccc(z[:, i], y[:, i]) for i in range(3)) + (made - real).square().mean()
     assert torch.allclose(3 * loss_of(cfg, (z, dict(audio_reconstruction=made, audio_mean=real)), y, "regression"), want, atol=1e-5)
+
+
+def test_red_and_blue_swap_in_each_view_of_pictures_that_are_read_late(tmp_path):
+    "bgr_crops on a stream that is too large for memory, of two views"
+    corpus, cfg = toy("chumachenko2022"), config("chumachenko2022", tmp_path, quirks="bgr_crops")
+    x = torch.cat([corpus.data.video.x, corpus.data.video.x + 1], 2)
+    corpus.data.video = replace(corpus.data.video, x=Rows(x, torch.arange(len(x))))
+    got = quirk_corpus(cfg, corpus).data.video.x
+    assert len(got) == len(x) and got.shape == x.shape and torch.equal(got[torch.tensor([3, 1])], x[[3, 1]][:, :, [2, 1, 0, 5, 4, 3]])
 
 
 def test_labels_are_the_same_after_training(tmp_path):
