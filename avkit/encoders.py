@@ -471,9 +471,10 @@ class TimeConvolution(nn.Module):
         h = self.along(h.transpose(1, 2)).transpose(1, 2)
         return self.drop(self.out(F.silu(at_real(self.normed, h, mask, h.shape[-1]))))
 
-    def normed(self, h):  # (n,D); one step has no statistics of its own
+    def normed(self, h):  # (n,D); one step has no statistics of its own, unless those of other processes join it
         b = self.bn
-        return b(h) if not self.training or len(h) > 1 else F.batch_norm(h, b.running_mean, b.running_var, b.weight, b.bias, eps=b.eps)
+        alone = self.training and not isinstance(b, nn.SyncBatchNorm) and len(h) == 1
+        return F.batch_norm(h, b.running_mean, b.running_var, b.weight, b.bias, eps=b.eps) if alone else b(h)
 
 
 class ConformerLayer(nn.Module):

@@ -18,6 +18,7 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, atomic_path, command, content_key, progress, read_json, resolve, write_json, write_text
 from .data import AVData, standardise
 from .manifest import COLUMNS, Manifest
+from .quirks import Swapped
 from .recipes import COMMON, Config, Settings, configure
 from .store import Store
 
@@ -219,7 +220,7 @@ def answer(p, streams, given, device="cpu", **more):  # a `Predictor`; {"audio":
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     from avkit.learner import predict as outputs
     streams = {k: standardise(v, *p.stats[k]) if k in p.stats else v for k, v in streams.items()}
-    if p.cfg.has("bgr_crops") and "video" in streams and streams["video"].x.ndim == 5: streams["video"] = replace(streams["video"], x=streams["video"].x.flip(2))
+    if p.cfg.has("bgr_crops") and "video" in streams and streams["video"].x.ndim == 5: streams["video"] = replace(streams["video"], x=Swapped(streams["video"].x))
     n, given = len(given), np.asarray(given)
     data = AVData(target=torch.zeros(n, dtype=torch.long), clips=[""] * n, split=np.full(n, "test"), classes=p.classes, task=p.task,
                   **{s: streams.get(s) for s in ("audio", "video")}, **more)
