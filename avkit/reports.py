@@ -49,7 +49,7 @@ def _report(runs, to, title):
     with contextlib.redirect_stdout(io.StringIO()): failed = main([*map(str, runs), "--to", to, "--title", title])
     if failed: raise AvkitError(f"No table of {to} could be made")
 
-
+# %% ../nbs/58_reports.ipynb #613ed29d
 def ready(configs):
     "Whether all of these runs are finished, without rendering what is not there"
     seen = {}
@@ -62,7 +62,7 @@ def demo(n_jobs=-1):
     if not ready([cfg]): notebook("nbs/train.ipynb", "reports/demo/train.ipynb", fusion="ca")
     return _report([cfg.run_dir], "reports/demo", "Demo: cross-attention on the rendered corpus")
 
-
+# %% ../nbs/58_reports.ipynb #cdf5e22f
 def smoke_compare(n_jobs=-1):
     p = Comparison()
     return compare_report(p, grid(comparison(p), n_jobs, "compare"), "Smoke of the comparison: the rendered demo corpus")
