@@ -50,9 +50,9 @@ test: prepare-demo  ## notebooks clean, avkit/ in step, nbdev_test, pytest
 twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the table in reports/twins
 	@for d in ravdess "crema_d --label intended" "crema_d --label consensus" msp_improv "affwild2 --track va" "affwild2 --track expr" vgaf folder; do \
 	  echo "== $$d"; \
-	  $(BIN)/avkit index --dataset $$d --data_root twin && $(BIN)/avkit verify --dataset $$d --data_root twin || exit 1; \
+	  $(BIN)/avkit index --dataset $$d --data_root twin && $(BIN)/avkit verify --dataset $$d --data_root twin && $(BIN)/avkit prepare --dataset $$d --data_root twin || exit 1; \
 	done
-	OMP_NUM_THREADS=1 $(BIN)/avkit reports twins
+	OMP_NUM_THREADS=1 $(BIN)/python -m avkit.reports twins
 
 reports: $(READY)  ## every table and figure again but those of twins and quirks, and reports/README.md; finished runs are not repeated
 	OMP_NUM_THREADS=1 $(BIN)/avkit reports
