@@ -1186,6 +1186,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.reports.notebook': ('reports.html#notebook', 'avkit/reports.py'),
                                'avkit.reports.paper': ('reports.html#paper', 'avkit/reports.py'),
                                'avkit.reports.quirks': ('reports.html#quirks', 'avkit/reports.py'),
+                               'avkit.reports.ravdess_choice': ('reports.html#ravdess_choice', 'avkit/reports.py'),
                                'avkit.reports.ravdess_real': ('reports.html#ravdess_real', 'avkit/reports.py'),
                                'avkit.reports.ready': ('reports.html#ready', 'avkit/reports.py'),
                                'avkit.reports.real_data': ('reports.html#real_data', 'avkit/reports.py'),
