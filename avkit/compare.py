@@ -307,7 +307,8 @@ def _environment(e): return ", ".join([f"Python {e['python']}", *(f"{k} {v}" for
 def about(records):
     "What slim records have in common, as lines of Markdown"
     one = lambda f: ", ".join(sorted({str(f(r)) for r in records}))
-    lines = [f"Corpus: {one(lambda r: r['dataset'])}; split: {one(lambda r: r['split']['name'])}; folds: {one(lambda r: r['split']['fold'])}; seeds: {one(lambda r: r['seed'])}; "
+    corpus = lambda r: " ".join([r["dataset"], *(v for k in ("label", "track") if (v := r["config"].get(k)))])
+    lines = [f"Corpus: {one(corpus)}; split: {one(lambda r: r['split']['name'])}; folds: {one(lambda r: r['split']['fold'])}; seeds: {one(lambda r: r['seed'])}; "
              f"side: {one(lambda r: r['side'])}; recipe: {one(lambda r: r['recipe_name'])}; device: {one(lambda r: r['device'])}.",
              f"Code: {one(lambda r: (r['git_commit'] or 'no clone')[:9])} (hash {one(lambda r: (r['code_hash'] or '')[:9])}); data: {one(lambda r: r['data_hash'][:9])}."]
     lines += [f"Environment: {e}." for e in sorted({_environment(r["environment"]) for r in records if r.get("environment")})]

@@ -192,6 +192,7 @@ def curves(records):
         ax.plot(np.arange(1, n + 1), np.mean([x[:n] for x in h], 0), ["-", "--", ":", "-."][i // 3 % 4], marker="osD^vPX*<>hd"[i % 12], color=colours[i % 10], ms=4, lw=1.2, markevery=max(1, n // 10), label=name)
     ax.set(xlabel="epoch", ylabel=f"validation {records[0]['selected'].replace('ccc', 'CCC')}")
     ax.xaxis.get_major_locator().set_params(integer=True)
+    if n < 11: ax.set_xticks(range(1, n + 1))
     fig.legend(loc="outside right center", frameon=False)
     return fig
 

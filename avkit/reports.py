@@ -183,7 +183,7 @@ def what(spec):
     "What was run, and on what"
     rs, one = spec["records"], lambda f: ", ".join(sorted({str(f(r)) for r in spec["records"]}))
     seeds, folds = (len({f(r) for r in rs}) for f in (lambda r: r["seed"], lambda r: r["split"]["fold"]))
-    return (f"{_many(len(rs), 'run')} of recipe {one(lambda r: r['recipe_name'])} on {one(lambda r: r['dataset'])}; split {one(lambda r: r['split']['name'])}, "
+    return (f"{_many(len(rs), 'run')} of recipe {one(lambda r: r['recipe_name'])} on {one(lambda r: ' '.join([r['dataset'], *(v for k in ('label', 'track') if (v := r['config'].get(k)))]))}; split {one(lambda r: r['split']['name'])}, "
             f"{_many(folds, 'fold')}, {_many(seeds, 'seed')}.")
 
 
@@ -245,26 +245,28 @@ def repeat(name, spec=None):
 
 # %% ../nbs/58_reports.ipynb #66562893
 def entry(d, top):  # a report's folder
-    "dict(name, title, what, headline, sure, made, repeat, figure) of a report"
+    "dict(name, title, what, headline, sure, notes, made, repeat, figure) of a report"
     name = d.relative_to(top).as_posix()
     spec = read_json(d / "records.json") if (d / "records.json").is_file() else None
     title = (d / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     figure = next((f for f in ("intervals.png", "curves.png", "validation.png", "quirks.png", "learning_curves.png", "counts.png") if (d / f).is_file()), None)
-    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="")
+    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="", notes=(spec or {}).get("notes", []))
     if spec:
         commits = sorted({(r["git_commit"] or "")[:9] for r in spec["records"]})
-        return e | dict(what=what(spec), headline=headline(d, spec["kind"]), sure=sure(spec), made=f"{max(map(_when, commits))}, commit {', '.join(commits)}")
+        return e | dict(what=what(spec), headline=headline(d, spec["kind"]), sure=sure(spec), made=f"runs of {max(map(_when, commits))}, commit {', '.join(commits)}")
     told = read_json(d / "params.json") if (d / "params.json").is_file() else None
     if name == "quirks": return e | dict(what="Runs with and without a defect of the papers' released code, on rendered stand-ins, two seeds.", headline=headline(d, "quirks"), sure="**Rendered**: the size of an effect on stand-ins, not on people.")
-    if isinstance(told, dict): return e | dict(what=f"What is in the files at hand: {told['clips']:,} clips; split {told['split'].get('name')}.", headline="Counts, lengths, voices and what was set aside: see the table.",
+    rendered = "**Rendered**: nobody's result."
+    if isinstance(told, list): return e | dict(what=f"{_many(len(told), 'run')}.", headline=headline(d, "runs"), sure=rendered if all(t["config"]["data_root"] in (None, "twin") for t in told) else "See the table.")
+    if isinstance(told, dict): return e | dict(made=f"files with the hash {told['data_hash'][:9]}", what=f"What is in the files at hand: {told['clips']:,} clips; split {told['split'].get('name')}.", headline="Counts, lengths, voices and what was set aside: see the table.",
                                                sure="**Rendered**: these are not people." if told["rendered"] else "**Real data**: counts, no estimates.")
     return e | dict(what="See the table.", sure="See the table.")
 
 # %% ../nbs/58_reports.ipynb #4727b632
 def _section(e):
     image = f"\n<img src=\"{e['name']}/{e['figure']}\" width=\"420\">\n" if e["figure"] else ""
-    made = f"- Made from runs of {e['made']}.\n" if e["made"] else ""
-    return f"## {e['title']}\n\n{e['what']} [Table]({e['name']}/table.md).\n\n- {e['headline']}\n- {e['sure']}\n{made}- Again: {e['repeat']}\n{image}"
+    made, notes = f"- Made from {e['made']}.\n" if e["made"] else "", "".join(f"- {n}\n" for n in e["notes"])
+    return f"## {e['title']}\n\n{e['what']} [Table]({e['name']}/table.md).\n\n- {e['headline']}\n- {e['sure']}\n{notes}{made}- Again: {e['repeat']}\n{image}"
 
 
 def index():
