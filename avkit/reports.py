@@ -167,7 +167,7 @@ def corpus(name):
 
 ALL = (dict(demo=demo, compare=smoke_compare, robustness=smoke_robustness) | {f"papers/{k}": paper(k) for k in STUDIES} | dict(ravdess_choice=ravdess_choice, ravdess_real=ravdess_real, robustness_real=robustness_real)
        | {f"corpora/{k}": corpus(k) for k in CORPORA} | dict(twins=twins, quirks=quirks))
-LONG = dict(twins="make twins", quirks="python -m avkit.reports quirks")  # not made unless asked for
+LONG = dict(twins="make twins", quirks="avkit reports quirks", ravdess_choice="avkit reports ravdess_choice")  # trained when asked for by name
 
 # %% ../nbs/58_reports.ipynb #40498dae
 def _when(commit):
@@ -241,7 +241,7 @@ def repeat(name, spec=None):
         more = f" -p dataset {spec['dataset']}" if spec.get("dataset") else ""
         return f"`papermill nbs/papers/{spec['key']}.ipynb reports/runs/{spec['key']}.ipynb{more}`; the real thing with `-p data_root ...`"
     if name not in ALL: return "`avkit report <runs> --to " + f"reports/{name}`"
-    return f"`{'AVKIT_DATA=... ' if name.endswith('_real') else ''}python -m avkit.reports {name}`"
+    return f"`{'AVKIT_DATA=... ' if 'ravdess' in name or name.endswith('_real') else ''}avkit reports {name}`"
 
 # %% ../nbs/58_reports.ipynb #66562893
 def entry(d, top):  # a report's folder
@@ -250,7 +250,7 @@ def entry(d, top):  # a report's folder
     spec = read_json(d / "records.json") if (d / "records.json").is_file() else None
     title = (d / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     figure = next((f for f in ("intervals.png", "curves.png", "validation.png", "quirks.png", "learning_curves.png", "counts.png") if (d / f).is_file()), None)
-    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="", notes=(spec or {}).get("notes", []))
+    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="", more=f", [ceilings]({name}/ceilings.md)" if (d / "ceilings.md").is_file() else "", notes=(spec or {}).get("notes", []))
     if spec:
         commits = sorted({(r["git_commit"] or "")[:9] for r in spec["records"]})
         return e | dict(what=what(spec), headline=headline(d, spec["kind"]), sure=sure(spec), made=f"runs of {max(map(_when, commits))}, commit {', '.join(commits)}")
@@ -266,7 +266,7 @@ def entry(d, top):  # a report's folder
 def _section(e):
     image = f"\n<img src=\"{e['name']}/{e['figure']}\" width=\"420\">\n" if e["figure"] else ""
     made, notes = f"- Made from {e['made']}.\n" if e["made"] else "", "".join(f"- {n}\n" for n in e["notes"])
-    return f"## {e['title']}\n\n{e['what']} [Table]({e['name']}/table.md).\n\n- {e['headline']}\n- {e['sure']}\n{notes}{made}- Again: {e['repeat']}\n{image}"
+    return f"## {e['title']}\n\n{e['what']} [Table]({e['name']}/table.md){e['more']}.\n\n- {e['headline']}\n- {e['sure']}\n{notes}{made}- Again: {e['repeat']}\n{image}"
 
 
 def index():
@@ -287,8 +287,8 @@ def _look(top):
 
 _HEAD = """# Reports
 
-Every number here was made by a command from run records; nothing is typed. `make reports` makes all of them again but twins and quirks, which take longer (`make twins`,
-`python -m avkit.reports quirks`); it looks first whether runs of the same settings, data and code are there, and repeats none. Each folder holds a table (`.md`, `.csv`, `.tex`), figures
+Every number here was made by a command from run records; nothing is typed. `make reports` makes them again, in about half an hour on two cores, and in less than a minute where runs of the same settings,
+data and code are there: it repeats none. The runs of three reports take longer and have commands of their own (`make twins`, `avkit reports quirks`, `avkit reports ravdess_choice`). Each folder holds a table (`.md`, `.csv`, `.tex`), figures
 (SVG, PNG), and `records.json` or `params.json`: the settings, hashes and scores that the table was made from. A test makes the tables again from the records and compares them byte for byte.
 
 **Real** means people: RAVDESS speech (with facial action units) and CREMA-D's tables, from files at `$AVKIT_DATA`. **Rendered** means a corpus that the kit draws and sings itself, in
@@ -305,8 +305,9 @@ def _one(name, n_jobs, named):
     began = time.time()
     try:
         if name not in ALL: raise unknown("report", name, ALL)
-        if name in LONG and not named and not (name == "twins" and ready(twin_runs())):
-            return print(f"not made by this command, it takes longer: {LONG[name]}", flush=True)
+        if name in LONG and not named:
+            there = (resolve(f"reports/{name}") / "records.json").is_file() and remake(f"reports/{name}") is not None
+            return print(f"its runs take longer and are not this command's: {LONG[name]}" + "; the table is made again from the committed records" * there, flush=True)
         t = ALL[name](n_jobs=n_jobs)
     except AvkitError as e: return print(f"avkit: {e}", file=sys.stderr, flush=True) or True
     if t is not None: print(t.to_string(index=False))
@@ -317,7 +318,7 @@ def _one(name, n_jobs, named):
 def main(argv=None):
     "Make the reports, all or those named; the exit status is 1 when one failed"
     p = argparse.ArgumentParser("avkit reports", description="Make tables and figures again: runs that are finished are not repeated.")
-    p.add_argument("names", nargs="*", help=f"some of {', '.join(ALL)}; default: all but {' and '.join(LONG)}, which take long")
+    p.add_argument("names", nargs="*", help=f"some of {', '.join(ALL)}; default: all; of {', '.join(LONG)}, whose runs take long, the tables alone")
     p.add_argument("--n_jobs", type=int, default=-1, help="runs at a time (default: a run per core)")
     p.add_argument("--again", action="store_true", help="only make tables again from the committed records")
     a = p.parse_args(argv)
