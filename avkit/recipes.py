@@ -222,7 +222,7 @@ class Settings(CorpusSettings):
     audio_features: str | None = None     # CSV, Parquet or safetensors keyed by clip, in place of the sound
     video_features: str | None = None     # the same, in place of the pictures
     audio_weights: str | None = None      # pre-trained weights of the sound's backbone: a file, or a named source
-    video_weights: str | None = None      # the same for the pictures' backbone, or one for each view: face=a.pt,context=b.pt
+    video_weights: str | None = None      # the same for the pictures' backbone, or a file for each view (README, Weights)
     pretrained: str | None = None         # EfficientFace AffectNet-7 weights
     detector: str | None = None           # mtcnn, centerface, yunet, none, given (the owner's crops)
     face_model: str | None = None         # the model file of a detector that comes without one
