@@ -1175,6 +1175,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'avkit.reports._section': ('reports.html#_section', 'avkit/reports.py'),
                                'avkit.reports._when': ('reports.html#_when', 'avkit/reports.py'),
                                'avkit.reports.absent': ('reports.html#absent', 'avkit/reports.py'),
+                               'avkit.reports.claimed': ('reports.html#claimed', 'avkit/reports.py'),
                                'avkit.reports.committed': ('reports.html#committed', 'avkit/reports.py'),
                                'avkit.reports.corpus': ('reports.html#corpus', 'avkit/reports.py'),
                                'avkit.reports.demo': ('reports.html#demo', 'avkit/reports.py'),

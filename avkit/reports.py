@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'TWINS', 'CHOICE', 'REAL', 'REAL_NOTES', 'ROBUST', 'ROBUST_NOTES', 'CORPORA', 'ALL', 'LONG', 'remake',
            'committed', 'notebook', 'ready', 'demo', 'smoke_compare', 'smoke_robustness', 'paper', 'twin_runs', 'twins',
            'quirks', 'real_data', 'absent', 'folds', 'ravdess_choice', 'ravdess_real', 'robustness_real', 'corpus',
-           'what', 'sure', 'headline', 'repeat', 'entry', 'index', 'main']
+           'what', 'sure', 'claimed', 'headline', 'repeat', 'entry', 'index', 'main']
 
 # %% ../nbs/58_reports.ipynb #3740c061
 import argparse, os, subprocess, sys, time
@@ -16,7 +16,7 @@ from .choice import candidates, choose, told, write_choice
 from .compare import HEADS, Comparison, compare_report, comparison, write_compare, write_spec
 from .core import AvkitError, command, read_json, repo_root, resolve, unknown, write_text
 from .grid import finished, grid, identity
-from .papers import STUDIES, Protocol, run_paper, write_paper
+from .papers import STUDIES, Protocol, reported, run_paper, study_of, write_paper
 from .report import write_runs
 from .robustness import robustness_report, write_robustness
 
@@ -225,6 +225,14 @@ def _defects(t):
     return "; ".join(f"{a}: {s.replace('ccc', 'CCC').replace('_', ' ')} {g.described.mean():.3f} as described, {g.released.mean():.3f} as released" for (a, s), g in t.groupby(["about", "score"], sort=False)) + "."
 
 
+def claimed(spec):
+    "What a paper claims, and its numbers, for the index"
+    s = study_of(spec["key"], spec.get("dataset"))
+    known = reported(spec["key"], " ".join(s["data"][k] for k in ("dataset", "track") if k in s["data"])).dropna(subset=["value"])
+    numbers = "; ".join(f"{HEADS.get(r.metric, r.metric)} {r.value:.3f}, {r.method} given {r.given} ({r.side})" for r in known.itertuples())
+    return [f"The paper's claim: {s['claim']} Its numbers: {numbers or 'n/r, none could be recovered'}."]
+
+
 def headline(folder, kind):
     "The numbers to remember, from table.csv"
     import pandas as pd
@@ -250,7 +258,7 @@ def entry(d, top):  # a report's folder
     spec = read_json(d / "records.json") if (d / "records.json").is_file() else None
     title = (d / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     figure = next((f for f in ("intervals.png", "curves.png", "validation.png", "quirks.png", "learning_curves.png", "counts.png") if (d / f).is_file()), None)
-    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="", more=f", [ceilings]({name}/ceilings.md)" if (d / "ceilings.md").is_file() else "", notes=(spec or {}).get("notes", []))
+    e = dict(name=name, title=title, figure=figure, repeat=repeat(name, spec), made="", what="", headline="", sure="", more=f", [ceilings]({name}/ceilings.md)" if (d / "ceilings.md").is_file() else "", notes=(claimed(spec) if spec and spec["kind"] == "paper" else []) + (spec or {}).get("notes", []))
     if spec:
         commits = sorted({(r["git_commit"] or "")[:9] for r in spec["records"]})
         return e | dict(what=what(spec), headline=headline(d, spec["kind"]), sure=sure(spec), made=f"runs of {max(map(_when, commits))}, commit {', '.join(commits)}")
