@@ -91,6 +91,21 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     assert peak[150] < 1.1 * peak[75] + 5e5, peak
 
 
+def test_numbers_per_frame_stay_where_the_corpus_has_them(tmp_path):
+    "Valence and arousal of every frame, cut off at -1 and 1 as in evaluation"
+    from avkit.models import build_model
+    frames, sound = synth.render_clip(4, actor=4)
+    video = write_video(tmp_path / "a.mp4", list(frames)[:40], 25, sound[:round(1.6 * synth.RATE)], synth.RATE)
+    cfg = configure(recipe="ntua2021", dataset="affwild2", track="va", size="small", options={"video_views": ["face"]})
+    torch.manual_seed(0)
+    model = build_model(cfg.recipe | dict(modality="av", n_out=2)).eval()
+    wide = Predictor(model, cfg, ["valence", "arousal"], dict(target=(torch.tensor([.1, .2]), torch.full((2,), 100.))), "regression", "frame", "wide")
+    t = avkit.predict(video, wide, detector="none").table
+    assert t.frame.tolist() == list(range(0, 40)) and set(t.given) == {"av"}
+    x = t[["valence", "arousal"]].to_numpy()
+    assert np.abs(x).max() < 1 + 1e-5 and (np.abs(x) > .999).any()
+
+
 def test_real_faces_are_found(shared_data):
     "In nearly every frame of real talking faces"
     clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip("no grid_clips/ in the real data")
