@@ -217,7 +217,7 @@ def _runs(t):
     tell = lambda r: f"accuracy {r['accuracy']:.3f}" if r.get("accuracy", float("nan")) == r.get("accuracy", float("nan")) and "accuracy" in r else f"CCC {r['CCC']:.3f}"
     return "Both streams given: " + "; ".join(f"{r['dataset']}{' ' + r['labels'] if isinstance(r['labels'], str) else ''} {tell(r)} ({r['side']})" for _, r in t.iterrows()) + ". One run each: no interval."
 
-
+# %% ../nbs/58_reports.ipynb #8aa02cc6
 def _chosen(t): return f"Chosen of {len(t)}, by validation alone: {told(t.candidate[0])}, {t.validation[0]:.3f}; last {t.validation.iloc[-1]:.3f}."
 
 
