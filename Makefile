@@ -54,7 +54,7 @@ twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the 
 	done
 	OMP_NUM_THREADS=1 $(BIN)/python -m avkit.reports twins
 
-reports: $(READY)  ## every table and figure again but those of twins and quirks, and reports/README.md; finished runs are not repeated
+reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated, long ones are left to commands of their own
 	OMP_NUM_THREADS=1 $(BIN)/avkit reports
 
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
