@@ -44,8 +44,9 @@ class Predictor:
         "Refuse a run that cannot look at a video"
         own = [s for s in ("audio", "video") if self.cfg[f"{s}_features"]]
         if own: raise AvkitError(f"{self.name} was trained on a file of your own features ({own[0]}_features={Path(self.cfg[f'{own[0]}_features']).name}), "
-                                 "which cannot be made from a video. Train a run on sound and pictures themselves.")
-        if self.cfg["by_speaker"]: raise AvkitError(f"{self.name} centres features by speaker (by_speaker), and a video does not tell its speakers' other clips. Train a run without.")
+                                 f"which cannot be made from a video. Train a run without {' and '.join(f'--{s}_features' for s in own)}, by a recipe that reads sound and pictures, e.g. --recipe chumachenko2022.")
+        if self.cfg["by_speaker"]: raise AvkitError(f"{self.name} centres features by speaker (by_speaker), and a video does not tell its speakers' other clips. "
+                                                    "Train a run without: --options '{\"by_speaker\": []}'.")
 
     @property
     def streams(self): return ["audio", "video"] if self.cfg["modality"] == "av" else [self.cfg["modality"]]
@@ -167,7 +168,8 @@ class Looker:
     def __init__(self, prep):
         from avkit.faces import Crowd, detector
         lost = {"body", "context"} & set(prep.views)
-        if lost: raise AvkitError(f"This run looks at {' and '.join(sorted(lost))}, which OpenPose's files tell, and a video alone does not: train one with video_views of face and frame.")
+        if lost: raise AvkitError(f"This run looks at {' and '.join(sorted(lost))}, which OpenPose's files tell, and a video alone does not. "
+                                  "Train one that looks at faces: --variants face (ntua2021), or --options '{\"video_views\": [\"face\"]}'.")
         if prep.detector == "given": raise AvkitError("This run was trained on face crops that came with its corpus: name a detector for yours, e.g. detector=mtcnn.")
         self.whole = "face" not in prep.views or prep.detector == "none"
         self.crowd, self.gallery = Crowd(), Gallery()

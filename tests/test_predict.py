@@ -91,6 +91,17 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     assert peak[150] < 1.1 * peak[75] + 5e5, peak
 
 
+@pytest.mark.parametrize("settings,message", [
+    (dict(recipe="ntua2021", dataset="affwild2", track="va"), r"looks at body and context.*Train one .*--variants face"),
+    (dict(recipe="demo", video_features="/somewhere/face.csv"), r"your own features \(video_features=face.csv\).*without --video_features"),
+    (dict(recipe="demo", options={"by_speaker": ["audio"]}), r"by speaker.*--options '\{\"by_speaker\": \[\]\}'"),
+    (dict(recipe="ntua2021", dataset="affwild2", track="va", variants="face", detector="given"), "e.g. detector=mtcnn")])
+def test_runs_that_cannot_look_at_a_video_say_what_to_do(settings, message):
+    cfg = configure(**settings)
+    p = Predictor(torch.nn.Identity(), cfg, ["a"], {}, "class", "frame" if "track" in settings else "clip", "mine")
+    with pytest.raises(AvkitError, match=message): avkit.predict(__file__, p)
+
+
 def test_numbers_per_frame_stay_where_the_corpus_has_them(tmp_path):
     "Valence and arousal of every frame, cut off at -1 and 1 as in evaluation"
     from avkit.models import build_model
