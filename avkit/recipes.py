@@ -117,7 +117,7 @@ RECIPES["ravdess_real"] = RECIPES["chumachenko2022"] | dict(
 RECIPES["ravdess_folds"] = COMMON | dict(
     about="Real RAVDESS speech with facial action units, each speaker's features centred and scaled; a run takes seconds, so folds and seeds are cheap",
     preparation=dict(window=3.6, rate=22050, frames=15, size=224, detector="mtcnn"),
-    audio="statistics", audio_settings=dict(n_mfcc=40, hop=1024, parts=8), audio_encoder="vector", video_encoder="vector",
+    audio="statistics", audio_settings=dict(n_mfcc=20, hop=1024, parts=1), audio_encoder="vector", video_encoder="vector",
     by_speaker=("audio", "video"), standardise=("audio", "video"), fusion="late",
     fusion_options=dict(jca=dict(length=8, dim=64), mbt=dict(dim=64, layers=1), vavl=dict(dim=64, layers=1, kernel=3, heads=4)),
     lr=5e-3, weight_decay=1e-2, schedule="cosine", epochs=20, batch_size=64, label_smoothing=.1, aux_loss=1., ema=.98)
