@@ -91,16 +91,16 @@ def unit(frames):
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
-def flip_rotate(frames, u, degrees=10.):  # (B,T,3,H,W), (B,2) in [0,1)
+def flip_rotate(frames, u, degrees=10.):  # (B,T,C,H,W), (B,2) in [0,1)
     "Mirror where u[:,0] < .5, rotate by (2u[:,1]-1)*degrees; one draw for all frames of a clip"
-    B, T = frames.shape[:2]
+    B = len(frames)
     a = (2 * u[:, 1] - 1) * np.deg2rad(degrees)
     sign = torch.where(u[:, 0] < .5, -1., 1.)
     zero = torch.zeros_like(a)
     m = torch.stack([torch.stack([sign * a.cos(), -a.sin(), zero], -1), torch.stack([sign * a.sin(), a.cos(), zero], -1)], 1)
     grid = torch.nn.functional.affine_grid(m.to(frames.device), [B, 1, *frames.shape[-2:]], align_corners=False)
     x = unit(frames).flatten(1, 2)
-    return torch.nn.functional.grid_sample(x, grid, align_corners=False).unflatten(1, (T, 3))
+    return torch.nn.functional.grid_sample(x, grid, align_corners=False).unflatten(1, frames.shape[1:3])
 
 # %% ../nbs/21_data.ipynb #5e5affe7
 def spec_augment(x, u, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in [0,1); steps, bins, steps, units of x
