@@ -147,7 +147,9 @@ class Training:
         "The history's best epoch on validation; of equals the one with the lowest loss"
         return max(self.history, key=lambda r: (self.rank(r), -r["validation_loss"]), default=None)
 
-    def rank(self, row): return row[f"validation_{self.select}"] * (-1 if self.select == "loss" else 1)
+    def rank(self, row):  # higher is better; what is no number is worse than any
+        s = row[f"validation_{self.select}"] * (-1 if self.select == "loss" else 1)
+        return s if s == s else -math.inf
 
     @property
     def select(self):
