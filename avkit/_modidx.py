@@ -1344,6 +1344,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'avkit.worth._side': ('worth.html#_side', 'avkit/worth.py'),
                              'avkit.worth.quirk_report': ('worth.html#quirk_report', 'avkit/worth.py'),
                              'avkit.worth.shuffled_scores': ('worth.html#shuffled_scores', 'avkit/worth.py'),
+                             'avkit.worth.unlabelled_scores': ('worth.html#unlabelled_scores', 'avkit/worth.py'),
                              'avkit.worth.worth': ('worth.html#worth', 'avkit/worth.py'),
                              'avkit.worth.worth_figure': ('worth.html#worth_figure', 'avkit/worth.py'),
                              'avkit.worth.worth_table': ('worth.html#worth_table', 'avkit/worth.py')}}}
