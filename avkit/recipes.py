@@ -138,8 +138,8 @@ RECIPES["vavl2023"]["small"] = _FAST | dict(
     video_backbone=None, video_encoder="light", video_size=40, encoder_options=dict(conformer=dict(project=50, dim=64, layers=1, heads=4, kernel=7)),
     fusion_options=dict(vavl=dict(dim=64, layers=1, kernel=7)), heads=4, head=dict(hidden=(64, 32)), standardise=("audio",), epochs=20)
 RECIPES["ntua2021"]["small"] = _FAST | dict(
-    preparation=dict(rate=16000, every=4), windows=dict(length=64, hop=32, stride=4), audio_settings=dict(seconds=2., n_mels=32, n_fft=512, hop=320), video_size=40,
-    encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=10, freq=4), ema=.95, epochs=60)
+    preparation=dict(rate=16000, every=4), windows=dict(length=64, hop=32, stride=4), audio_settings=dict(seconds=.5, n_mels=64, n_fft=512, hop=160), video_size=40, flip_rotate=10.,
+    encoder_options=dict(pictures=dict(trunk="light", rnn=64), mel_pictures=dict(trunk="light", rnn=64, channels=1)), fusion_options=dict(rnn=dict(hidden=64)), spec_augment=dict(time=8, freq=6), ema=.95, epochs=24)
 
 # %% ../nbs/33_recipes.ipynb #efc57ff8
 @dataclass(frozen=True)
