@@ -507,7 +507,7 @@ def commit():
     return h and h + ("+" if git("status", "--porcelain", "--untracked-files=no") else "") or None
 
 # %% ../nbs/41_learner.ipynb #2537ef60
-APART = ("__init__", "_modidx", "recipes", "report", "compare", "grid", "papers", "reports", "robustness", "overview", "look", "predict", "cards", "cli", "released",
+APART = ("__init__", "_modidx", "recipes", "report", "compare", "grid", "papers", "reports", "robustness", "overview", "look", "predict", "cards", "cli", "worth", "choice", "released",
          "verify", "raters", "download")  # settings have a hash of their own; the others only read runs and files
 
 @functools.lru_cache
