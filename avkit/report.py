@@ -8,7 +8,7 @@ __all__ = ['SAME', 'METRICS', 'style', 'save_figure', 'learning_curves', 'confus
            'write_runs', 'main']
 
 # %% ../nbs/50_report.ipynb #3b2f0489
-import argparse, sys
+import argparse, re, sys
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, command, read_json, resolve, write_json, write_text
@@ -318,7 +318,8 @@ _KEPT = ("recipe_name", "config_hash", "data_hash", "split_hash", "code_hash", "
 
 def kept(r):  # a record
     "What a table needs of a run"
-    return {k: r.get(k) for k in _KEPT} | dict(config=_portable(r["config"]), recipe={k: r["recipe"][k] for k in ("fusion", "audio", "video_encoder")})
+    return {k: r.get(k) for k in _KEPT} | dict(config=_portable(r["config"]), recipe={k: r["recipe"][k] for k in ("fusion", "audio", "video_encoder")},
+                                              set_aside=[a | dict(reason=re.sub(r"(?:/[^/:]+)+/", "", a["reason"])) for a in r["set_aside"]])
 
 
 def write_runs(spec, folder):  # dict(kind, title, records)
