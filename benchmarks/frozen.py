@@ -64,7 +64,7 @@ def corpus(cfg, streams, n, steps=8):
     frames = cfg["dataset"] == "affwild2"
     target = torch.randn(n, steps, 2) if frames else torch.arange(n) % 3
     data = AVData(target=target, clips=[str(i) for i in range(n)], split=np.full(n, "train"), classes=["valence", "arousal"] if frames else list("abc"),
-                  task="regression" if frames else "class", steps=torch.ones(n, steps, dtype=torch.bool) if frames else None, **streams)
+                  task="regression" if frames else "class", steps=torch.ones(n, steps, dtype=torch.bool) if frames else None, **dict(audio=None, video=None) | streams)
     return Corpus(data, None, None)
 
 
