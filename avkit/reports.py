@@ -127,7 +127,7 @@ def ravdess_choice(n_jobs=-1):
 
 # %% ../nbs/58_reports.ipynb #349dbb9d
 REAL = "Every fusion on real RAVDESS speech and facial action units"
-REAL_NOTES = ["The 20 actors at hand; the split is the kit's own `kfold5` (whole actors, 12 train, 4 validate, 4 test), every actor is tested once. Nothing was chosen on test scores: the epoch by each fold's validation, learning rate and number of epochs by the mean validation score of `late`, features and centring likewise from the list in reports/ravdess_choice, which also tells the score when each fold chooses by its own validation speakers alone.",
+REAL_NOTES = ["The 20 actors at hand; the split is the kit's own `kfold5` (whole actors, 12 train, 4 validate, 4 test), every actor is tested once. The candidates were drawn up by people who had seen earlier test scores of these actors; among them nothing was chosen on test scores: the epoch by each fold's validation, learning rate and number of epochs by the mean validation score of `late`, features and centring likewise from the list in reports/ravdess_choice, which also tells the score when each fold chooses by its own validation speakers alone.",
               "Each speaker's features are centred and scaled by that speaker's own clips, without labels (`by_speaker`): scores are for speakers of whom several clips are known.",
               "`±` is the standard deviation over folds and seeds; the interval resamples the actors of the scores pooled over folds, averaged over seeds."]
 
