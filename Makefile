@@ -55,7 +55,7 @@ twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the 
 	OMP_NUM_THREADS=1 $(BIN)/python -m avkit.reports twins
 
 reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated, long ones are left to commands of their own
-	OMP_NUM_THREADS=1 $(BIN)/avkit reports
+	$(BIN)/avkit reports
 
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
 	$(BIN)/nbdev_export

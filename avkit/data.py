@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DAMAGES', 'AVData', 'standard', 'standardise', 'by_speaker', 'batches', 'draws', 'unit', 'flip_rotate',
-           'spec_augment', 'parse_condition', 'degrade']
+           'spec_augment', 'damages_of', 'parse_condition', 'split_snr', 'degrade']
 
 # %% ../nbs/21_data.ipynb #d380d2c4
 import re
@@ -65,12 +65,9 @@ def standardise(stream, mean, std):
 
 def by_speaker(stream, speakers):  # (N,) names, "" where not known
     "The stream with each speaker's own clips centred and scaled: a habit of the voice or a face's shape is no emotion. No label is used"
-    x = stream.x.clone()
-    for s in sorted(set(speakers)):
-        idx = torch.from_numpy(np.flatnonzero(np.asarray(speakers) == s))
-        mean, std = standard(stream, idx)
-        x[idx] = standardise(replace(stream, x=x[idx], mask=stream.mask[idx]), mean, std).x
-    return replace(stream, x=x)
+    who = np.unique(speakers, return_inverse=True)[1]
+    each = [standard(stream, torch.from_numpy(np.flatnonzero(who == s))) for s in range(who.max() + 1)]
+    return stream.scaled(*(torch.stack(v)[who][:, None] for v in zip(*each)))
 
 # %% ../nbs/21_data.ipynb #a7debdd3
 def batches(idx, size, epoch=None, seed=0, rank=0, world=1):  # clip numbers; epoch None: in order
@@ -103,33 +100,39 @@ def flip_rotate(frames, u, degrees=10.):  # (B,T,C,H,W), (B,2) in [0,1)
     return torch.nn.functional.grid_sample(x, grid, align_corners=False).unflatten(1, frames.shape[1:3])
 
 # %% ../nbs/21_data.ipynb #5e5affe7
-def spec_augment(x, u, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in [0,1); steps, bins, steps, units of x
+def spec_augment(x, u, mask=None, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in [0,1), (B,T); steps, bins, steps, units of x
     "Shift in time, change the level, blank one stretch and one band with the clip's mean; of spectrograms per step (B,S,F,T), the same ones in each step"
-    if x.ndim == 4: return spec_augment(x.flatten(0, 1).mT, u.repeat_interleave(x.shape[1], 0), time, freq, shift, gain).mT.unflatten(0, x.shape[:2])
-    B, T, F = x.shape
-    u = u.to(x.device)
+    if x.ndim == 4: return spec_augment(x.flatten(0, 1).mT, u.repeat_interleave(x.shape[1], 0), None, time, freq, shift, gain).mT.unflatten(0, x.shape[:2])
+    (B, T, F), u, at = x.shape, u.to(x.device), torch.arange(x.shape[1], device=x.device)
+    n = torch.full((B,), T, device=x.device) if mask is None else (mask * (at + 1)).amax(1)  # up to where a clip is real
+    real = (at < n[:, None])[:, :, None]
     if shift:
         by = ((2 * u[:, 4] - 1) * shift).round().long()
-        x = x.gather(1, ((torch.arange(T, device=x.device) - by[:, None]) % T)[..., None].expand(B, T, F))
+        x = x.gather(1, torch.where(real[..., 0], (at - by[:, None]) % n.clamp(min=1)[:, None], at)[..., None].expand(B, T, F))
     x = x + gain * (2 * u[:, 5, None, None] - 1)
-    hit = _band(T, u[:, 0], u[:, 1], time)[:, :, None] | _band(F, u[:, 2], u[:, 3], freq)[:, None]
-    return torch.where(hit, x.mean((1, 2), keepdim=True), x)
+    hit = _band(T, n, u[:, 0], u[:, 1], time)[:, :, None] | _band(F, F, u[:, 2], u[:, 3], freq)[:, None]
+    mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * F)[:, None, None]
+    return torch.where(hit & real, mean, x)
 
 
-def _band(n, width, start, most):
-    "(B,n) bool: a band of up to `most` places at a random start"
-    w = (width * (most + 1)).floor()[:, None]
-    s = (start[:, None] * (n - w)).floor()
-    i = torch.arange(n, device=width.device)[None]
-    return (i >= s) & (i < s + w)
+def _band(size, n, width, start, most):  # of how many places, the first n (B,) of which count
+    "(B,size) bool: a band of up to `most` places at a random start"
+    w = (width * (most + 1)).floor()
+    s = (start * (n - w).clamp(min=0)).floor()[:, None]
+    i = torch.arange(size, device=width.device)[None]
+    return (i >= s) & (i < s + w[:, None])
 
 # %% ../nbs/21_data.ipynb #cae37874
 DAMAGES = {
     "mask": "the stream is not given", "zero": "zeros in its place", "noise": "N(0,1) in its place",
     "added_noise": "plus mean + deviation * N(0,1), both of the clip (the released code of chumachenko2022 takes the batch's)",
     "noise_<n>dB": "plus white noise, n dB below the clip's own variance: channel by channel, in the unit that the model reads",
+    "snr_<n>dB": "of audio alone: white noise mixed into the sound itself, n dB below it, before features are made of it (`avkit.loading.in_noise`)",
     "missing_<n>": "not given for n percent of the clips", "lost_<n>": "n percent of its steps are lost",
     "shift_<n>": "n seconds late, or early where n is negative, in whole steps"}
+
+
+def damages_of(stream): return [d for d in DAMAGES if stream == "audio" or stream == "video" and d != "snr_<n>dB"]
 
 
 def parse_condition(condition):  # "audio_noise_10dB+video_lost_30"
@@ -137,14 +140,22 @@ def parse_condition(condition):  # "audio_noise_10dB+video_lost_30"
     return [] if condition == "av" else [_parse(part) for part in condition.split("+")]
 
 
+def split_snr(condition, own="av"):  # what the model takes
+    "How much noise is in the sound (dB, or None), and what befalls the batch besides: `audio_snr_10dB+video_lost_30` -> (10, video_lost_30)"
+    noise = [n for part in condition.split("+") for _, what, n in parse_condition(part) if what == "snr"]
+    if len(noise) > 1: raise AvkitError(f"The condition {condition!r} asks for noise in the sound more than once")
+    rest = [p for p in condition.split("+") if not p.startswith("audio_snr_")]
+    return (noise[0] if noise else None), "+".join(rest) or own
+
+
 def _parse(part):
     if part in ("audio", "video"): return "video" if part == "audio" else "audio", "missing", None
     stream, _, what = part.partition("_")
-    for d in DAMAGES if stream in ("audio", "video") else ():
+    for d in damages_of(stream):
         hit = re.fullmatch(d.replace("<n>", r"(-?\d+(?:\.\d+)?)"), what)
         n = float(hit[1]) if hit and hit.groups() else None
         if hit and not (d in ("missing_<n>", "lost_<n>") and not 0 <= n <= 100): return stream, d.partition("_<")[0], n
-    known = ", ".join(f"{s}_{d}" for s in ("audio", "video") for d in DAMAGES)
+    known = ", ".join(f"{s}_{d}" for s in ("audio", "video") for d in damages_of(s))
     raise AvkitError(f"Unknown condition {part!r}. Conditions are av, audio, video, or (n a number, in dB, percent or seconds; several "
                      f"joined with +): {known}")
 
@@ -182,6 +193,7 @@ def _shifted(x, mask, n, seconds):
 def degrade(batch, condition, names, seed=0, missing="mask", seconds=None):  # a batch of float streams, B names, (B,) s; mask, zero, noise
     "The batch under a condition: each clip by its own draws"
     for stream, what, n in parse_condition(condition):
+        if what == "snr": raise AvkitError(f"{condition}: noise is mixed into the sound before a batch is made of it (`avkit.loading.in_noise`)")
         if stream not in batch: raise AvkitError(f"The condition {condition!r} is about {stream}, which this model does not take")
         x, mask = batch[stream], batch[f"{stream}_mask"]
         parts = [_one(x[i], mask[i], what, n, missing, torch.Generator().manual_seed(child_seed(seed, "condition", stream, what, name)),

@@ -191,10 +191,16 @@ def at_real(f, x, mask, dim):
     if torch.compiler.is_exporting(): return clean(f(x.flatten(0, 1)).view(*mask.shape, dim), mask)  # a graph cannot choose
     if mask.all(): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
     real = x[mask]
-    y = f(real) if len(real) else real.new_zeros(0, dim)
+    y = f(real).view(-1, dim) if len(real) or _joined(f) else real.new_zeros(0, dim)
     out = y.new_zeros(*mask.shape, dim)
     out[mask] = y
     return out
+
+
+def _joined(f):
+    "Whether f waits for other processes (SyncBatchNorm): then all have to call it, one without a real step too"
+    owner = getattr(f, "__self__", f)
+    return isinstance(owner, nn.Module) and any(isinstance(m, nn.SyncBatchNorm) for m in owner.modules())
 
 # %% ../nbs/30_encoders.ipynb #18933609
 class TemporalEncoder(Encoder):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, command, read_json, resolve, unknown, write_json, write_text
-from .data import DAMAGES, parse_condition
+from .data import damages_of, parse_condition, split_snr
 from .learner import accelerator, answers, commit, conditions, fit, load_data, load_model, missing, score_lines
 from .loading import open_clips, read_clips
 from .manifest import SIDES, corpus_info, manifests_dir
@@ -47,7 +47,7 @@ def _demo():
     return cfg.run_dir
 
 # %% ../nbs/42_evaluate.ipynb #ed2f3af0
-STRENGTHS = {"mask": (), "zero": (), "noise": (), "added_noise": (), "noise_<n>dB": (20, 10, 0), "missing_<n>": (25, 50, 75), "lost_<n>": (25, 50, 75), "shift_<n>": (.5, 1)}
+STRENGTHS = {"mask": (), "zero": (), "noise": (), "added_noise": (), "noise_<n>dB": (20, 10, 0), "snr_<n>dB": (20, 10, 0), "missing_<n>": (25, 50, 75), "lost_<n>": (25, 50, 75), "shift_<n>": (.5, 1)}
 
 
 def conditions_of(cfg, asked=None):  # None, "all", "av,audio_noise_10dB", or a list
@@ -55,10 +55,11 @@ def conditions_of(cfg, asked=None):  # None, "all", "av,audio_noise_10dB", or a 
     if asked is None: return conditions(cfg)
     if asked == "all":
         streams = ("audio", "video") if cfg["modality"] == "av" else (cfg["modality"],)
-        asked = conditions(cfg) + [f"{s}_" + d.replace("<n>", f"{n:g}") for s in streams for d in DAMAGES for n in STRENGTHS[d] or (0,)]
+        asked = conditions(cfg) + [f"{s}_" + d.replace("<n>", f"{n:g}") for s in streams for d in damages_of(s) for n in STRENGTHS[d] or (0,)]
+        if cfg["audio_features"]: asked = [c for c in asked if "snr" not in c]  # there is no sound to mix it into
         if any(cfg[f"{s}_features"] for s in streams): asked = [c for c in asked if "shift" not in c]  # the times of one's own features are not known
     if isinstance(asked, str): asked = [c.strip() for c in asked.split(",") if c.strip()]
-    for c in asked: parse_condition(c)
+    for c in asked: split_snr(c)
     return list(dict.fromkeys(asked))
 
 # %% ../nbs/42_evaluate.ipynb #786318f4
@@ -210,7 +211,7 @@ def _on_another(run, asked, split, labels, verbose):
 
 # %% ../nbs/42_evaluate.ipynb #4a1596b3
 HELP = dict(run="a run's folder, or its name below reports/runs; none: a small demo, trained where it is missing",
-            conditions="av, audio, video, audio_noise_10dB, ...: a list with commas, or all", sides="train, validation, test: a list with commas",
+            conditions="av, audio, video, audio_snr_10dB, ...: a list with commas, or all", sides="train, validation, test: a list with commas",
             dataset="another corpus to test on; none: the run's own",
             data_root="the corpus's folder, if it has moved; of another corpus: where it is, or twin", label="crema_d: intended, consensus",
             track="affwild2: va, expr", annotations="a label list or table of one's own, where the corpus takes one",

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['PACKING', 'BLOCK', 'AUDIO_FEATURES', 'Stream', 'large', 'Rows', 'Scaled', 'Source', 'real_steps', 'ClipSounds',
-           'Pieces', 'clip_pieces', 'mel_grid', 'Cuts', 'mel_steps', 'sound_source', 'audio_stream', 'clip_pictures',
-           'video_stream', 'track_picture_rows', 'track_pictures', 'spans', 'TrackSounds', 'track_pieces',
-           'track_sounds', 'read_features', 'clip_key', 'own_stream']
+           'Pieces', 'clip_pieces', 'NoisySounds', 'mel_grid', 'Cuts', 'mel_steps', 'sound_source', 'audio_stream',
+           'clip_pictures', 'video_stream', 'track_picture_rows', 'track_pictures', 'spans', 'TrackSounds',
+           'track_pieces', 'track_sounds', 'read_features', 'clip_key', 'own_stream']
 
 # %% ../nbs/20_features.ipynb #1b81d07a
 import functools, hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from .core import AvkitError, content_key, file_hash, resolve, unknown
+from .core import AvkitError, child_seed, content_key, file_hash, resolve, unknown
 from .audio import log_mel, mel_power, mfcc, segment_mel
 from .store import Store, pack
 
@@ -37,7 +37,7 @@ class Stream:
         s = Scaled(self.x, self.mask, mean, std)
         return replace(self, x=s if large(self.x) else s[:])
 
-
+# %% ../nbs/20_features.ipynb #c5e174d5
 def large(x): return not torch.is_tensor(x) or x.nbytes > 1 << 28  # 256 MB
 
 
@@ -55,7 +55,9 @@ class Scaled:
     "(N,T,F) vectors, centred and scaled when they are asked for"
     def __init__(self, x, mask, mean, std): self.x, self.mask, self.mean, self.std, self.dtype, self.ndim, self.shape = x, mask, mean, std, x.dtype, x.ndim, x.shape
     def __len__(self): return len(self.x)
-    def __getitem__(self, i): return torch.where(self.mask[i].unsqueeze(-1), (self.x[i] - self.mean) / self.std, 0.)
+    def __getitem__(self, i):
+        mean, std = (v[i] if v.ndim == 3 else v for v in (self.mean, self.std))  # (N,1,F): each row by its own
+        return torch.where(self.mask[i].unsqueeze(-1), (self.x[i] - mean) / std, 0.)
 
 # %% ../nbs/20_features.ipynb #00db0911
 PACKING = 2  # raise it when the same key gives other arrays
@@ -126,6 +128,32 @@ def clip_pieces(store, keys, rate):
     "Every clip hears its own sound"
     s = ClipSounds(store, keys)
     return Pieces(s, np.arange(len(keys)), np.zeros(len(keys), int), s.samples, rate)
+
+# %% ../nbs/20_features.ipynb #e5659ff6
+class NoisySounds:
+    "Sounds with white noise, `snr` dB below the power of each; nothing is added to silence"
+    def __init__(self, sounds, snr):
+        self.sounds, self.snr, self.samples, self._level = sounds, snr, sounds.samples, {}
+        self.keys = [k and content_key("white noise", k, snr) for k in sounds.keys]
+
+    def level(self, c, size=1 << 20):
+        "The noise's standard deviation in a sound"
+        if c not in self._level:
+            n = self.samples[c]
+            power = sum(float(np.square(self.sounds.read(c, i, min(size, n - i)), dtype=np.float64).sum()) for i in range(0, n, size)) / max(n, 1)
+            self._level[c] = power ** .5 * 10 ** (-self.snr / 20)
+        return self._level[c]
+
+    def noise(self, c, i, j, size=1 << 14):
+        "(j-i,) float32 N(0,1); drawn by the block, so that a piece costs what it is long"
+        draw = lambda b: np.random.default_rng(child_seed(0, "white noise", self.sounds.keys[c], b)).standard_normal(size, np.float32)
+        return np.concatenate([draw(b) for b in range(i // size, -(-j // size))])[i % size:][:j - i]
+
+    def read(self, c, start, n):
+        "(n,) float32; zeros before the beginning and after the end"
+        x, i, j = self.sounds.read(c, start, n), max(start, 0), min(start + n, self.samples[c])
+        if j > i: x[i - start:j - start] += np.float32(self.level(c)) * self.noise(c, i, j)
+        return x
 
 # %% ../nbs/20_features.ipynb #164c138d
 def _source(p, kind, settings, make, chunk=64):

@@ -80,7 +80,7 @@ def run_once(cfg, who):  # a Config, its `identity`
 # %% ../nbs/43_grid.ipynb #d2715c18
 _MODEL_ONLY = {"about", "fusion", "heads", "modality_dropout", "missing", "optimizer", "lr", "momentum", "dampening", "weight_decay", "betas", "schedule",
                "milestones", "gamma", "epochs", "batch_size", "label_smoothing", "aux_loss", "ema", "select", "patience", "loss", "focal", "head",
-               "reconstruction", "steps", "fusion_options", "encoder_options", "flip_rotate", "spec_augment"}
+               "reconstruction", "fused_loss", "steps", "fusion_options", "encoder_options", "flip_rotate", "spec_augment"}
 _LAST = {}
 
 def _data_key(cfg, who):

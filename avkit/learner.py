@@ -21,10 +21,10 @@ from torch import nn
 from torch.nn import functional as F
 from .core import (AvkitError, atomic_path, child_seed, content_key, file_hash, repo_root, resolve, seed_everything, write_json,
                         write_text)
-from .data import batches, degrade, draws, flip_rotate, spec_augment, unit
+from .data import batches, degrade, draws, flip_rotate, spec_augment, split_snr, unit
 from .encoders import by_view, trunks_of
 from .fusion import modality_dropout
-from .loading import Corpus, load_data, open_clips, prepare_clips
+from .loading import Corpus, in_noise, load_data, open_clips, prepare_clips
 from .manifest import SIDES
 from .metrics import abaw_expr, ccc_loss, ccc_mixed_moments, ccc_scores, class_loss, class_weights, ece, reconstruction_loss, scores
 from .models import build_model
@@ -33,13 +33,13 @@ from .recipes import Config, configure, settings_parser
 
 # %% ../nbs/41_learner.ipynb #c082b3d5
 def loss_of(cfg, out, target, task="class", weight=None):  # out: logits (B,C) or (B,S,C), or (logits, what `return_aux` adds); class weights (C,)
-    "The loss of the fused outputs, plus `aux_loss` times that of each branch's; steps without a label (-1, NaN) never count"
+    "`fused_loss` times the loss of the fused outputs, plus `aux_loss` times that of each branch's; steps without a label (-1, NaN) never count"
     def one(z):
         if task == "class": return class_loss(z, target, weight, cfg["label_smoothing"], tuple(cfg["focal"].values()) if cfg["loss"] == "focal" else None)
         return biased_ccc_loss(target, z.float()) if cfg.has("biased_ccc") else ccc_loss(target, z.float())
     if not isinstance(out, tuple): return one(out)
     main, aux = out
-    loss = one(main) + cfg["aux_loss"] * sum(one(aux[s]) for s in ("audio", "video") if s in aux)
+    loss = cfg["fused_loss"] * one(main) + cfg["aux_loss"] * sum(one(aux[s]) for s in ("audio", "video") if s in aux)
     return loss + cfg["reconstruction"] * sum(rebuilt(aux, s) for s in ("audio", "video") if f"{s}_reconstruction" in aux)
 
 
@@ -66,7 +66,7 @@ def training_batch(cfg, data, idx, u, epoch, device):  # clip numbers, the epoch
     b = {k: v.to(device, non_blocking=True) for k, v in (data.batch(idx) | dict(real=real)).items()}
     if "video" in b and b["video"].ndim == 5:
         b["video"] = flip_rotate(b["video"], u[idx, :2], cfg["flip_rotate"]) if cfg["flip_rotate"] else unit(b["video"])
-    if "audio" in b and cfg["spec_augment"]: b["audio"] = spec_augment(b["audio"], u[idx, 2:], **cfg["spec_augment"])
+    if "audio" in b and cfg["spec_augment"]: b["audio"] = spec_augment(b["audio"], u[idx, 2:], b["audio_mask"], **cfg["spec_augment"])
     if cfg["modality"] != "av" or cfg["modality_dropout"] == "nodropout": return b
     g = [torch.Generator(device).manual_seed(child_seed(cfg["seed"], "modality dropout", epoch, int(i))) for i in idx]
     return modality_dropout(cfg["modality_dropout"], b, g)
@@ -233,7 +233,7 @@ def predict(cfg, model, data, idx, condition, device="cpu", size=64):  # clip nu
     for i in mine.split(size):
         b = {k: v.to(device) for k, v in data.batch(i).items()}
         if "video" in b and b["video"].ndim == 5: b["video"] = unit(b["video"])
-        if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]: b["audio"] = spec_augment(b["audio"], draws(len(data), cfg["seed"], condition)[i, 2:], **cfg["spec_augment"])
+        if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]: b["audio"] = spec_augment(b["audio"], draws(len(data), cfg["seed"], condition)[i, 2:], b["audio_mask"], **cfg["spec_augment"])
         z = forward(model, under(cfg, data, b, condition)).float()
         out.append(z if world > 1 else z.cpu())
     if not out: return torch.zeros(0, len(data.classes))
@@ -538,7 +538,9 @@ def answers(cfg, corpus, model, conds, device="cpu", sides={s: s for s in SIDES}
     rows, metrics, data = [], {}, corpus.data
     for side, name in sides.items():
         for cond in conds:
-            if (got := outputs(cfg, model, data, side, cond, device)) is None: continue
+            snr, rest = split_snr(cond, cfg["modality"])
+            heard = data if snr is None else in_noise(cfg, corpus, snr).data
+            if (got := outputs(cfg, model, heard, side, rest, device)) is None: continue
             got = through(got)
             metrics.setdefault(name, {})[cond] = scored(data, got["target"], got["out"])
             head = dict(clip=got["clip"], split=name, condition=cond, fold=cfg["fold"]) | ({"frame": got["frame"]} if "frame" in got else {})

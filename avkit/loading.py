@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Corpus', 'open_clips', 'views_of', 'wanted', 'preparation_of', 'prepare_clips', 'load_data', 'read_clips',
-           'backbone_of', 'size_of']
+           'backbone_of', 'size_of', 'in_noise']
 
 # %% ../nbs/22_loading.ipynb #cb77e31e
 from dataclasses import dataclass, field, replace
@@ -14,9 +14,10 @@ from .data import AVData, by_speaker, standard, standardise
 from .datasets import open_dataset
 from .backbones import BACKBONES, backbone_stream
 from .encoders import of_views
-from .features import clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
+from .features import NoisySounds, clip_pictures, clip_pieces, own_stream, sound_source, track_picture_rows, track_pieces
 from .manifest import SIDES, apply_split, corpus_info
 from .prepare import prepare, stream_key
+from .recipes import Config
 from .store import Store
 from .tracks import VIEWS
 
@@ -29,6 +30,7 @@ class Corpus:
     set_aside: pd.DataFrame  # clip, reason
     summary: object = None   # of the preparation
     stats: dict = field(default_factory=dict)  # {stream or "target": (mean, std)} of what is standardised
+    noisy: dict = field(default_factory=dict)  # {dB: the sound's `Stream`}, of `in_noise`
     notes: dict = field(default_factory=dict)  # for the record: which backbones made the streams, from which weights
 
 # %% ../nbs/22_loading.ipynb #621aec26
@@ -93,6 +95,7 @@ def size_of(cfg):
 def _sound(cfg, store, pieces):
     "The recipe's features of pieces of sound, or what its backbone hears"
     b, kind, settings = backbone_of(cfg, "audio")[1], cfg["audio"], cfg["audio_settings"]
+    if (snr := cfg.recipe.get("sound_snr")) is not None: pieces = replace(pieces, sounds=NoisySounds(pieces.sounds, snr))
     fits = not b or kind in dict(wave=("wave",), mel=("mel_steps", "segments"))[b.takes]
     return sound_source(store, pieces, kind, **settings) if fits else sound_source(store, pieces, dict(wave="wave", mel="mel_steps")[b.takes])
 
@@ -231,3 +234,14 @@ def _standardised(cfg, corpus, stats=None):
     if span := corpus_info(corpus.manifest.corpus).get("range"): d.limits = tuple(((torch.tensor(v) - mean) / std).numpy() for v in span)
     d.frames = {k: ((torch.from_numpy(v) - mean) / std).numpy() for k, v in d.frames.items()} if d.frames else d.frames
     return corpus
+
+# %% ../nbs/22_loading.ipynb #3c7ca63d
+def in_noise(cfg, corpus, snr, store=None):  # a Config, its `Corpus`, dB
+    "The corpus with white noise in the sounds, `snr` dB below each, features made of that"
+    if cfg["audio_features"]: raise AvkitError("Noise cannot be mixed into the sound: audio_features are a file of one's own. audio_noise_<n>dB is noise on the features")
+    if "audio" not in wanted(cfg): raise AvkitError("Noise in the sound is asked for, but this model takes pictures alone")
+    if snr not in corpus.noisy:
+        again = read_clips(Config(cfg.settings, cfg.recipe | dict(sound_snr=snr)), corpus.manifest, store, verbose=False, stats=corpus.stats)
+        if again.data.clips != corpus.data.clips: raise AvkitError(f"The clips of {corpus.manifest.root} that can be read are no longer the same: prepare the corpus again")
+        corpus.noisy[snr] = again.data.audio
+    return replace(corpus, data=replace(corpus.data, audio=corpus.noisy[snr]))

@@ -116,7 +116,7 @@ def _numbers(text, default): return list(default) if text is None else [int(x) f
 def _combined(key, p, lists):
     "The configurations of lists of settings under a protocol"
     s = study_of(key, p.dataset)
-    same = dict(recipe=key, data_root=p.data_root or "twin", split=p.split or s["split"], epochs=p.epochs or (2 if p.smoke else None), device=p.device,
+    same = dict(recipe=key, data_root=p.data_root or "twin", split=p.split or s["split"], epochs=p.epochs or (1 if p.smoke else None), device=p.device,
                 annotations=p.annotations, pretrained=p.pretrained, seed=_numbers(p.seeds, s["seeds"][:1] if p.smoke else s["seeds"]),
                 fold=_numbers(p.folds, [0] if p.smoke else range(s["folds"]))) | s["data"]
     same = {k: v for k, v in same.items() if v is not None}

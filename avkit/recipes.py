@@ -22,7 +22,7 @@ COMMON = dict(
     backbone_options={}, encoder_options={}, fusion_options={}, head={},        # options by the name of what they are for
     fusion="concat", heads=1, residual=True, modality_dropout="nodropout", missing="mask",
     by_speaker=(), standardise=(), flip_rotate=0., spec_augment=None, synt_rate=0.,
-    loss="auto", focal=dict(alpha=1., gamma=2.), class_weights="none", label_smoothing=0., reconstruction=0., aux_loss=0., branch_heads=False, steps="joint",
+    loss="auto", focal=dict(alpha=1., gamma=2.), class_weights="none", label_smoothing=0., reconstruction=0., fused_loss=1., aux_loss=0., branch_heads=False, steps="joint",
     optimizer="adamw", lr=1e-3, backbone_lr=None, momentum=.9, dampening=0., betas=(.9, .999), weight_decay=0.,
     schedule="constant", milestones=(), gamma=.1, epochs=100, batch_size=8, ema=0., select="auto", patience=None, seed=1, smoothing=None)
 
@@ -169,7 +169,7 @@ QUIRKS = dict(
     wrapped_positions=Quirk("vavl2023", "what a relative position means depends on how long the sequence is", dict(encoder_options=dict(conformer=dict(wrap=True)), fusion_options=dict(vavl=dict(wrap=True)))),
     linear_heads=Quirk("vavl2023", "no activation and no dropout after the second hidden layer of the heads", dict(head=dict(activation=(True, False), dropout=(.2, 0.)))),
     unmasked_padding=Quirk("vavl2023", "padding counts as sound and pictures", dict(encoder_options=dict(conformer=dict(masked=False)), fusion_options=dict(vavl=dict(masked=False)))),
-    late_ensemble=Quirk("ntua2021", "sound and pictures never meet in one model", dict(fusion="late", aux_loss=1.)),
+    late_ensemble=Quirk("ntua2021", "sound and pictures never meet in one model", dict(fusion="late", fused_loss=0., aux_loss=1.)),
     resnet18_face=Quirk("ntua2021", "the face stream is a ResNet-18", dict(encoder_options=dict(pictures=dict(trunk=["resnet18", "resnet50", "resnet50"]))), paper=True),
     whole_frame_body=Quirk("ntua2021", "`body` is the whole frame", dict(preparation=dict(views=("face", "frame", "context")), video_views=("face", "frame", "context"))),
     masked_validation=Quirk("ntua2021", "evaluation is augmented as training is"),

@@ -70,7 +70,7 @@ def smoke_compare(n_jobs=-1):
 
 def smoke_robustness(n_jobs=-1):
     p = Comparison(dropouts="nodropout,softhard", n_jobs=n_jobs, report="reports/robustness")
-    return robustness_report(p, grid(comparison(p), n_jobs, "robustness"), ("masked", "zeroed", "lost", "noise", "shift"), "Smoke of the robustness curves: the rendered demo corpus")
+    return robustness_report(p, grid(comparison(p), n_jobs, "robustness"), ("masked", "zeroed", "lost", "noise", "snr", "shift"), "Smoke of the robustness curves: the rendered demo corpus")
 
 
 def paper(key): return lambda n_jobs=-1: run_paper(key, Protocol(n_jobs=n_jobs))
@@ -146,7 +146,7 @@ def robustness_real(n_jobs=-1):
     if (d := real_data(*_RAVDESS)) is None: return absent("robustness_real")
     p = folds(d, fusions="late,concat,ca,jca", n_jobs=n_jobs, report="reports/robustness_real")
     runs = comparison(p) + comparison(replace(p, fusions="ca", dropouts="softhard"))
-    return robustness_report(p, grid(runs, n_jobs, "RAVDESS"), ("masked", "zeroed", "noise"), ROBUST, ROBUST_NOTES)
+    return robustness_report(p, grid(runs, n_jobs, "RAVDESS"), ("masked", "zeroed", "noise", "snr"), ROBUST, ROBUST_NOTES)
 
 # %% ../nbs/58_reports.ipynb #a2ceebda
 CORPORA = dict(ravdess=dict(folder="ravdess_speech"), crema_d=dict(folder="crema_d", label="intended"))
@@ -300,7 +300,7 @@ data and code are there: it repeats none. The runs of three reports take longer 
 (SVG, PNG), and `records.json` or `params.json`: the settings, hashes and scores that the table was made from. A test makes the tables again from the records and compares them byte for byte.
 
 **Real** means people: RAVDESS speech (with facial action units) and CREMA-D's tables, from files at `$AVKIT_DATA`. **Rendered** means a corpus that the kit draws and sings itself, in
-the real one's layout: it shows that methods and plumbing work, its labels can be learned by construction, and its numbers are nobody's result. Scores under "smoke" come from two epochs of training.
+the real one's layout: it shows that methods and plumbing work, its labels can be learned by construction, and its numbers are nobody's result. Scores under "smoke" come from one or two epochs of training.
 Unless a table says otherwise no speaker is on two sides of a split, the epoch is chosen on validation, and the test side is scored once; `±` is the standard deviation over folds and seeds.
 
 | report | data | in short |

@@ -12,15 +12,15 @@ from .compare import about, by_method, draws_of, held, pooled, score_of, slim, s
 from .core import AvkitError, child_seed, parallel, read_json, resolve
 
 # %% ../nbs/57_robustness.ipynb #c6b49390
-STEPS = dict(masked=(25, 50, 75, 100), zeroed=(25, 50, 75, 100), replaced=(25, 50, 75, 100), lost=(25, 50, 75, 100), noise=(20, 10, 0, -10), shift=(.25, .5, 1))
+STEPS = dict(masked=(25, 50, 75, 100), zeroed=(25, 50, 75, 100), replaced=(25, 50, 75, 100), lost=(25, 50, 75, 100), noise=(20, 10, 0, -10), snr=(20, 10, 0, -10), shift=(.25, .5, 1))
 WHOLE = dict(masked="mask", zeroed="zero", replaced="noise")  # the condition where all clips are hit
-_NAME = dict(lost="{s}_lost_{n:g}", noise="{s}_noise_{n:g}dB", shift="{s}_shift_{n:g}")
-_UNIT = dict(masked="not given, % of clips", zeroed="zeros, % of clips", replaced="N(0,1), % of clips", lost="lost, % of steps", noise="signal to noise, dB", shift="late, s")
+_NAME = dict(lost="{s}_lost_{n:g}", noise="{s}_noise_{n:g}dB", snr="{s}_snr_{n:g}dB", shift="{s}_shift_{n:g}")
+_UNIT = dict(masked="not given, % of clips", zeroed="zeros, % of clips", replaced="N(0,1), % of clips", lost="lost, % of steps", noise="noise on the input, dB", snr="noise in the sound, dB", shift="late, s")
 
-def damages(kinds=("masked", "zeroed", "lost", "noise", "shift"), streams=("audio", "video")):
+def damages(kinds=("masked", "zeroed", "lost", "noise", "snr", "shift"), streams=("audio", "video")):
     "{(stream, kind): [(strength, condition)]}, strength None where nothing is damaged"
     if odd := [k for k in kinds if k not in STEPS]: raise AvkitError(f"Unknown kind of damage {odd[0]!r}. Known: {', '.join(STEPS)}")
-    return {(s, k): [(None, "av")] + [(n, _NAME.get(k, f"{{s}}_{k}_{{n:g}}").format(s=s, n=n)) for n in STEPS[k]] for s in streams for k in kinds}
+    return {(s, k): [(None, "av")] + [(n, _NAME.get(k, f"{{s}}_{k}_{{n:g}}").format(s=s, n=n)) for n in STEPS[k]] for s in streams for k in kinds if (s, k) != ("video", "snr")}
 
 # %% ../nbs/57_robustness.ipynb #5976efc4
 def asked(kinds, modality="av"):  # what a model takes
@@ -130,6 +130,7 @@ def curves_figure(t, chance=None, score="accuracy"):
     fig, axes = plt.subplots(len(streams), len(kinds), figsize=(1.2 + 1.65 * len(kinds), .7 + 1.8 * len(streams)), sharey=True, squeeze=False, layout="constrained")
     for ax, (s, k) in zip(axes.flat, [(s, k) for s in streams for k in kinds]):
         g = t[(t.stream == s) & (t.damage == k)]
+        if not len(g): ax.axis("off"); continue
         for (m, h), mark, dash in zip(g.groupby("method", sort=False), "osD^vPX*" * 3, ["-", "--", ":", "-."] * 6):
             ax.plot(h.step, h.score, dash, marker=mark, ms=3.5, lw=1.2, label=m)
             ax.fill_between(h.step, h.low, h.high, alpha=.12, lw=0)
@@ -166,6 +167,9 @@ def robustness_report(p, done, kinds, title=None, notes=()):  # a `Comparison`, 
     ok = done[done.status != "failed"]
     if not len(ok): raise AvkitError(f"No run was finished: {done.reason.iloc[0]}")
     notes, kinds = list(notes), list(kinds)
+    if "snr" in kinds and p.audio_features:
+        kinds.remove("snr")
+        notes.append("Left out: noise in the sound. The sound's features are one's own.")
     if "shift" in kinds and (p.audio_features or p.video_features):
         kinds.remove("shift")
         notes.append("Left out: shift. The times of one's own features are not known.")

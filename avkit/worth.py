@@ -9,7 +9,8 @@ __all__ = ['EXPERIMENTS', 'Experiment', 'unlabelled_scores', 'shuffled_scores', 
 # %% ../nbs/45_worth.ipynb #af72defb
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd, torch
-from .core import AvkitError, child_seed, read_json, unknown
+from .core import AvkitError, child_seed, unknown
+from .grid import finished, identity
 from .recipes import QUIRKS, configure
 
 # %% ../nbs/45_worth.ipynb #c77c6c62
@@ -39,9 +40,8 @@ def _run(**settings):
     from avkit.learner import fit, load_data, load_model
     from avkit.quirks import quirk_corpus
     cfg = configure(**settings)
-    corpus, path = load_data(cfg, verbose=False), cfg.run_dir / "record.json"
-    done = read_json(path) if path.is_file() else {}
-    if done.get("config_hash") != cfg.hash or done.get("data_hash") != corpus.manifest.data_hash: done = fit(cfg, corpus, verbose=False)
+    corpus = load_data(cfg, verbose=False)
+    done = finished(cfg, identity(cfg)) or fit(cfg, corpus, verbose=False)
     return done, cfg, quirk_corpus(cfg, corpus), load_model(cfg.run_dir)[0]
 
 

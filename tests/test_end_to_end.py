@@ -56,6 +56,21 @@ def test_one_modality(settings, tmp_path, modality):
     assert set(r["metrics"]["test"]) == {modality}
 
 
+def test_noise_in_the_sound(settings, tmp_path):
+    "As good as none changes nothing, as loud as the voice does; asked twice it is the same noise; a model of pictures hears none"
+    from avkit.evaluate import evaluate
+    run = fit(configure(**settings, modality="audio", run_dir=str(tmp_path / "run")), verbose=False) and tmp_path / "run"
+    evaluate(run, "audio,audio_snr_120dB,audio_snr_0dB", verbose=False)
+    once = (run / "predictions.csv").read_bytes()
+    p = pd.read_csv(run / "predictions.csv").query("split == 'test'").set_index("condition")
+    clean, faint, loud = (p.loc[c, json.loads((run / "record.json").read_text())["classes"]].to_numpy() for c in ("audio", "audio_snr_120dB", "audio_snr_0dB"))
+    assert abs(clean - faint).max() < 1e-3 < abs(clean - loud).max()
+    evaluate(run, "audio_snr_0dB", verbose=False)
+    assert (run / "predictions.csv").read_bytes() == once
+    fit(configure(**settings, modality="video", run_dir=str(tmp_path / "seen")), verbose=False)
+    with pytest.raises(AvkitError, match="pictures alone"): evaluate(tmp_path / "seen", "audio_snr_10dB", verbose=False)
+
+
 def test_bad_files_are_set_aside(rendered, settings, tmp_path):
     root = tmp_path / "hurt"
     shutil.copytree(rendered, root)

@@ -89,7 +89,7 @@ def test_another_corpus(run, other):
 
 
 @pytest.mark.parametrize("asked,message", [(dict(conditions="audio_nois_10dB"), "Unknown condition"), (dict(conditions="audio_shift_.5"), "Unknown condition"),
-                                           (dict(conditions="audio_shift_0.5"), "not known"), (dict(dataset="folder"), "audio_features of folder"), (dict(sides="tset"), "did you mean 'test'")])
+                                           (dict(conditions="audio_shift_0.5"), "not known"), (dict(conditions="audio_snr_10dB"), "a file of one.s own"), (dict(dataset="folder"), "audio_features of folder"), (dict(sides="tset"), "did you mean 'test'")])
 def test_clear_errors(run, asked, message):
     with pytest.raises(AvkitError, match=message): evaluate(run, **asked, verbose=False)
 
