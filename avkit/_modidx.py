@@ -765,6 +765,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'avkit.look._draw': ('look.html#_draw', 'avkit/look.py'),
                             'avkit.look._error_row': ('look.html#_error_row', 'avkit/look.py'),
                             'avkit.look._flat': ('look.html#_flat', 'avkit/look.py'),
+                            'avkit.look._flattened': ('look.html#_flattened', 'avkit/look.py'),
                             'avkit.look._frame_times': ('look.html#_frame_times', 'avkit/look.py'),
                             'avkit.look._heat': ('look.html#_heat', 'avkit/look.py'),
                             'avkit.look._in_time': ('look.html#_in_time', 'avkit/look.py'),

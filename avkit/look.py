@@ -498,15 +498,15 @@ def errors(run, n=6, side=None, condition=None):  # default: the test side, both
 WHERE = {"seed", "fold", "run_dir", "data_root", "annotations", "n_jobs", "device", "resume", "face_model", "about", "corpora"}
 HEAD = ["run", "dataset", "label", "track", "recipe", "modality", "fusion"]
 
-def _flat(d, head=""):
-    return {k: v for a, b in d.items() for k, v in (_flat(b, f"{head}{a}.") if isinstance(b, dict) else {head + a: b}).items()}
+def _flattened(d, head=""):
+    return {k: v for a, b in d.items() for k, v in (_flattened(b, f"{head}{a}.") if isinstance(b, dict) else {head + a: b}).items()}
 
 
 def settings_of(record):
     "All settings that could change a result but seed and fold, flat: {`preparation.size`: 224, ...}"
     s = {k: v for k, v in (record["config"] | record["recipe"]).items() if k not in WHERE}
     if s["modality"] != "av": s["fusion"] = None
-    return _flat(s | dict(split=record["split"]["name"], rendered=bool(record.get("rendered"))))
+    return _flattened(s | dict(split=record["split"]["name"], rendered=bool(record.get("rendered"))))
 
 
 def names(records):

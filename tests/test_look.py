@@ -47,6 +47,15 @@ def test_one_modality_has_a_figure_too(modality, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.parametrize("fusion", ["jca", "ca", "late"])  # maps between features, maps over time, none
+def test_every_kind_of_map_is_drawn(fusion, monkeypatch):
+    import matplotlib.pyplot as plt
+    r = opened(fusion, monkeypatch, task="regression")
+    titles = [a.get_title(loc="left") for a in look.attention_over_time(r, "x").axes]
+    assert all(any(t.startswith(name) for t in titles) for name in look.attention(r, 0))
+    plt.close("all")
+
+
 def test_the_clip_that_is_drawn_is_left_as_it_was(monkeypatch):
     r = opened("ia", monkeypatch)
     before = {k: v.clone() for k, v in look.batch_of(r, 0).items()}

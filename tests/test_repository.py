@@ -1,5 +1,5 @@
 """What the repository promises: pins that agree, light imports, no paths of one machine."""
-import configparser, re, subprocess, sys, tomllib
+import ast, configparser, re, subprocess, sys, tomllib
 import pytest
 from avkit.core import repo_root
 
@@ -45,6 +45,12 @@ def test_training_imports_no_decoder_and_no_detector():
 def test_exported_code_needs_neither_fastcore_nor_nbdev():
     for p in (ROOT / "avkit").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) (fastcore|nbdev|execnb)", p.read_text(), re.M), p
+
+
+def test_a_module_names_each_thing_once():
+    for f in sorted((ROOT / "avkit").rglob("*.py")):
+        names = [n.name for n in ast.parse(f.read_text(encoding="utf-8")).body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        assert not (twice := sorted({n for n in names if names.count(n) > 1})), f"{f}: {twice}, the later one hides the first"
 
 
 def test_no_path_of_one_machine():
