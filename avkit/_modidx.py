@@ -317,6 +317,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'avkit.datasets.corpus_module': ('datasets.html#corpus_module', 'avkit/datasets.py'),
                                 'avkit.datasets.main': ('datasets.html#main', 'avkit/datasets.py'),
                                 'avkit.datasets.open_dataset': ('datasets.html#open_dataset', 'avkit/datasets.py'),
+                                'avkit.datasets.rendered': ('datasets.html#rendered', 'avkit/datasets.py'),
                                 'avkit.datasets.twin': ('datasets.html#twin', 'avkit/datasets.py')},
             'avkit.download': { 'avkit.download.Resume': ('download.html#resume', 'avkit/download.py'),
                                 'avkit.download.Resume.__call__': ('download.html#resume.__call__', 'avkit/download.py'),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from .core import AvkitError, cache_dir, read_json, resolve
+from .datasets import rendered
 from .report import style
 
 # %% ../nbs/55_look.ipynb #63b18ca2
@@ -83,7 +84,7 @@ def _at_hand(folder):
     "Whether a run's record, its weights and its corpus are there"
     if not ((folder / "checkpoints/best.safetensors").is_file() and (folder / "record.json").is_file()): return False
     c = read_json(folder / "record.json")["config"]
-    files = [c.get("audio_features"), c.get("video_features"), c["data_root"] if c["data_root"] != "twin" else None]
+    files = [c.get("audio_features"), c.get("video_features"), None if rendered(c["data_root"]) else c["data_root"]]
     return all(resolve(p).exists() for p in files if p)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from .core import AvkitError, cache_dir, content_key, read_json, resolve, write_json, write_text
+from .datasets import rendered
 from .manifest import SIDES, LeakError, apply_split, corpus_info
 from .report import save_figure, style
 from .verify import _map
@@ -378,5 +379,5 @@ def some(m, n):  # 0: all
 
 
 def report_folder(corpus, data_root):
-    "Where a corpus's report goes: `reports/corpora/<corpus>`, a twin's to `reports/runs`"
-    return resolve(f"reports/runs/corpora/{corpus}-twin" if str(data_root) == "twin" else f"reports/corpora/{corpus}")
+    "Where a corpus's report goes: `reports/corpora/<corpus>`, a stand-in's to `reports/runs`"
+    return resolve(f"reports/runs/corpora/{corpus}-{data_root}" if rendered(data_root) else f"reports/corpora/{corpus}")

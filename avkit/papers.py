@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np, pandas as pd
 from .compare import HEADS, about, by_method, gather, method_of, readable, summary, write_spec
 from .core import AvkitError, resolve, unknown
+from .datasets import rendered
 from .grid import combine, grid_on
 from .manifest import manifests_dir
 
@@ -96,7 +97,7 @@ class Protocol:
     report: str | None = None       # where the table goes; None: reports/papers/<key>
 
     @property
-    def smoke(self): return self.data_root in (None, "twin")
+    def smoke(self): return self.data_root is None or rendered(self.data_root)
 
     def folder(self, key): return resolve(self.report or f"reports/papers/{key}" + (f"-{self.dataset}" if self.dataset else ""))
 

@@ -11,7 +11,7 @@ import argparse, inspect, json, os, re, typing
 from dataclasses import asdict, dataclass, field, fields
 from .core import AvkitError, check_types, child_seed, content_key, resolve, unknown
 from .fusion import FUSIONS
-from .datasets import DATASETS
+from .datasets import DATASETS, rendered
 from .prepare import Preparation
 
 # %% ../nbs/33_recipes.ipynb #058c27a1
@@ -259,7 +259,7 @@ class Config:
         r, s = self.recipe, self.settings
         what = r["fusion"] if s.modality == "av" else s.modality
         own = "".join(f"-{k}_features" for k in ("audio", "video") if self[f"{k}_features"])
-        which = "".join(f"-{w}" for w in (s.label, s.track, "twin" if s.data_root == "twin" else None) if w)
+        which = "".join(f"-{w}" for w in (s.label, s.track, s.data_root if rendered(s.data_root) else None) if w)
         how = "".join(f"-{h}" for h in (s.size, *_names(s.variants), s.mode if s.mode != "as_described" else "", *_names(s.quirks),
                                         content_key(_json(s.options))[:6] if s.options else "") if h)
         return f"{s.dataset}{which}-{s.recipe}-{what}{own}{how}-fold{s.fold}-seed{r['seed']}"
@@ -301,7 +301,7 @@ def _recipe(s):
     r = dict(RECIPES[s.recipe])
     corpora, small, variants = r.pop("corpora", {}), r.pop("small", None), r.pop("variants", {})
     r = merged(r, corpora.get(s.dataset, {}))
-    r["size"] = s.size or ("small" if small and (s.dataset == "synth" or s.data_root == "twin") else "paper")
+    r["size"] = s.size or ("small" if small and (s.dataset == "synth" or rendered(s.data_root)) else "paper")
     if r["size"] == "small" and small:
         small = dict(small)
         more = small.pop("corpora", {}).get(s.dataset, {})
