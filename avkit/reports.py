@@ -93,7 +93,7 @@ def twins(n_jobs=-1):
     main([*done.run_dir, "--to", "reports/twins"])
 
 
-def quirks(n_jobs=-1): notebook("nbs/quirks.ipynb", "reports/runs/quirks.ipynb", experiments="all", seeds="1,2", epochs=0, to="reports/quirks")
+def quirks(n_jobs=-1): notebook("nbs/quirks.ipynb", "reports/runs/quirks.ipynb", experiments="all", data_root="twin", seeds="1,2", epochs=0, to="reports/quirks")
 
 # %% ../nbs/58_reports.ipynb #0a324df9
 def real_data(*names):  # folders that are needed

@@ -118,13 +118,13 @@ def worth_figure(rows):
     return fig
 
 # %% ../nbs/45_worth.ipynb #d54f8656
-def quirk_report(experiments: str, seeds: str, epochs: int, to: str):  # "all" or names; "1,2"; 0: the recipes' own; a folder
+def quirk_report(experiments: str, data_root: str, seeds: str, epochs: int, to: str):  # "all" or names; sample, twin; "1,2"; 0: the recipes' own; a folder
     "Run what is missing, write table.md, .csv, .tex and the figure; returns the table and the figure"
     from avkit.report import save_figure, write_frame
     names = list(EXPERIMENTS) if experiments == "all" else [n.strip() for n in experiments.split(",")]
-    rows = pd.concat([worth(n, [int(s) for s in str(seeds).split(",")], **(dict(epochs=epochs) if epochs else {})) for n in names])
+    rows = pd.concat([worth(n, [int(s) for s in str(seeds).split(",")], data_root, **(dict(epochs=epochs) if epochs else {})) for n in names])
     t, fig = worth_table(rows), worth_figure(rows)
-    lines = [f"Seeds: {seeds}; epochs: {epochs or 'as the recipes say'}; small models on the corpora's rendered stand-ins.",
+    lines = [f"Seeds: {seeds}; epochs: {epochs or 'as the recipes say'}; small models on the corpora's rendered stand-ins{' (a few clips of them)' * (data_root == 'sample')}.",
              "**Rendered corpus, smoke size: not a result of any paper.**"]
     write_frame(t.round(3).fillna(""), to, "What defects of released code are worth", lines, rows)
     save_figure(fig, to, "quirks")
