@@ -7,14 +7,14 @@ __all__ = ['VAVL_FILES', 'VAVL_UNUSED', 'RELEASED', 'HINTS', 'Inert', 'read_file
            'Released', 'load']
 
 # %% ../nbs/34_released.ipynb #73dc6cdf
-import math, re, zipfile
+import math, re, statistics, zipfile
 from pathlib import Path
 import torch
 from torch import nn
-from .core import AvkitError, resolve, unknown
+from .core import AvkitError, read_json, resolve, unknown
 from .models import build_model
 
-# %% ../nbs/34_released.ipynb #01671432
+# %% ../nbs/34_released.ipynb #64f553ca
 class Inert:
     "Stands for an object in a checkpoint that is not a tensor; knows nothing, does nothing"
     def __new__(cls, *args, **kw): return super().__new__(cls)
@@ -22,32 +22,51 @@ class Inert:
     def __setstate__(self, state): pass
     def __repr__(self): return "(not read)"
 
+# %% ../nbs/34_released.ipynb #01671432
+_AGAIN = "Copy or download it again."
+
+def _no_checkpoint(path, start):  # its first bytes
+    "What a file is that cannot be a checkpoint, and the cure; None for one that may be"
+    if not start: return f"is empty. {_AGAIN}"
+    if start[:4] == b"PK\x03\x04":
+        if not zipfile.is_zipfile(path): return f"is cut short: it begins like a checkpoint and has no end. {_AGAIN}"
+        with zipfile.ZipFile(path) as z: bad = z.testzip() if any(i.CRC for i in z.infolist()) else None  # all 0: saved without checksums
+        return bad and f"is damaged: {bad} in it has another checksum. {_AGAIN}"
+    if start[7:9] == b"\0{": return "is safetensors: read it with safetensors.torch.load_file, and save that as the trainer does, with torch.save"
+    if start[0] != 0x80 and not re.search(rb"[\0-\x08\x0e-\x1f]", start): return f"is a text, a web page or a git-lfs pointer perhaps. {_AGAIN}"
+    if start[0] == 0x80 and torch.serialization.MAGIC_NUMBER.to_bytes(10, "little") not in start: return "is a plain pickle: save it with torch.save"
+
+# %% ../nbs/34_released.ipynb #9e4d7b21
+_CURES = {r"operand 149": "it has pickle protocol 4 or 5. Save it again with torch.save's own",
+          r"Can only (SETITEM|append|extend)": "an object in it extends dict or list. Save it again without that object"}
 
 def read_file(path):
     "The content of a .pt or .pth file; objects in it are `Inert`. An `AvkitError` names a file that cannot be read"
     path = resolve(path)
     if path.is_dir(): raise AvkitError(f"{path} is a folder, and one file is expected (a folder is what vavl2023 saves)")
     if not path.is_file(): raise AvkitError(f"The checkpoint {path} does not exist")
-    with open(path, "rb") as f: start = f.read(4)
-    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path): raise AvkitError(f"{path} is cut short: it begins like a checkpoint and has no end. Copy or download it again.")
+    with open(path, "rb") as f: start = f.read(64)
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if start == b"PK\x03\x04" else _old_globals(path)
+        odd = _no_checkpoint(path, start)
+        if odd: raise AvkitError(f"{path} {odd}")
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if start[:4] == b"PK\x03\x04" else _old_globals(path)
         with torch.serialization.safe_globals([(Inert, n) for n in names]): return torch.load(path, map_location="cpu", weights_only=True)
+    except AvkitError: raise
     except Exception as e:
-        why = next((l for l in str(e).splitlines() if "Trying to" in l or "Unsupported" in l), str(e).split("\n")[0])
-        raise AvkitError(f"{path} is no checkpoint that can be read as weights (nothing in it is executed): {why[:160]}") from e
+        why = next((l for l in str(e).splitlines() if "Trying to" in l or "Unsupported" in l), str(e).split("\n")[0])[:160]
+        why = next((cure for p, cure in _CURES.items() if re.search(p, str(e))), why)
+        raise AvkitError(f"{path} is no checkpoint that can be read as weights (nothing in it is executed): {why}") from e
 
 # %% ../nbs/34_released.ipynb #b6d43f04
 def _old_globals(path):
-    "Names in a file of the old format that are neither torch's nor plain containers"
+    "Names of objects in a file of the old format"
     import pickletools
-    names, allowed = set(), ("torch.", "collections.OrderedDict")
     with open(path, "rb") as f:
         for _ in range(3):  # magic number, protocol, system
             for _ in pickletools.genops(f): pass
-        names |= {arg for op, arg, _ in pickletools.genops(f) if op.name == "GLOBAL"}
-    names = {n.replace(" ", ".").replace("__builtin__", "builtins") for n in names}
-    return [n for n in names if not n.startswith(allowed)]
+        names = {arg for op, arg, _ in pickletools.genops(f) if op.name == "GLOBAL"}
+    return [n.replace(" ", ".").replace("__builtin__", "builtins") for n in names]
+
 
 # %% ../nbs/34_released.ipynb #f284431e
 _KEYS = dict(chumachenko2022="state_dict", jca2023="net", emotiw2023="model_state_dict", ntua2021="state_dict")
@@ -56,7 +75,7 @@ _MARKS = dict(chumachenko2022="audio_model.conv1d_0.0.weight", jca2023="W_ha.wei
 
 def _state(content, key):  # without `module.` prefixes
     s = content.get(key) if isinstance(content, dict) else None
-    return {k.removeprefix("module."): v for k, v in s.items() if isinstance(v, torch.Tensor)} if isinstance(s, dict) else None
+    return {k.removeprefix("module."): v for k, v in s.items() if isinstance(k, str) and isinstance(v, torch.Tensor)} if isinstance(s, dict) else None
 
 
 def recipe_of(content):
@@ -64,14 +83,23 @@ def recipe_of(content):
     return next((r for r, k in _KEYS.items() if _MARKS[r] in (_state(content, k) or {})), None)
 
 
+def _instead(content, key):
+    "What stands where a state dict is expected"
+    there, where = (content[key], "there is") if isinstance(content, dict) and key in content else (content, "it is")
+    if isinstance(there, Inert): return f"{where} a whole object, of which nothing is read: save its state_dict()"
+    return f"it has {', '.join(map(str, list(there)[:6])) or 'nothing'}" if isinstance(there, dict) else f"{where} a value of type {type(there).__name__}"
+
+
 def tensors(content, recipe, path):
     "The state dict of a file's content, without `module.` prefixes"
-    state, other = _state(content, _KEYS[recipe]), recipe_of(content)
+    key, other = _KEYS[recipe], recipe_of(content)
+    state = _state(content, key)
     if other not in (recipe, None): raise AvkitError(f"{path} is a checkpoint of {other}, not of {recipe}")
-    if state is None:
-        has = f"it has {', '.join(map(str, list(content)[:6]))}" if isinstance(content, dict) else f"it is a {type(content).__name__}"
-        raise AvkitError(f"{path} is no checkpoint of {recipe}: a state dict under {_KEYS[recipe]!r} is expected, {has}")
+    if not state: raise AvkitError(f"{path} is no checkpoint of {recipe}: a state dict under {key!r} is expected, {_instead(content, key)}")
+    if "stage2.0.branch1.0.weight" in state:
+        raise AvkitError(f"{path} has EfficientFace's weights alone, with which chumachenko2022 begins: give them to the recipe, as `pretrained` or `video_weights`")
     return state
+
 
 # %% ../nbs/34_released.ipynb #67eb5d8d
 def renamed(*pairs):
@@ -87,6 +115,12 @@ def _part(v, k, like):  # in_proj holds queries, keys and values in one; a 1x1 c
     return v.squeeze(-1) if v.ndim == like.ndim + 1 else v
 
 
+def _refuse(path, *faults):  # (names of weights, "is wrong", "are wrong")
+    "An `AvkitError` of the first fault that there is"
+    for names, one, many in faults:
+        if names: raise AvkitError(f"{path}: {f'{len(names)} weights {many}' if len(names) > 1 else f'1 weight {one}'}: {', '.join(names[:4])}")
+
+
 def fill(model, state, path, name=lambda k: k, unused=()):  # patterns of keys that nothing is computed with
     "Load a file's state dict into a model, strictly; returns it in eval mode"
     mine, skip = model.state_dict(), "num_batches_tracked"
@@ -96,62 +130,105 @@ def fill(model, state, path, name=lambda k: k, unused=()):  # patterns of keys t
     more = [k for k in state if k not in set(file.values()) and not k.endswith(skip) and not any(re.search(p, k) for p in unused)]
     got = {k: _part(state[f], at[k], mine[k]) for k, f in file.items() if f in state}
     odd = [f"{file[k]} {tuple(state[file[k]].shape)} where this model has {tuple(mine[k].shape)}" for k in got if got[k].shape != mine[k].shape]
+    kind = [f"{file[k]} ({v.dtype})" for k, v in got.items() if v.is_floating_point() != mine[k].is_floating_point() and not k.endswith(skip)]
     if len(lost) > len(mine) / 2: raise AvkitError(f"{path} holds another model: {len(lost)} of {len(mine)} weights are not in it (it has {', '.join(list(state)[:3])}, ...)")
-    if lost: raise AvkitError(f"{path}: {len(lost)} weights are missing: {', '.join(lost[:4])}")
-    if odd: raise AvkitError(f"{path}: {len(odd)} weights have another shape: {'; '.join(odd[:3])}")
-    if more: raise AvkitError(f"{path}: {len(more)} weights have no place in this model: {', '.join(more[:4])}")
+    nan = [file[k] for k, v in got.items() if v.isnan().any()]
+    _refuse(path, (lost, "is missing", "are missing"), (odd, "has another shape", "have another shape"),
+            (more, "has no place in this model", "have no place in this model"), (kind, "has numbers of another type", "have numbers of another type"),
+            (nan, "holds NaN, as after a run that diverged", "hold NaN, as after a run that diverged"))
     model.load_state_dict(got, strict=False)
     return model.eval()
 
 # %% ../nbs/34_released.ipynb #5c574fd8
 class Released(nn.Module):
     "A kit's model behind the released call: streams by name, as the authors' loaders give them"
-    def __init__(self, model, needs=("audio", "video")):
+    def __init__(self, model, needs=None, **layout):  # streams that must be given, default all; axes of each stream, as in `check`
         super().__init__()
-        self.model, self.needs = model, needs
+        self.model, self.layout = model, {k: [a.split() for a in v.split("|")] for k, v in layout.items()}
+        self.needs = tuple(layout) if needs is None else needs
         self.eval()
 
     def check(self, **given):
+        "All streams are there, in the weights' type, with axes like `B T 3 224 224|B T 1024`: a letter is one size in all of them"
         lost = [k for k in self.needs if given[k] is None]
         if lost: raise AvkitError(f"This checkpoint needs the stream(s) {', '.join(self.needs)}; {', '.join(lost)} not given")
+        dtype, size = next(self.parameters()).dtype, {}
+        for k, layouts in self.layout.items():
+            if (x := given[k]) is None: continue
+            axes = next((a for a in layouts if len(a) == getattr(x, "ndim", 0)), layouts[0])
+            known = [f"{a}={size[a]}" for a in axes if a in size]
+            want = f"({','.join(axes)})" + f" with {', '.join(known)}" * bool(known)
+            if getattr(x, "dtype", None) != dtype:
+                raise AvkitError(f"{k} is a {type(x).__name__} of {getattr(x, 'dtype', 'something')}, and a Tensor {want} of {dtype} is expected")
+            if len(axes) != x.ndim or any(n != (int(a) if a.isdigit() else size.setdefault(a, n)) for a, n in zip(axes, x.shape)):
+                raise AvkitError(f"{k} is {tuple(x.shape)}, and {want} is expected")
 
 
 def _size(state, key, i, usual): return state[key].shape[i] if key in state and state[key].ndim > i else usual
 
+
+def _heads(hints, name, usual, width):
+    "How many heads: a hint, or the usual number"
+    n = hints.get(name, usual)
+    if width % n: raise AvkitError(f"{name}={n} does not divide the width {width}")
+    return n
+
+
 # %% ../nbs/34_released.ipynb #91c05c8e
 class _MfccFirst(Released):
     "audio (B,10,T) MFCC, video (B,T,3,224,224) in [0,1] -> logits (B,C)"
-    def forward(self, audio, video): return self.model(audio.transpose(1, 2), video)
+    def forward(self, audio=None, video=None):
+        self.check(audio=audio, video=video)
+        return self.model(audio.transpose(1, 2), video)
+
+
+def _heads_beside(path):
+    "num_heads of the `opts*.json` beside a checkpoint, or 1, the trainer's default"
+    said = [read_json(f) for f in resolve(path).parent.glob("opts*.json")]
+    heads = {d["num_heads"] for d in said if isinstance(d, dict) and type(d.get("num_heads")) is int and d["num_heads"] > 0}
+    if len(heads) > 1: raise AvkitError(f"The opts*.json beside {path} name several num_heads, {', '.join(map(str, sorted(heads)))}: say which")
+    return max(heads, default=1)
 
 
 def _chumachenko2022(state, path, mode, hints):
     fusion = "lt" if any(k.startswith("av.") for k in state) else "it" if "av1.norm2.weight" in state else "ia"
-    model = build_model(dict(modality="av", fusion=fusion, heads=hints.get("num_heads", 1), n_out=_size(state, "classifier_1.0.weight", 0, 8),
+    heads = hints.get("num_heads") or _heads_beside(path)
+    model = build_model(dict(modality="av", fusion=fusion, heads=heads, n_out=_size(state, "classifier_1.0.weight", 0, 8),
                              audio_encoder="audio_cnn", audio_dim=10, video_encoder="efficientface", residual=mode != "as_released"))
-    return _MfccFirst(fill(model, state, path, renamed((r"^audio\.", "audio_model."), (r"^video\.(trunk\.)?", "visual_model."), (r"^fusion\.", ""))))
+    name = renamed((r"^audio\.", "audio_model."), (r"^video\.(trunk\.)?", "visual_model."), (r"^fusion\.", ""))
+    return _MfccFirst(fill(model, state, path, name), audio="B 10 T", video="B F 3 224 224")
 
 # %% ../nbs/34_released.ipynb #952ecf0b
 class _Windows(Released):
     "audio, video (B,L,512) -> (B,L,1)"
-    def forward(self, audio, video): return self.model(audio, video, step_mask=torch.ones(audio.shape[:2], dtype=torch.bool, device=audio.device))
+    def forward(self, audio=None, video=None):
+        self.check(audio=audio, video=video)
+        return self.model(audio, video, step_mask=torch.ones(audio.shape[:2], dtype=torch.bool, device=audio.device))
 
 
 def _jca2023(state, path, mode, hints):
     size = lambda key, i, usual: _size(state, f"{key}.weight", i, usual)
     n_in, dim, width = size("encoder1", 1, 512), size("encoder1", 0, 128), size("regressor.0", 1, 256)
-    options = dict(length=size("affine_a", 0, 8), dim=dim, k=size("W_a", 0, 32), raw_visual=width == n_in + dim)
+    length, k = (statistics.mode(size(*where) for where in places) for places in  # what most weights say: one that is wrong is blamed itself
+                 ([("affine_a", 0, 8), ("affine_v", 0, 8), ("W_a", 1, 8)], [("W_a", 0, 32), ("W_ca", 0, 32), ("W_cv", 0, 32)]))
+    options = dict(length=length, dim=dim, k=k, raw_visual=width == n_in + dim)
     model = build_model(dict(modality="av", n_out=size("regressor.2", 0, 1), audio_encoder="features", video_encoder="features", audio_dim=n_in, video_dim=n_in,
                              fusion="jca", fusion_options=dict(jca=options), head=dict(hidden=(128,), dropout=.6, activation=False), branch_heads=False))
-    return _Windows(fill(model, state, path, renamed((r"^fusion\.", ""), (r"^classifier_1\.", "regressor."))))
+    axes = f"B {length if mode == 'as_released' else 'L'} {n_in}"
+    return _Windows(fill(model, state, path, renamed((r"^fusion\.", ""), (r"^classifier_1\.", "regressor."))), audio=axes, video=axes)
 
 # %% ../nbs/34_released.ipynb #dcadf884
 class _Segments(Released):
     "audio (B,T,1,H,W), video (B,T,1024) or frames (B,T,3,H,W), whichever the file is for -> logits (B,3)"
     def forward(self, audio=None, video=None):
-        self.check(audio=audio, video=video)
         eye = self.model.video
-        if "video" in self.needs and video.ndim == 5 and not hasattr(eye, "trunks"): raise AvkitError("This file holds no ViT: give its features (B,T,1024) as video")
-        if len(self.needs) == 2: eye.steps = audio.shape[1] if audio.shape[1] != video.shape[1] else None
+        if "video" in self.needs and getattr(video, "ndim", 0) == 5 and not hasattr(eye, "trunks"):
+            raise AvkitError("This file holds no ViT: give its features (B,T,1024) as video")
+        self.check(audio=audio, video=video)
+        if len(self.needs) == 2:
+            T, S = audio.shape[1], video.shape[1]
+            if not T or S % T: raise AvkitError(f"{S} pictures for {T} segments of sound: as many are expected, or a multiple, which is averaged in groups (75 and 5)")
+            eye.steps = T if T != S else None
         return self.model(audio=audio, video=video)
 
 
@@ -161,7 +238,7 @@ def _vit(state, prefix, hints):
     side = math.isqrt(_size(state, f"{prefix}pos_embed", 1, 257) - 1) * patch
     depth = 1 + max([int(k.removeprefix(prefix).split(".")[1]) for k in state if k.startswith(f"{prefix}blocks.")], default=23)
     ratio = _size(state, f"{prefix}blocks.0.mlp.fc1.weight", 0, 4 * dim) / dim
-    return dict(img_size=side, patch_size=patch, embed_dim=dim, depth=depth, num_heads=hints.get("vit_heads", dim // 64), mlp_ratio=ratio)
+    return dict(img_size=side, patch_size=patch, embed_dim=dim, depth=depth, num_heads=_heads(hints, "vit_heads", dim // 64, dim), mlp_ratio=ratio)
 
 # %% ../nbs/34_released.ipynb #dffc36c9
 def _emotiw2023(state, path, mode, hints):
@@ -169,15 +246,16 @@ def _emotiw2023(state, path, mode, hints):
     ears, eyes = ("audio_feat", "video_backbone.vit.") if kind == "av" else ("feat", "backbone.vit.")
     vit = any(k.startswith(eyes) for k in state)
     n_out, width, one = *(_size(state, "head.weight", i, n) for i, n in ((0, 3), (1, 1024))), 3072 if kind == "av" else 1024
-    options = dict(segment_cnn=dict(heads=hints.get("num_heads", 1), hidden=_size(state, f"{ears}.encoder.ff.net.0.weight", 0, 2048)))
+    options = dict(segment_cnn=dict(heads=_heads(hints, "num_heads", 1, 1024), hidden=_size(state, f"{ears}.encoder.ff.net.0.weight", 0, 2048)))
     if vit: options["pictures"] = dict(trunk="vit_large_patch14_clip_224", normalise=False, trunk_options=_vit(state, eyes, hints))
     model = build_model(dict(modality=kind, n_out=n_out, head=dict(kind="flatten", steps=width // one) if width > one else None, audio_encoder="segment_cnn",
-                             video_encoder="pictures" if vit else "features", video_dim=1024, encoder_options=options, fusion="ca", heads=hints.get("num_heads_cross", 1),
+                             video_encoder="pictures" if vit else "features", video_dim=1024, encoder_options=options, fusion="ca", heads=_heads(hints, "num_heads_cross", 1, 1024),
                              fusion_options=dict(ca=dict(bias=True)), branch_heads=False))
     name = renamed((r"^audio\.trunk\.", f"{ears}.backbone."), (r"^audio\.block\.", f"{ears}.encoder."), (r"encoder\.ff\.", "encoder.ff.net."),
                    (r"^video\.trunks\.face\.net\.", eyes), (r"^fusion\.attn\.proj", "cross.out_proj"),
                    (r"^fusion\.attn\.(q|kv)\.(\w+)", r"cross.in_proj_\2#\1"), (r"^((audio|video)\.)?classifier_1\.0", "head"))
-    return _Segments(fill(model, state, path, name), ("audio", "video") if kind == "av" else (kind,))
+    axes = dict(audio="B T 1 H W", video="B S 1024" + "|B S 3 h w" * vit)
+    return _Segments(fill(model, state, path, name), **{k: axes[k] for k in ("audio", "video") if kind in ("av", k)})
 
 # %% ../nbs/34_released.ipynb #1ce11bc0
 class _Views(Released):
@@ -195,12 +273,14 @@ def _ntua2021(state, path, mode, hints):
         return "resnet34" if f"{s}_model.4.2.conv1.weight" in state else "resnet18"
     views = [s for s in ("face", "body", "context") if f"{s}_model.0.weight" in state] or ["face"]
     layers = [k for k in state if re.fullmatch(r"rnn\.weight_ih_l\d+", k)]
-    cell = "gru" if _size(state, "rnn.weight_hh_l0", 0, 4) == 3 * _size(state, "rnn.weight_hh_l0", 1, 1) else "lstm"  # three gates, or four
-    options = dict(trunk=[arch(s) for s in views], rnn=_size(state, "fc.weight", 1, 1024) // 2, cell=cell, layers=max(1, len(layers)), normalise=False)
+    rows, hidden = _size(state, "rnn.weight_hh_l0", 0, 2048), _size(state, "rnn.weight_hh_l0", 1, 512)
+    if rows == hidden or ("fc.weight" in state and layers and _size(state, "fc.weight", 1, 0) == hidden and "rnn.weight_ih_l0_reverse" not in state):
+        raise AvkitError(f"{path} has a recurrent part without gates, or in one direction; the trainer's is an LSTM or GRU in both")
+    options = dict(trunk=[arch(s) for s in views], rnn=hidden, cell="gru" if rows == 3 * hidden else "lstm", layers=max(1, len(layers)), normalise=False)
     model = build_model(dict(modality="video", n_out=_size(state, "fc.weight", 0, 7), video_encoder="pictures", video_views=views, encoder_options=dict(pictures=options)))
     at = lambda m: f"{m[1]}_model.{dict(conv1=0, bn1=1).get(m[2]) if m[3] is None else int(m[3]) + 3}."  # the n-th child of a ResNet
     name = renamed((r"^video\.trunks\.(\w+)\.net\.(conv1|bn1|layer(\d))\.", at), (r"^video\.rnn", "rnn"), (r"^video\.classifier_1\.0", "fc"))
-    return _Views(fill(model, state, path, name), views)
+    return _Views(fill(model, state, path, name), **dict.fromkeys(views, "B T 3 H W"))
 
 # %% ../nbs/34_released.ipynb #e31e4b60
 VAVL_FILES = {"audio": "final_acoustic_head.pt", "video": "final_visual_head.pt", "shared": "final_shared_head.pt", "weights": "final_weights_head.pt",
@@ -209,12 +289,13 @@ VAVL_UNUSED = (r"\.pe$", r"conv_subsample", r"^MLP_av\.")  # saved, and nothing 
 
 class _Versatile(Released):
     "audio (B,T,1024), video (B,T,1408), either or both -> {audio, video, av: (B,C), audio_reconstruction, video_reconstruction}"
-    def __init__(self, model, unused):
-        super().__init__(model)
+    def __init__(self, model, unused, **layout):
+        super().__init__(model, (), **layout)
         self.unused = nn.ParameterList(unused)
 
     def forward(self, audio=None, video=None, audio_mask=None, video_mask=None):
         if audio is None and video is None: raise AvkitError("This checkpoint needs audio, video, or both")
+        self.check(audio=audio, video=video)
         av, own = self.model(audio, video, audio_mask, video_mask, return_aux=True)
         own = {k: z for k, z in own.items() if not k.endswith("_mean") and (audio if k.startswith("audio") else video) is not None}
         return own | (dict(av=av) if audio is not None and video is not None else {})
@@ -237,14 +318,16 @@ def _vavl_name(k):
 # %% ../nbs/34_released.ipynb #928e52c2
 def _vavl2023(state, path, mode, hints):
     old = mode == "as_released"
+    in_a, in_v = _size(state, "audio.conv_1d_a.weight", 1, 1024), _size(state, "video.conv_1d_v.weight", 1, 1408)
+    heads = _heads(hints, "num_heads", 8, 512)  # the weights know it: u_bias
     quirks = dict(across_batch=old, masked=not old, wrap=old)
     depth = lambda part: 1 + max([int(n[1]) for k in state if (n := re.match(rf"{part}\..*layers\.(\d+)\.", k))], default=2)
-    model = build_model(dict(modality="av", n_out=_size(state, "weights.out_layer.weight", 0, 6), audio_encoder="conformer", video_encoder="conformer", fusion="vavl", heads=8,
-                             audio_dim=_size(state, "audio.conv_1d_a.weight", 1, 1024), video_dim=_size(state, "video.conv_1d_v.weight", 1, 1408),
-                             encoder_options=dict(conformer=dict(layers=depth("audio"), **quirks)), fusion_options=dict(vavl=dict(layers=depth("shared"), **quirks)),
+    model = build_model(dict(modality="av", n_out=_size(state, "weights.out_layer.weight", 0, 6), audio_encoder="conformer", video_encoder="conformer", fusion="vavl", heads=heads,
+                             audio_dim=in_a, video_dim=in_v,
+                             encoder_options=dict(conformer=dict(heads=heads, layers=depth("audio"), **quirks)), fusion_options=dict(vavl=dict(layers=depth("shared"), **quirks)),
                              head=dict(hidden=(512, 256), dropout=(.2, 0.), activation=(True, False)), reconstruction=1.))
     unused = [nn.Parameter(v) for k, v in state.items() if re.search("|".join(VAVL_UNUSED[1:]), k)]
-    return _Versatile(fill(model, state, path, _vavl_name, VAVL_UNUSED), unused)
+    return _Versatile(fill(model, state, path, _vavl_name, VAVL_UNUSED), unused, audio=f"B T {in_a}", video=f"B S {in_v}")
 
 
 def _folder(path):
@@ -261,13 +344,14 @@ def _folder(path):
 
 # %% ../nbs/34_released.ipynb #514da85b
 RELEASED = dict(chumachenko2022=_chumachenko2022, jca2023=_jca2023, emotiw2023=_emotiw2023, vavl2023=_vavl2023, ntua2021=_ntua2021)
-HINTS = ("num_heads", "num_heads_cross", "vit_heads")
+HINTS = dict(chumachenko2022=("num_heads",), emotiw2023=("num_heads", "num_heads_cross", "vit_heads"), vavl2023=("num_heads",))
 
-def load(recipe, path, mode="as_released", **hints):  # hints: what weights cannot tell, `HINTS`
+def load(recipe, path, mode="as_released", **hints):  # hints: num_heads, num_heads_cross, vit_heads, as in `HINTS`
     "The model of a checkpoint that the authors' code saved, in eval mode; it is called with the streams by name"
     if recipe not in RELEASED: raise unknown("recipe with released checkpoints", recipe, RELEASED)
     if mode not in ("as_released", "as_described"): raise unknown("mode", mode, ["as_released", "as_described"])
-    for h in hints:
-        if h not in HINTS: raise unknown("hint", h, HINTS)
+    for h, n in hints.items():
+        if h not in HINTS.get(recipe, ()): raise unknown(f"hint for {recipe}", h, HINTS.get(recipe, ["none, its weights tell all"]))
+        if type(n) is not int or n < 1: raise AvkitError(f"{h}={n!r} was given; a whole number, 1 or more, is expected")
     state = _folder(path) if recipe == "vavl2023" else tensors(read_file(path), recipe, path)
     return RELEASED[recipe](state, path, mode, hints)

@@ -3,11 +3,13 @@ import json
 import math
 import os
 import pathlib
-from collections import OrderedDict
+import pickle
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from avkit.core import AvkitError
@@ -43,6 +45,30 @@ def random_state(shapes, seed=0):
         x = torch.randn(s, generator=g) * (1 / math.sqrt(s[-1]) if len(s) > 1 else .1)
         out[k] = torch.zeros((), dtype=torch.int64) if k.endswith("num_batches_tracked") else x.abs() + .5 if k.endswith("running_var") else x
     return out
+
+
+Z = torch.zeros
+CALLS = dict(
+    jca2023=[("video not given", dict(audio=Z(2, 8, 512))), (r"video is \(1, 8, 512\), and \(B,8,512\) with B=2", dict(audio=Z(2, 8, 512), video=Z(1, 8, 512))),
+             (r"audio is \(2, 7, 512\)", dict(audio=Z(2, 7, 512), video=Z(2, 7, 512))), (r"video is \(2, 4, 512\)", dict(audio=Z(2, 8, 512), video=Z(2, 4, 512))),
+             (r"audio is \(2, 8, 256\)", dict(audio=Z(2, 8, 256), video=Z(2, 8, 512))), (r"audio is \(8, 512\)", dict(audio=Z(8, 512), video=Z(8, 512))),
+             ("audio is a Tensor of torch.float64", dict(audio=Z(2, 8, 512).double(), video=Z(2, 8, 512))), ("audio is a ndarray of float32", dict(audio=Z(2, 8, 512).numpy(), video=Z(2, 8, 512)))],
+    chumachenko2022=[("audio not given", dict(video=Z(1, 3, 3, 224, 224))), (r"audio is \(1, 156, 10\)", dict(audio=Z(1, 156, 10), video=Z(1, 3, 3, 224, 224))),
+                     (r"video is \(1, 3, 3, 224, 224\), and .*B=2", dict(audio=Z(2, 10, 156), video=Z(1, 3, 3, 224, 224))),
+                     (r"\(B,F,3,224,224\) with B=1", dict(audio=Z(1, 10, 156), video=Z(1, 3, 15, 224, 224))), (r"video is \(15, 3", dict(audio=Z(1, 10, 156), video=Z(15, 3, 224, 224))),
+                     (r"3, 200, 224", dict(audio=Z(1, 10, 156), video=Z(1, 3, 3, 200, 224))),
+                     ("video is a Tensor of torch.uint8", dict(audio=Z(1, 10, 156), video=Z(1, 3, 3, 224, 224, dtype=torch.uint8)))],
+    emotiw2023=[("7 pictures for 5 segments", dict(audio=Z(1, 5, 1, 106, 106), video=Z(1, 7, 1024))), (r"\(B,T,1,H,W\)", dict(audio=Z(1, 5, 106, 106), video=Z(1, 5, 1024))),
+                (r"\(B,S,1024\) with B=1", dict(audio=Z(1, 5, 1, 106, 106), video=Z(1, 5, 768)))],
+    ntua2021=[("context not given", dict(face=Z(1, 2, 3, 112, 112), body=Z(1, 2, 3, 112, 112))), (r"face is \(2, 3, 112, 112\)", dict.fromkeys(("face", "body", "context"), Z(2, 3, 112, 112))),
+              ("body .* T=2", dict(face=Z(1, 2, 3, 64, 64), body=Z(1, 3, 3, 64, 64), context=Z(1, 2, 3, 64, 64)))],
+    vavl2023=[(r"video is \(1, 4, 1408\), .* B=2", dict(audio=Z(2, 6, 1024), video=Z(1, 4, 1408))), (r"audio is \(2, 1024, 6\)", dict(audio=Z(2, 1024, 6)))])
+
+
+def refuses(recipe, model):
+    "Where the released code crashes, there are no numbers here, and the error says which stream"
+    for match, streams in CALLS[recipe]:
+        with pytest.raises(AvkitError, match=match), torch.no_grad(): model(**streams)
 
 
 def test_the_released_example(shared_data):
@@ -261,6 +287,9 @@ def test_ntua_with_another_recurrent_part(tmp_path, cell, layers):
     half = {k: v for k, v in state.items() if "_l0_reverse" not in k}
     torch.save(dict(arch="resnet18_rnn", state_dict=half), tmp_path / "c.pth")
     with pytest.raises(AvkitError, match="4 weights are missing: rnn.bias_hh_l0_reverse"): load("ntua2021", tmp_path / "c.pth")
+    for more, match in ((state | {"fc.weight": torch.zeros(2, 9)}, r"1 weight has another shape: fc.weight \(2, 9\)"), ({k: v for k, v in state.items() if "_reverse" not in k} | {"fc.weight": torch.zeros(2, 6)}, "in one direction")):
+        torch.save(dict(arch="resnet18_rnn", state_dict=more), tmp_path / "c.pth")
+        with pytest.raises(AvkitError, match=match): load("ntua2021", tmp_path / "c.pth")
 
 
 def test_ntua_streams_stand_side_by_side(tmp_path):
@@ -275,7 +304,9 @@ def test_ntua_streams_stand_side_by_side(tmp_path):
     with torch.no_grad():
         for net in nets.values(): net.fc = torch.nn.Identity()
         y = torch.cat([nets[k](x[k].flatten(0, 1)).view(2, 3, -1) for k in nets], -1)
-        assert torch.allclose(load("ntua2021", tmp_path / "c.pth")(**x), fc(lstm(y)[0]), atol=1e-5)
+        model = load("ntua2021", tmp_path / "c.pth")
+        assert torch.allclose(model(**x), fc(lstm(y)[0]), atol=1e-5)
+    refuses("ntua2021", model)
 
 
 def plain_conformer(x, s, layers):
@@ -350,6 +381,7 @@ def test_vavl(shared_data, tmp_path):
         assert torch.allclose(one, right(audio=a, video=v)["audio"][:1], atol=1e-5)  # one model for one stream or both
         wide, mask = torch.cat([a, torch.randn(3, 4, 1024)], 1), torch.arange(10)[None].expand(3, -1) < 6
         assert torch.allclose(one, right(audio=wide, audio_mask=mask)["audio"][:1], atol=1e-5)
+    refuses("vavl2023", model)
     (tmp_path / VAVL_FILES["shared"]).unlink()
     with pytest.raises(AvkitError, match="lacks final_shared_head.pt"): load("vavl2023", tmp_path)
 
@@ -411,12 +443,25 @@ def test_what_is_wrong_is_told_apart(shared_data, tmp_path):
         with pytest.raises(AvkitError, match=match): load("jca2023", p)
     whole = p.read_bytes()
     p.write_bytes(whole[: len(whole) // 2]); says("cut short")
-    p.write_bytes(b"not weights at all"); says("no checkpoint that can be read")
-    p.write_bytes(b""); says("no checkpoint that can be read")
+    middle = len(whole) // 2
+    p.write_bytes(whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1:]); says("damaged: .* has another checksum")
+    p.write_bytes(b""); says("is empty")
+    p.write_bytes(b"<!doctype html>"); says("is a text, a web page")
+    p.write_bytes(pickle.dumps(dict(net={}))); says("is a plain pickle")
+    save_file({k: v.clone() for k, v in state.items()}, p); says("is safetensors: read it with")
+    torch.save(dict(net=state), p, pickle_protocol=4); says("pickle protocol 4 or 5")
+    says("extends dict or list", dict(net=state, config=defaultdict(list, a=[1])))
     says("a state dict under 'net' is expected, it has weights", dict(weights={}))
-    says("it is a list", [1])
+    says("it has nothing", dict(net={}))
+    says("there is a value of type int", dict(net=5))
+    says("it has 1", dict(net={1: torch.zeros(1)}))
+    says("it is a value of type list", [1])
+    says("it is a whole object, of which nothing is read", torch.nn.Linear(1, 1))
     says("2 weights are missing: W_a.weight, W_v.weight", dict(net={k: v for k, v in state.items() if k not in ("W_a.weight", "W_v.weight")}))
     says(r"W_ha.weight \(8, 31\) where this model has \(8, 32\)", dict(net=state | {"W_ha.weight": torch.zeros(8, 31)}))
+    says(r"1 weight has another shape: W_a.weight \(16, 9\) where", dict(net=state | {"W_a.weight": torch.zeros(16, 9)}))
+    says(r"1 weight has numbers of another type: W_a.weight \(torch.int64\)", dict(net=state | {"W_a.weight": torch.zeros(32, 8, dtype=torch.int64)}))
+    says("1 weight holds NaN.*: W_a.weight", dict(net=state | {"W_a.weight": torch.full((32, 8), math.nan)}))
     says("no place in this model: extra.weight", dict(net=state | {"extra.weight": torch.zeros(1)}))
     says("holds another model", dict(net=dict(a=torch.zeros(1))))
     p.unlink(); says("does not exist")
@@ -436,6 +481,32 @@ def test_another_papers_file(tmp_path, recipe):
     with pytest.raises(AvkitError, match="is a folder"): load(recipe, tmp_path)
 
 
+@pytest.mark.parametrize("recipe,case", [("jca2023", "cam_256"), ("chumachenko2022", "ia_h1"), ("emotiw2023", "fusion_avg_5")])
+def test_streams_that_cannot_be_meant(shared_data, tmp_path, recipe, case):
+    key = MARKS[recipe][0]
+    state = {k: v for k, v in shapes(shared_data, f"{recipe}-{case}", key).items() if not k.startswith("video_backbone.")}
+    torch.save({key: random_state(state)}, tmp_path / "c.pt")
+    refuses(recipe, load(recipe, tmp_path / "c.pt"))
+
+
+def test_heads_are_told(shared_data, tmp_path):
+    "By a hint, else by the options that the trainer wrote beside its checkpoint"
+    state, p = random_state(shapes(shared_data, "chumachenko2022-ia_h1", "state_dict")), tmp_path / "c.pth"
+    torch.save(dict(state_dict=state), p)
+    for bad in (0, -1, 2.0, "4", None, True):
+        with pytest.raises(AvkitError, match="num_heads=.* a whole number, 1 or more"): load("chumachenko2022", p, num_heads=bad)
+    heads = lambda **hints: load("chumachenko2022", p, **hints).model.fusion.av1.heads
+    (tmp_path / "opts1.5.json").write_text(json.dumps(dict(num_heads=4, fusion="ia")))
+    assert heads() == 4 and heads(num_heads=2) == 2
+    (tmp_path / "opts2.5.json").write_text(json.dumps(dict(num_heads=1)))
+    with pytest.raises(AvkitError, match="several num_heads, 1, 4"): heads()
+    with pytest.raises(AvkitError, match="Unknown hint for jca2023 'num_heads'"): load("jca2023", p, num_heads=1)
+    torch.save(dict(state_dict={"module.stage2.0.branch1.0.weight": torch.zeros(1)}), p)
+    with pytest.raises(AvkitError, match="EfficientFace's weights alone"): load("chumachenko2022", p)
+    torch.save(dict(model_state_dict=random_state(shapes(shared_data, "emotiw2023-audio_avg", "model_state_dict"))), p)
+    with pytest.raises(AvkitError, match="num_heads=3 does not divide the width 1024"): load("emotiw2023", p, num_heads=3)
+
+
 def test_segments_have_a_least_size(shared_data, tmp_path):
     state = random_state(shapes(shared_data, "emotiw2023-audio_avg", "model_state_dict"))
     torch.save(dict(model_state_dict=state), tmp_path / "c.pt")
@@ -447,6 +518,7 @@ def test_segments_have_a_least_size(shared_data, tmp_path):
 def test_old_files_with_objects(shared_data, tmp_path):
     "Before torch 1.6, with a configuration object, a path and a NumPy number"
     state = jca_file(shared_data, tmp_path / "c.pt")
-    torch.save(dict(net=state, config=ConfigParser(), best=np.float64(.5), where=pathlib.Path("x")), tmp_path / "c.pt", _use_new_zipfile_serialization=False)
+    step = torch.optim.lr_scheduler.StepLR(torch.optim.SGD([torch.zeros(1)]), 2)
+    torch.save(dict(net=state, config=ConfigParser(), best=np.float64(.5), where=pathlib.Path("x"), scheduler=step), tmp_path / "c.pt", _use_new_zipfile_serialization=False)
     assert torch.equal(load("jca2023", tmp_path / "c.pt").model.fusion.W_a.weight, state["W_a.weight"])
     assert repr(read_file(tmp_path / "c.pt")["config"]) == "(not read)"
