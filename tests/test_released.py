@@ -38,12 +38,12 @@ def yes(x): return torch.ones(x.shape[:2], dtype=torch.bool)
 
 
 def random_state(shapes, seed=0):
-    "Random weights of these shapes; variances positive"
+    "Random weights of these shapes, as large as leaves what passes through them its size; variances positive"
     g = torch.Generator().manual_seed(seed)
     out = {}
     for k, s in shapes.items():
-        x = torch.randn(s, generator=g) * (1 / math.sqrt(s[-1]) if len(s) > 1 else .1)
-        out[k] = torch.zeros((), dtype=torch.int64) if k.endswith("num_batches_tracked") else x.abs() + .5 if k.endswith("running_var") else x
+        x = torch.randn(s, generator=g) * (1 / math.sqrt(math.prod(s[1:])) if len(s) > 1 else .1)
+        out[k] = torch.zeros((), dtype=torch.int64) if k.endswith("num_batches_tracked") else x.abs() + .5 if k.endswith("running_var") else x + (len(s) == 1 and k.endswith("weight"))
     return out
 
 
