@@ -24,7 +24,7 @@ def corpus_module(name):  # "ravdess"
 
 # %% ../nbs/19_datasets.ipynb #2f777b51
 RENDERED = dict(twin={}, sample=dict(  # what `data_root` may say in place of a folder: a stand-in to train on; a few clips of it to look at
-    ravdess=dict(actors=5, repeats=1), crema_d=dict(actors=4), msp_improv=dict(takes=4), affwild2=dict(videos=4, takes=1),
+    ravdess=dict(actors=12, repeats=1), crema_d=dict(actors=12, takes=1), msp_improv=dict(takes=4), affwild2=dict(videos=4, takes=1),
     vgaf=dict(train=24, val=12), folder=dict(speakers=4, takes=2)))
 
 

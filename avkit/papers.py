@@ -83,7 +83,7 @@ STUDIES["ntua2021"] = dict(
 @dataclass(frozen=True)
 class Protocol:
     "The parameters of a paper's notebook"
-    data_root: str | None = None    # the folder with the corpus; None: its rendered twin, smoke size
+    data_root: str | None = None    # the folder with the corpus; None: a few rendered clips, smoke size
     dataset: str | None = None      # another corpus of the paper: vavl2023 has msp_improv, ntua2021 affwild2_va
     annotations: str | None = None  # label lists of one's own, where the corpus takes them
     split: str | None = None        # another split than the protocol's
@@ -117,7 +117,7 @@ def _numbers(text, default): return list(default) if text is None else [int(x) f
 def _combined(key, p, lists):
     "The configurations of lists of settings under a protocol"
     s = study_of(key, p.dataset)
-    same = dict(recipe=key, data_root=p.data_root or "twin", split=p.split or s["split"], epochs=p.epochs or (1 if p.smoke else None), device=p.device,
+    same = dict(recipe=key, data_root=p.data_root or "sample", split=p.split or s["split"], epochs=p.epochs or (2 if p.smoke else None), device=p.device,
                 annotations=p.annotations, pretrained=p.pretrained, seed=_numbers(p.seeds, s["seeds"][:1] if p.smoke else s["seeds"]),
                 fold=_numbers(p.folds, [0] if p.smoke else range(s["folds"]))) | s["data"]
     same = {k: v for k, v in same.items() if v is not None}

@@ -300,7 +300,7 @@ data and code are there: it repeats none. The runs of three reports take longer 
 (SVG, PNG), and `records.json` or `params.json`: the settings, hashes and scores that the table was made from. A test makes the tables again from the records and compares them byte for byte.
 
 **Real** means people: RAVDESS speech (with facial action units) and CREMA-D's tables, from files at `$AVKIT_DATA`. **Rendered** means a corpus that the kit draws and sings itself, in
-the real one's layout: it shows that methods and plumbing work, its labels can be learned by construction, and its numbers are nobody's result. Scores under "smoke" come from one or two epochs of training.
+the real one's layout: it shows that methods and plumbing work, its labels can be learned by construction, and its numbers are nobody's result. Scores under "smoke" come from two epochs of training.
 Unless a table says otherwise no speaker is on two sides of a split, the epoch is chosen on validation, and the test side is scored once; `±` is the standard deviation over folds and seeds.
 
 | report | data | in short |
