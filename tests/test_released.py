@@ -58,16 +58,18 @@ CALLS = dict(
                      (r"\(B,F,3,224,224\) with B=1", dict(audio=Z(1, 10, 156), video=Z(1, 3, 15, 224, 224))), (r"video is \(15, 3", dict(audio=Z(1, 10, 156), video=Z(15, 3, 224, 224))),
                      (r"3, 200, 224", dict(audio=Z(1, 10, 156), video=Z(1, 3, 3, 200, 224))),
                      ("video is a Tensor of torch.uint8", dict(audio=Z(1, 10, 156), video=Z(1, 3, 3, 224, 224, dtype=torch.uint8)))],
-    emotiw2023=[("7 pictures for 5 segments", dict(audio=Z(1, 5, 1, 106, 106), video=Z(1, 7, 1024))), (r"\(B,T,1,H,W\)", dict(audio=Z(1, 5, 106, 106), video=Z(1, 5, 1024))),
+    emotiw2023=[*((f"{S} pictures for {T} segments", dict(audio=Z(1, T, 1, 106, 106), video=Z(1, S, 1024))) for T, S in ((5, 7), (5, 3), (5, 15), (1, 75))),
+                (r"video is \(1, 0, 1024\): there is nothing", dict(audio=Z(1, 5, 1, 106, 106), video=Z(1, 0, 1024))), (r"\(B,T,1,H,W\)", dict(audio=Z(1, 5, 106, 106), video=Z(1, 5, 1024))),
                 (r"\(B,S,1024\) with B=1", dict(audio=Z(1, 5, 1, 106, 106), video=Z(1, 5, 768)))],
     ntua2021=[("context not given", dict(face=Z(1, 2, 3, 112, 112), body=Z(1, 2, 3, 112, 112))), (r"face is \(2, 3, 112, 112\)", dict.fromkeys(("face", "body", "context"), Z(2, 3, 112, 112))),
-              ("body .* T=2", dict(face=Z(1, 2, 3, 64, 64), body=Z(1, 3, 3, 64, 64), context=Z(1, 2, 3, 64, 64)))],
-    vavl2023=[(r"video is \(1, 4, 1408\), .* B=2", dict(audio=Z(2, 6, 1024), video=Z(1, 4, 1408))), (r"audio is \(2, 1024, 6\)", dict(audio=Z(2, 1024, 6)))])
+              ("face, body, context not given", dict(audio=Z(1, 2, 3, 64, 64))), ("body .* T=2", dict(face=Z(1, 2, 3, 64, 64), body=Z(1, 3, 3, 64, 64), context=Z(1, 2, 3, 64, 64)))],
+    vavl2023=[(r"video is \(1, 4, 1408\), .* B=2", dict(audio=Z(2, 6, 1024), video=Z(1, 4, 1408))), (r"audio is \(2, 1024, 6\)", dict(audio=Z(2, 1024, 6))),
+              (r"audio_mask is \(2, 5\), and a Tensor \(2, 6\) of torch.bool", dict(audio=Z(2, 6, 1024), audio_mask=Z(2, 5).bool()))])
 
 
 def refuses(recipe, model):
     "Where the released code crashes, there are no numbers here, and the error says which stream"
-    for match, streams in CALLS[recipe]:
+    for match, streams in [*CALLS[recipe], ("Unknown stream 'sound'", dict(sound=Z(1)))]:
         with pytest.raises(AvkitError, match=match), torch.no_grad(): model(**streams)
 
 
@@ -189,6 +191,8 @@ def test_emotiw_with_a_vit(shared_data, tmp_path):
         y = vit(x[0])[None]
         assert torch.allclose(model(audio=a, video=x), model(audio=a, video=y), atol=1e-5)
         assert torch.allclose(model(audio=a, video=x.repeat_interleave(15, 1)), model(audio=a, video=y), atol=1e-5)
+    for wrong in (torch.zeros(1, 5, 3, 30, 28), torch.zeros(1, 5, 1, 28, 28)):
+        with pytest.raises(AvkitError, match=r"and \(B,S,3,28,28\) with B=1 is expected"): model(audio=a, video=wrong)
 
 
 @pytest.mark.parametrize("flatten", [False, True])
@@ -200,6 +204,8 @@ def test_emotiw_video(tmp_path, flatten):
         v = torch.randn(2, steps, 1024)
         z = v.unflatten(1, (5, -1)).mean(2).flatten(1) if flatten else v.mean(1)
         with torch.no_grad(): assert torch.allclose(load("emotiw2023", tmp_path / "c.pt")(video=v), F.linear(z, state["head.weight"], state["head.bias"]), atol=1e-5)
+    if flatten:
+        with pytest.raises(AvkitError, match="video has 3 steps, and .* reads 5 side by side"): load("emotiw2023", tmp_path / "c.pt")(video=v[:, :3])
 
 
 def plain_resnet18(x, s):
@@ -232,6 +238,8 @@ def test_ntua(shared_data, tmp_path, case):
     with torch.no_grad(): out = model(**x)
     assert out.shape == (1, 2, 2 if case.endswith("va") else 7)
     assert count_parameters(model) == (79_179_463 if "body" in case else 15_386_183 if "expr" in case else 15_381_058)
+    if case == "aural_expr":
+        with pytest.raises(AvkitError, match=r"audio is \(2, 3, 112, 112\)"): model(audio=x["audio"][0])
     if case == "face_expr":
         lstm = torch.nn.LSTM(512, 512, batch_first=True, bidirectional=True)
         lstm.load_state_dict({k.removeprefix("rnn."): v for k, v in state.items() if k.startswith("rnn.")})
@@ -364,7 +372,7 @@ def vavl_folder(shared_data, folder):
 def test_vavl(shared_data, tmp_path):
     state = vavl_folder(shared_data, tmp_path)
     model, a, v = load("vavl2023", tmp_path), torch.randn(3, 6, 1024), torch.randn(3, 4, 1408)
-    assert count_parameters(model) == 61_375_128
+    assert count_parameters(model) == 61_375_128 and not any(m.training for m in model.modules())
     with torch.no_grad():
         out, za, zv = model(audio=a, video=v), plain_vavl(a, state, "acoustic", "a"), plain_vavl(v, state, "visual", "v")
         want = dict(audio=plain_head(za, state["MLP_a"]), video=plain_head(zv, state["MLP_v"]), av=plain_head(torch.cat([za, zv], 1), state["weights"]),
@@ -382,8 +390,70 @@ def test_vavl(shared_data, tmp_path):
         wide, mask = torch.cat([a, torch.randn(3, 4, 1024)], 1), torch.arange(10)[None].expand(3, -1) < 6
         assert torch.allclose(one, right(audio=wide, audio_mask=mask)["audio"][:1], atol=1e-5)
     refuses("vavl2023", model)
+    state["acoustic"] = {k: v / 2 if k.endswith(".pe") else v for k, v in state["acoustic"].items()}
+    torch.save(state["acoustic"], tmp_path / VAVL_FILES["audio"])
+    (tmp_path / "MLP_av_head.pt").unlink()  # nothing passes through it
+    halved = load("vavl2023", tmp_path)
+    with torch.no_grad(): assert torch.allclose(halved(audio=a)["audio"], plain_head(plain_vavl(a, state, "acoustic", "a"), state["MLP_a"]), atol=1e-5)
+    with pytest.raises(AvkitError, match="17 are asked for"), torch.no_grad(): halved(audio=Z(17, 1, 1024))
     (tmp_path / VAVL_FILES["shared"]).unlink()
     with pytest.raises(AvkitError, match="lacks final_shared_head.pt"): load("vavl2023", tmp_path)
+
+
+def zeros(shapes): return {k: torch.zeros((), dtype=torch.int64 if k.endswith("num_batches_tracked") else None).expand(s) for k, s in shapes.items()}
+
+
+def spoilt(state, **changes):
+    "Other tensors in it; without the names that begin with a name given as None"
+    gone = tuple(k for k, v in changes.items() if v is None)
+    return {k: v for k, v in state.items() if not gone or not k.startswith(gone)} | {k: v for k, v in changes.items() if v is not None}
+
+
+VAVL_FAULTS = [
+    ("1 weight has another shape: MLP_av_head.pt: projav1.weight", "MLP_av", {"projav1.weight": Z(5, 5)}), ("1 weight is missing: MLP_av_head.pt: projav1.bias", "MLP_av", {"projav1.bias": None}),
+    ("1 weight has no place in this model: final_visual_head.pt: x", "final_visual", {"x": Z(1)}), ("39 weights are missing: final_shared_head.pt: .*layers.1", "final_shared", {"x_shared.encoder.layers.1.": None}),
+    (r"1 weight has another shape: final_acoustic_head.pt: conv_1d_a.weight \(50, 768, 1\)", "final_acoustic", {"conv_1d_a.weight": Z(50, 768, 1)}),
+    (r"1 weight has another shape: MLP_v_head.pt: out_layer.bias \(4,\)", "MLP_v", {"out_layer.bias": Z(4)}), ("4 weights are missing: .*conv_subsample", "final_shared", {"x_shared.encoder.conv_sub": None}),
+    ("final_visual_head.pt has no table of positions", "final_visual", {f"x_visual.encoder.layers.{i}.sequential.1.module.positional_encoding.pe": None for i in range(3)}),
+    ("MLP_a_head.pt: 1 weight is no tensor: out_layer.bias", "MLP_a", {"out_layer.bias": "x"})]
+
+
+def test_vavl_faults(shared_data, tmp_path, monkeypatch):
+    "The error names the file"
+    layout = json.loads((shared_data / "released_layouts/vavl2023-as_released.json").read_text())
+    sizes = {f.removesuffix("_head.pt"): {k: () if v == "scalar" else tuple(map(int, v.split("x"))) for k, v in s.items()} for f, s in layout.items() if f.endswith(".pt")}
+    files = {f: zeros(s) for f, s in sizes.items()}
+    for f in files: (tmp_path / f"{f}_head.pt").touch()
+    monkeypatch.setattr("avkit.released.read_file", lambda path: held[path.name.removesuffix("_head.pt")])
+    for match, f, changes in VAVL_FAULTS:
+        held = files | {f: spoilt(files[f], **changes)}
+        with pytest.raises(AvkitError, match=match), torch.device("meta"): load("vavl2023", tmp_path)
+    held = files
+    with pytest.raises(AvkitError, match="num_heads=4 was given, .* have 8 heads"): load("vavl2023", tmp_path, num_heads=4)
+    with pytest.raises(AvkitError, match="no sinusoids"): load("vavl2023", tmp_path, mode="as_described")
+
+
+EMOTIW_FAULTS = [
+    *((rf"1 weight has another shape: cross.in_proj_weight \({n}, 1024\) where this model has \(3072, 1024\)", {"cross.in_proj_weight": Z(n, 1024)}) for n in (3071, 2048, 4096, 1024)),
+    (r"1 weight has another shape: cross.in_proj_bias \(2999,\)", {"cross.in_proj_bias": Z(2999)}), (r"1 weight has another shape: head.bias \(3, 1\)", {"head.bias": Z(3, 1)}),
+    ("head.weight reads 6144 numbers, .* reads 3072 .* or 15360", {"head.weight": Z(3, 6144)}), ("4 weights are missing: cross.in_proj_bias", {"cross.": None}),
+    (r"1 weight has another shape: audio_feat.encoder.ff.net.0.weight \(9, 1024\)", {"audio_feat.encoder.ff.net.0.weight": Z(9, 1024)}),
+    ("12 weights are missing: video_backbone.vit.blocks.0", {"video_backbone.vit.blocks.": None}), ("1 weight is no tensor: head.bias .str", {"head.bias": "x"})]
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta")
+def test_emotiw_faults(shared_data, tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    state = zeros(shapes(shared_data, "emotiw2023-fusion_avg_5_tinyvit", "model_state_dict"))
+    monkeypatch.setattr("avkit.released.read_file", lambda path: dict(model_state_dict=held))
+    for match, changes in EMOTIW_FAULTS:
+        held = spoilt(state, **changes)
+        with pytest.raises(AvkitError, match=match), torch.device("meta"): load("emotiw2023", "c.pt")
+    held = spoilt(state, **{"video_backbone.": None})
+    for match, hints in (("vit_heads=2 was given, and c.pt has no ViT", dict(vit_heads=2)), ("num_heads and its other name say two numbers", dict(num_heads=4, num_heads_audio=2))):
+        with pytest.raises(AvkitError, match=match): load("emotiw2023", "c.pt", **hints)
+    with torch.device("meta"): model = load("emotiw2023", "c.pt", num_heads_audio=4, num_heads_crossatt=2).model
+    assert (model.audio.block.attn.num_heads, model.fusion.attn.heads) == (4, 2)
 
 
 def test_places_wrap_as_released():
@@ -464,7 +534,10 @@ def test_what_is_wrong_is_told_apart(shared_data, tmp_path):
     says("1 weight holds NaN.*: W_a.weight", dict(net=state | {"W_a.weight": torch.full((32, 8), math.nan)}))
     says("no place in this model: extra.weight", dict(net=state | {"extra.weight": torch.zeros(1)}))
     says("holds another model", dict(net=dict(a=torch.zeros(1))))
+    says(r"1 weight is no tensor: W_a.weight \(an object", dict(net=state | {"W_a.weight": pathlib.PosixPath("x")}))
+    says("holds code, which is not run", dict(net=state, config=Shell(p)))
     p.unlink(); says("does not exist")
+    with pytest.raises(AvkitError, match="The path of a checkpoint is expected, and None"): load("jca2023", None)
 
 
 MARKS = dict(chumachenko2022=("state_dict", "module.audio_model.conv1d_0.0.weight"), jca2023=("net", "W_ha.weight"),
