@@ -139,7 +139,8 @@ def ravdess_real(n_jobs=-1):
 
 # %% ../nbs/58_reports.ipynb #245fa256
 ROBUST = "Missing and noisy streams: real RAVDESS speech and facial action units"
-ROBUST_NOTES = [*REAL_NOTES[:2], "Left out: lost steps and shifts. Both streams are one vector for a clip, so that a lost step is a lost clip (`masked`), and there is no time to shift."]
+ROBUST_NOTES = [*REAL_NOTES[:2], "Left out: lost steps and shifts. Both streams are one vector for a clip, so that a lost step is a lost clip (`masked`), and there is no time to shift.",
+                "`noise` is on the features, channel by channel; `snr` is in the sound before any features are made, and a speaker's features are centred as they sound in that noise."]
 
 
 def robustness_real(n_jobs=-1):
