@@ -14,6 +14,7 @@ import numpy as np, pandas as pd, torch
 from .core import AvkitError, command, read_json, resolve, unknown, write_json, write_text
 from .data import damages_of, parse_condition, split_snr
 from .learner import accelerator, answers, commit, conditions, fit, load_data, load_model, missing, score_lines
+from .datasets import rendered
 from .loading import open_clips, read_clips
 from .manifest import SIDES, corpus_info, manifests_dir
 from .quirks import quirk_corpus
@@ -134,7 +135,7 @@ def other_corpus(run, split=None, verbose=True):  # a `Finished` whose `cfg` nam
     side = m.clips.split.where(m.clips.split == "test", "") if split else "test"
     m = replace(m, clips=m.clips.assign(split=side), split=dict(name=split or "all clips", fold=cfg["fold"]))
     stats = {k: v for k, v in run.meta["stats"].items() if k != "target"}
-    name = "-".join(["cross:" + m.corpus, *filter(None, (cfg["label"], cfg["track"], m.notes.get("rendered") and m.corpus != "synth" and "twin", split and Path(split).stem))])
+    name = "-".join(["cross:" + m.corpus, *filter(None, (cfg["label"], cfg["track"], rendered(cfg["data_root"]) and cfg["data_root"], split and Path(split).stem))])
     return read_clips(cfg, m, verbose=verbose, stats=stats), name
 
 # %% ../nbs/42_evaluate.ipynb #addda941
