@@ -25,6 +25,16 @@ def settings(rendered, tmp_path):
     return dict(dataset="ravdess", data_root=str(rendered), split=str(tmp_path / "split.csv"), epochs=2, device="cpu", n_jobs=2)
 
 
+@pytest.fixture(scope="module")
+def one_home(tmp_path_factory): return tmp_path_factory.mktemp("warm")
+
+
+@pytest.fixture
+def warm(one_home, monkeypatch):
+    "A cache that the tests share which are not about preparation"
+    monkeypatch.setenv("AVKIT_HOME", str(one_home))
+
+
 def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
     before = {p: p.stat().st_mtime_ns for p in Path(settings["data_root"]).rglob("*")}
@@ -51,12 +61,12 @@ def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
-def test_one_modality(settings, tmp_path, modality):
+def test_one_modality(settings, tmp_path, modality, warm):
     r = fit(configure(**settings, modality=modality, run_dir=str(tmp_path / modality)), verbose=False)
     assert set(r["metrics"]["test"]) == {modality}
 
 
-def test_noise_in_the_sound(settings, tmp_path):
+def test_noise_in_the_sound(settings, tmp_path, warm):
     "As good as none changes nothing, as loud as the voice does; asked twice it is the same noise; a model of pictures hears none"
     from avkit.evaluate import evaluate
     run = fit(configure(**settings, modality="audio", run_dir=str(tmp_path / "run")), verbose=False) and tmp_path / "run"
@@ -145,7 +155,7 @@ def test_a_killed_preparation_goes_on(rendered, settings, tmp_path, monkeypatch)
     (dict(data_root="/nowhere/at all"), "/nowhere/at all is not a folder"), (dict(data_root=None), "needs data_root"),
     (dict(split="random.csv"), "Cannot read the split"), (dict(split="relased"), "did you mean 'released'"), (dict(fold=7, split="paper5"), "folds 0 to 4"),
     (dict(audio_features="/nowhere.csv"), "/nowhere.csv does not exist"), (dict(device="cuda"), "sees no GPU")])
-def test_clear_errors(settings, change, message, capsys):
+def test_clear_errors(settings, change, message, capsys, warm):
     import torch
     if change.get("device") == "cuda" and torch.cuda.is_available(): pytest.skip("there is a GPU here")
     settings = {k: v for k, v in (settings | change).items() if v is not None}
@@ -162,7 +172,7 @@ def test_a_leaking_split_is_refused(settings, tmp_path, capsys):
     assert "Speaker(s) 01, 02" in capsys.readouterr().err
 
 
-def test_random_split_says_so(settings, tmp_path):
+def test_random_split_says_so(settings, tmp_path, warm):
     r = fit(configure(**settings | dict(split="random", epochs=1, run_dir=str(tmp_path / "r"))), verbose=False)
     assert r["split"]["note"] == "not speaker-independent"
 
