@@ -63,6 +63,8 @@ def write_error(path, e):
     return AvkitError(f"Cannot write {path}: {e.strerror or e}. Check that the folder exists and is writable.")
 
 # %% ../nbs/00_core.ipynb #f18ce4c0
+os.umask(_UMASK := os.umask(0o077))
+
 @contextlib.contextmanager
 def atomic_path(path):  # the file to be written
     "Yields a temporary path beside `path`; renames it there when the block ends well, removes it when not"
@@ -71,6 +73,7 @@ def atomic_path(path):  # the file to be written
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
+        os.chmod(tmp, 0o666 & ~_UMASK)  # some writers keep their files to themselves
         with open(tmp, "rb+") as f: os.fsync(f.fileno())
         os.replace(tmp, path)
         _fsync_dir(path.parent)
@@ -142,7 +145,7 @@ def unknown(what, name, known):  # e.g. unknown("fusion", "cat", FUSIONS)
     "The `AvkitError` for a name that does not exist, with the nearest ones that do"
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=.6)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    return AvkitError(f"Unknown {what} {name!r}{hint} Known: {', '.join(map(str, known))}")
+    return AvkitError(f"Unknown {what} {name!r}{hint} Known: {', '.join(map(str, known)) or 'none, there are no others'}")
 
 # %% ../nbs/00_core.ipynb #8ee7c10e
 def _fits(value, hint):

@@ -51,7 +51,7 @@ def _synth(data_root, difficulty=0., actors=None):
 def open_dataset(dataset, data_root=None, difficulty=0., **options):  # options: what the corpus's `index` takes, e.g. label, track
     "The manifest of a corpus; `synth`, `data_root=twin` and `data_root=sample` render themselves first"
     if dataset not in DATASETS: raise unknown("dataset", dataset, DATASETS)
-    if dataset == "synth": return _synth(data_root, difficulty, **options)
+    if dataset == "synth": return _synth(None if rendered(data_root) else data_root, difficulty, **options)
     if data_root is None: raise AvkitError(f"dataset={dataset} needs data_root: the folder that holds its files, or data_root=twin for a rendered "
                                            f"stand-in. {corpus_info(dataset)['how_to_get']}")
     index = corpus_module(dataset).index

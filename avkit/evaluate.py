@@ -35,7 +35,7 @@ def finished(run=None, **changes):  # a run's folder, or its name below reports/
     "A finished run, opened"
     if run is None: run = _demo()
     folder = next((f for f in (resolve(run), resolve(f"reports/runs/{run}")) if f.is_dir()), resolve(run))
-    if not (folder / "record.json").is_file(): raise AvkitError(f"{folder} holds no finished run: there is no record.json")
+    if not (folder / "record.json").is_file(): raise AvkitError(f"{folder} holds no finished run: there is no record.json" + ("" if folder.is_dir() else f"; nor is there reports/runs/{run}"))
     model, meta = load_model(folder)
     known = {f.name for f in fields(Settings)}
     settings = {k: v for k, v in (meta["settings"] | {k: v for k, v in changes.items() if v is not None}).items() if k in known}

@@ -162,7 +162,8 @@ def blocks(clips, n, seed=0):  # a table with label and speaker
     "The block 0..n-1 of each clip (N,): whole speakers, labels spread evenly (scikit-learn's StratifiedGroupKFold)"
     from sklearn.model_selection import StratifiedGroupKFold
     group = _groups(clips)
-    if group.nunique() < n: raise AvkitError(f"{n} blocks need at least as many speakers, there are {group.nunique()}")
+    if group.nunique() < n: raise AvkitError(f"{n} blocks need at least as many speakers, there are {group.nunique()}: take fewer (split=kfold3), or split=random, which tables then say")
+    if (most := clips.label.value_counts().max()) < n: raise AvkitError(f"{n} blocks need a label with at least as many clips, the most frequent has {most}: take fewer blocks (split=kfold3), or add clips")
     out = np.zeros(len(clips), int)
     cut = StratifiedGroupKFold(n, shuffle=True, random_state=seed % 2**32)
     import warnings
@@ -282,7 +283,8 @@ def apply_split(m, name=None, fold=0, seed=0):  # a published or generic split, 
     check_split(clips, speakers=name != "random")
     empty = [s for s in SIDES[:2] if not (clips.split == s).any()]
     if empty: raise AvkitError(f"Split {name!r}, fold {fold} leaves nothing in {' and '.join(empty)}: {m.root} holds "
-                               f"{len(clips)} clips of the speakers {_some(sorted(clips.speaker.unique()), 30)}")
+                               f"{len(clips)} clips of the speakers {_some(sorted(clips.speaker.unique()), 30)}. "
+                               "Every split needs train and validation (the epoch is chosen on it): add such rows, or choose another split, e.g. split=kfold3")
     known = (clips.speaker != "").all()
     note = "not speaker-independent" if name == "random" else "" if known else "speakers not known: independence cannot be checked"
     about = dict(name=Path(name).name if str(name).endswith(".csv") else str(name), fold=fold,

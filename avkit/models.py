@@ -104,6 +104,8 @@ def _encoder(kind, registry, s, n_out, alone):
     if name not in registry: raise unknown(f"{kind} encoder", name, registry)
     given = dict(n_in=s.get(f"{kind}_dim"), head=s.get("head"), alone=alone, weights=s.get(f"{kind}_weights"))
     if kind == "video": given |= dict(pretrained=s.get("pretrained"), views=s.get("video_views"))
+    if given["weights"] and not s.get(f"{kind}_backbone") and "weights" not in inspect.signature(registry[name]).parameters:
+        raise AvkitError(f"{kind}_weights={given['weights']}: the {kind} encoder {name!r} has no backbone that they could fill")
     options = _options(name, registry[name], given, s.get("encoder_options", {}).get(name))
     if "n_in" not in options and inspect.signature(registry[name]).parameters.get("n_in", inspect.Parameter).default is inspect.Parameter.empty:
         raise AvkitError(f"The {kind} encoder {name!r} reads features (B,T,F), and this {kind} has none: choose another {kind}_encoder, or a {kind}_backbone")

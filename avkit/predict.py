@@ -419,6 +419,8 @@ def predict(video, run=None, hop=None, faces=8, device="auto", detector=None, fa
     # run: a folder, default the demo; hop: seconds from window to window; faces: at most so many at a time; detector, face_model: other than the run's
     path = resolve(video)
     if path.is_dir(): raise AvkitError(f"{path} is a folder: give one video.")
+    if hop is not None and hop <= 0: raise AvkitError(f"hop is the time from window to window: more than 0 s, not {hop:g}")
+    if faces < 1: raise AvkitError(f"faces should be 1 or more, not {faces}")
     p = run if isinstance(run, Predictor) else load_predictor(run)
     p.check()
     other = {k: v for k, v in dict(detector=detector, face_model=face_model).items() if v is not None}

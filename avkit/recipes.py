@@ -234,6 +234,9 @@ class Settings(CorpusSettings):
     run_dir: str | None = None            # default: reports/runs/<what it is>
 
 # %% ../nbs/33_recipes.ipynb #09debb20
+_BY_HAND = ("heads", "epochs", "batch_size", "lr", "backbone_lr", "modality_dropout", "split", "pretrained", "audio_weights", "video_weights", "detector", "difficulty",
+            "synt_rate", "precision")  # what changes a run and is not in its name
+
 @dataclass(frozen=True)
 class Config:
     "Settings and the recipe they make; `cfg[name]` looks in the recipe first"
@@ -265,7 +268,10 @@ class Config:
         return f"{s.dataset}{which}-{s.recipe}-{what}{own}{how}-fold{s.fold}-seed{r['seed']}"
 
     @property
-    def run_dir(self): return resolve(self.settings.run_dir or f"reports/runs/{self.name}")
+    def run_dir(self):
+        "Numbers changed by hand have a folder of their own: a trial does not replace a finished run"
+        hand = {f.name: getattr(self.settings, f.name) for f in fields(Settings) if f.name in _BY_HAND and getattr(self.settings, f.name) != f.default}
+        return resolve(self.settings.run_dir or f"reports/runs/{self.name}" + (f"-{content_key(hand)[:6]}" if hand else ""))
 
 # %% ../nbs/33_recipes.ipynb #2bea1303
 def _names(x): return [n.strip() for n in x.split(",") if n.strip()] if isinstance(x, str) else list(x or [])
@@ -337,6 +343,8 @@ def configure(**settings):  # the names of `Settings`
     r = merged(r, _json(s.options), "options")
     for k in ("epochs", "batch_size", "heads"):
         if r[k] < 1: raise AvkitError(f"{k} should be 1 or more, got {r[k]}")
+    for k in ("lr", "weight_decay"):
+        if r[k] < 0: raise AvkitError(f"{k} should be 0 or more, got {r[k]}")
     if r["synt_rate"] and s.dataset != "vgaf": raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
     return Config(s, r | dict(steps=_steps(r, s)))
 
