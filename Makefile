@@ -11,7 +11,7 @@ DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 export OMP_NUM_THREADS ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup demo prepare-demo test twins export lab benchmarks reports
+.PHONY: help setup demo prepare-demo check test twins export lab benchmarks reports
 .DEFAULT_GOAL := help
 
 help:
@@ -30,29 +30,43 @@ $(READY): constraints.txt pyproject.toml Makefile
 prepare-demo: $(READY)
 	@echo "== the demo corpus: rendered, then prepared (faces, sound), once"
 	@mkdir -p reports/runs
-	$(BIN)/python -m avkit.prepare --dataset synth
+	$(BIN)/avkit prepare --dataset synth
 
 demo: prepare-demo  ## render, prepare, train through papermill, table and figures in reports/demo
 	@echo "== training: about a minute on two cores"
 	@mkdir -p reports/demo
 	$(BIN)/papermill nbs/train.ipynb reports/demo/train.ipynb -p fusion ca --log-output --no-progress-bar
 	@echo "== scores"
-	$(BIN)/python -m avkit.report $(DEMO) --to reports/demo --title "Demo: cross-attention on the rendered corpus"
+	$(BIN)/avkit report $(DEMO) --to reports/demo --title "Demo: cross-attention on the rendered corpus"
 
-test: prepare-demo  ## notebooks clean, avkit/ in step, nbdev_test, pytest
-	@echo "== notebooks are clean, and avkit/ is what they export"
+check: $(READY)  ## in two minutes: ruff, exports in step, imports downhill, types, fast tests
+	@echo "== ruff over notebooks, modules, tests and benchmarks"
+	$(BIN)/ruff check
+	@echo "== notebooks are clean, avkit/ is what they export, parameters are the declared settings"
 	$(BIN)/python tests/in_step.py
+	$(BIN)/python tests/checks/parameters.py
+	@echo "== imports run downhill, at the top, by public names"
+	$(BIN)/python tests/checks/imports.py
+	@echo "== one statement a line, none in disguise; the measures of how code reads"
+	$(BIN)/python tests/checks/style.py
+	$(BIN)/python tests/checks/measures.py --check
+	@echo "== types"
+	$(BIN)/pyright
+	@echo "== the fast tests"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
+
+test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs"
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	@echo "== pytest"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/checks --ignore tests/core --ignore tests/models
 
 twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the table in reports/twins
 	@for d in ravdess "crema_d --label intended" "crema_d --label consensus" msp_improv "affwild2 --track va" "affwild2 --track expr" vgaf folder; do \
 	  echo "== $$d"; \
 	  $(BIN)/avkit index --dataset $$d --data_root twin && $(BIN)/avkit verify --dataset $$d --data_root twin && $(BIN)/avkit prepare --dataset $$d --data_root twin || exit 1; \
 	done
-	OMP_NUM_THREADS=1 $(BIN)/python -m avkit.reports twins
+	OMP_NUM_THREADS=1 $(BIN)/avkit reports twins
 
 reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated, long ones are left to commands of their own
 	$(BIN)/avkit reports
@@ -60,9 +74,12 @@ reports: $(READY)  ## every table and figure again, and reports/README.md; finis
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python tests/checks/parameters.py --write
 
-lab: $(READY)  ## JupyterLab in nbs/
-	$(BIN)/jupyter lab --notebook-dir nbs
+LAB ?= $(if $(filter 0,$(shell id -u)),--allow-root)  # flags of `jupyter lab`: make lab LAB="--no-browser --port 8899"
+
+lab: $(READY)  ## JupyterLab in nbs/, on the map (nbs/README.md)
+	$(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md $(LAB)
 
 benchmarks: $(READY)  ## the speed tables
 	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done

@@ -9,9 +9,9 @@ from common import environment, table
 OPTIONS = dict(crema_d=dict(label="intended"), affwild2=dict(track="va"))
 CHILD = """
 import json, resource, sys
-from avkit.prepare import Preparation
+from avkit.preprocessing.prepare import Preparation
 from avkit.store import Store
-from avkit.tracks import make_track
+from avkit.preprocessing.tracks import make_track
 root, name, store = sys.argv[1:]
 row = dict(clip=name, audio=name, video=name)
 prep = Preparation(long=True, size=112, every=5, rate=22050, detector="mtcnn")
@@ -22,10 +22,10 @@ print(json.dumps(dict(faces=faces, peak=resource.getrusage(resource.RUSAGE_SELF)
 
 def speed(n_jobs):
     "A row per corpus: clips, minutes of media, seconds, clips a second, minutes of media a minute"
-    from avkit.datasets import CORPORA, open_dataset
-    from avkit.media import MediaError, probe
-    from avkit.loading import preparation_of, prepare_clips
-    from avkit.recipes import configure
+    from avkit.datasets.registry import CORPORA, open_dataset
+    from avkit.preprocessing.media import MediaError, probe
+    from avkit.training.loading import preparation_of, prepare_clips
+    from avkit.training.configure import configure
     from avkit.store import Store
     rows = []
     for name in CORPORA:
@@ -47,8 +47,8 @@ def speed(n_jobs):
 def film(path, minutes, size=(320, 240)):
     "A talking head over and over, with sound"
     import numpy as np
-    from avkit import synth
-    from avkit.media import write_video
+    from avkit.datasets import synth
+    from avkit.preprocessing.writing import write_video
     frames, sound = synth.perform(synth.FACES[1], synth.VOICES[1], actor=3, key=("film",), seconds=12, size=size)
     frames, n = list(frames), round(minutes * 60 * synth.FPS)
     write_video(path, itertools.islice(itertools.cycle(frames), n), synth.FPS, np.resize(sound, round(minutes * 60 * synth.RATE)), synth.RATE)

@@ -6,8 +6,8 @@ from common import environment, real_data, table
 import numpy as np
 import torch
 from avkit.core import AvkitError
-from avkit.faces import detector, iou, track
-from avkit.media import decode
+from avkit.preprocessing.faces import detector, iou, track
+from avkit.preprocessing.media import decode
 import talking
 
 

@@ -4,12 +4,13 @@ from common import environment, table
 import numpy as np
 import torch
 from torch import nn
-from avkit.backbones import BACKBONES, backbone_stream, frozen, row_items, spread, through
-from avkit.data import AVData
-from avkit.features import Source, Stream
-from avkit.learner import start, train_epoch
-from avkit.loading import Corpus, backbone_of
-from avkit.recipes import configure
+from avkit.models.backbones import BACKBONES
+from avkit.training.frozen import backbone_stream, frozen_backbone, row_items, spread, through
+from avkit.datasets.batches import AVData
+from avkit.datasets.features import Source, Stream
+from avkit.training.learner import start, train_epoch
+from avkit.training.loading import RunData, backbone_of
+from avkit.training.configure import configure
 from avkit.store import Store
 
 clock = time.perf_counter  # on the CPU: the processor's time, whatever else runs there
@@ -65,7 +66,7 @@ def corpus(cfg, streams, n, steps=8):
     target = torch.randn(n, steps, 2) if frames else torch.arange(n) % 3
     data = AVData(target=target, clips=[str(i) for i in range(n)], split=np.full(n, "train"), classes=["valence", "arousal"] if frames else list("abc"),
                   task="regression" if frames else "class", steps=torch.ones(n, steps, dtype=torch.bool) if frames else None, **dict(audio=None, video=None) | streams)
-    return Corpus(data, None, None)
+    return RunData(data, None, None)
 
 
 def epoch_seconds(cfg, c, repeats, wrap=lambda m: m):
@@ -98,7 +99,7 @@ def case(recipe, modality, a):
         cached[s] = backbone_stream(store, source, trunks[s], device=device, steps=cfg["windows"]["steps"])[0]
         once += clock() - t0
     fast, small = epoch_seconds(cfg, corpus(cfg, cached, a.clips), a.repeats)
-    nets = {s: frozen(n, device=device) for s, n in trunks.items()}
+    nets = {s: frozen_backbone(n, device=device) for s, n in trunks.items()}
     every = lambda m: EveryStep(m, nets, {"audio": 16000}, cfg["windows"]["steps"]).to(device)
     live = {s: Stream(x, m, s) for s, (x, m) in raws.items()}
     model = start(cfg, corpus(cfg, cached, a.clips)).model  # the model for features; its input is made on the way
@@ -112,7 +113,7 @@ def case(recipe, modality, a):
 
 def _slow(cfg, c, model, every, a):
     "An epoch with the trunks in every step"
-    from avkit import learner
+    from avkit.training import learner
     made, learner.make_model = learner.make_model, lambda cfg, data: model
     try: return epoch_seconds(cfg, c, min(a.repeats, 1) if a.device == "cpu" else a.repeats, every)
     finally: learner.make_model = made

@@ -14,7 +14,7 @@ def seconds(statement):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--rounds", type=int, default=5, help="the median of so many counts")
-    p.add_argument("--modules", nargs="+", default=["avkit", "avkit.audio", "avkit.faces", "avkit.models", "avkit.learner", "avkit.prepare"])
+    p.add_argument("--modules", nargs="+", default=["avkit", "avkit.preprocessing.audio", "avkit.preprocessing.faces", "avkit.models.model", "avkit.training.learner", "avkit.preprocessing.prepare"])
     a = p.parse_args()
     seconds("import torch")  # the files are in memory from here on
     statements = {"torch": "import torch"} | {m: f"import torch, {m}" for m in a.modules}

@@ -2,7 +2,7 @@
 import argparse
 from common import best, environment, table
 import torch
-from avkit.fusion import JointCrossAttention
+from avkit.models.fusion import JointCrossAttention
 
 
 class Sequence:  # what the block wants to know of an encoder

@@ -1,11 +1,11 @@
-"""MFCC of many clips: avkit.audio (batched, torch) against librosa, one clip after the other."""
+"""MFCC of many clips: avkit.preprocessing.audio (batched, torch) against librosa, one clip after the other."""
 import argparse
 from common import best, environment, table
 import librosa
 import numpy as np
 import threadpoolctl
 import torch
-from avkit.audio import mfcc
+from avkit.preprocessing.audio import mfcc
 
 
 def main():
@@ -26,7 +26,7 @@ def main():
             theirs = best(lambda: [reference(w) for w in waves], a.repeats)
             ours = best(lambda: mfcc(batch), a.repeats)
         rows += [dict(threads=n, what="librosa, one by one", seconds=theirs, **{"clips / s": a.clips / theirs, "times librosa": 1.}),
-                 dict(threads=n, what="avkit.audio.mfcc", seconds=ours, **{"clips / s": a.clips / ours, "times librosa": theirs / ours})]
+                 dict(threads=n, what="avkit.preprocessing.audio.mfcc", seconds=ours, **{"clips / s": a.clips / ours, "times librosa": theirs / ours})]
     print(f"MFCC of {a.clips} clips of {a.seconds} s (goal: 2 times librosa; largest difference {worst:.1e} standard deviations)\n")
     print(table(rows), "\n\n" + environment("torch", "torchaudio", "librosa", "numpy", threads="/".join(map(str, a.threads))))
 

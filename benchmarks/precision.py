@@ -3,11 +3,13 @@ import argparse
 import frozen
 from common import environment, table
 import torch
-from avkit.evaluate import finished as opened
-from avkit.grid import finished, identity
-from avkit.learner import answers, fit, load_data
-from avkit.quirks import quirk_corpus
-from avkit.recipes import configure
+from avkit.evaluation.runs import open_run as opened
+from avkit.training.grid import finished_record, identity
+from avkit.training.inference import score_conditions
+from avkit.training.learner import fit
+from avkit.training.loading import load_data
+from avkit.training.quirks import quirk_corpus
+from avkit.training.configure import configure
 from training import WHERE
 
 
@@ -15,13 +17,13 @@ def trained(recipe, precision, a):
     "A run's Config and record; a finished one is not trained again"
     cfg = configure(recipe=recipe, **WHERE[recipe] | dict(data_root=a.data_root, precision=precision, device=a.device, seed=a.seed, run_dir=f"{a.runs}/{recipe}-{precision}"),
                     **(dict(epochs=a.epochs) if a.epochs else {}))
-    return cfg, finished(cfg, identity(cfg)) or fit(cfg, verbose=False)
+    return cfg, finished_record(cfg, identity(cfg)) or fit(cfg, verbose=False)
 
 
 def asked_in_bf16(cfg, side, a):
     "Scores of a run's best weights under autocast to bf16"
     run = opened(cfg.run_dir)
-    with torch.autocast(a.device.partition(":")[0], torch.bfloat16): return answers(cfg, quirk_corpus(cfg, load_data(cfg, verbose=False)), run.model.to(a.device), ["av"], a.device, {side: side})[1][side]["av"]
+    with torch.autocast(a.device.partition(":")[0], torch.bfloat16): return score_conditions(cfg, quirk_corpus(cfg, load_data(cfg, verbose=False)), run.model.to(a.device), ["av"], a.device, {side: side})[1][side]["av"]
 
 
 def row(recipe, a):

@@ -1,4 +1,4 @@
-"""Preparing a RAVDESS-like clip on one core: avkit.prepare, the straightforward way, and decoding alone."""
+"""Preparing a RAVDESS-like clip on one core: avkit.preprocessing.prepare, the straightforward way, and decoding alone."""
 import argparse, os, shutil, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,9 @@ import cv2
 import librosa
 import numpy as np
 import torch
-from avkit.corpora.ravdess import index
-from avkit.faces import iou
-from avkit.prepare import Preparation, frame_times, prepare_clip, stream_key
+from avkit.datasets.ravdess import index
+from avkit.preprocessing.faces import iou
+from avkit.preprocessing.prepare import Preparation, frame_times, prepare_clip, stream_key
 from avkit.store import Store
 import talking
 
@@ -49,8 +49,8 @@ def decoding(path):
 
 
 def ours(root, row, prep, folder):
-    "avkit.prepare of one clip into an empty store, then its MFCC -> boxes (n,4)"
-    from avkit.audio import mfcc
+    "avkit.preprocessing.prepare of one clip into an empty store, then its MFCC -> boxes (n,4)"
+    from avkit.preprocessing.audio import mfcc
     shutil.rmtree(folder, ignore_errors=True)
     store = Store(folder)
     line = prepare_clip(root, row, prep, store)

@@ -3,8 +3,9 @@ from pathlib import Path
 from common import real_data
 import cv2
 import numpy as np
-from avkit.media import decode, write_video
-from avkit.synth import RATE, render_clip
+from avkit.preprocessing.media import decode
+from avkit.preprocessing.writing import write_video
+from avkit.datasets.synth import RATE, render_clip
 
 SECONDS, FPS, SIZE = 3.7, 30, (1280, 720)
 

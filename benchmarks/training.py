@@ -3,9 +3,9 @@ import argparse
 import frozen
 from common import environment, table
 import torch
-from avkit.backbones import BACKBONES
-from avkit.features import Stream
-from avkit.recipes import configure
+from avkit.models.backbones import BACKBONES
+from avkit.datasets.features import Stream
+from avkit.training.configure import configure
 
 WHERE = dict(chumachenko2022=dict(dataset="ravdess"), emotiw2023=dict(dataset="vgaf"), vavl2023=dict(dataset="crema_d", label="consensus"),
              jca2023=dict(dataset="affwild2", track="va"), ntua2021=dict(dataset="affwild2", track="va"))

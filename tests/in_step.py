@@ -1,34 +1,94 @@
-"""Notebooks are clean and avkit/ is what they export: compare the tree with what nbdev makes of it, in a copy.
+"""Notebooks are clean, and avkit/ is what they export and no more.
 
-Run by `make test`; `make export` mends what it finds.
+    python tests/in_step.py [ROOT]
+
+nbdev works on a copy, in which avkit/ holds no module yet; then the two trees are compared.
 """
-import filecmp, json, shutil, subprocess, sys, tempfile
+import filecmp
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
 from pathlib import Path
+
+from checks.cells import files, read_notebook
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+BY_HAND = {"__init__.py", "__main__.py"}  # no notebook exports these
 
 
-def main():
+def check(root: Path = ROOT) -> list[str]:
+    "A message for each file that is not what nbdev makes, and for each module with two notebooks"
     with tempfile.TemporaryDirectory() as d:
         copy = Path(d) / "avkit"
-        skip = shutil.ignore_patterns(".venv", ".avkit", ".git", "runs", "__pycache__", "*.egg-info")
-        shutil.copytree(ROOT, copy, ignore=skip)
-        shutil.rmtree(copy / "avkit")
-        shutil.copytree(ROOT / "avkit", copy / "avkit", ignore=shutil.ignore_patterns("__pycache__"))
-        for command in ("nbdev_clean", "nbdev_export"):
-            subprocess.run([BIN / command], cwd=copy, check=True, stdout=subprocess.DEVNULL)
-        off = [p.relative_to(copy) for top in ("nbs", "avkit") for p in sorted((copy / top).rglob("*"))
-               if p.suffix in (".ipynb", ".py") and not same(p, ROOT / p.relative_to(copy))]
-        lost = [p.relative_to(ROOT) for p in sorted((ROOT / "avkit").rglob("*.py")) if not (copy / p.relative_to(ROOT)).exists()]
-    for p in off + lost: print(f"{p}: not what `make export` makes", file=sys.stderr)
-    return bool(off + lost)
+        copy_sources(root, copy)
+        export(copy)
+        return twice(root) + changed(root, copy) + stale(root, copy)
 
 
-def same(a, b):
-    if not b.exists(): return False
-    return json.loads(a.read_text()) == json.loads(b.read_text()) if a.suffix == ".ipynb" else filecmp.cmp(a, b, shallow=False)
+def export(root: Path) -> None:
+    "What `make export` does"
+    for command in ("nbdev_clean", "nbdev_export"):
+        subprocess.run([BIN / command], cwd=root, check=True, stdout=subprocess.DEVNULL)
+
+
+def copy_sources(root: Path, copy: Path) -> None:
+    "The notebooks, what of avkit/ is written by hand, and the files at the top"
+    skip = shutil.ignore_patterns(".*", "__pycache__")
+    shutil.copytree(root / "nbs", copy / "nbs", ignore=skip)
+    for p in [*root.iterdir(), *files(root / "avkit", ".py")]:
+        if p.is_dir() or p.parent != root and p.name not in BY_HAND: continue
+        to = copy / p.relative_to(root)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(p, to)
+
+
+def twice(root: Path) -> list[str]:
+    "Modules that two notebooks export: the later one overwrites the other"
+    sources = defaultdict(list)
+    for path in files(root / "nbs", ".ipynb"):
+        named = {c.directives.get("default_exp") for c in read_notebook(path, root)} - {None}
+        for module in named: sources[module].append(path.relative_to(root).as_posix())
+    return [f"avkit.{module} is exported by {' and by '.join(paths)}: "
+            "change `#| default_exp` in all but one."
+            for module, paths in sorted(sources.items()) if len(paths) > 1]
+
+
+def changed(root: Path, copy: Path) -> list[str]:
+    "Notebooks that are not clean, modules that are not what their notebook exports"
+    out = []
+    for made in [*files(copy / "nbs", ".ipynb"), *files(copy / "avkit", ".py")]:
+        path = made.relative_to(copy)
+        if same(made, root / path): continue
+        fault = "not clean" if path.suffix == ".ipynb" else "not what its notebook exports"
+        out.append(f"{path}: {fault}: edit notebooks only, then run `make export`.")
+    return out
+
+
+def stale(root: Path, copy: Path) -> list[str]:
+    "Modules that no notebook exports"
+    paths = [p.relative_to(root) for p in files(root / "avkit", ".py")]
+    return [f"{p}: no notebook exports it: `git rm {p}`, or write the notebook."
+            for p in paths if not (copy / p).exists()]
+
+
+def same(made: Path, ours: Path) -> bool:
+    "Are two files alike? Notebooks by what they say, not by how their JSON is indented"
+    if not ours.exists(): return False
+    if made.suffix == ".py": return filecmp.cmp(made, ours, shallow=False)
+    a, b = (json.loads(p.read_text(encoding="utf-8")) for p in (made, ours))
+    return a == b
+
+
+def main(argv: list[str]) -> int:
+    "Print what is out of step; the exit status is 1 when something is"
+    messages = check(Path(argv[0]).resolve() if argv else ROOT)
+    print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
+    return int(bool(messages))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"A finished run opened, evaluated, asked about a video, and exported"

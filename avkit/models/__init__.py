@@ -1,0 +1,1 @@
+"Masks, weights, backbones, encoders, fusion blocks: tensors in, tensors out"

@@ -1,0 +1,1 @@
+"From media files to stored tensors: decoding, audio, faces, tracks"

@@ -1,0 +1,1 @@
+"Settings, recipes, the loop, and the record of a run"

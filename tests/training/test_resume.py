@@ -1,0 +1,94 @@
+"""A run killed at any moment and started again ends with the same bytes.
+
+The runs are forked from one small server process that has imported everything, so that a start costs no imports.
+"""
+import json, multiprocessing, os, random, signal, sys, time
+import pandas as pd, pytest
+from safetensors import safe_open
+from helpers import FORKS
+
+EPOCHS = 50
+
+
+def train(flags, kill_at=None):
+    "What a run's process does; `kill_at`: die in the middle of writing the n-th safetensors file"
+    import safetensors.torch as st, torch
+    torch.set_num_threads(1)
+    sys.stdout = open(os.devnull, "w")
+    whole, calls = st.save_file, [0]
+    def half(tensors, path, metadata=None):
+        whole(tensors, path, metadata=metadata)
+        calls[0] += 1
+        if calls[0] == kill_at:
+            os.truncate(path, os.path.getsize(path) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    if kill_at: st.save_file = half
+    from avkit.cli import main
+    sys.exit(main(["train", *flags]))
+
+
+def start(settings, run_dir, *more, **kw):
+    flags = [f"--{k}={v}" for k, v in settings.items()] + [f"--epochs={EPOCHS}", "--batch_size=32", f"--run_dir={run_dir}", *more]
+    p = FORKS.Process(target=train, args=(flags,), kwargs=kw)
+    p.start()
+    return p
+
+
+def finish(*args, **kw):
+    p = start(*args, **kw)
+    p.join()
+    return p.exitcode
+
+
+def result(run_dir):
+    "What must be equal: weights, optimizer, history, predictions"
+    def tensors(p):
+        with safe_open(p, "pt") as f: return {k: f.get_tensor(k).numpy().tobytes() for k in f.keys()}
+    c = run_dir / "checkpoints"
+    record = json.loads((run_dir / "record.json").read_text())
+    return dict(last=tensors(c / "last.safetensors"), best=tensors(c / "best.safetensors"), metrics=record["metrics"],
+                history=(run_dir / "history.csv").read_bytes(), predictions=(run_dir / "predictions.csv").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(toy_corpus, tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    assert finish(toy_corpus, run) == 0
+    return result(run)
+
+
+def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
+    run, rng, epochs = tmp_path / "killed", random.Random(0), []
+    last = run / "checkpoints/last.safetensors"
+    for kill in range(10):
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        p = start(toy_corpus, run, "--resume")
+        while p.is_alive() and (not last.exists() or last.stat().st_mtime_ns == before): time.sleep(.002)
+        time.sleep(rng.uniform(0, .1))
+        assert p.is_alive(), f"the run ended before kill {kill + 1}, with {p.exitcode}"
+        p.kill()
+        p.join()
+        assert p.exitcode == -signal.SIGKILL and not (run / "record.json").exists()
+        epochs.append(len(pd.read_csv(run / "history.csv")))
+    assert epochs == sorted(epochs) and epochs[-1] > epochs[0]
+    assert finish(toy_corpus, run, "--resume") == 0
+    assert result(run) == uninterrupted
+
+
+@pytest.mark.parametrize("at", [4, 7])
+def test_killed_while_writing_a_checkpoint(toy_corpus, tmp_path, uninterrupted, at):
+    run = tmp_path / "half"
+    assert finish(toy_corpus, run, kill_at=at) == -signal.SIGKILL and list(run.rglob(".tmp-*"))
+    assert finish(toy_corpus, run, "--resume") == 0
+    assert result(run) == uninterrupted
+
+
+def test_resume_refuses_other_settings(toy_corpus, tmp_path):
+    from avkit.core import AvkitError
+    from avkit.training.learner import fit
+    from avkit.training.configure import configure
+    settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
+    fit(configure(**settings), verbose=False)
+    with pytest.raises(AvkitError, match="another config"): fit(configure(**settings, resume=True, lr=.5), verbose=False)
+    (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
+    with pytest.raises(AvkitError, match="Cannot read the checkpoint"): fit(configure(**settings, resume=True), verbose=False)
