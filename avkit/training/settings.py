@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECLARED', 'DEFAULTS', 'PARTS', 'COMMON', 'FLAGS', 'CHOICES', 'PATHS', 'Declared', 'setting', 'number',
            'DataSettings', 'FeatureSettings', 'ModelSettings', 'LossSettings', 'OptimizerSettings', 'RunSettings',
-           'Settings', 'check_choices', 'setting_help', 'plain_type', 'parameters_cell', 'json_like', 'settings_parser',
+           'Settings', 'check_choices', 'setting_help', 'plain_type', 'json_like', 'parameters_cell', 'settings_parser',
            'portable', 'last_part']
 
 # %% ../../nbs/4_training/01_settings.ipynb #96323d32
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from ..core import unknown
+from ..core import AvkitError, unknown
 from ..datasets.registry import DATASETS
 from ..models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from ..models.fusion import FUSIONS
@@ -39,7 +39,7 @@ class Declared:
         "Whether a recipe holds it"
         return self.common is not _NOTHING
 
-# %% ../../nbs/4_training/01_settings.ipynb #411aa945
+# %% ../../nbs/4_training/01_settings.ipynb #f130f396
 def setting(
     default: Any,     # None: nothing, or what the recipe says
     help: str,        # a few words
@@ -59,11 +59,12 @@ def number(
     "A setting that the recipe decides, unless the user does"
     return setting(None, help, part, common=common, **more)
 
-# %% ../../nbs/4_training/01_settings.ipynb #32128919
+# %% ../../nbs/4_training/01_settings.ipynb #0e4f53e5
 @dataclass(frozen=True)
 class DataSettings:
     "Which clips are read, and who is in which subset"
-    recipe: str = setting("demo", "which paper, or which recipe of the kit's own", "data", named=True)
+    recipe: str = setting(
+        "demo", "which paper, or which recipe of the kit's own", "data", named=True)
     dataset: str = setting("synth", "the data set (synth renders itself)", "data", named=True)
     data_root: str | None = setting(
         None, "the folder with the data set's files, only ever read; rendered: a stand-in that renders"
@@ -71,7 +72,8 @@ class DataSettings:
     label: str | None = setting(None, "crema_d: intended, consensus", "data", named=True)
     track: str | None = setting(None, "affwild2: va, expr", "data", named=True)
     annotations: str | None = setting(
-        None, "a label list or table of one's own, where the data set takes one", "data", path="file")
+        None, "a label list or table of one's own, where the data set takes one", "data",
+        path="file")
     synt_rate: float | None = number(
         0., "vgaf: share of synthetic scenes among the training clips", "data")
     synthetic: str | None = setting(
@@ -82,7 +84,7 @@ class DataSettings:
         " and split", "data")
     fold: int = setting(0, "of the split, from 0", "data", named=True)
 
-# %% ../../nbs/4_training/01_settings.ipynb #742217f8
+# %% ../../nbs/4_training/01_settings.ipynb #ffd4c11e
 @dataclass(frozen=True)
 class FeatureSettings:
     "What is read off a clip"
@@ -91,8 +93,8 @@ class FeatureSettings:
     face_model: str | None = setting(
         None, "the model file of a detector that comes without one", "features", path="file")
     windows: dict | None = number(
-        dict(length=64, hop=64, stride=4, steps=16), "fields of `Windows`, where frames have labels",
-        "features", flag=False)
+        dict(length=64, hop=64, stride=4, steps=16),
+        "fields of `Windows`, where frames have labels", "features", flag=False)
     audio: str | None = number("mfcc", "what is read off the audio", "features", flag=False)
     audio_settings: dict | None = number({}, "settings of that", "features", flag=False)
     audio_features: str | None = setting(
@@ -118,7 +120,7 @@ class FeatureSettings:
     standardise: tuple | list | None = number(
         (), "streams that are centred and scaled by the training clips", "features", flag=False)
 
-# %% ../../nbs/4_training/01_settings.ipynb #e70961a4
+# %% ../../nbs/4_training/01_settings.ipynb #b48cf2d8
 @dataclass(frozen=True)
 class ModelSettings:
     "What is built"
@@ -138,7 +140,7 @@ class ModelSettings:
     pretrained: str | None = setting(
         None, "EfficientFace AffectNet-7 weights", "model", path="file")
 
-# %% ../../nbs/4_training/01_settings.ipynb #95b7da6d
+# %% ../../nbs/4_training/01_settings.ipynb #26afd515
 @dataclass(frozen=True)
 class LossSettings:
     "What is minimised"
@@ -149,7 +151,8 @@ class LossSettings:
     label_smoothing: float | None = number(0., "of the cross-entropy", "training", flag=False)
     reconstruction: float | None = number(
         0., "weight of rebuilding each stream's mean", "training", flag=False)
-    fused_loss: float | None = number(1., "weight of the fused outputs' loss", "training", flag=False)
+    fused_loss: float | None = number(
+        1., "weight of the fused outputs' loss", "training", flag=False)
     aux_loss: float | None = number(
         0., "weight of the loss of each stream's own head", "training", flag=False)
     steps: str | None = number(
@@ -160,7 +163,7 @@ class LossSettings:
         0., "mirror frames, and rotate them by up to so many degrees", "training", flag=False)
     spec_augment: dict | None = number(None, "options of SpecAugment", "training", flag=False)
 
-# %% ../../nbs/4_training/01_settings.ipynb #bd7c3e02
+# %% ../../nbs/4_training/01_settings.ipynb #7fa0a08e
 @dataclass(frozen=True)
 class OptimizerSettings:
     "How it is minimised, and which epoch is kept"
@@ -188,12 +191,13 @@ class OptimizerSettings:
         None, "frames over which outputs are smoothed", "training", flag=False)
     seed: int | None = number(1, "of everything that is random", "training", named=True)
 
-# %% ../../nbs/4_training/01_settings.ipynb #5406b3a1
+# %% ../../nbs/4_training/01_settings.ipynb #bfbe714f
 @dataclass(frozen=True)
 class RunSettings:
     "Changes by name, and where it runs"
     size: str | None = setting(
-        None, "paper, or small: trains on two cores, the default on rendered clips", "run", named=True)
+        None, "paper, or small: trains on two cores, the default on rendered clips", "run",
+        named=True)
     mode: str = setting(
         "as_described", "the method of the paper, or what its released code does: every defect that"
         " can run", "run", named=True)
@@ -204,7 +208,8 @@ class RunSettings:
         None, "changes that the recipe knows by name: frozen, flatten, i3d, no_shared, ...", "run",
         named=True)
     options: str | dict | None = setting(
-        None, 'any other number of the recipe, as JSON: {"head": {"dropout": 0.5}}', "run", named=True)
+        None, 'any other number of the recipe, as JSON: {"head": {"dropout": 0.5}}', "run",
+        named=True)
     n_jobs: int = setting(-1, "processes for preparation; -1: every core", "run")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
@@ -212,7 +217,7 @@ class RunSettings:
     run_dir: str | None = setting(
         None, "the run's folder; by default reports/runs/<what it is>", "run", path="folder")
 
-# %% ../../nbs/4_training/01_settings.ipynb #345df8d2
+# %% ../../nbs/4_training/01_settings.ipynb #1b8d001d
 @dataclass(frozen=True)
 class Settings(
     RunSettings, OptimizerSettings, LossSettings, ModelSettings, FeatureSettings, DataSettings
@@ -226,12 +231,12 @@ PARTS: dict[str, str] = dict(
     data="which clips", features="what is read off them", model="what is built",
     training="how it is trained", run="changes by name, and where it runs")
 
-# %% ../../nbs/4_training/01_settings.ipynb #d7f6b19f
+# %% ../../nbs/4_training/01_settings.ipynb #599ff877
 COMMON: dict[str, Any] = {
     name: d.common for name, d in DECLARED.items() if d.in_recipe and name != "preparation"}
 FLAGS: list[str] = [name for name, d in DECLARED.items() if d.flag]
 
-# %% ../../nbs/4_training/01_settings.ipynb #0a38d5aa
+# %% ../../nbs/4_training/01_settings.ipynb #39df4bc0
 CHOICES: dict[str, Collection[str]] = dict(
     dataset=DATASETS, modality=("av", "audio", "video"), fusion=FUSIONS,
     audio_encoder=AUDIO_ENCODERS, video_encoder=VIDEO_ENCODERS,
@@ -248,7 +253,7 @@ def check_choices(values: Mapping[str, Any]) -> None:
         if values.get(name) is not None and values[name] not in known:
             raise unknown(name, values[name], known)
 
-# %% ../../nbs/4_training/01_settings.ipynb #7ea04415
+# %% ../../nbs/4_training/01_settings.ipynb #63569152
 def setting_help(name: str) -> str:
     "What a setting is, and what it may be"
     text, known = DECLARED[name].help, [str(c) for c in CHOICES.get(name, ())]
@@ -256,11 +261,16 @@ def setting_help(name: str) -> str:
         return text
     return f"{text}: {', '.join(known)}"
 
-# %% ../../nbs/4_training/01_settings.ipynb #207539fc
+# %% ../../nbs/4_training/01_settings.ipynb #90d9e6fe
 def plain_type(name: str) -> type:
     "The first type that a setting may have: `str | None` -> str"
     hint = typing.get_type_hints(Settings)[name]
     return next((t for t in typing.get_args(hint) if t is not type(None)), hint)
+
+# %% ../../nbs/4_training/01_settings.ipynb #3c5e8453
+def json_like(value: Any) -> str:
+    "A default as it is written in a notebook: strings in double quotes"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def parameters_cell(
@@ -271,16 +281,11 @@ def parameters_cell(
     width = max(map(len, heads))
     return "\n".join(f"{h:<{width}}  # {setting_help(k)}" for h, k in zip(heads, names))
 
-
-def json_like(value: Any) -> str:
-    "A default as it is written in a notebook: strings in double quotes"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
-
-# %% ../../nbs/4_training/01_settings.ipynb #291d19a1
+# %% ../../nbs/4_training/01_settings.ipynb #e901c8c4
 def settings_parser(
-    prog: str,
-    about: str,
-    names: Iterable[str] | None = None,     # only these settings
+    prog: str,                               # the command, as in `avkit train`
+    about: str,                              # what it does
+    names: Iterable[str] | None = None,      # only these settings
     known: Mapping[str, Any] | None = None,  # the recipe's numbers, to be shown as defaults
     recipe: str = "",                        # its name
 ) -> argparse.ArgumentParser:
@@ -296,19 +301,28 @@ def settings_parser(
     return p
 
 
-def _add_flag(group: Any, name: str, value: Any, recipe: str) -> None:
+def _add_flag(
+    group: Any,   # of an argparse parser
+    name: str,
+    value: Any,   # what the recipe says
+    recipe: str,  # its name
+) -> None:
     "One flag, with the value that holds when it is not given"
     base, default = plain_type(name), DEFAULTS[name]
-    told = f" (recipe {recipe}: {value})" if default is None and value is not None else ""
-    if default not in (None, False):
-        told = f" (default: {default})"
-    kind = dict(type=base, metavar=base.__name__.upper())
+    text = (setting_help(name) + _told(default, value, recipe)).replace("%", "%%")
+    kind: dict[str, Any] = dict(type=base, metavar=base.__name__.upper())
     if base is bool:
         kind = dict(action=argparse.BooleanOptionalAction)
-    text = (setting_help(name) + told).replace("%", "%%")
     group.add_argument(f"--{name}", default=default, help=text, **kind)
 
-# %% ../../nbs/4_training/01_settings.ipynb #d47d86cc
+
+def _told(default: Any, value: Any, recipe: str) -> str:
+    "The value that holds when a flag is not given, in brackets"
+    if default not in (None, False):
+        return f" (default: {default})"
+    return f" (recipe {recipe}: {value})" if default is None and value is not None else ""
+
+# %% ../../nbs/4_training/01_settings.ipynb #33108664
 PATHS: frozenset[str] = frozenset(n for n, d in DECLARED.items() if d.path) | {"weights", "split"}
 
 
