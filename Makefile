@@ -76,10 +76,9 @@ export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleane
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/checks/parameters.py --write
 
-LAB ?= $(if $(filter 0,$(shell id -u)),--allow-root)  # flags of `jupyter lab`: make lab LAB="--no-browser --port 8899"
-
-lab: $(READY)  ## JupyterLab in nbs/, on the map (nbs/README.md)
-	$(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md $(LAB)
+lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab LAB="--no-browser --port 8899"
+	$(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 benchmarks: $(READY)  ## the speed tables
 	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
