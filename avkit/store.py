@@ -7,7 +7,9 @@ __all__ = ['Store', 'is_packed', 'pack']
 
 # %% ../nbs/0_core/01_store.ipynb #20a923e9
 import contextlib, json, os, shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 import numpy as np, torch
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
@@ -16,44 +18,110 @@ from .core import atomic_path, AvkitError, cache_dir, progress, sweep_tmp, write
 # %% ../nbs/0_core/01_store.ipynb #85b5b640
 class Store:
     "Tensors under `root`, one safetensors file per key"
-    def __init__(self, root=None):  # default: the cache folder's `store`
+    def __init__(self, root: str | Path | None = None):  # default: the cache folder's `store`
         self.root = Path(root) if root else cache_dir("store")
 
-    def path(self, key): return self.root / key[:2] / f"{key}.safetensors"
-    def has(self, key): return self.path(key).is_file()
+    def path(self, key: str) -> Path:
+        "Where a result stands, or would stand"
+        return self.root / key[:2] / f"{key}.safetensors"
 
-    def put(self, key, tensors, meta=None):  # {name: tensor}, {name: anything JSON can hold}
+    def has(self, key: str) -> bool:
+        "Is there a result?"
+        return self.path(key).is_file()
+
+    def put(
+        self,
+        key: str,                     # of `content_key`
+        tensors: Mapping,             # {name: tensor or array}
+        meta: Mapping | None = None,  # {name: anything JSON can hold}
+    ) -> Path:
         "Write a result; returns its path"
         tensors = {k: torch.as_tensor(v).contiguous() for k, v in tensors.items()}
+        text = {"meta": json.dumps(meta or {})}
         with atomic_path(self.path(key)) as tmp:
-            try: save_file(tensors, tmp, metadata={"meta": json.dumps(meta or {})})
-            except SafetensorError as e: raise AvkitError(
-                f"Cannot write {self.path(key)}: {e}. Is the disk full? AVKIT_HOME moves the store to another one.") from e
+            try: save_file(tensors, tmp, metadata=text)
+            except SafetensorError as e: raise self._not_written(key, e) from e
         return self.path(key)
 
-    def get(self, key, names=None):  # only these tensors; default: all
+    def get(
+        self,
+        key: str,
+        names: Iterable[str] | None = None,  # only these tensors; None: all
+    ) -> tuple[dict, dict] | None:
         "The result as `(tensors, meta)`, or None when it is missing or damaged"
         try:
             with safe_open(self.path(key), "pt") as f:
-                return {k: f.get_tensor(k) for k in (f.keys() if names is None else names)}, json.loads((f.metadata() or {}).get("meta", "{}"))
+                tensors = {k: f.get_tensor(k) for k in (f.keys() if names is None else names)}
+                return tensors, json.loads((f.metadata() or {}).get("meta", "{}"))
         except (OSError, SafetensorError): return None
 
-    def shape(self, key, name):
+    def shape(self, key: str, name: str) -> list[int] | None:
         "The shape of a tensor, without reading it; None when the entry is missing"
         try:
             with safe_open(self.path(key), "pt") as f: return f.get_slice(name).get_shape()
         except (OSError, SafetensorError): return None
 
-    def length(self, key, name): return (self.shape(key, name) or [None])[0]
+    def length(self, key: str, name: str) -> int | None:
+        "How many rows a tensor has, without reading it; None when the entry is missing"
+        shape = self.shape(key, name)
+        return shape[0] if shape else None
 
-    def sweep(self): return sweep_tmp(self.root) if self.root.exists() else 0
+    def sweep(self) -> int:
+        "Remove what killed processes left behind; returns how many files"
+        return sweep_tmp(self.root) if self.root.exists() else 0
+
+    def _not_written(self, key: str, e: Exception) -> AvkitError:
+        return AvkitError(f"Cannot write {self.path(key)}: {e}. Is the disk full? "
+                          "AVKIT_HOME moves the store to another one.")
+
+# %% ../nbs/0_core/01_store.ipynb #d7196a6c
+def _write_head(
+    f: BinaryIO,
+    like: np.ndarray,  # (k,...) of the kind that is to come
+    n: int,            # how many rows there will be
+) -> None:
+    "Begin an .npy file of `n` rows"
+    kind = np.lib.format.dtype_to_descr(like.dtype)
+    head = dict(descr=kind, fortran_order=False, shape=(n, *like.shape[1:]))
+    np.lib.format.write_array_header_2_0(f, head)
+
+
+def _fill(
+    folder: Path,
+    n: int,          # rows
+    make: Callable,  # make(i, j) -> {name: tensor with j-i rows}
+    desc: str | None,  # of the progress bar
+    chunk: int,      # rows at a time
+) -> None:
+    "Append the chunks of `make` to one .npy per name"
+    files = {}
+    with contextlib.ExitStack() as stack:
+        for i in progress(range(0, n, chunk), desc):
+            for name, rows in make(i, min(i + chunk, n)).items():
+                x = np.ascontiguousarray(torch.as_tensor(rows).numpy())
+                if name not in files:
+                    files[name] = stack.enter_context(open(folder / f"{name}.npy", "wb"))
+                    _write_head(files[name], x, n)
+                files[name].write(x.tobytes())
+        for f in files.values():
+            f.flush()
+            os.fsync(f.fileno())
 
 # %% ../nbs/0_core/01_store.ipynb #c012700c
-def is_packed(store, key): return (store.root / "packed" / key).is_dir()
+def is_packed(store: Store, key: str) -> bool:
+    "Are there arrays under this key?"
+    return (store.root / "packed" / key).is_dir()
 
 
-def pack(store, key, n, make, desc="pack", chunk=64):  # make(i, j) -> {name: tensor with j-i rows}
-    "The arrays under `key` as `{name: array (n, ...)}`, memory-mapped; written in chunks of clips when missing"
+def pack(
+    store: Store,        # which holds packs beside its results
+    key: str,            # made of the clips and of what `make` does
+    n: int,              # clips
+    make: Callable,      # make(i, j) -> {name: tensor with j-i rows}
+    desc: str = "pack",  # of the progress bar
+    chunk: int = 64,     # clips at a time
+) -> dict[str, torch.Tensor]:
+    "The arrays under `key`, {name: (n,...)}, memory-mapped; written in chunks of clips if missing"
     folder = store.root / "packed" / key
     if not folder.is_dir():
         tmp = folder.with_name(f".tmp-{os.getpid()}-{key[:16]}")
@@ -64,19 +132,5 @@ def pack(store, key, n, make, desc="pack", chunk=64):  # make(i, j) -> {name: te
             if not folder.is_dir(): tmp.rename(folder)
         except OSError as e: raise write_error(tmp, e) from e
         finally: shutil.rmtree(tmp, ignore_errors=True)
-    return {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in sorted(folder.glob("*.npy"))}
-
-# %% ../nbs/0_core/01_store.ipynb #d7196a6c
-def _fill(folder, n, make, desc, chunk):
-    "Append the chunks of `make` to one .npy per name (plain writes: a full disk is an error, not a crash)"
-    files = {}
-    with contextlib.ExitStack() as stack:
-        for i in progress(range(0, n, chunk), desc):
-            for k, v in make(i, min(i + chunk, n)).items():
-                v = np.ascontiguousarray(torch.as_tensor(v).numpy())
-                if k not in files:
-                    files[k] = stack.enter_context(open(folder / f"{k}.npy", "wb"))
-                    np.lib.format.write_array_header_2_0(files[k], dict(
-                        descr=np.lib.format.dtype_to_descr(v.dtype), fortran_order=False, shape=(n, *v.shape[1:])))
-                files[k].write(v.tobytes())
-        for f in files.values(): f.flush(); os.fsync(f.fileno())
+    files = sorted(folder.glob("*.npy"))
+    return {p.stem: torch.from_numpy(np.load(p, mmap_mode="c")) for p in files}

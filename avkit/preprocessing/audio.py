@@ -7,74 +7,146 @@ __all__ = ['window_start', 'fit_window', 'mel_power', 'log_mel', 'segment_mel', 
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #2916d8d9
 import functools
+from typing import Any, TypeVar
 import numpy as np, torch
 from torchaudio.functional import amplitude_to_DB, create_dct, melscale_fbanks
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #884cdf43
-def window_start(duration, seconds):  # of the clip, of the window
+def window_start(
+    duration: float,  # of the clip, s
+    seconds: float,   # of the window
+) -> float:
     "Where the middle `seconds` of a clip begin, in seconds; 0 when the clip is the shorter one"
     return max(0., (duration - seconds) / 2)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #d87030ef
-def fit_window(sound, rate, seconds, start=None):  # (...,N) array or tensor; None: `window_start` of its own length
-    "(...,N), Hz -> (...,n) with n = `seconds` times `rate`: cut from `start` (s) on, zeros after the end"
-    n = round(seconds * rate)
-    i = round((window_start(sound.shape[-1] / rate, seconds) if start is None else start) * rate)
+_Wave = TypeVar("_Wave", np.ndarray, torch.Tensor)
+
+
+def fit_window(
+    sound: _Wave,                  # (...,N)
+    rate: int,                    # Hz
+    seconds: float,               # of the window
+    start: float | None = None,   # of the window, s; None: `window_start` of the audio's own length
+) -> _Wave:
+    "(...,N) -> (...,n) with n = `seconds` times `rate`: cut from `start` on, zeros after the end"
+    if start is None: start = window_start(sound.shape[-1] / rate, seconds)
+    n, i = round(seconds * rate), round(start * rate)
     sound = sound[..., i:i + n]
     missing = n - sound.shape[-1]
-    if torch.is_tensor(sound): return torch.nn.functional.pad(sound, (0, missing)) if missing else sound
-    return np.pad(sound, [(0, 0)] * (sound.ndim - 1) + [(0, missing)]) if missing else sound
+    if not missing: return sound
+    if isinstance(sound, torch.Tensor): return torch.nn.functional.pad(sound, (0, missing))
+    return np.pad(sound, [(0, 0)] * (sound.ndim - 1) + [(0, missing)])
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #6d035630
+def _blocks(
+    filters: torch.Tensor,  # (bins, filters)
+    size: int,              # filters in a block
+) -> list[tuple[int, int, torch.Tensor]]:
+    "[(first bin, last bin + 1, (bins, filters))]"
+    out = []
+    for f in filters.split(size, 1):
+        touched = f.any(1).nonzero()
+        i, j = int(touched[0, 0]), int(touched[-1, 0]) + 1
+        out.append((i, j, f[i:j].contiguous()))
+    return out
+
+
 @functools.lru_cache(16)
-def _bank(rate, n_fft, n_mels, win=None, mel="slaney", block=32):
-    "Hann window (n_fft,) and mel filters, `block` at a time: (first bin, last bin + 1, (bins, filters))"
-    filters = melscale_fbanks(n_fft // 2 + 1, 0., rate / 2, n_mels, rate, "slaney" if mel == "slaney" else None, mel)
-    bins = [(f.any(1).nonzero()[[0, -1], 0] + torch.tensor([0, 1]), f) for f in filters.split(block, 1)]
+def _bank(
+    rate: int,
+    n_fft: int,
+    n_mels: int,
+    win: int | None = None,  # samples of the Hann window; None: `n_fft`
+    mel: str = "slaney",
+    block: int = 32,
+) -> tuple[torch.Tensor, list]:
+    "Hann window (n_fft,), and mel filters as `_blocks`"
+    norm = "slaney" if mel == "slaney" else None
+    filters = melscale_fbanks(n_fft // 2 + 1, 0., rate / 2, n_mels, rate, norm, mel)
     window, before = torch.hann_window(win or n_fft), (n_fft - (win or n_fft)) // 2
     window = torch.nn.functional.pad(window, (before, n_fft - len(window) - before))
-    return window, [(int(i), int(j), f[i:j].contiguous()) for (i, j), f in bins]
+    return window, _blocks(filters, block)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #76c21a6a
-def mel_power(frames, rate, n_mels, win=None, mel="slaney"):
-    "Pieces of sound (...,T,n_fft) -> mel power (...,T,n_mels)"
+def mel_power(
+    frames: torch.Tensor,    # (...,T,n_fft) pieces of audio
+    rate: int,               # Hz
+    n_mels: int,             # filters
+    win: int | None = None,  # samples of the Hann window; None: `n_fft`
+    mel: str = "slaney",     # the scale: slaney, htk
+) -> torch.Tensor:
+    "(...,T,n_fft) -> mel power (...,T,n_mels)"
     window, blocks = _bank(rate, frames.shape[-1], n_mels, win, mel)
     spectrum = torch.fft.rfft(frames * window.to(frames.device))
     power = spectrum.real.square() + spectrum.imag.square()
     return torch.cat([power[..., i:j] @ f.to(frames.device) for i, j, f in blocks], -1)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #0d6269fc
-def log_mel(wave, rate=22050, n_mels=64, n_fft=2048, hop=512, top_db=80., win=None, mel="slaney"):
-    "(B,N) in [-1,1] at `rate` Hz -> (B,n_mels,T) in dB, T = 1 + N // hop; floor `top_db` below each clip's loudest point"
-    frames = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2)).unfold(-1, n_fft, hop)
+def log_mel(
+    wave: torch.Tensor,      # (B,N) in [-1,1]
+    rate: int = 22050,       # Hz
+    n_mels: int = 64,        # filters
+    n_fft: int = 2048,       # samples of a piece
+    hop: int = 512,          # samples from one piece to the next
+    top_db: float = 80.,     # how far below the loudest point the floor lies
+    win: int | None = None,  # samples of the Hann window; None: `n_fft`
+    mel: str = "slaney",     # the scale: slaney, htk
+) -> torch.Tensor:
+    "(B,N) -> (B,n_mels,T) in dB, T = 1 + N // hop; each clip has a floor of its own"
+    padded = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2))
+    frames = padded.unfold(-1, n_fft, hop)
     power = torch.cat([mel_power(f, rate, n_mels, win, mel) for f in frames.split(4)])
     return amplitude_to_DB(power[:, None], 10., 1e-10, 0., top_db)[:, 0].transpose(1, 2)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #21c2df5f
-def segment_mel(wave, rate, steps=5, n_mels=128, width=112, n_fft=1024, top_db=80.):
-    "(N,) -> (S,n_mels,width) in dB: a picture of each of S equal segments; floor `top_db` below the clip's loudest point"
-    at = ((torch.arange(steps * width) + .5) * len(wave) / (steps * width)).long()
-    pieces = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2)).unfold(-1, n_fft, 1)
+def segment_mel(
+    wave: torch.Tensor,   # (N,)
+    rate: int,            # Hz
+    steps: int = 5,       # segments
+    n_mels: int = 128,    # rows of an image
+    width: int = 112,     # columns of an image
+    n_fft: int = 1024,    # samples that a column hears
+    top_db: float = 80.,  # how far below the clip's loudest point the floor lies
+) -> torch.Tensor:
+    "(N,) -> (S,n_mels,width) in dB: an image of each of S equal segments"
+    n = steps * width
+    at = ((torch.arange(n) + .5) * len(wave) / n).long()
+    padded = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2))
+    pieces = padded.unfold(-1, n_fft, 1)
     power = torch.cat([mel_power(pieces[i], rate, n_mels) for i in at.split(1024)])
-    return amplitude_to_DB(power[None, None], 10., 1e-10, 0., top_db)[0, 0].unflatten(0, (steps, width)).transpose(1, 2)
+    db = amplitude_to_DB(power[None, None], 10., 1e-10, 0., top_db)[0, 0]
+    return db.unflatten(0, (steps, width)).transpose(1, 2)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #1084024f
-def mfcc(wave, rate=22050, n_mfcc=10, n_mels=128, n_fft=2048, hop=512):
-    "(B,N) in [-1,1] at `rate` Hz -> (B,n_mfcc,T); librosa's defaults (chumachenko2022, sec. IV-A)"
+def mfcc(
+    wave: torch.Tensor,  # (B,N) in [-1,1]
+    rate: int = 22050,   # Hz
+    n_mfcc: int = 10,    # coefficients
+    n_mels: int = 128,   # filters
+    n_fft: int = 2048,   # samples of a piece
+    hop: int = 512,      # samples from one piece to the next
+) -> torch.Tensor:
+    "(B,N) -> (B,n_mfcc,T); librosa's defaults (chumachenko2022, sec. IV-A)"
     dct = create_dct(n_mfcc, n_mels, "ortho").to(wave.device)
     return dct.T @ log_mel(wave, rate, n_mels, n_fft, hop)
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #0fa76e58
-def show_sound(wave, rate=22050, axes=None):  # (N,); three axes to draw on
-    "Waveform, mel spectrogram (dB) and MFCC of one sound below each other; returns the three axes"
+def show_sound(
+    wave: Any,          # (N,)
+    rate: int = 22050,  # Hz
+    axes: Any = None,   # three to draw on; None: a new figure
+) -> Any:
+    "Waveform, mel spectrogram (dB) and MFCC below each other; returns the three axes"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn
     wave = torch.as_tensor(wave)
-    if axes is None: _, axes = plt.subplots(3, 1, figsize=(5, 3.4), dpi=60, sharex=True, layout="constrained")
-    end = len(wave) / rate
+    if axes is None:
+        _, axes = plt.subplots(3, figsize=(5, 3.4), dpi=60, sharex=True, layout="constrained")
+    end, mel = len(wave) / rate, log_mel(wave[None], rate)[0]
     axes[0].plot(np.arange(len(wave)) / rate, wave, lw=.4)
-    cepstrum = mfcc(wave[None], rate)[0, 1:]  # without the first one, which is the loudness
-    for ax, x, top in zip(axes[1:], (log_mel(wave[None], rate)[0], cepstrum), (64, 10)):
-        ax.imshow(x, origin="lower", aspect="auto", extent=(0, end, top - len(x), top), cmap="magma")
+    for ax, x, top in zip(axes[1:], (mel, mfcc(wave[None], rate)[0, 1:]), (64, 10)):
+        place = (0, end, top - len(x), top)
+        ax.imshow(x, origin="lower", aspect="auto", extent=place, cmap="magma")
     for ax, name in zip(axes, ("wave", "mel band", "MFCC")): ax.set_ylabel(name)
     axes[0].set_xlim(0, end)
     axes[-1].set_xlabel("s")
