@@ -2287,6 +2287,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'avkit/training/quirks.py'),
                                        'avkit.training.quirks.SwappedColours.__len__': ( '4_training/quirks.html#swappedcolours.__len__',
                                                                                          'avkit/training/quirks.py'),
+                                       'avkit.training.quirks._mirror': ('4_training/quirks.html#_mirror', 'avkit/training/quirks.py'),
                                        'avkit.training.quirks._only_first': ( '4_training/quirks.html#_only_first',
                                                                               'avkit/training/quirks.py'),
                                        'avkit.training.quirks._stats': ('4_training/quirks.html#_stats', 'avkit/training/quirks.py'),

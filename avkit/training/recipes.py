@@ -291,7 +291,7 @@ def merged(
 ) -> dict[str, Any]:
     "A recipe with changes"
     out = dict(r)
-    other_audio = changes.get("audio", r["audio"]) != r["audio"]
+    other_audio = changes.get("audio", r.get("audio")) != r.get("audio")
     for k, v in changes.items():
         if k not in r: raise unknown(f"name in {what}", k, r)
         part = isinstance(v, dict) and isinstance(r[k], dict)
