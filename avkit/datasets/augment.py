@@ -6,63 +6,135 @@
 __all__ = ['unit_range', 'flip_rotate', 'spec_augment', 'modality_dropout']
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #f5d8c5ad
+from collections.abc import Sequence
+from typing import Any
 import numpy as np, torch
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #bdec5480
-def unit_range(frames):
-    "8-bit pictures as floats in [0,1]; floats as they are"
+# %% ../../nbs/2_datasets/16_augment.ipynb #66ed2edc
+def unit_range(frames: torch.Tensor) -> torch.Tensor:
+    "8-bit frames as floats in [0,1]; floats as they are"
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
-
-def flip_rotate(frames, u, degrees=10.):  # (B,T,C,H,W), (B,2) in [0,1)
-    "Mirror where u[:,0] < .5, rotate by (2u[:,1]-1)*degrees; one draw for all frames of a clip"
-    B = len(frames)
-    a = (2 * u[:, 1] - 1) * np.deg2rad(degrees)
+# %% ../../nbs/2_datasets/16_augment.ipynb #bdec5480
+def flip_rotate(
+    frames: torch.Tensor,  # (B,T,C,H,W)
+    u: torch.Tensor,       # (B,2) in [0,1)
+    degrees: float = 10.,  # the widest angle
+) -> torch.Tensor:
+    "Mirror where u[:,0] < .5, rotate by (2u[:,1]-1)*degrees; all frames of a clip alike"
+    angle = (2 * u[:, 1] - 1) * np.deg2rad(degrees)
     sign = torch.where(u[:, 0] < .5, -1., 1.)
-    zero = torch.zeros_like(a)
-    m = torch.stack([torch.stack([sign * a.cos(), -a.sin(), zero], -1), torch.stack([sign * a.sin(), a.cos(), zero], -1)], 1)
-    grid = torch.nn.functional.affine_grid(m.to(frames.device), [B, 1, *frames.shape[-2:]], align_corners=False)
-    x = unit_range(frames).flatten(1, 2)
-    return torch.nn.functional.grid_sample(x, grid, align_corners=False).unflatten(1, frames.shape[1:3])
-
-# %% ../../nbs/2_datasets/16_augment.ipynb #5e5affe7
-def spec_augment(x, u, mask=None, time=30, freq=8, shift=0, gain=0.):  # (B,T,F), (B,6) in [0,1), (B,T); steps, bins, steps, units of x
-    "Shift in time, change the level, blank one stretch and one band with the clip's mean; of spectrograms per step (B,S,F,T), the same ones in each step"
-    if x.ndim == 4: return spec_augment(x.flatten(0, 1).mT, u.repeat_interleave(x.shape[1], 0), None, time, freq, shift, gain).mT.unflatten(0, x.shape[:2])
-    (B, T, F), u, at = x.shape, u.to(x.device), torch.arange(x.shape[1], device=x.device)
-    n = torch.full((B,), T, device=x.device) if mask is None else (mask * (at + 1)).amax(1)  # up to where a clip is real
-    real = (at < n[:, None])[:, :, None]
-    if shift:
-        by = ((2 * u[:, 4] - 1) * shift).round().long()
-        x = x.gather(1, torch.where(real[..., 0], (at - by[:, None]) % n.clamp(min=1)[:, None], at)[..., None].expand(B, T, F))
-    x = x + gain * (2 * u[:, 5, None, None] - 1)
-    hit = _band(T, n, u[:, 0], u[:, 1], time)[:, :, None] | _band(F, F, u[:, 2], u[:, 3], freq)[:, None]
-    mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * F)[:, None, None]
-    return torch.where(hit & real, mean, x)
+    size = [len(frames), 1, *frames.shape[-2:]]
+    turn = _turn(angle, sign).to(frames.device)
+    grid = torch.nn.functional.affine_grid(turn, size, align_corners=False)
+    x = unit_range(frames).flatten(1, 2)  # a frame's channels behind the other's
+    y = torch.nn.functional.grid_sample(x, grid, align_corners=False)
+    return y.unflatten(1, frames.shape[1:3])
 
 
-def _band(size, n, width, start, most):  # of how many places, the first n (B,) of which count
+def _turn(angle: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    "(B,), (B,) -> (B,2,3): the map of each clip, without a shift"
+    zero = torch.zeros_like(angle)
+    first = torch.stack([sign * angle.cos(), -angle.sin(), zero], -1)
+    second = torch.stack([sign * angle.sin(), angle.cos(), zero], -1)
+    return torch.stack([first, second], 1)
+
+# %% ../../nbs/2_datasets/16_augment.ipynb #69e017d1
+def _band(
+    size: int,                # of how many places
+    n: torch.Tensor | int,    # (B,) how many of them count, from the first on
+    width: torch.Tensor,      # (B,) in [0,1)
+    start: torch.Tensor,      # (B,) in [0,1)
+    most: int,                # places
+) -> torch.Tensor:
     "(B,size) bool: a band of up to `most` places at a random start"
     w = (width * (most + 1)).floor()
     s = (start * (n - w).clamp(min=0)).floor()[:, None]
     i = torch.arange(size, device=width.device)[None]
     return (i >= s) & (i < s + w[:, None])
 
+# %% ../../nbs/2_datasets/16_augment.ipynb #9bcef38e
+def _shifted(
+    x: torch.Tensor,    # (B,T,F)
+    by: torch.Tensor,   # (B,) steps, later where positive
+    n: torch.Tensor,    # (B,) steps that a clip fills
+) -> torch.Tensor:
+    "Each clip shifted in a circle of its own length; padding stays where it is"
+    at = torch.arange(x.shape[1], device=x.device)
+    around = (at - by[:, None]) % n.clamp(min=1)[:, None]
+    return x.gather(1, torch.where(at < n[:, None], around, at)[..., None].expand(x.shape))
+
+# %% ../../nbs/2_datasets/16_augment.ipynb #e3cd1434
+def _length(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    "(B,T,...), (B,T) bool -> (B,): up to where a clip has steps; without a mask, all T"
+    if mask is None: return torch.full((len(x),), x.shape[1], device=x.device)
+    return (mask * (torch.arange(x.shape[1], device=x.device) + 1)).amax(1)
+
+
+def _blank(x: torch.Tensor, hit: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F) with the clip's mean where it is hit; padding stays"
+    real = (torch.arange(x.shape[1], device=x.device) < n[:, None])[:, :, None]
+    mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * x.shape[2])[:, None, None]
+    return torch.where(hit & real, mean, x)
+
+# %% ../../nbs/2_datasets/16_augment.ipynb #5e5affe7
+def spec_augment(
+    x: torch.Tensor,  # (B,T,F), or spectrograms per step (B,S,F,T): alike in each step
+    u: torch.Tensor,  # (B,6) in [0,1): width, start of the run; of the band; shift; level
+    mask: torch.Tensor | None = None,  # (B,T) bool
+    time: int = 30,    # steps that are blanked, at most
+    freq: int = 8,     # bins that are blanked, at most
+    shift: int = 0,    # steps, at most
+    gain: float = 0.,  # in units of x, at most
+) -> torch.Tensor:
+    "Shift in time, change the level, blank one run of steps and one band with the clip's mean"
+    if x.ndim == 4: return _each_step_alike(x, u, time=time, freq=freq, shift=shift, gain=gain)
+    u, n = u.to(x.device), _length(x, mask)
+    if shift: x = _shifted(x, ((2 * u[:, 4] - 1) * shift).round().long(), n)
+    x = x + gain * (2 * u[:, 5, None, None] - 1)
+    run = _band(x.shape[1], n, u[:, 0], u[:, 1], time)[:, :, None]
+    band = _band(x.shape[2], x.shape[2], u[:, 2], u[:, 3], freq)[:, None]
+    return _blank(x, run | band, n)
+
+
+def _each_step_alike(x: torch.Tensor, u: torch.Tensor, **settings: Any) -> torch.Tensor:
+    "(B,S,F,T) -> (B,S,F,T): the spectrograms of a clip's steps, blanked at the same places"
+    steps = x.flatten(0, 1).mT
+    y = spec_augment(steps, u.repeat_interleave(x.shape[1], 0), None, **settings)
+    return y.mT.unflatten(0, x.shape[:2])
+
+# %% ../../nbs/2_datasets/16_augment.ipynb #0fbe77b5
+def _dimmed(
+    batch: dict[str, torch.Tensor],
+    generators: Sequence[torch.Generator | None],  # one for each clip
+) -> dict[str, torch.Tensor]:
+    "The batch with audio times u, video times 1 - u; u a draw of each clip, in hundredths"
+    a, v = batch["audio"], batch["video"]
+    draw = lambda g: torch.randint(0, 100, (1,), generator=g, device=a.device)
+    u = torch.cat([draw(g) for g in generators]) / 100
+    like = lambda x: u.view(-1, *[1] * (x.ndim - 1))
+    return batch | dict(audio=a * like(a), video=v * (1 - like(v)))
+
 # %% ../../nbs/2_datasets/16_augment.ipynb #74ba32d0
-def _with(batch, audio=None, video=None):
-    return batch | {k: v for k, v in dict(audio=audio, video=video).items() if v is not None}
-
-
-def modality_dropout(kind, batch, generators=None):  # softhard, noise, nodropout; a batch with float streams; one for each clip
-    "The batch, 4 (`softhard`), 3 (`noise`) or 1 (`nodropout`) times as long; a clip's draws do not depend on its batch mates"
+def modality_dropout(
+    kind: str,                       # softhard, noise, nodropout
+    batch: dict[str, torch.Tensor],  # with float streams
+    generators: Sequence[torch.Generator] | None = None,  # one for each clip
+) -> dict[str, torch.Tensor]:
+    "The batch, 4, 3 or 1 times as long; a clip's draws do not depend on its batch mates"
     a, v = batch["audio"], batch["video"]
     own = generators or [None] * a.shape[0]
-    shape = lambda x, u: u.view(-1, *[1] * (x.ndim - 1))
     if kind == "nodropout": return batch
     if kind == "softhard":
-        u = torch.cat([torch.randint(0, 100, (1,), generator=g, device=a.device) for g in own]) / 100
-        parts = [batch, _with(batch, a * shape(a, u), v * (1 - shape(v, u))), _with(batch, audio=torch.zeros_like(a)), _with(batch, video=torch.zeros_like(v))]
+        no_audio, no_video = dict(audio=torch.zeros_like(a)), dict(video=torch.zeros_like(v))
+        parts = [batch, _dimmed(batch, own), batch | no_audio, batch | no_video]
     else:
-        noise = lambda x: torch.stack([torch.randn(x.shape[1:], generator=g, device=x.device, dtype=x.dtype) for g in own])
-        parts = [batch, _with(batch, audio=noise(a)), _with(batch, video=noise(v))]
+        audio, video = dict(audio=_noise_like(a, own)), dict(video=_noise_like(v, own))
+        parts = [batch, batch | audio, batch | video]
     return {k: torch.cat([p[k] for p in parts]) for k in batch}
+
+
+def _noise_like(x: torch.Tensor, generators: Sequence[torch.Generator | None]) -> torch.Tensor:
+    "N(0,1) of the shape of x (B,...), each clip's from its own generator"
+    draw = lambda g: torch.randn(x.shape[1:], generator=g, device=x.device, dtype=x.dtype)
+    return torch.stack([draw(g) for g in generators])

@@ -7,91 +7,155 @@ __all__ = ['scores', 'abaw_expr', 'ece', 'class_weights', 'class_loss', 'ccc', '
            'ccc_mixed_moments', 'ccc_unlabelled_as_zero']
 
 # %% ../../nbs/4_training/00_metrics.ipynb #3e402833
+from collections.abc import Mapping, Sequence
+from typing import Any
 import numpy as np, torch
+from numpy.typing import ArrayLike
 from torch.nn import functional as F
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fc0f6740
-def scores(target, prediction, n_classes):  # (N,), (N,) class numbers
+def scores(
+    target: ArrayLike,      # (N,) class numbers
+    prediction: ArrayLike,  # (N,) class numbers
+    n_classes: int,         # C
+) -> dict[str, float]:
     "accuracy, uar, f1_macro, f1_micro, f1_weighted"
     from sklearn.metrics import precision_recall_fscore_support  # heavy: a second to import
-    target, prediction = np.asarray(target), np.asarray(prediction)
-    if len(target) == 0: raise ValueError("no clips to score")
-    if target.max() >= n_classes or prediction.max() >= n_classes: raise ValueError(f"class numbers go to {n_classes - 1}")
-    _, recall, f1, n = precision_recall_fscore_support(target, prediction, labels=np.unique(target), zero_division=0)
-    accuracy = float((target == prediction).mean())  # with one label a clip it is micro F1 as well
-    return dict(accuracy=accuracy, uar=float(recall.mean()), f1_micro=accuracy, f1_macro=float(f1.mean()), f1_weighted=float(np.average(f1, weights=n)))
+    t, p = np.asarray(target), np.asarray(prediction)
+    if len(t) == 0: raise ValueError("no clips to score")
+    if t.max() >= n_classes or p.max() >= n_classes:
+        raise ValueError(f"class numbers go to {n_classes - 1}")
+    options: Any = dict(labels=np.unique(t), zero_division=0)
+    each = precision_recall_fscore_support(t, p, **options)
+    _, recall, f1, n = map(np.asarray, each)
+    accuracy = float((t == p).mean())  # with one label a clip it is micro F1 as well
+    return dict(
+        accuracy=accuracy, uar=float(recall.mean()), f1_micro=accuracy, f1_macro=float(f1.mean()),
+        f1_weighted=float(np.average(f1, weights=n)))
 
-# %% ../../nbs/4_training/00_metrics.ipynb #32a92afe
-def abaw_expr(s):  # what `scores` returns
+# %% ../../nbs/4_training/00_metrics.ipynb #8c305919
+def abaw_expr(
+    s: Mapping[str, float],  # what `scores` returns
+) -> float:
     ".67 F1-macro + .33 accuracy"
     return .67 * s["f1_macro"] + .33 * s["accuracy"]
 
-
-def ece(target, probability, bins=15):  # (N,) class numbers, (N,C)
-    "The expected calibration error: the mean distance of confidence and accuracy over bins of equal width"
-    p, target = np.asarray(probability, float), np.asarray(target)
-    sure, right = p.max(1), p.argmax(1) == target
+# %% ../../nbs/4_training/00_metrics.ipynb #32a92afe
+def ece(
+    target: ArrayLike,       # (N,) class numbers
+    probability: ArrayLike,  # (N,C)
+    bins: int = 15,          # of equal width
+) -> float:
+    "The expected calibration error: the mean distance of confidence and accuracy over bins"
+    p = np.asarray(probability, float)
+    sure, right = p.max(1), p.argmax(1) == np.asarray(target)
     k = np.minimum((sure * bins).astype(int), bins - 1)
     gap = np.bincount(k, sure, bins) - np.bincount(k, right, bins)
-    return float(np.abs(gap).sum() / len(target))
+    return float(np.abs(gap).sum() / len(p))
 
-# %% ../../nbs/4_training/00_metrics.ipynb #ccf620c9
-def class_weights(target, n_classes):  # class numbers of any shape, -1 for unlabelled: of the training clips only
-    "(C,) balanced weights: classes count the same, their mean over the clips is 1; 0 for a class that never occurs"
+# %% ../../nbs/4_training/00_metrics.ipynb #658184a3
+def class_weights(
+    target: torch.Tensor,  # of the training clips: class numbers of any shape, -1 for unlabelled
+    n_classes: int,        # C
+) -> torch.Tensor:
+    "(C,) balanced weights: their mean over the clips is 1; 0 for a class that never occurs"
     n = torch.bincount(target[target >= 0].flatten(), minlength=n_classes).float()
     return torch.where(n > 0, n.sum() / ((n > 0).sum() * n.clamp(min=1)), 0.)
 
-
-def class_loss(logits, target, weight=None, label_smoothing=0., focal=None):  # (...,C), (...) with -1 for unlabelled; (C,); (alpha, gamma)
-    "The mean loss of the labelled outputs, each counted by its class's weight; 0 where nothing is labelled"
+# %% ../../nbs/4_training/00_metrics.ipynb #ccf620c9
+def class_loss(
+    logits: torch.Tensor,  # (...,C)
+    target: torch.Tensor,  # (...) class numbers, -1 for unlabelled
+    weight: torch.Tensor | None = None,  # (C,)
+    label_smoothing: float = 0.,  # of the cross-entropy
+    focal: Sequence[float] | None = None,  # alpha, gamma
+) -> torch.Tensor:
+    "The mean loss of the labelled outputs, each counted by its class's weight; 0 without a label"
     z, t = logits.float().flatten(0, -2), target.flatten()
-    each = F.cross_entropy(z, t, weight, ignore_index=-1, reduction="none", label_smoothing=label_smoothing)
+    each = F.cross_entropy(
+        z, t, weight, ignore_index=-1, reduction="none", label_smoothing=label_smoothing)
     known = t >= 0
     w = known.float() if weight is None else weight[t.clamp(min=0)] * known
-    if focal:
-        alpha, gamma = focal
-        p = z.softmax(-1).gather(1, t.clamp(min=0)[:, None])[:, 0]
-        each = alpha * (1 - p) ** gamma * each
+    if focal: each = _focal(z, t, *focal) * each
     return each.sum() / w.sum().clamp(min=1e-12)
 
+
+def _focal(
+    z: torch.Tensor,  # (N,C) logits
+    t: torch.Tensor,  # (N,) class numbers
+    alpha: float,
+    gamma: float,
+) -> torch.Tensor:
+    "(N,): what the focal loss multiplies each cross-entropy by"
+    p = z.softmax(-1).gather(1, t.clamp(min=0)[:, None])[:, 0]
+    return alpha * (1 - p) ** gamma
+
 # %% ../../nbs/4_training/00_metrics.ipynb #fb0b0e17
-def ccc(x, y, mask=None):  # (N,), (N,); mask True where there is a label
-    "The concordance correlation coefficient, a tensor that can be differentiated; 0 where both are constant"
+def ccc(
+    x: ArrayLike | torch.Tensor,  # (N,)
+    y: ArrayLike | torch.Tensor,  # (N,)
+    mask: ArrayLike | torch.Tensor | None = None,  # True where there is a label
+) -> torch.Tensor:
+    "The concordance correlation coefficient, differentiable; 0 where both are constant"
     x, y = torch.as_tensor(x).flatten(), torch.as_tensor(y).flatten()
-    if mask is not None: x, y = x[torch.as_tensor(mask).flatten()], y[torch.as_tensor(mask).flatten()]
+    if mask is not None:
+        known = torch.as_tensor(mask).flatten()
+        x, y = x[known], y[known]
     x, y = (v if v.dtype == torch.float64 else v.float() for v in (x, y))
     dx, dy = x - x.mean(), y - y.mean()
     bottom = (dx**2).mean() + (dy**2).mean() + (x.mean() - y.mean())**2
     return 2 * (dx * dy).mean() / bottom.clamp(min=1e-12)
 
 # %% ../../nbs/4_training/00_metrics.ipynb #0df556e7
-def ccc_scores(target, prediction, names):  # (N,k) with NaN for unlabelled, (N,k), k names
+def ccc_scores(
+    target: ArrayLike | torch.Tensor,      # (N,k), NaN for unlabelled
+    prediction: ArrayLike | torch.Tensor,  # (N,k)
+    names: Sequence[str],                  # k
+) -> dict[str, float]:
     "`ccc_<name>` for each target, and their mean `ccc`"
-    target, prediction = (torch.as_tensor(v, dtype=torch.float64) for v in (target, prediction))
-    each = {f"ccc_{n}": float(ccc(p, t, ~t.isnan())) for n, t, p in zip(names, target.T, prediction.T)}
+    targets, predictions = (torch.as_tensor(v, dtype=torch.float64) for v in (target, prediction))
+    columns = zip(names, targets.T, predictions.T)
+    each = {f"ccc_{n}": float(ccc(p, t, ~t.isnan())) for n, t, p in columns}
     return each | dict(ccc=float(np.mean(list(each.values()))))
 
-
-def ccc_loss(target, prediction):  # (...,k) with NaN for unlabelled
-    "The mean over targets of 1 - CCC over all labelled steps of a batch; 0 where nothing is labelled"
+# %% ../../nbs/4_training/00_metrics.ipynb #5fb1992b
+def ccc_loss(
+    target: torch.Tensor,      # (...,k), NaN for unlabelled
+    prediction: torch.Tensor,  # (...,k)
+) -> torch.Tensor:
+    "The mean over targets of 1 - CCC over the labelled steps of a batch; 0 without a label"
     t, p = target.flatten(0, -2), prediction.flatten(0, -2)
-    each = [1 - ccc(p[:, i], t[:, i], ~t[:, i].isnan()) for i in range(t.shape[1]) if (~t[:, i].isnan()).sum() > 1]
+    known = ~t.isnan()
+    some = [i for i in range(t.shape[1]) if known[:, i].sum() > 1]
+    each = [1 - ccc(p[:, i], t[:, i], known[:, i]) for i in some]
     return torch.stack(each).mean() if each else (prediction * 0).sum()
 
 # %% ../../nbs/4_training/00_metrics.ipynb #2792eb85
-def reconstruction_loss(made, real, mask=None):  # (B,F), (B,F), (B,) bool: clips that have the modality
+def reconstruction_loss(
+    made: torch.Tensor,  # (B,F)
+    real: torch.Tensor,  # (B,F)
+    mask: torch.Tensor | None = None,  # (B,) bool: clips that have the modality
+) -> torch.Tensor:
     "The mean squared error over the features of the clips that count; 0 where none does"
     if mask is not None: made, real = made[mask], real[mask]
     return (made.float() - real.float()).square().sum() / max(1, made.numel())
 
 # %% ../../nbs/4_training/00_metrics.ipynb #8e882c4c
-def ccc_mixed_moments(x, y, mask=None):  # (N,), (N,); quirk of ntua2021, model/loss.py
-    "Biased covariance over unbiased variances: (n-1)/n at a perfect fit"
+def ccc_mixed_moments(
+    x: torch.Tensor,  # (N,)
+    y: torch.Tensor,  # (N,)
+    mask: torch.Tensor | None = None,  # (N,) bool: where there is a label
+) -> torch.Tensor:
+    "Biased covariance over unbiased variances: (n-1)/n at a perfect fit (ntua2021, model/loss.py)"
     if mask is not None: x, y = x[mask], y[mask]
     bottom = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return 2 * ((x - x.mean()) * (y - y.mean())).mean() / bottom.clamp(min=1e-12)
 
-
-def ccc_unlabelled_as_zero(x, y, mask):  # predictions, labels, True where there is a label; quirk of jca2023's later code, val.py
-    "Frames without a label count as a pair (0, 0)"
+# %% ../../nbs/4_training/00_metrics.ipynb #ff83d970
+def ccc_unlabelled_as_zero(
+    x: torch.Tensor,     # (N,) predictions
+    y: torch.Tensor,     # (N,) labels
+    mask: torch.Tensor,  # (N,) bool: where there is a label
+) -> torch.Tensor:
+    "Frames without a label count as a pair (0, 0) (jca2023's later code, val.py)"
     return ccc(torch.where(mask, x, 0.), torch.where(mask, y, 0.))
