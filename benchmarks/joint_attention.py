@@ -37,7 +37,7 @@ def main():
     for n in a.batch:
         audio, video = (torch.randn(n, 8, 512, device=a.device) for _ in range(2))
         mask = torch.ones(n, 8, dtype=torch.bool, device=a.device)
-        batched = lambda: torch.cat([x for x, _ in m.parts(audio, mask, video, mask)], -1)
+        batched = lambda: torch.cat([x for x, _ in m.head_inputs(audio, mask, video, mask)], -1)
         loop = lambda: one_by_one(m, audio, video)
         gap = (batched() - loop()).abs().max().item()
         def step(f): m.zero_grad(); f().square().mean().backward(); wait()

@@ -83,7 +83,7 @@ def test_the_released_example(shared_data):
     f = model.model.fusion
     f.keep_maps = True
     with torch.no_grad():
-        out, joint = model(audio=x["audio"], video=x["video"]), torch.cat([p for p, _ in f.parts(x["audio"], yes(x["audio"]), x["video"], yes(x["video"]))], -1)
+        out, joint = model(audio=x["audio"], video=x["video"]), torch.cat([p for p, _ in f.head_inputs(x["audio"], yes(x["audio"]), x["video"], yes(x["video"]))], -1)
     for got, name in ((out, "out"), (joint, "joint")): assert (got - y[name]).abs().max() < 1e-5, name
     for got, name in ((f.maps["audio -> joint"], "corr_a"), (f.maps["video -> joint"], "corr_v")): assert (got - y[name].abs()).abs().max() < 1e-5, name
 
