@@ -176,6 +176,12 @@ class OptimizerSettings:
     weight_decay: float | None = number(0., "decay of the weights", "training", flag=False)
     schedule: str | None = number(
         "constant", "constant, steps, decay, cosine, plateau", "training", flag=False)
+    warmup: float | None = number(
+        0., "epochs in which the rate rises from 0; a fraction is fine", "training", flag=False)
+    per_step: bool | None = number(
+        False, "cosine and warm-up move with each step, not epoch", "training", flag=False)
+    mixup: float | None = number(
+        0., "mix clips in pairs: alpha of a Beta distribution; 0: none", "training", flag=False)
     milestones: tuple | list | None = number((), "epochs of steps", "training", flag=False)
     gamma: float | None = number(.1, "what steps and decay multiply by", "training", flag=False)
     ema: float | None = number(
