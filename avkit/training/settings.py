@@ -181,6 +181,12 @@ class OptimizerSettings:
         "constant", "constant, steps, decay, cosine, plateau", "training", flag=False)
     milestones: tuple | list | None = number((), "epochs of steps", "training", flag=False)
     gamma: float | None = number(.1, "what steps and decay multiply by", "training", flag=False)
+    warmup: float | None = number(
+        0., "epochs in which the rate rises from 0; a fraction is fine", "training", flag=False)
+    per_step: bool | None = number(
+        False, "cosine and warm-up move with each step, not epoch", "training", flag=False)
+    mixup: float | None = number(
+        0., "mix clips in pairs: alpha of a Beta distribution; 0: none", "training", flag=False)
     ema: float | None = number(
         0., "decay of averaged weights; 0: none", "training", flag=False)
     select: str | None = number(
