@@ -8,26 +8,43 @@ __all__ = ['style', 'save_figure', 'learning_curves', 'confusion', 'agreement_fi
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #79044d33
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd, torch
-from ..core import read_json, resolve
-from ..preprocessing.prepare import stream_key
+from ..core import resolve
+from ..datasets.batches import AVData
+from ..datasets.features import Stream
+from ..datasets.manifest import Manifest
+from .runs import open_run, Run
+from ..preprocessing.prepare import Preparation, stream_key
 from ..preprocessing.tracks import Track
 from ..store import Store
+from ..training.configure import Config
+from ..training.loading import RunData
 from ..training.metrics import ccc
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #1751aa0f
-def style():
+_STYLE = {
+    "savefig.dpi": 150, "savefig.bbox": "tight", "figure.dpi": 70,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.labelsize": 8,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "avkit"}
+
+
+def style() -> tuple[Any, Any]:
     "seaborn's theme for every figure of avkit; returns pyplot and seaborn"
     import matplotlib.pyplot as plt, seaborn as sns  # heavy: only where something is drawn
-    sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={
-        "savefig.dpi": 150, "savefig.bbox": "tight", "figure.dpi": 70, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
-        "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "avkit"})
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", rc=_STYLE)
     return plt, sns
 
-
-def save_figure(fig, folder, name):
-    "Write a figure as PNG and SVG, without dates in them; returns the PNG's path"
+# %% ../../nbs/5_evaluation/01_figures.ipynb #84ad511c
+def save_figure(
+    fig: Any,
+    folder: str | Path,  # made where it is missing
+    name: str,           # without a suffix
+) -> Path:
+    "Write a figure as PNG and SVG; returns the PNG's path"
     folder = resolve(folder)
     folder.mkdir(parents=True, exist_ok=True)
     fig.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -35,33 +52,55 @@ def save_figure(fig, folder, name):
     return folder / f"{name}.png"
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #e175a4be
-def learning_curves(history, best=None, chance=None):  # the record's history; the kept epoch; accuracy of guessing
+def _curve(
+    ax: Any,
+    h: pd.DataFrame,   # a row per epoch
+    what: str,         # loss, accuracy, ccc
+    best: int | None,  # the epoch that was kept
+) -> None:
+    "Training and validation over the epochs"
+    for subset, mark in (("train", "o"), ("validation", "s")):
+        if f"{subset}_{what}" in h:
+            ax.plot(h.epoch + 1, h[f"{subset}_{what}"], marker=mark, ms=3, label=subset)
+    ax.set(xlabel="epoch", ylabel=what.replace("ccc", "CCC"))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    if best is not None: ax.axvline(best + 1, ls="--", lw=.8, c="grey")
+
+
+def learning_curves(
+    history: Any,                  # the record's, a dict per epoch
+    best: int | None = None,       # the epoch that was kept
+    chance: float | None = None,   # accuracy of guessing
+) -> Any:
     "A figure of training and validation over the epochs"
-    plt, sns = style()
+    plt, _ = style()
     h = pd.DataFrame(history)
-    fig, (l, r) = plt.subplots(1, 2, figsize=(7, 2.4), layout="constrained")
-    for ax, what in ((l, "loss"), (r, "ccc" if "validation_ccc" in h else "accuracy")):
-        for side, mark in (("train", "o"), ("validation", "s")):
-            if f"{side}_{what}" in h: ax.plot(h.epoch + 1, h[f"{side}_{what}"], marker=mark, ms=3, label=side)
-        ax.set(xlabel="epoch", ylabel=what.replace("ccc", "CCC"))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        if best is not None: ax.axvline(best + 1, ls="--", lw=.8, c="grey")
-    r.set_ylim(0, 1.02)
-    if chance: r.axhline(chance, ls=":", lw=.8, c="grey"); r.text(1, chance + .02, "chance", fontsize=6, c="grey")
-    l.legend(frameon=False)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.4), layout="constrained")
+    _curve(left, h, "loss", best)
+    _curve(right, h, "ccc" if "validation_ccc" in h else "accuracy", best)
+    right.set_ylim(0, 1.02)
+    if chance:
+        right.axhline(chance, ls=":", lw=.8, c="grey")
+        right.text(1, chance + .02, "chance", fontsize=6, c="grey")
+    left.legend(frameon=False)
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #fb2dc8cc
-def confusion(predictions, classes, title=""):  # rows of predictions.csv under one split and condition
+def confusion(
+    predictions: pd.DataFrame,  # rows of predictions.csv of one subset and condition
+    classes: Sequence[str],     # in the order of the axes
+    title: str = "",
+) -> Any:
     "A figure with the confusion matrix as counts and as rates per true class"
     from sklearn.metrics import confusion_matrix  # heavy: a second to import
     plt, sns = style()
-    c = confusion_matrix(predictions.target, predictions.prediction, labels=classes)
+    c = confusion_matrix(predictions.target, predictions.prediction, labels=list(classes))
     rates = c / np.maximum(c.sum(1, keepdims=True), 1)
     fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained", sharey=True)
-    for ax, m, fmt, name in ((axes[0], c, "d", "clips"), (axes[1], rates, ".2f", "rate per true class")):
-        sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax, annot_kws={"size": 6},
-                    xticklabels=classes, yticklabels=classes, linewidths=.3)
+    for ax, m, fmt, name in ((axes[0], c, "d", "clips"),
+                             (axes[1], rates, ".2f", "rate per true class")):
+        sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax,
+                    annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, linewidths=.3)
         ax.set(title=name, xlabel="predicted")
         ax.tick_params(axis="x", rotation=45)
     axes[0].set_ylabel("true")
@@ -70,146 +109,261 @@ def confusion(predictions, classes, title=""):  # rows of predictions.csv under 
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #ee1a9c79
-def agreement_figure(predictions, targets, title=""):  # rows of predictions.csv under one split and condition; their names
+def _agreement(
+    ax: Any,
+    x: np.ndarray,  # (M,) true
+    y: np.ndarray,  # (M,) predicted
+    name: str,      # of the target
+) -> None:
+    "Predictions over truth, and their CCC"
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    if len(x) > 2000: ax.hexbin(x, y, gridsize=30, cmap="Blues", mincnt=1, linewidths=0)
+    else: ax.plot(x, y, "o", ms=2, alpha=.5)
+    ax.plot([low, high], [low, high], lw=.8, ls="--", c="grey")
+    score = float(ccc(torch.tensor(y), torch.tensor(x)))
+    ax.set(title=f"{name}: CCC {score:.3f}", xlabel="true", aspect="equal")
+
+
+def agreement_figure(
+    predictions: pd.DataFrame,  # rows of predictions.csv of one subset and condition
+    targets: Sequence[str],     # their names
+    title: str = "",
+) -> Any:
     "A figure of predictions over truth, one panel for each target"
-    plt, sns = style()
-    fig, axes = plt.subplots(1, len(targets), figsize=(2.6 * len(targets), 2.7), layout="constrained", squeeze=False)
-    for ax, n in zip(axes[0], targets):
-        x, y = predictions[f"target_{n}"].to_numpy(), predictions[f"prediction_{n}"].to_numpy()
-        lo, hi = min(x.min(), y.min()), max(x.max(), y.max())
-        if len(x) > 2000: ax.hexbin(x, y, gridsize=30, cmap="Blues", mincnt=1, linewidths=0)
-        else: ax.plot(x, y, "o", ms=2, alpha=.5)
-        ax.plot([lo, hi], [lo, hi], lw=.8, ls="--", c="grey")
-        ax.set(title=f"{n}: CCC {float(ccc(torch.tensor(y), torch.tensor(x))):.3f}", xlabel="true", aspect="equal")
+    plt, _ = style()
+    fig, axes = plt.subplots(1, len(targets), figsize=(2.6 * len(targets), 2.7),
+                             layout="constrained", squeeze=False)
+    for ax, name in zip(axes[0], targets):
+        x, y = (predictions[f"{what}_{name}"].to_numpy() for what in ("target", "prediction"))
+        _agreement(ax, x, y, name)
     axes[0, 0].set_ylabel("predicted")
     if title: fig.suptitle(title, fontsize=9)
     return fig
 
-# %% ../../nbs/5_evaluation/01_figures.ipynb #a78e1003
-def _strip(ax, frames):
-    "Pictures over time in one row"
-    k = np.linspace(0, len(frames) - 1, min(6, len(frames))).round().astype(int)
-    step = -(-frames.shape[-1] // 112)  # pixels enough for a figure
-    ax.imshow(np.hstack([frames[i, :, ::step, ::step].permute(1, 2, 0).numpy() for i in k]), aspect="auto")
-    ax.set(xticks=[], yticks=[])
+# %% ../../nbs/5_evaluation/01_figures.ipynb #502f913f
+def _per_class(data: AVData, train: torch.Tensor, n: int) -> list[int]:
+    "The first training clip of each of `n` classes"
+    target = data.target[train]
+    there = [c for c in range(len(data.classes)) if (target == c).any()]
+    picks = [int(train[target == c][0]) for c in there]
+    return picks[::max(1, len(picks) // n)][:n]
 
 
-def _panel(ax, stream, i):
-    "One clip of a stream: pictures, a feature map over time, or a vector"
-    x = stream.x[i][stream.mask[i]]
-    if x.ndim == 4: return _strip(ax, x)
-    if len(x) == 1: ax.bar(range(x.shape[1]), x[0].numpy()); ax.set(xlabel="feature"); return
-    z = ((x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)).T.numpy()
-    ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
-    ax.set(xlabel="step", yticks=[])
-
-# %% ../../nbs/5_evaluation/01_figures.ipynb #fa3536af
-def _stored(corpus, cfg, i, store, stream, name):
-    "What the store holds of a clip, or None"
-    row = corpus.manifest.clips.set_index("clip", drop=False).loc[corpus.data.clips[i]]
-    got = store.get(stream_key(row, stream, cfg.preparation) or "00", [name])
-    return got and got[0].get(name)
-
-
-def _wave(ax, corpus, cfg, i, store):
-    "The stored waveform of a clip, if it has one"
-    w = _stored(corpus, cfg, i, store, "audio", "sound")
-    if w is None: return ax.axis("off")
-    ax.plot(np.arange(len(w)) / cfg.preparation.rate, w.numpy(), lw=.3)
-    ax.set(xlabel="s", yticks=[])
-
-# %% ../../nbs/5_evaluation/01_figures.ipynb #ef6ae425
-def _picks(data, n):
-    "Training clips: one of each of `n` classes; or `n` of them in the order of the first target"
+def _picks(data: AVData, n: int) -> list[int]:
+    "Training clips: one of each of `n` classes; or `n` of them in the order of their numbers"
     train = data.indices("train")
-    if data.task == "class" and data.target.ndim == 1:
-        picks = [int(train[data.target[train] == c][0]) for c in range(len(data.classes)) if (data.target[train] == c).any()]
-        return picks[:: max(1, len(picks) // n)][:n]
-    y = data.target[train].float().flatten(1).nanmean(1) if data.target.ndim > 1 else data.target[train]
+    if data.task == "class" and data.target.ndim == 1: return _per_class(data, train, n)
+    y = data.target[train]
+    if data.target.ndim > 1: y = y.float().flatten(1).nanmean(1)
     return [int(train[i]) for i in y.argsort()[torch.linspace(0, len(train) - 1, n).long()]]
 
-
-def _label(data, i):
+# %% ../../nbs/5_evaluation/01_figures.ipynb #88d01ac3
+def _label(data: AVData, i: int) -> str:
     "What a clip shows, for the margin of a figure"
     if data.task == "class" and data.target.ndim == 1: return data.classes[data.target[i]]
     return data.clips[i]
 
+# %% ../../nbs/5_evaluation/01_figures.ipynb #a78e1003
+def _strip(ax: Any, frames: torch.Tensor) -> None:
+    "(T,3,H,W) uint8, or in [0,1]: up to six frames in one row"
+    k = np.linspace(0, len(frames) - 1, min(6, len(frames))).round().astype(int)
+    step = -(-frames.shape[-1] // 112)  # pixels enough for a figure
+    row = [frames[i, :, ::step, ::step].permute(1, 2, 0).numpy() for i in k]
+    ax.imshow(np.hstack(row), aspect="auto")
+    ax.set(xticks=[], yticks=[])
+
+
+def _feature_map(ax: Any, x: torch.Tensor) -> None:
+    "(T,F): each feature over time, centred and scaled"
+    z = ((x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)).T.numpy()
+    ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
+    ax.set(xlabel="step", yticks=[])
+
+# %% ../../nbs/5_evaluation/01_figures.ipynb #ea3dd640
+def _panel(ax: Any, stream: Stream, i: int) -> None:
+    "One clip of a stream: frames, a feature map over time, or a vector"
+    x = stream.x[i][stream.mask[i]]
+    if x.ndim == 4: _strip(ax, x)
+    elif len(x) > 1: _feature_map(ax, x)
+    else:
+        ax.bar(range(x.shape[1]), x[0].numpy())
+        ax.set(xlabel="feature")
+
+# %% ../../nbs/5_evaluation/01_figures.ipynb #fa3536af
+def _stored(
+    corpus: RunData,
+    cfg: Config,
+    i: int,         # of the clip
+    store: Store,
+    stream: str,    # audio, video
+    name: str,      # of the tensor
+) -> torch.Tensor | None:
+    "What the store holds of a clip, or None"
+    m: Any = corpus.manifest
+    row = m.clips.set_index("clip", drop=False).loc[corpus.data.clips[i]]
+    got = store.get(stream_key(row, stream, cfg.preparation) or "00", [name])
+    return got[0].get(name) if got else None
+
+
+def _wave(
+    ax: Any,
+    wave: torch.Tensor | None,  # (N,)
+    rate: int,                  # Hz
+) -> None:
+    "A stored waveform, where there is one"
+    if wave is None:
+        ax.axis("off")
+        return
+    ax.plot(np.arange(len(wave)) / rate, wave.numpy(), lw=.3)
+    ax.set(xlabel="s", yticks=[])
+
+# %% ../../nbs/5_evaluation/01_figures.ipynb #2bdc11f3
+def _columns(data: AVData, cfg: Config) -> dict[str, str]:
+    "{column: its title}: the video, the waveform, the audio's features"
+    raw = not cfg["audio_features"]
+    titles = dict(video="frames", wave="waveform",
+                  audio=cfg["audio"].upper() if raw and data.steps is None else "audio features")
+    there = set(data.streams)
+    if "audio" in there and raw and data.steps is None: there.add("wave")
+    return {k: v for k, v in titles.items() if k in there}
+
+
+def _draw_clip(
+    axes: dict[str, Any],  # {column: axes}
+    corpus: RunData,
+    cfg: Config,
+    i: int,                # of the clip
+    store: Store,
+) -> None:
+    "A row of the figure"
+    data, stored = corpus.data, None
+    if "video" in axes and not cfg["video_features"] and data.steps is None:
+        stored = _stored(corpus, cfg, i, store, "video", cfg.preparation.views[0])
+    for column, ax in axes.items():
+        if column == "wave":
+            _wave(ax, _stored(corpus, cfg, i, store, "audio", "sound"), cfg.preparation.rate)
+        elif column == "video" and stored is not None: _strip(ax, stored)
+        else: _panel(ax, getattr(data, column), i)
+    next(iter(axes.values())).set_ylabel(_label(data, i), rotation=0, ha="right", va="center")
+
 # %% ../../nbs/5_evaluation/01_figures.ipynb #d8c464e9
-def glance(corpus, cfg, store=None, n=4):  # n: classes
-    "A figure of one training clip of each of `n` classes: pictures, waveform, features"
-    plt, sns = style()
-    data, kinds = corpus.data, list(corpus.data.streams)
-    picks = _picks(data, n)
-    wave = "audio" in kinds and not cfg["audio_features"] and data.steps is None
-    cols = [k for k in ("video", "wave", "audio") if k in kinds or (k == "wave" and wave)]
-    fig, axes = plt.subplots(len(picks), len(cols), figsize=(2.8 * len(cols), .95 * len(picks)), squeeze=False, layout="constrained",
-                             gridspec_kw=dict(width_ratios=[{"video": 2.2}.get(c, 1) for c in cols]))
-    store = store or Store()
+def glance(
+    corpus: RunData,
+    cfg: Config,
+    store: Store | None = None,  # None: the cache's
+    n: int = 4,                  # classes
+) -> Any:
+    "A figure of one training clip of each of `n` classes: frames, waveform, features"
+    plt, _ = style()
+    picks, columns = _picks(corpus.data, n), _columns(corpus.data, cfg)
+    wide = [2.2 if c == "video" else 1 for c in columns]
+    fig, axes = plt.subplots(
+        len(picks), len(columns), figsize=(2.8 * len(columns), .95 * len(picks)), squeeze=False,
+        layout="constrained", gridspec_kw=dict(width_ratios=wide))
     for row, i in zip(axes, picks):
-        raw = "video" in cols and not cfg["video_features"] and data.steps is None
-        faces = _stored(corpus, cfg, i, store, "video", cfg.preparation.views[0]) if raw else None
-        for ax, c in zip(row, cols):
-            if c == "wave": _wave(ax, corpus, cfg, i, store)
-            elif c == "video" and faces is not None: _strip(ax, faces)
-            else: _panel(ax, getattr(data, c), i)
-        row[0].set_ylabel(_label(data, i), rotation=0, ha="right", va="center")
+        _draw_clip(dict(zip(columns, row)), corpus, cfg, i, store or Store())
     for ax in axes[:-1].flat: ax.set(xlabel="", xticklabels=[])
     fig.set_dpi(100)
-    names = dict(video="pictures", wave="waveform", audio=cfg["audio"].upper() if wave else "sound features")
-    for ax, c in zip(axes[0], cols): ax.set_title(names[c])
+    for ax, title in zip(axes[0], columns.values()): ax.set_title(title)
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #206a59bd
-def _middle(store, key, prep):
-    "The middle picture (H,W,3) of a clip or a track in the store, or None"
-    view = prep.views[0]
-    if not key or not store.has(key): return None
-    if not prep.long:
-        got = store.get(key, [view])
-        return got and got[0][view][len(got[0][view]) // 2].permute(1, 2, 0).numpy()
-    t = Track(store, key)
+def _middle_of_track(store: Store, key: str, view: str) -> np.ndarray | None:
+    "The middle one of a track's images (H,W,3), or None"
+    t: Any = Track(store, key)
     there = np.flatnonzero(t.found)
     return t.picture(view, there[len(there) // 2]) if len(there) else None
 
 
-def contact_sheet(m, prep, store=None, n=24, columns=8):  # a manifest, a `Preparation`
-    "A figure with the middle face crop of `n` clips spread over the manifest, or None without pictures"
-    plt, sns = style()
+def _middle(store: Store, key: str | None, prep: Preparation) -> np.ndarray | None:
+    "The middle image (H,W,3) of a clip or a track in the store, or None"
+    view = prep.views[0]
+    if not key or not store.has(key): return None
+    if prep.long: return _middle_of_track(store, key, view)
+    got = store.get(key, [view])
+    return got[0][view][len(got[0][view]) // 2].permute(1, 2, 0).numpy() if got else None
+
+# %% ../../nbs/5_evaluation/01_figures.ipynb #f35e6af9
+def _spread(rows: list[dict], n: int) -> list[dict]:
+    "Up to `n` rows, spread over all of them"
+    if not rows: return []
+    k = np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int)
+    return [rows[i] for i in np.unique(k)]
+
+
+def _sheet_images(
+    m: Manifest,
+    prep: Preparation,
+    store: Store,
+    n: int,             # clips
+) -> list[tuple[str, np.ndarray]]:
+    "[(title, image)] of clips spread over the manifest"
     rows = [r for r in m.clips.to_dict("records") if r["video"] or r.get("crops")]
-    rows = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int))] if rows else []
-    got = [(r, x) for r in rows if (x := _middle(store or Store(), stream_key(r, "video", prep, m.root), prep)) is not None]
-    if not got: return None
-    fig, axes = plt.subplots(-(-len(got) // columns), columns, figsize=(columns, 1.2 * -(-len(got) // columns)), squeeze=False)
+    out = []
+    for r in _spread(rows, n):
+        image = _middle(store, stream_key(r, "video", prep, m.root), prep)
+        title = f"{r['speaker']} {r['label']}".strip() or r["clip"]
+        if image is not None: out.append((title, image))
+    return out
+
+# %% ../../nbs/5_evaluation/01_figures.ipynb #b5e99f97
+def contact_sheet(
+    m: Manifest,
+    prep: Preparation,
+    store: Store | None = None,  # None: the cache's
+    n: int = 24,                 # clips
+    columns: int = 8,
+) -> Any:
+    "A figure with the middle face crop of `n` clips spread over the manifest, or None without any"
+    plt, _ = style()
+    images = _sheet_images(m, prep, store or Store(), n)
+    if not images: return None
+    rows = -(-len(images) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(columns, 1.2 * rows), squeeze=False)
     for ax in axes.flat: ax.axis("off")
-    for ax, (r, f) in zip(axes.flat, got):
-        ax.imshow(f)
-        ax.set_title(f"{r['speaker']} {r['label']}".strip() or r["clip"], fontsize=6, pad=2)
+    for ax, (title, image) in zip(axes.flat, images):
+        ax.imshow(image)
+        ax.set_title(title, fontsize=6, pad=2)
     return fig
 
+# %% ../../nbs/5_evaluation/01_figures.ipynb #bc00f9e0
+def _score_figure(run: Run, condition: str) -> tuple[str, Any]:
+    "Confusion of classes, or agreement of numbers, in the subset that is reported: name, figure"
+    p, scores = run.predictions, run.record["metrics"][run.side][condition]
+    rows = p.loc[(p.split == run.side) & (p.condition == condition)]
+    title = f"{run.side}, given {condition}: "
+    if run.record.get("task") == "regression":
+        title += f"CCC {scores['ccc']:.3f}"
+        return f"agreement_{condition}", agreement_figure(rows, run.classes, title)
+    title += f"accuracy {scores['accuracy']:.3f}, UAR {scores['uar']:.3f}"
+    return f"confusion_{condition}", confusion(rows, run.classes, title)
+
 # %% ../../nbs/5_evaluation/01_figures.ipynb #3c72a68d
-def run_figures(run_dir, out=None):  # where the figures go; default: the run's own folder
+def run_figures(
+    run: str | Path | Run,           # a finished run, or its folder
+    out: str | Path | None = None,   # where the figures go; None: into the run's own folder
+) -> list[Path]:
     "Learning curves and confusion matrices of a finished run; returns their paths"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn
-    run_dir = resolve(run_dir)
-    r, p = read_json(run_dir / "record.json"), pd.read_csv(run_dir / "predictions.csv")
-    out, made = resolve(out or run_dir / "figures"), []
-    regression = r.get("task") == "regression"
-    made.append(save_figure(learning_curves(r["history"], r["best_epoch"], None if regression else 1 / len(r["classes"])), out, "learning_curves"))
-    side = "test" if "test" in r["metrics"] else "validation"
-    for cond in r["metrics"][side]:
-        rows = p[(p.split == side) & (p.condition == cond)]
-        if regression:
-            made.append(save_figure(agreement_figure(rows, r["classes"], f"{side}, given {cond}: CCC {r['metrics'][side][cond]['ccc']:.3f}"), out, f"agreement_{cond}"))
-            continue
-        title = f"{side}, given {cond}: accuracy {r['metrics'][side][cond]['accuracy']:.3f}, UAR {r['metrics'][side][cond]['uar']:.3f}"
-        made.append(save_figure(confusion(rows, r["classes"], title), out, f"confusion_{cond}"))
+    run = open_run(run)
+    r, folder = run.record, resolve(out or run.folder / "figures")
+    chance = None if r.get("task") == "regression" else 1 / len(run.classes)
+    curves = learning_curves(r["history"], r["best_epoch"], chance)
+    made = [save_figure(curves, folder, "learning_curves")]
+    for condition in r["metrics"][run.side]:
+        name, fig = _score_figure(run, condition)
+        made.append(save_figure(fig, folder, name))
     plt.close("all")
     return made
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #39a88095
-def all_figures(run_dir, out):
-    "A run's figures, made anew in `out`, and those that its notebook drew"
-    made = run_figures(run_dir, out)
-    drawn = [p for n in ("glance", "attention") for p in sorted((run_dir / "figures").glob(f"{n}.*"))]
+def all_figures(
+    run: str | Path | Run,  # a finished run, or its folder
+    out: Path,              # where the figures go
+) -> list[Path]:
+    "A run's figures, made anew, and those that its notebook drew"
+    run = open_run(run)
+    made, folder = run_figures(run, out), run.folder / "figures"
+    drawn = [p for n in ("glance", "attention") for p in sorted(folder.glob(f"{n}.*"))]
     for p in drawn: shutil.copyfile(p, out / p.name)
     return made + [out / p.name for p in drawn if p.suffix == ".png"]

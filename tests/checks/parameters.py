@@ -1,17 +1,45 @@
-"""The parameters cells of the run notebooks are written from the declared settings: `--write` does it, else it checks."""
+"""The parameters cells of run notebooks are written from declared settings and from functions.
+
+`--write` does it, else it checks.
+"""
+import inspect
 import sys
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
 from avkit.cli import PREPARE_SETTINGS
+from avkit.evaluation.annotate import PREDICT_HELP, predict_to
+from avkit.evaluation.evaluate import EVALUATE_HELP, evaluate
 from avkit.training import recipes  # noqa: F401 its names are choices
-from avkit.training.settings import FLAGS, parameters_cell
+from avkit.training.settings import FLAGS, json_like, parameters_cell
 
 ROOT = Path(__file__).parents[2]
+WIDTH = 100
+
+
+def cell_of(f: Callable, helps: Mapping[str, str], **defaults: Any) -> str:
+    "Parameters of a function that have a line of help; some with another default in the notebook"
+    heads = {}
+    for name, p in inspect.signature(f).parameters.items():
+        if name not in helps: continue
+        kind = (typing.get_args(p.annotation) or (p.annotation,))[0]
+        value = defaults.get(name, p.default)
+        heads[name] = f"{name}: {kind.__name__} = {json_like(value)}"
+    longest = max(map(len, helps.values()))
+    align = max(len(h) for h in heads.values() if len(h) + len("  # ") + longest <= WIDTH)
+    return "\n".join(f"{h:<{align}}  # {helps[name]}" for name, h in heads.items())
+
+
 CELLS = {
     "train": parameters_cell(FLAGS),
     "prepare": parameters_cell([n for n in FLAGS if n in PREPARE_SETTINGS]),
+    "evaluate": cell_of(
+        evaluate, EVALUATE_HELP, conditions="av,audio,video,audio_snr_10dB,video_lost_50"),
+    "predict": cell_of(predict_to, PREDICT_HELP),
 }
 
 
