@@ -695,6 +695,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'avkit/evaluation/figures.py'),
                                           'avkit.evaluation.figures.glance': ( '5_evaluation/figures.html#glance',
                                                                                'avkit/evaluation/figures.py'),
+                                          'avkit.evaluation.figures.is_raster': ( '5_evaluation/figures.html#is_raster',
+                                                                                  'avkit/evaluation/figures.py'),
                                           'avkit.evaluation.figures.learning_curves': ( '5_evaluation/figures.html#learning_curves',
                                                                                         'avkit/evaluation/figures.py'),
                                           'avkit.evaluation.figures.run_figures': ( '5_evaluation/figures.html#run_figures',
