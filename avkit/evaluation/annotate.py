@@ -331,7 +331,7 @@ def save_prediction(
     write_json(folder / "settings.json", p.settings)
     fig = timeline(p)
     made = [folder / "predictions.csv", folder / "settings.json"]
-    made.append(save_figure(fig, folder, "timeline"))
+    made.append(save_figure(fig, folder, "timeline", svg=True))
     plt.close(fig)
     return made + ([annotated(p, folder / "annotated.mp4")] if annotate else [])
 
