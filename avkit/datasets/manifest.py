@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines', 'read_table']
+           'data_folder', 'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, tomllib, zlib
@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import (AvkitError, cache_dir, content_key, file_hash, progress, read_json,
-    repo_root, unknown, write_json, write_text)
+    repo_root, resolve, unknown, write_json, write_text)
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
 def manifests_dir() -> Path:
@@ -140,6 +140,17 @@ def hash_files(
     memo |= {p: [stamps[p], h] for p, h in zip(todo, found)}
     if todo: write_json(_memo(root), memo)
     return [memo[p][1] if p else "" for p in paths]
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #6f0f704c
+def data_folder(
+    data_root: str | Path,  # as the user gave it
+    corpus: str,  # the data set's name
+) -> Path:
+    "`data_root` as a path; where it is no folder, an `AvkitError` that says how to get the data"
+    root = resolve(data_root)
+    if root.is_dir(): return root
+    how = corpus_info(corpus)["how_to_get"]
+    raise AvkitError(f"data_root {root} is not a folder. {how}")
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #a0ddf10f
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
