@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from avkit.evaluation.runs import Run, open_run
 from avkit.reports import attention, errors
-from avkit.reports.pieces import Piece
+from avkit.reports.stored_clips import StoredClip
 from avkit.training.configure import configure
 from avkit.core import AvkitError
 from avkit.datasets.batches import AVData
@@ -27,7 +27,8 @@ def opened(fusion, monkeypatch, task="class", steps=False, modality="av"):
     p = pd.DataFrame([dict(clip="x", split="test", condition="av", target="p", prediction="q", p=.2, q=.8)])
     r.__dict__.update(corpus=SimpleNamespace(data=data), model=build_model(s).eval(), predictions=p)
     sound = np.sin(np.arange(22050) / 20).astype(np.float32)
-    monkeypatch.setattr(attention, "piece", lambda *_: Piece(np.zeros((6, 8, 8, 3), np.uint8), (np.arange(6) + .5) / 6, sound, 22050, 1.))
+    frames, times = np.zeros((6, 8, 8, 3), np.uint8), (np.arange(6) + .5) / 6
+    monkeypatch.setattr(attention, "stored_clip", lambda *_: StoredClip(frames, times, sound, 22050, 1.))
     return r
 
 
@@ -68,16 +69,16 @@ def test_the_clip_that_is_drawn_is_left_as_it_was(monkeypatch):
 
 def test_markup_in_names_is_text(monkeypatch):
     r = opened("ca", monkeypatch)
-    monkeypatch.setattr(errors, "moment", lambda *_: Piece(None, None, None, 22050, 1.))
+    monkeypatch.setattr(errors, "moment", lambda *_: StoredClip(None, None, None, 22050, 1.))
     e = errors.Errors(r, pd.DataFrame([dict(clip="<script>", target="p", prediction="<b>", sure=.8, truth=.1)]), "a & b")
     assert "<script>" not in e._repr_html_() and "<b>" not in e._repr_html_() and "a &amp; b" in e._repr_html_()
 
 
-def test_without_pyav_the_sound_is_wav(monkeypatch):
+def test_without_pyav_the_audio_is_wav(monkeypatch):
     x = np.zeros(2205, np.float32)
-    assert errors.sound_uri(x, 22050).startswith("data:audio/mpeg")
+    assert errors.audio_uri(x, 22050).startswith("data:audio/mpeg")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert errors.sound_uri(x, 22050).startswith("data:audio/wav")
+    assert errors.audio_uri(x, 22050).startswith("data:audio/wav")
 
 
 def test_no_front_end_no_widgets(tmp_path):
