@@ -37,7 +37,7 @@ def repo_root(
             if _is_root(folder): return folder
     return None
 
-# %% ../nbs/0_core/00_core.ipynb #6b6a6ab8
+# %% ../nbs/0_core/00_core.ipynb #2dfca0e6
 def base_dir() -> Path:
     "Where relative paths of a run are counted from: the clone's root, else the working directory"
     return repo_root() or Path.cwd()
@@ -118,13 +118,13 @@ def write_json(path: str | Path, obj: Any) -> None:
     "Write `obj` to `path` atomically, as indented JSON"
     write_text(path, json.dumps(obj, indent=1, ensure_ascii=False, default=_plain) + "\n")
 
-# %% ../nbs/0_core/00_core.ipynb #f0ce3166
+# %% ../nbs/0_core/00_core.ipynb #5a07362f
 def read_json(path: str | Path) -> Any:
     "Read a JSON file; a missing or damaged one is an `AvkitError` that names it"
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
 
-# %% ../nbs/0_core/00_core.ipynb #73b69dba
+# %% ../nbs/0_core/00_core.ipynb #60475882
 def sweep_tmp(
     folder: str | Path,
     older_than: float = 3600,  # seconds; younger ones may belong to a running process
@@ -143,7 +143,7 @@ def content_key(*parts: Any) -> str:  # anything JSON can hold
         parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_plain)
     return hashlib.sha256(s.encode()).hexdigest()
 
-# %% ../nbs/0_core/00_core.ipynb #e531af09
+# %% ../nbs/0_core/00_core.ipynb #93e4a7b7
 def file_hash(path: str | Path) -> str:
     "SHA-256 (hex) of a file's bytes"
     try:
@@ -235,7 +235,7 @@ def guard(
 
 # %% ../nbs/0_core/00_core.ipynb #c3f223da
 def progress(
-    it: Iterable,              # what is gone through
+    it: Iterable,              # a bar goes along with it
     desc: str | None = "",     # what is done; None: no bar
     total: int | None = None,  # how many, where `it` has no length
     **kw: Any,                 # for tqdm
@@ -266,7 +266,7 @@ def _there(
     for future in sent if ordered else as_completed(sent):
         with contextlib.suppress(KilledWorker): yield future.result()
 
-# %% ../nbs/0_core/00_core.ipynb #58e7b7ed
+# %% ../nbs/0_core/00_core.ipynb #9971ae43
 def _here(
     todo: list[tuple[int, tuple]],  # number and arguments of each job
     f: Callable,
@@ -293,7 +293,7 @@ def _spread(
     if client: return functools.partial(_there, client=client, **how)
     return functools.partial(_here, n_jobs=n_jobs if n > few else 1, opts=opts, **how)
 
-# %% ../nbs/0_core/00_core.ipynb #4dca2df3
+# %% ../nbs/0_core/00_core.ipynb #3f483d98
 def parallel(
     f: Callable,             # called in other processes: a function of a module
     jobs: Iterable[tuple],   # the arguments of each call

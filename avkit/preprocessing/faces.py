@@ -41,7 +41,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
 
-# %% ../../nbs/1_preprocessing/03_faces.ipynb #4254ee8e
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #13f1dcc7
 Detections = list[tuple[np.ndarray, np.ndarray]]  # of each frame: boxes (n,4), scores (n,)
 
 
@@ -178,7 +178,7 @@ def iou(a: Any, b: Any) -> np.ndarray:
     inter = np.clip(sides, 0, None).prod(-1)
     return inter / np.maximum(_area(a) + _area(b) - inter, 1e-9)
 
-# %% ../../nbs/1_preprocessing/03_faces.ipynb #5f4d205d
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #27c92814
 def _follow(
     boxes: Sequence[np.ndarray],  # [(n_t,4)] * T
     t: int,                       # from box `i` of frame `t` on
@@ -239,7 +239,7 @@ def squares(
     corner = corner.clip(0, np.stack([w - side, h - side], 1))
     return np.column_stack([corner, side]).astype(int)
 
-# %% ../../nbs/1_preprocessing/03_faces.ipynb #341e0646
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #76d9aad6
 def squash(
     frames: np.ndarray,  # (T,H,W,3) uint8 RGB
     size: int,           # pixels

@@ -58,7 +58,7 @@ def _riff(f: BinaryIO, size: int) -> bool | None:
         pos += 8 + n + n % 2
     return pos > 0 and pos <= size + 1
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #9d6d6f4a
+# %% ../../nbs/1_preprocessing/00_media.ipynb #4a5a154d
 def _mp4(f: BinaryIO, size: int) -> bool | None:
     "MP4, MOV: whether every box ends within the file, and both the index and the data are there"
     pos, seen = 0, set()
@@ -87,7 +87,7 @@ def _mkv(f: BinaryIO, size: int) -> bool | None:
     n = _vint(f)
     return None if n is None else f.tell() + n <= size
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #56f09b89
+# %% ../../nbs/1_preprocessing/00_media.ipynb #10e24df5
 def _flv(f: BinaryIO, size: int) -> bool | None:
     "FLV: whether the last tag ends within the file"
     pos = int.from_bytes(f.read(9)[5:], "big") + 4
@@ -96,7 +96,7 @@ def _flv(f: BinaryIO, size: int) -> bool | None:
         pos += 15 + int.from_bytes(f.read(4)[1:], "big")
     return False if pos > size else None
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #498e2d15
+# %% ../../nbs/1_preprocessing/00_media.ipynb #fbd0381f
 def _mpeg(f: BinaryIO, size: int) -> bool | None:
     "MPEG program stream: whether the last packet ends within the file (True: an end code says so)"
     pos = 0
@@ -156,7 +156,7 @@ def open_container(path: str | Path) -> tuple[Any, bool | None]:
     with named_errors(path, "unreadable"):
         return av.open(str(path), metadata_errors="replace", options=only), whole
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #e16bf499
+# %% ../../nbs/1_preprocessing/00_media.ipynb #585c2535
 def chosen_streams(c: Any) -> tuple[Any, Any]:
     "The first video that is no cover, and the first audio stream of a container; None where none"
     cover = 0x400  # AV_DISPOSITION_ATTACHED_PIC
@@ -178,7 +178,7 @@ def frame_rate(v: Any) -> float:
     "Frames a second of a video stream; 25 where nothing tells"
     return float(v.average_rate or v.guessed_rate or 25)
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #723c8199
+# %% ../../nbs/1_preprocessing/00_media.ipynb #22733b9f
 def _seconds(s: Any) -> float | None:
     "The length of a stream"
     return float(s.duration * s.time_base) if s.duration and s.duration > 0 else None
@@ -188,7 +188,7 @@ def _announced(c: Any) -> float | None:
     "The length of a container"
     return c.duration / 1e6 if c.duration and c.duration > 0 else None
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #b5657db9
+# %% ../../nbs/1_preprocessing/00_media.ipynb #b7cfb1ef
 def _video_head(v: Any) -> dict:
     size = dict(width=v.codec_context.width, height=v.codec_context.height)
     return dict(fps=frame_rate(v), **size, frames=v.frames or None, duration=_seconds(v))
@@ -198,14 +198,14 @@ def _audio_head(a: Any) -> dict:
     x = a.codec_context
     return dict(rate=x.sample_rate, channels=x.channels, duration=_seconds(a))
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #7f1f11de
+# %% ../../nbs/1_preprocessing/00_media.ipynb #68199ac1
 def probe(path: str | Path) -> Probe:
     "What the file's header announces, without decoding"
     with open_container(path)[0] as c, named_errors(path, "unreadable"):
         v, a = chosen_streams(c)
         return Probe(Path(path), _announced(c), v and _video_head(v), a and _audio_head(a))
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #8a8f8bb7
+# %% ../../nbs/1_preprocessing/00_media.ipynb #ab26665a
 def upright(
     x: np.ndarray,  # (H,W,3)
     frame: Any,     # the PyAV frame that it was made of
@@ -289,7 +289,7 @@ def _mono(
     if kind == np.uint8: return x / 128 - 1
     return x / -float(np.iinfo(kind).min) if kind.kind == "i" else x
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #ffd39129
+# %% ../../nbs/1_preprocessing/00_media.ipynb #bce2d2da
 def resample(
     sound: np.ndarray,  # (N,)
     rate: int,          # Hz, of `sound`
@@ -357,7 +357,7 @@ def _damage(c: Any, books: Mapping[str, Ledger]) -> str | None:
     if a and a.seconds and a.end - a.start > a.seconds + .25:
         return f"{a.end - a.start - a.seconds:.2f} s of sound are missing within"
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #16ec9fd4
+# %% ../../nbs/1_preprocessing/00_media.ipynb #6cf9b81f
 def _early_end(
     c: Any,
     books: Mapping[str, Ledger],
@@ -369,7 +369,7 @@ def _early_end(
     if announced and end < announced - .25:
         return f"{announced:.2f} s announced, {end:.2f} s found"
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #52cbe3a9
+# %% ../../nbs/1_preprocessing/00_media.ipynb #282fbe3d
 def _too_few(
     c: Any,
     video: Any,  # the streams
@@ -387,7 +387,7 @@ def _too_few(
     if a and a.seconds and a.seconds < announced - .03:
         return f"{announced:.2f} s of sound announced, {a.seconds:.2f} s found"
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #404a726e
+# %% ../../nbs/1_preprocessing/00_media.ipynb #33425030
 def _unlike_ends(
     c: Any,
     video: Any,  # the streams
@@ -435,7 +435,7 @@ def kept_times(
     last = announced - 1 / frame_rate(stream)  # past the end the last frame stands still
     return np.sort(np.clip(np.asarray(times, float), 0, last))
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #74e45de2
+# %% ../../nbs/1_preprocessing/00_media.ipynb #741c306f
 def _pass_over(
     stream: Any,
     p: Any,              # a packet of the stream
@@ -478,7 +478,7 @@ def decode_packets(
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f, t
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #feda9513
+# %% ../../nbs/1_preprocessing/00_media.ipynb #8ff43806
 def open_media(
     path: str | Path,  # for errors
     c: Any,            # its open container

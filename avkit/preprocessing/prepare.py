@@ -33,7 +33,7 @@ class Preparation:
     face_model: str | None = None  # the file of a detector that comes without one (yunet)
     long: bool = False          # a label per frame: kept whole as tracks; no window, no `frames`
     every: int = 1              # of such a video every k-th frame is kept
-    video_from: str = "middle"  # begin: of a long clip the beginning (a quirk, chumachenko2022)
+    video_from: str = "middle"  # begin: of a long clip (a quirk of chumachenko2022)
 
     @property
     def audio(self) -> dict:
@@ -64,7 +64,8 @@ def _crops_key(
     "`stream_key` of a video whose owner cut the faces out"
     if not row.get("crops"): return None
     crops = _listing(Path(root) / row["crops"])
-    seen = [] if set(prep.views) == {"face"} else [row["video_sha256"]]  # other views show the video
+    only_face = set(prep.views) == {"face"}
+    seen = [] if only_face else [row["video_sha256"]]  # other views show the video itself
     return content_key(row["crops"], crops, prep.video, *seen)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #62539569

@@ -43,7 +43,7 @@ def follow(
         else: lost += 1
     return out, last, lost
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #5568c12f
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #a0bd6f4c
 def on_side(
     boxes: np.ndarray,  # (n,4)
     person: str,        # "left", "right" or "": all
@@ -67,7 +67,7 @@ def read_joints(path: str | Path) -> list[np.ndarray]:  # <video>_000000000012_k
                          "(BODY_25)")
     return [x.reshape(25, 3) for x in out]
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #8c5efda2
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #ab61e0e3
 SURE, WIDEN = .1, (.01, .25)
 
 
@@ -79,7 +79,7 @@ def joints_box(joints: np.ndarray) -> np.ndarray | None:  # (25,3)
     more = np.array(WIDEN) * (hi - lo)
     return np.concatenate([lo - more, hi + more])
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #ce2e0674
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #566a23a9
 def person_box(
     path: str | Path,  # of OpenPose's file
     person: str = "",  # "left", "right", or "": the largest
@@ -110,7 +110,7 @@ def to_jpeg(picture: np.ndarray) -> np.ndarray:  # (H,W,3) uint8 RGB
     bgr = np.ascontiguousarray(picture[..., ::-1])
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].ravel()
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #13e60961
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #63b50b0c
 def from_jpeg(
     data: np.ndarray,         # (n,) uint8
     size: int | None = None,  # pixels of a side; None: as it is
@@ -259,7 +259,7 @@ def _face(
     crops = iter(crop(b.frames[ok], inside, size, cut.prep.margin))
     return [to_jpeg(next(crops)) if k else NOTHING for k in ok]
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #16f2f633
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #898ebcad
 def _frame(
     cut: Cutter,
     b: _Block,
@@ -268,7 +268,7 @@ def _frame(
     "JPEGs of all of each frame"
     return [to_jpeg(_resized(f, cut.prep.size)) for f in b.frames]
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #f70c8e6a
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #adbc8a1a
 def _person(cut: Cutter, b: _Block) -> Iterator[tuple[int, ...] | None]:
     "The box of the person (x0, y0, x1, y1) in whole pixels for each frame, or None"
     h, w = b.frames.shape[1:3]
@@ -293,7 +293,7 @@ def _body(
         out.append(to_jpeg(_resized(f[y0:y1, x0:x1], cut.prep.size)))
     return out
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #d50d02ad
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #12b4056d
 def _context(
     cut: Cutter,
     b: _Block,
@@ -312,7 +312,7 @@ def _context(
 
 VIEWS = dict(face=_face, frame=_frame, body=_body, context=_context)
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #460758b1
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #3ee41933
 PART = 256  # images in a part
 
 
@@ -410,7 +410,7 @@ def _read(
             out["audio"].samples += len(x[0])
     for block in cut.end() if cut else (): out["video"].pictures(*block)
 
-# %% ../../nbs/1_preprocessing/04_tracks.ipynb #8e814218
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #70ad0b93
 def make_track(
     root: str | Path,    # the data set's folder
     row: Mapping,        # of the manifest

@@ -16,7 +16,7 @@ from ..core import atomic_path, progress, unknown
 from avkit.preprocessing.media import (chosen_streams, frame_rate, named_errors, open_container,
     stream, upright)
 
-# %% ../../nbs/1_preprocessing/01_writing.ipynb #96fe0862
+# %% ../../nbs/1_preprocessing/01_writing.ipynb #32dc75f6
 def write_wav(
     path: str | Path,   # of the file
     sound: np.ndarray,  # (N,) or (N,channels) float in [-1,1]
@@ -63,7 +63,7 @@ def _video_stream(
     s.pix_fmt, s.codec_context.thread_count = "yuv420p", 1
     return _bitexact(s)
 
-# %% ../../nbs/1_preprocessing/01_writing.ipynb #300851df
+# %% ../../nbs/1_preprocessing/01_writing.ipynb #ca63f81d
 def _sound_stream(
     c: Any,      # the container
     codec: str,
@@ -142,7 +142,7 @@ def _video_copy(
     s.codec_context.time_base = Fraction(1, 90000)
     return s
 
-# %% ../../nbs/1_preprocessing/01_writing.ipynb #b9791176
+# %% ../../nbs/1_preprocessing/01_writing.ipynb #06b30ff1
 def _audio_copy(
     out: Any,  # the MP4
     a: Any,    # the audio stream that is copied
@@ -155,7 +155,7 @@ def _audio_copy(
     s = _bitexact(out.add_stream("aac", rate=rate, layout=layout))
     return s, av.AudioResampler(s.format.name, s.layout.name, rate, frame_size=1024)
 
-# %% ../../nbs/1_preprocessing/01_writing.ipynb #591950dc
+# %% ../../nbs/1_preprocessing/01_writing.ipynb #785bc4b9
 class _Copy:
     "An MP4 that gets the frames and the audio of a video, one after the other"
     def __init__(
@@ -190,7 +190,7 @@ class _Copy:
         self.out.mux(self.video.encode())
         if self.audio: self.out.mux(self.audio.encode())
 
-# %% ../../nbs/1_preprocessing/01_writing.ipynb #d70d7f59
+# %% ../../nbs/1_preprocessing/01_writing.ipynb #d4dd3ccf
 def redraw(
     path: str | Path,           # the video
     to: str | Path,             # the copy, an MP4

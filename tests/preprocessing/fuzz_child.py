@@ -77,7 +77,9 @@ def main(suffix, count, folder):
             try: got = decode(path, video=picture)
             except MediaError:  # damaged where nobody looks: what was stored must be as from the whole file
                 got = good if kept(row, prep, store) == kept(first, prep, store) else None
-            if got is None: print(json.dumps(out | dict(whole=False)), flush=True); continue
+            if got is None:
+                print(json.dumps(out | dict(whole=False)), flush=True)
+                continue
             out["whole"] = abs(len(got.sound) - len(good.sound)) < .05 * RATE and (not picture or abs(len(got.frames) - len(good.frames)) < 2)
         path.unlink()
         print(json.dumps(out), flush=True)

@@ -29,7 +29,8 @@ def test_file_to_mfcc_equals_librosa_load(speech):
     for f in speech:
         a, b = decode(f, video=False, rate=22050).sound, librosa.load(f, sr=22050)[0]
         n = min(len(a), len(b))
-        ours.append(mfcc(torch.from_numpy(a[:n])[None])[0].numpy()), theirs.append(reference(b[:n]))
+        ours.append(mfcc(torch.from_numpy(a[:n])[None])[0].numpy())
+        theirs.append(reference(b[:n]))
     ours, theirs = np.concatenate(ours, 1), np.concatenate(theirs, 1)
     assert (np.sqrt(((ours - theirs) ** 2).mean(1)) < .01 * theirs.std(1)).all()
 

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from avkit.datasets.features import track_pictures, track_sounds
-from avkit.preprocessing.media import decode, stream
-from avkit.preprocessing.writing import write_video
+from avkit.preprocessing.media import stream
 from avkit.preprocessing.prepare import Preparation
 from avkit.store import Store
 from avkit.preprocessing.tracks import Track, make_track
