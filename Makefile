@@ -61,10 +61,10 @@ test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every 
 	@echo "== pytest"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/checks --ignore tests/core --ignore tests/models
 
-twins: $(READY)  ## every corpus's stand-in: index, verify, prepare, train; the table in reports/twins
-	@for d in ravdess "crema_d --label intended" "crema_d --label consensus" msp_improv "affwild2 --track va" "affwild2 --track expr" vgaf folder; do \
+twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the table in reports/twins
+	@$(BIN)/python -c 'from avkit.datasets.registry import as_arguments, variants; print(*map(as_arguments, variants()), sep="\n")' | while read -r d; do \
 	  echo "== $$d"; \
-	  $(BIN)/avkit index --dataset $$d --data_root twin && $(BIN)/avkit verify --dataset $$d --data_root twin && $(BIN)/avkit prepare --dataset $$d --data_root twin || exit 1; \
+	  for step in index verify prepare; do $(BIN)/avkit $$step $$d --data_root rendered < /dev/null || exit 1; done || exit 1; \
 	done
 	OMP_NUM_THREADS=1 $(BIN)/avkit reports twins
 

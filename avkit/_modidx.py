@@ -457,6 +457,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._main_file': ( '2_datasets/folder.html#_main_file',
                                                                              'avkit/datasets/folder.py'),
+                                       'avkit.datasets.folder._number': ('2_datasets/folder.html#_number', 'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._numbers': ('2_datasets/folder.html#_numbers', 'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._planned': ('2_datasets/folder.html#_planned', 'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._read': ('2_datasets/folder.html#_read', 'avkit/datasets/folder.py'),

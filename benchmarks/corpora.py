@@ -6,7 +6,6 @@ for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.envi
 os.environ.setdefault("AVKIT_PROGRESS", "0")
 from common import environment, table
 
-OPTIONS = dict(crema_d=dict(label="intended"), affwild2=dict(track="va"))
 CHILD = """
 import json, resource, sys
 from avkit.preprocessing.prepare import Preparation
@@ -22,15 +21,16 @@ print(json.dumps(dict(faces=faces, peak=resource.getrusage(resource.RUSAGE_SELF)
 
 def speed(n_jobs):
     "A row per corpus: clips, minutes of media, seconds, clips a second, minutes of media a minute"
-    from avkit.datasets.registry import CORPORA, open_dataset
+    from avkit.datasets.registry import CORPORA, open_dataset, variants
     from avkit.preprocessing.media import MediaError, probe
     from avkit.training.loading import preparation_of, prepare_clips
     from avkit.training.configure import configure
     from avkit.store import Store
     rows = []
     for name in CORPORA:
-        cfg = configure(dataset=name, data_root="twin", n_jobs=n_jobs, **OPTIONS.get(name, {}))
-        m = open_dataset(name, "twin", **OPTIONS.get(name, {}))
+        usual = variants(name)[0]
+        cfg = configure(data_root="twin", n_jobs=n_jobs, **usual)
+        m = open_dataset(data_root="twin", **usual)
         minutes = 0.
         for f in set(m.clips.video) | set(m.clips.audio) - set(m.clips.video):
             try: minutes += (probe(m.root / f).duration or 0) / 60 if f and not f.endswith(".pt") else 0

@@ -190,13 +190,13 @@ def _known(y):
     "Which frames are labelled (T,)"
     return y >= 0 if y.ndim == 1 else ~np.isnan(y).any(1)
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #82e8c4bf
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #68f6071b
 _SAY = "Say which folder is meant: annotations=..."
 
 
 def _one_edition(files, where):
     "The name of the track's folder; two of them are two editions, whose splits differ"
-    tops = sorted({_track_folder(p, where)[0] for _, p in files})
+    tops = sorted({str(_track_folder(p, where)[0]) for _, p in files})
     if len(tops) == 1: return tops[0]
     raise AvkitError(f"{where} holds the annotations of {len(tops)} editions, "
                      f"{' and '.join(tops)}; their splits differ. {_SAY}")
@@ -350,8 +350,8 @@ def _plan(videos, takes):
     out = [Video(f"video{k + 1}", "Train_Set", (k, 1), (k, 1), 14 + 2 * (k % 3), RATES[k % 4],
                  (".mp4", ".avi")[k % 3 == 2]) for k in range(videos)]
     if videos > 3:
-        two = dict(seconds=14, people=("left", "right"))
-        out.append(Video("10-60-1280x720", "Train_Set", (videos, 1), (videos, 1), **two))
+        out.append(Video("10-60-1280x720", "Train_Set", (videos, 1), (videos, 1), seconds=14,
+                         people=("left", "right")))
     sides = ["Validation_Set"] * takes + ["Test_Set"] * takes
     for k, side in enumerate(sides): out += _take(side, k, len(out) + 1)
     return out
@@ -393,7 +393,7 @@ def labels_of(
     at = np.linspace(0, v.seconds, len(va))
     return np.stack([np.interp(t, at, c) for c in va.T], 1)
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #c52bbd49
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #43ef6e47
 def _planned(v, seed):
     "What a video holds: a row for each frame"
     va, frames = labels_of(v, seed=seed), range(v.seconds * v.fps)
@@ -413,7 +413,7 @@ def plan(
     scored = [v for v in _plan(videos, takes) if v.side != "Train_Set"]
     t = pd.concat([_planned(v, seed) for v in scored])
     if track == "va": return t.drop(columns="label")
-    return t[t.label >= 0].drop(columns=AFFWILD2_TARGETS)
+    return t.loc[t.label >= 0].drop(columns=AFFWILD2_TARGETS)
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #5e25fe18
 def _streams(v, person, seed, difficulty, size):

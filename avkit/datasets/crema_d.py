@@ -11,6 +11,7 @@ __all__ = ['CREMA_D_EMOTIONS', 'SENTENCES', 'LEVELS', 'RATERS', 'LABELS', 'FOLDE
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve
 from avkit.datasets.manifest import (corpus_info, data_folder, make_manifest, Manifest,
@@ -52,10 +53,10 @@ def find_table(
         for folder in (root / "processedResults", root):
             if (folder / f"{name}{suffix}").is_file(): return folder / f"{name}{suffix}"
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #e2afdd0d
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #8deb044d
 def _vote_columns(t, path):
-    "The kind of raters of each row, and its six counts"
-    kind = pd.to_numeric(t.iloc[:, 0].str[0], errors="coerce").map(RATERS)
+    "The kind of raters of each row (by the first digit of its number), and its six counts"
+    kind = t.iloc[:, 0].str[0].map({str(k): v for k, v in RATERS.items()})
     votes = t[list("ADFHNS")].apply(pd.to_numeric, errors="coerce")
     bad = kind.isna() | votes.isna().any(axis=1) | (votes < 0).any(axis=1)
     if bad.any():
@@ -75,11 +76,11 @@ def read_votes(
                          "it is part of CREMA-D's repository")
     t = read_table(path, [*"ADFHNS", "fileName"])
     kind, votes = _vote_columns(t, path)
-    named = t[["fileName", "line"]].rename(columns=dict(fileName="clip"))
-    out = pd.concat([named.assign(raters=kind), votes], axis=1)
-    twice = out.duplicated(["clip", "raters"])
-    if twice.any():
-        line, clip = out[twice][["line", "clip"]].iloc[0]
+    named = pd.DataFrame(dict(clip=t["fileName"], line=t["line"], raters=kind))
+    out = pd.concat([named, votes], axis=1)
+    twice = out.loc[out.duplicated(["clip", "raters"])]
+    if len(twice):
+        line, clip = twice[["line", "clip"]].values[0]
         raise AvkitError(f"{path}, line {line}: a second row of {clip} for these raters")
     return out
 
@@ -98,19 +99,19 @@ LABELS = ("intended", "consensus")
 def _consensus(root, stems, problems):
     "The majority's label of each clip, its votes, and what to note"
     votes, names = read_votes(root), list(CREMA_D_EMOTIONS.values())
-    av = votes[votes.raters == "audio-visual"].set_index("clip")
-    best = pd.Series(majority(av[names]), av.index)
-    there = set(stems)
+    av = votes.loc[votes.raters == "audio-visual"].set_index("clip")
+    counts = {s: list(map(int, row)) for s, row in zip(av.index, av[names].values)}
+    best = dict(zip(counts, majority(list(counts.values())).tolist() if counts else []))
     for s in stems:
-        if s in best.index: continue
+        if s in best: continue
         problems.append((s, "invalid", "no audio-visual votes in tabulatedVotes.csv"))
-    for s in sorted(set(best.index) - there):
+    for s in sorted(set(best) - set(stems)):
         problems.append((s, "missing", "in tabulatedVotes.csv, but there is no such clip"))
-    found = {s: names[best[s]] if s in best and best[s] >= 0 else "" for s in stems}
-    soft = {s: {f"votes_{n}": int(av.at[s, n]) for n in names} for s in stems if s in av.index}
-    return found, soft, dict(no_majority=int(sum(s in best and best[s] < 0 for s in stems)))
+    found = {s: names[best[s]] if best.get(s, -1) >= 0 else "" for s in stems}
+    soft = {s: {f"votes_{n}": v for n, v in zip(names, counts[s])} for s in stems if s in counts}
+    return found, soft, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems))
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #f75a6d2d
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #72ce5890
 def _class_columns(t, path):
     "{column: emotion} of a list, checked, and the columns as numbers"
     names = CREMA_D_EMOTIONS.values()
@@ -135,12 +136,12 @@ def _listed(path, stems, problems):
     for s, line in zip(names[tie], lines[tie]):
         why = f"{path.name}, line {line}: no class has more than the others"
         problems.append((s, "invalid", why))
-    for s, g in lines[twice].groupby(names[twice]):
-        at = ", line ".join(map(str, g))
+    for s in sorted(set(names[twice])):
+        at = ", line ".join(map(str, lines[names == s]))
         why = f"{path.name}, line {at}: two rows for this clip; both are set aside"
         problems.append((s, "invalid", why))
-    best = pd.Series([cols[c] for c in values.idxmax(axis=1)], names)
-    label = best[~(tie | twice).to_numpy()]
+    best: Any = values.idxmax(axis=1)
+    label = {s: cols[c] for s, c, out in zip(names, best, tie | twice) if not out}
     for s in names:
         if s in stems: continue
         problems.append((s, "missing", f"in {path.name}, but there is no such file"))
@@ -194,14 +195,14 @@ def _listing(root, problems):
             else: problems.append((name, "invalid", f"{where}: it stands there twice"))
     return good
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #b33add60
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #84cf78a6
 def _people(root):
     "{actor: what VideoDemographics.csv tells}"
     path = find_table(root, "VideoDemographics")
     if path is None: return {}
     t = read_table(path, ["ActorID", "Age", "Sex", "Race", "Ethnicity"])
-    twice = t["line"][t.ActorID.duplicated()]
-    if len(twice): raise AvkitError(f"{path}, line {twice.iloc[0]}: a second row for this actor")
+    twice = t.loc[t.ActorID.duplicated(), "line"].tolist()
+    if twice: raise AvkitError(f"{path}, line {twice[0]}: a second row for this actor")
     return {r["ActorID"]: r for r in t.to_dict("records")}
 
 
@@ -213,13 +214,14 @@ def _row(stem, files, label, people):
                 sex=p.get("Sex", "").lower(), age=p.get("Age", ""), race=p.get("Race", ""),
                 recording=stem, **c)
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #b46541d2
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #e82ea187
 def _check_label(label):
     "Refuse to choose for the user"
     if label in LABELS: return
     raise AvkitError(
         "dataset=crema_d needs label=intended (what the actor was asked for, in the file name: "
-        "7,442 clips) or label=consensus (what over half of the audio-visual raters saw: 5,913 clips)"
+        "7,442 clips) or label=consensus (what over half of the audio-visual raters saw: "
+        "5,913 clips)"
         f"{'' if label is None else f', not {label!r}'}. The choice moves scores by 25 points, "
         "so there is no default.")
 

@@ -74,12 +74,17 @@ def _from_folders(root, problems):
     return rows
 
 # %% ../../nbs/2_datasets/09_folder.ipynb #ef916f6b
+def _number(text):
+    "The number that a text is, else NaN"
+    return pd.to_numeric(text, errors="coerce")
+
+
 def _numbers(t, path):
     "The columns of numbers, which become targets"
     found = []
     for c in t:
         if c in KNOWN: continue
-        ok = np.isfinite(pd.to_numeric(t[c], errors="coerce"))
+        ok = np.isfinite(t[c].map(_number))
         if not ok.any(): continue
         if not ok.all():
             line, value = t[~ok][["line", c]].iloc[0]

@@ -35,7 +35,7 @@ FACTS = dict(  # the keys of a TOML that every data set needs -> what each means
     default_split="the split to take when nobody names one: a table [splits.<name>], or kfold5",
 )
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #49f3632d
+# %% ../../nbs/2_datasets/00_manifest.ipynb #28f6acbc
 def known_datasets() -> list[str]:
     "All data sets that have a TOML: by its key `order`, then those without one, by name"
     found = {p.stem: p for p in sorted(manifests_dir().glob("*.toml"))}
@@ -43,7 +43,7 @@ def known_datasets() -> list[str]:
     return sorted(found, key=lambda name: place[name])
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path):
     try: return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
@@ -97,20 +97,20 @@ class Manifest:
         if "split" not in self.clips: return None
         return content_key(self.clips[["clip", "split"]].values.tolist())
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #2703b305
-def _files(path: Path) -> list[Path]:
+# %% ../../nbs/2_datasets/00_manifest.ipynb #965aa82d
+def _files(path):
     "The file itself, or the files of a folder of images"
     if path.is_file(): return [path]
     return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
-def _stamp(path: Path) -> str:
+def _stamp(path):
     "Size and newest modification time of a file, or of a folder of images"
     seen = [p.stat() for p in _files(path)] or [path.stat()]
     return f"{sum(s.st_size for s in seen)}:{max(s.st_mtime_ns for s in seen)}"
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #5700373a
-def _hash(path: Path) -> str:
+# %% ../../nbs/2_datasets/00_manifest.ipynb #b11d7a68
+def _hash(path):
     "SHA-256 of a file or of a folder of images; '' of what cannot be read"
     try:
         if path.is_file(): return file_hash(path)
@@ -118,7 +118,7 @@ def _hash(path: Path) -> str:
     except AvkitError: return ""
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94c7f672
-def _memo(root: str | Path) -> Path:
+def _memo(root):
     "Where the hashes of a folder's files are remembered"
     return cache_dir("hashes", content_key(str(Path(root).resolve()))[:16] + ".json")
 
@@ -152,11 +152,11 @@ def data_folder(
     how = corpus_info(corpus)["how_to_get"]
     raise AvkitError(f"data_root {root} is not a folder. {how}")
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #a0ddf10f
+# %% ../../nbs/2_datasets/00_manifest.ipynb #8b7c309c
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
 
 
-def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
+def _complete(row):
     "A row with '' for each text that it lacks; paths as text"
     if not row.get("clip"):
         raise AvkitError(f"A row of the manifest has no `clip`, its name: {dict(row)}")
@@ -168,12 +168,12 @@ def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
             raise AvkitError(f"The clip {row['clip']!r}: `{k}` should be text, it is {out[k]!r}")
     return out
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #12a92c1c
+# %% ../../nbs/2_datasets/00_manifest.ipynb #9233c83f
 def _check_rows(
-    rows: Sequence[dict[str, Any]],  # complete ones
-    classes: Sequence[str],  # what labels may be
-    targets: Sequence[str],  # columns of numbers that each row needs
-) -> None:
+    rows,  # complete ones
+    classes,  # what labels may be
+    targets,  # columns of numbers that each row needs
+):
     "Refuse labels that are no class, and rows that lack a label or a number which others have"
     told = any(r["label"] for r in rows)
     for r in rows:
@@ -185,18 +185,18 @@ def _check_rows(
             raise AvkitError(f"{who}: {unknown('label', label, classes)}")
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #ea91d65e
-def _table(corpus: str, root: str | Path, rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _table(corpus, root, rows):
     "Complete rows -> the manifest's table, with the hash of each file"
     clips = pd.DataFrame(rows)
-    twice = clips["clip"][clips["clip"].duplicated()].unique()
-    if len(twice):
+    twice = clips.loc[clips["clip"].duplicated(), "clip"].tolist()
+    if twice:
         raise AvkitError(f"{corpus}: the clip {twice[0]!r} occurs more than once below {root}")
     for s in ("audio", "video"):
         clips[f"{s}_sha256"] = hash_files(root, clips[s].tolist(), f"hash {s}")
     others = [c for c in clips if c not in COLUMNS]
     return clips[COLUMNS + others].reset_index(drop=True)
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #097fc96c
+# %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
     corpus: str,  # the data set's name
     root: str | Path,  # the folder that `audio` and `video` are relative to
@@ -214,7 +214,7 @@ def make_manifest(
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
     aside = pd.DataFrame(list(problems), columns=PROBLEMS)
-    table = _table(corpus, root, filled)
+    table: Any = _table(corpus, root, filled)
     return Manifest(corpus, Path(root), table, classes, aside, notes=about, **more)
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #70e37ed1
@@ -222,7 +222,7 @@ def write_manifest(m: Manifest, path: str | Path) -> None:
     "Write the table to `path` as CSV, atomically"
     write_text(path, m.clips.to_csv(index=False, lineterminator="\n"))
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #4b4f179d
+# %% ../../nbs/2_datasets/00_manifest.ipynb #4a769b6d
 def read_manifest(
     path: str | Path,  # a CSV
     root: str | Path,  # the folder that `audio` and `video` are relative to
@@ -237,8 +237,8 @@ def read_manifest(
     if lost:
         raise AvkitError(f"{path} lacks the column(s) {', '.join(lost)}; "
                          f"a manifest has {', '.join(COLUMNS)}")
-    twice = clips["clip"][clips["clip"].duplicated()].unique()
-    if len(twice): raise AvkitError(f"{path} holds the clip {twice[0]!r} more than once")
+    twice = clips.loc[clips["clip"].duplicated(), "clip"].tolist()
+    if twice: raise AvkitError(f"{path} holds the clip {twice[0]!r} more than once")
     return Manifest(corpus, Path(root), clips, list(classes or sorted(clips.label.unique())))
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #d4451d70
@@ -260,7 +260,7 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
     return [(i, line.strip()) for i, line in lines if line.strip()]
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path):
     "A file's text; UTF-8 with or without a byte-order mark, also .gz"
     try:
         data = path.read_bytes()
@@ -270,8 +270,8 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as e:
         raise AvkitError(f"{path} is not UTF-8 text (byte {e.start})") from e
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #677a576d
-def _fields(text: str, sep: str) -> list[str]:
+# %% ../../nbs/2_datasets/00_manifest.ipynb #8e704097
+def _fields(text, sep):
     "The fields of a line, without the spaces around them"
     return [f.strip() for f in next(csv.reader([text], delimiter=sep, skipinitialspace=True))]
 

@@ -218,14 +218,14 @@ def _planned(stem, take, arousal, valence, odd):
         files=_files(stem),
     )
 
-# %% ../../nbs/2_datasets/06_msp_improv.ipynb #b6ac8288
+# %% ../../nbs/2_datasets/06_msp_improv.ipynb #b8a1a2cb
 def plan(
     takes: int = 40,  # turns of each speaker
     seed: int = 0,  # of all that is drawn
 ) -> pd.DataFrame:
     "What is rendered: a row for each turn"
     turns = enumerate(_plan(takes, seed))
-    return pd.DataFrame([_planned(*turn, _ODD.get(n, Odd())) for n, turn in turns])
+    return pd.DataFrame([_planned(*turn, odd=_ODD.get(n, Odd())) for n, turn in turns])
 
 # %% ../../nbs/2_datasets/06_msp_improv.ipynb #c46601aa
 def _list(takes, seed):

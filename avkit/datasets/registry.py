@@ -102,7 +102,7 @@ def rendered(
     "Does `data_root` ask for a rendered data set?"
     return normal_root(data_root) in RENDERED
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #92be6e34
+# %% ../../nbs/2_datasets/10_registry.ipynb #c8a4ead2
 _USUAL = dict(seed=0, difficulty=0., size=(192, 144))  # of a data set that has a plan alone
 
 
@@ -116,7 +116,7 @@ def _render_planned(
     name: str,  # a data set
     root: Path,  # a new folder
     difficulty: float,  # 0 easy to 1 hard
-    size: tuple[int, int] = _USUAL["size"],  # width, height
+    size: tuple[int, int] = (192, 144),  # width, height
     **sizes: Any,  # of its `plan`
 ) -> Path:
     "Render a data set that has a plan and no `render_twin`"
@@ -148,10 +148,11 @@ def twin(
     if not hasattr(module, "render_twin"): return _render_planned(name, root, difficulty, **size)
     return module.render_twin(root, difficulty=difficulty, **size)
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #1c8715de
+# %% ../../nbs/2_datasets/10_registry.ipynb #e03dd7dc
 def _synth(data_root, difficulty=0., actors=None):
     "Render the demo data set where it is missing, then read it as RAVDESS is read"
-    opts = dict(difficulty=difficulty) | ({"actors": actors} if actors else {})
+    opts: dict[str, Any] = dict(difficulty=difficulty)
+    if actors: opts["actors"] = actors
     usual = f"difficulty{difficulty:g}-" + content_key(opts, synth.VERSION)[:8]
     root = data_root or cache_dir("synth", usual)
     return ravdess.index(synth.render(root, **opts), corpus="synth")

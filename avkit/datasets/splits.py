@@ -30,8 +30,8 @@ def split_folds(
     if name not in splits: raise unknown(f"split of {info['name']}", name, [*splits, *GENERIC])
     return splits[name].get("folds", [{}])
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #50526532
-def _key(s: object) -> str:
+# %% ../../nbs/2_datasets/01_splits.ipynb #ed0f01d2
+def _key(s):
     "A speaker's number without leading zeros; any other name as it is"
     return str(int(str(s))) if str(s).isdigit() else str(s)
 
@@ -43,16 +43,16 @@ def assign_fold(
 ) -> pd.Series:
     "train, validation or test for each clip, by its speaker, session or name"
     subset = {_key(s): k for k in ("validation", "test") for s in fold.get(k, [])}
-    return clips[by].map(lambda s: subset.get(_key(s), "train"))
+    return pd.Series([subset.get(_key(s), "train") for s in clips[by]], clips.index)
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #71d4cac6
-def _groups(clips: pd.DataFrame) -> pd.Series:
+# %% ../../nbs/2_datasets/01_splits.ipynb #ee85f270
+def _groups(clips):
     "Who has to stay together: the speaker, or where that is not known the recording"
     alone = clips["recording"] if "recording" in clips else clips["clip"]
     return clips.speaker.where(clips.speaker != "", "recording " + alone.astype(str))
 
 
-def _check_blocks(clips: pd.DataFrame, n: int) -> None:
+def _check_blocks(clips, n):
     "Refuse more blocks than there are speakers, or clips of the most frequent label"
     speakers, most = _groups(clips).nunique(), clips.label.value_counts().max()
     if speakers < n:
@@ -79,7 +79,7 @@ def blocks(
     return out
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #01798f0f
-def _block_counts(name: str) -> tuple[int, int | None]:
+def _block_counts(name):
     '"kfold5" -> 5, None; "nested5x4" -> 5, 4'
     found = re.fullmatch(r"(?:kfold|nested)(\d+)(?:x(\d+))?", name)
     if not found: raise unknown("split", name, GENERIC)
@@ -117,7 +117,7 @@ def assign_random(
     shares: Sequence[float] = (.7, .15, .15),  # of train, validation and test
 ) -> pd.Series:
     "A random subset for each clip, whoever speaks: not speaker-independent"
-    audio = clips.get("audio_sha256", clips["clip"])
+    audio = clips["audio_sha256" if "audio_sha256" in clips else "clip"]
     alike = audio.where(audio != "", clips["clip"])  # clips of the same audio stay together
     group = pd.factorize(alike)[0]
     rng = np.random.default_rng(child_seed(seed, "split"))
@@ -137,7 +137,7 @@ SUBSET_NAMES = dict(
 _MEDIA = {".wav", ".flv", ".mp4", ".avi", ".flac", ".mkv", ".mpg", ".mov", ".webm"}
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #f7e1f23f
-def _read_split(path: str | Path) -> tuple[pd.DataFrame, str]:
+def _read_split(path):
     "The table of a split, checked, and the column that it goes by: clip or speaker"
     try: t = read_table(resolve(path), []).rename(columns=_DIALECT)
     except AvkitError as e: raise AvkitError(f"Cannot read the split {path}: {e}") from e
@@ -146,15 +146,15 @@ def _read_split(path: str | Path) -> tuple[pd.DataFrame, str]:
         raise AvkitError(f"The split {path} needs the columns `split` and `clip` or `speaker`; "
                          f"it has {', '.join(t.columns[:-1])}")
     if not len(t): raise AvkitError(f"The split {path} has a header and no row")
-    wrong = t[~t.split.str.lower().isin(SUBSET_NAMES)]
+    wrong = t.loc[~t.split.str.lower().isin(SUBSET_NAMES)]
     if len(wrong):
-        line, name = wrong[["line", "split"]].iloc[0]
+        line, name = wrong[["line", "split"]].values[0]
         raise AvkitError(f"The split {path}, line {line}, names {name!r}; "
                          f"the sides are {', '.join(SUBSETS)}")
     return t, by
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #351db323
-def _clip_key(name: str) -> str:
+# %% ../../nbs/2_datasets/01_splits.ipynb #92a368a2
+def _clip_key(name):
     "A clip's name without the suffix of a media file"
     return Path(name).stem if Path(name).suffix.lower() in _MEDIA else name
 
@@ -168,23 +168,24 @@ def assign_file(
     key = _key if by == "speaker" else _clip_key
     t = t.assign(key=t[by].map(key), subset=t.split.str.lower().map(SUBSET_NAMES))
     told = t.drop_duplicates(["key", "subset"])
-    twice = told[told.key.duplicated()]
+    twice = told.loc[told.key.duplicated(), ["key", "line"]].values
     if len(twice):
-        raise AvkitError(f"The split {path} puts {by} {twice.key.iloc[0]!r} on two sides "
-                         f"(line {twice.line.iloc[0]})")
-    out = clips[by].map(key).map(dict(zip(told.key, told.subset))).fillna("")
-    if not (out != "").any():
+        name, line = twice[0]
+        raise AvkitError(f"The split {path} puts {by} {name!r} on two sides (line {line})")
+    subsets = dict(zip(told.key, told.subset))
+    out = [subsets.get(key(s), "") for s in clips[by]]
+    if not any(out):
         theirs, ours = t[by].iloc[0], clips[by].iloc[0]
         raise AvkitError(f"The split {path} names none of the {len(clips)} clips: "
                          f"{theirs!r} is its first {by}, {ours!r} the corpus's")
-    return out
+    return pd.Series(out, clips.index)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #961a05c0
 class LeakError(AvkitError):
     "A speaker, a recording or a file's content is in two parts of a split"
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #03ecdebc
-def _in_two_subsets(rows: pd.DataFrame, col: str) -> list[str]:
+def _in_two_subsets(rows, col):
     "The values of a column that stand in more than one subset"
     rows = rows[rows[col] != ""]
     return sorted(set(rows[col][rows.groupby(col).split.transform("nunique") > 1].astype(str)))
@@ -194,16 +195,16 @@ def leaks(
     clips: pd.DataFrame,  # with `split`
 ) -> dict[str, list[str]]:
     "Who and what stands in two subsets: `{speaker: [...], recording: [...], content: [...]}`"
-    rows, content = clips[clips.split != ""], set()
+    rows, content = clips.loc[clips.split != ""], set()
     for c in ("audio", "video"):
         twice = _in_two_subsets(rows, f"{c}_sha256")
-        content |= set(rows[c][rows[f"{c}_sha256"].isin(twice)])
+        content |= set(rows.loc[rows[f"{c}_sha256"].isin(twice), c])
     recording = _in_two_subsets(rows, "recording") if "recording" in rows else []
     speaker = _in_two_subsets(rows, "speaker")
     return dict(speaker=speaker, content=sorted(content), recording=recording)
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #d3f421af
-def _some(names: Sequence[object], n: int = 6) -> str:
+# %% ../../nbs/2_datasets/01_splits.ipynb #1ac099ed
+def _some(names, n = 6):
     "The first `n` names, and how many more there are"
     more = f" and {len(names) - n} more" if len(names) > n else ""
     return ", ".join(map(str, names[:n])) + more
@@ -217,8 +218,8 @@ def check_split(
     found = leaks(clips)
     if speakers and found["speaker"]:
         raise LeakError(f"Speaker(s) {_some(found['speaker'])} are in more than one of train, "
-                        "validation and test. Put each speaker on one side, or ask for split=random "
-                        "(its record says 'not speaker-independent').")
+                        "validation and test. Put each speaker on one side, or ask for "
+                        "split=random (its record says 'not speaker-independent').")
     for what, name in (("content", "file content"), ("recording", "recording")):
         if not found[what]: continue
         raise LeakError(f"The same {name} is in more than one of train, validation and test: "
@@ -226,10 +227,10 @@ def check_split(
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7b849ee9
 def _published(
-    m: Manifest,
-    name: str,  # a split of its TOML
-    fold: int,  # from 0
-) -> pd.Series:
+    m,
+    name,  # a split of its TOML
+    fold,  # from 0
+):
     "The subset of each clip in a published split"
     info = corpus_info(m.corpus)
     folds = split_folds(info, name)
@@ -243,11 +244,11 @@ def _published(
 
 
 def _assign(
-    m: Manifest,
-    name: str,  # of any split
-    fold: int,  # from 0
-    seed: int,  # of a random split
-) -> pd.Series:
+    m,
+    name,  # of any split
+    fold,  # from 0
+    seed,  # of a random split
+):
     "The subset of each clip of a manifest"
     if name == "random": return assign_random(m.clips, seed)
     if name.endswith(".csv"): return assign_file(m.clips, name)
@@ -255,8 +256,8 @@ def _assign(
         return assign_blocks(m.clips, name, fold, seed=0)
     return _published(m, name, fold)
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #6d7523b0
-def _check_filled(m: Manifest, clips: pd.DataFrame, what: str) -> None:
+# %% ../../nbs/2_datasets/01_splits.ipynb #d82ce065
+def _check_filled(m, clips, what):
     "Refuse a split that leaves nothing to train or to validate on"
     empty = [s for s in SUBSETS[:2] if not (clips.split == s).any()]
     if not empty: return
@@ -267,7 +268,7 @@ def _check_filled(m: Manifest, clips: pd.DataFrame, what: str) -> None:
                      "add such rows, or choose another split, e.g. split=kfold3")
 
 
-def _about(clips: pd.DataFrame, name: str, fold: int) -> dict[str, Any]:
+def _about(clips, name, fold):
     "What a record says of a split: name, fold, whether it keeps speakers apart"
     called = Path(name).name if name.endswith(".csv") else name
     if name == "random": apart, note = False, "not speaker-independent"

@@ -455,8 +455,9 @@ def _frame(
     out, img = back.copy(), draw_features(head, at, u, x, talk, blink, looks(seed, actor))
     M = cv2.getRotationMatrix2D((at[0], at[1] + u), pose[2], 1.)
     M[:, 2] += u * np.asarray(pose[:2])
-    how = dict(flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    img, a = (cv2.warpAffine(z, M, img.shape[1::-1], **how) for z in (img, alpha))
+    turned = lambda z: cv2.warpAffine(
+        z, M, img.shape[1::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    img, a = turned(img), turned(alpha)
     out[box] = cv2.blendLinear(img, np.ascontiguousarray(out[box]), a, 1 - a)
     return out
 
@@ -592,7 +593,7 @@ def _best_ccc(y, group):
     mean = np.stack([np.bincount(group, c) / n for c in y.T], 1)
     return np.sqrt(mean[group].var(0) / y.var(0)).round(6)
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #a772e14c
+# %% ../../nbs/2_datasets/02_synth.ipynb #4a3dcdea
 def ceilings_of_labels(
     y: Sequence | np.ndarray,  # labels (N,) or numbers (N,k)
     film: Iterable[object],  # (N,) which film each one goes with
@@ -601,7 +602,8 @@ def ceilings_of_labels(
     "The best score that knowing a stream allows: {modality: accuracy, or CCC (k,)}"
     y, film, sound = np.asarray(y), list(film), list(sound)
     best = _best_accuracy if y.ndim == 1 else _best_ccc
-    groups = dict(audio=sound, video=film, av=[f"{a}|{b}" for a, b in zip(film, sound)])
+    both = [f"{a}|{b}" for a, b in zip(film, sound)]
+    groups: dict[str, Any] = dict(audio=sound, video=film, av=both)
     return {m: best(y, np.unique(g, return_inverse=True)[1]) for m, g in groups.items()}
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #8380e4ad
@@ -647,9 +649,8 @@ def run_jobs(
 ) -> None:
     "Render the clips, each in one process, with a progress bar"
     todo = [(write, job, dict(kw or {})) for job in jobs]
-    desc = "rendering" if bar else None
-    done = parallel(_one_thread, todo, desc, n_jobs, few=4, batch_size=4)
-    for _ in done: pass
+    desc: Any = "rendering" if bar else None
+    for _ in parallel(_one_thread, todo, desc, n_jobs, few=4, batch_size=4): pass
 
 
 def _one_thread(write, job, kw):
