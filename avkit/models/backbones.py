@@ -108,8 +108,8 @@ class EfficientFace(nn.Module):
         k: int,       # side of its kernel
         stride: int,  # of its steps
     ) -> nn.Sequential:
-        conv = nn.Conv2d(a, b, k, stride, k // 2, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+        conv = nn.Conv2d(a, b, k, stride, padding=k // 2, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU(True))
 
     def stage(
         self,

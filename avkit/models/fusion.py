@@ -112,8 +112,9 @@ class Fusion(nn.Module):
         steps: Tensor | None = None,  # (B,S): per label step instead of per clip
     ) -> Tensor:
         "-> (B,out_dim) or (B,S,out_dim): what an averaging head sees of both sequences"
-        after = *self.unimodal("audio", a, am), *self.unimodal("video", v, vm)
-        return side_by_side(self.for_head(*after), steps)
+        a, am = self.unimodal("audio", a, am)
+        v, vm = self.unimodal("video", v, vm)
+        return side_by_side(self.for_head(a, am, v, vm), steps)
 
     def keep(self, name: str, weights: Tensor) -> None:
         "Keep attention weights (B,H,queries,keys) in `maps`, where `keep_maps` asks for them"
