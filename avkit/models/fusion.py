@@ -243,7 +243,8 @@ class IntermediateAttention(Fusion):
     ):
         super().__init__(audio, video)
         a, v = audio.mid_dim, video.mid_dim
-        self.av1, self.va1 = Attention(v, a, a, heads), Attention(a, v, v, heads)
+        self.av1 = Attention(v, a, a, heads)
+        self.va1 = Attention(a, v, v, heads)
 
     def weight(
         self,
