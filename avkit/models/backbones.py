@@ -109,7 +109,7 @@ class EfficientFace(nn.Module):
         stride: int,  # of its steps
     ) -> nn.Sequential:
         conv = nn.Conv2d(a, b, k, stride, k // 2, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+        return nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU(True))
 
     def stage(
         self,
@@ -283,9 +283,10 @@ class SegmentCNN(nn.Module):
             setattr(self, f"cnn{i}", nn.Sequential(*layers, nn.MaxPool2d(2, 2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        if min(x.shape[-2:]) < 106:
+        H, W = x.shape[-2:]
+        if min(H, W) < 106:
             raise AvkitError("A spectrogram segment must be at least 106 x 106, "
-                             f"this one is {x.shape[-2]} x {x.shape[-1]}")
+                             f"this one is {H} x {W}")
         for i in range(1, 5): x = getattr(self, f"cnn{i}")(x)
         return F.adaptive_avg_pool2d(x, (1, 2)).flatten(1)
 

@@ -153,8 +153,8 @@ class TemporalEncoder(Encoder):
         blocks: Sequence[int],  # which convolutions
     ) -> Masked:
         for i in blocks:
-            block, clean = getattr(self, f"conv1d_{i}"), zero_padding(x, mask)
-            x = zero_padding(block(clean.transpose(1, 2)).transpose(1, 2), mask)
+            h = getattr(self, f"conv1d_{i}")(zero_padding(x, mask).transpose(1, 2))
+            x = zero_padding(h.transpose(1, 2), mask)
         return x, mask
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:

@@ -112,8 +112,9 @@ class Fusion(nn.Module):
         steps: Tensor | None = None,  # (B,S): per label step instead of per clip
     ) -> Tensor:
         "-> (B,out_dim) or (B,S,out_dim): what an averaging head sees of both sequences"
-        after = *self.unimodal("audio", a, am), *self.unimodal("video", v, vm)
-        return side_by_side(self.for_head(*after), steps)
+        a, am = self.unimodal("audio", a, am)
+        v, vm = self.unimodal("video", v, vm)
+        return side_by_side(self.for_head(a, am, v, vm), steps)
 
     def keep(self, name: str, weights: Tensor) -> None:
         "Keep attention weights (B,H,queries,keys) in `maps`, where `keep_maps` asks for them"
@@ -242,7 +243,8 @@ class IntermediateAttention(Fusion):
     ):
         super().__init__(audio, video)
         a, v = audio.mid_dim, video.mid_dim
-        self.av1, self.va1 = Attention(v, a, a, heads), Attention(a, v, v, heads)
+        self.av1 = Attention(v, a, a, heads)
+        self.va1 = Attention(a, v, v, heads)
 
     def weight(
         self,

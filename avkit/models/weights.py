@@ -117,14 +117,17 @@ def renamed(*pairs: tuple[str, Any]) -> Rename:
         return k
     return name
 
-# %% ../../nbs/3_models/01_weights.ipynb #1b218d57
+# %% ../../nbs/3_models/01_weights.ipynb #92f7f6c9
+_THIRDS = dict(q=1, kv=2)  # of in_proj
+
+
 def _in_file(mark: str, shape: Iterable[int]) -> tuple[int, ...]:
     "The shape that a weight has in the file"
     shape = tuple(shape)
     if mark == "1x1": return *shape, 1
     if not mark: return shape
     rows, *rest = shape
-    return 3 * rows // dict(q=1, kv=2)[mark], *rest
+    return 3 * rows // _THIRDS[mark], *rest
 
 
 def _strip_mark(v: Tensor, mark: str, like: Tensor) -> Tensor:
