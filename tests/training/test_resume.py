@@ -1,8 +1,9 @@
 """A run killed at any moment and started again ends with the same bytes.
 
-The runs are forked from one small server process that has imported everything, so that a start costs no imports.
+The runs are forked from one small server process that has imported everything, so that a start
+costs no imports.
 """
-import json, multiprocessing, os, random, signal, sys, time
+import json, os, random, signal, sys, time
 import pandas as pd, pytest
 from safetensors import safe_open
 from helpers import FORKS
@@ -28,7 +29,8 @@ def train(flags, kill_at=None):
 
 
 def start(settings, run_dir, *more, **kw):
-    flags = [f"--{k}={v}" for k, v in settings.items()] + [f"--epochs={EPOCHS}", "--batch_size=32", f"--run_dir={run_dir}", *more]
+    said = settings | dict(epochs=EPOCHS, batch_size=32, run_dir=run_dir)
+    flags = [f"--{k}={v}" for k, v in said.items()] + list(more)
     p = FORKS.Process(target=train, args=(flags,), kwargs=kw)
     p.start()
     return p
@@ -43,11 +45,14 @@ def finish(*args, **kw):
 def result(run_dir):
     "What must be equal: weights, optimizer, history, predictions"
     def tensors(p):
-        with safe_open(p, "pt") as f: return {k: f.get_tensor(k).numpy().tobytes() for k in f.keys()}
+        with safe_open(p, "pt") as f:
+            return {k: f.get_tensor(k).numpy().tobytes() for k in f.keys()}
     c = run_dir / "checkpoints"
     record = json.loads((run_dir / "record.json").read_text())
-    return dict(last=tensors(c / "last.safetensors"), best=tensors(c / "best.safetensors"), metrics=record["metrics"],
-                history=(run_dir / "history.csv").read_bytes(), predictions=(run_dir / "predictions.csv").read_bytes())
+    return dict(
+        last=tensors(c / "last.safetensors"), best=tensors(c / "best.safetensors"),
+        metrics=record["metrics"], history=(run_dir / "history.csv").read_bytes(),
+        predictions=(run_dir / "predictions.csv").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +65,11 @@ def uninterrupted(toy_corpus, tmp_path_factory):
 def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
     run, rng, epochs = tmp_path / "killed", random.Random(0), []
     last = run / "checkpoints/last.safetensors"
+    written = lambda: last.stat().st_mtime_ns if last.exists() else 0
     for kill in range(10):
-        before = last.stat().st_mtime_ns if last.exists() else 0
+        before = written()
         p = start(toy_corpus, run, "--resume")
-        while p.is_alive() and (not last.exists() or last.stat().st_mtime_ns == before): time.sleep(.002)
+        while p.is_alive() and written() == before: time.sleep(.002)
         time.sleep(rng.uniform(0, .1))
         assert p.is_alive(), f"the run ended before kill {kill + 1}, with {p.exitcode}"
         p.kill()
@@ -78,7 +84,8 @@ def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
 @pytest.mark.parametrize("at", [4, 7])
 def test_killed_while_writing_a_checkpoint(toy_corpus, tmp_path, uninterrupted, at):
     run = tmp_path / "half"
-    assert finish(toy_corpus, run, kill_at=at) == -signal.SIGKILL and list(run.rglob(".tmp-*"))
+    assert finish(toy_corpus, run, kill_at=at) == -signal.SIGKILL
+    assert list(run.rglob(".tmp-*"))
     assert finish(toy_corpus, run, "--resume") == 0
     assert result(run) == uninterrupted
 
@@ -89,6 +96,8 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     from avkit.training.configure import configure
     settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
     fit(configure(**settings), verbose=False)
-    with pytest.raises(AvkitError, match="another config"): fit(configure(**settings, resume=True, lr=.5), verbose=False)
+    other = configure(**settings, resume=True, lr=.5)
+    with pytest.raises(AvkitError, match="another config"): fit(other, verbose=False)
     (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
-    with pytest.raises(AvkitError, match="Cannot read the checkpoint"): fit(configure(**settings, resume=True), verbose=False)
+    again = configure(**settings, resume=True)
+    with pytest.raises(AvkitError, match="Cannot read the checkpoint"): fit(again, verbose=False)
