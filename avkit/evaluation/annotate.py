@@ -34,24 +34,28 @@ def _without_holes(t: pd.DataFrame) -> list[np.ndarray]:
     return np.split(np.arange(len(t)), np.flatnonzero(hole) + 1)
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #24819c8e
+def _dots(ax: Any, edges: np.ndarray, p: np.ndarray) -> None:
+    "A dot on the class (C,n) that won in each cell"
+    middle = (edges[1:] + edges[:-1]) / 2
+    ax.plot(middle, p.argmax(0) + .5, "o", ms=3.5, mfc="white", mec="black", mew=.6)
+
+
 def _class_strip(ax: Any, t: pd.DataFrame, classes: Sequence[str]) -> None:
     "Probabilities of one face over time"
     edges, p = _cells(t), t[list(classes)].to_numpy(float).T
     rows = np.arange(len(classes) + 1)
     ax.pcolormesh(edges, rows, np.nan_to_num(p), cmap="Greys", vmin=0, vmax=1, rasterized=True)
-    if len(t) <= 80:
-        middle = (edges[1:] + edges[:-1]) / 2
-        ax.plot(middle, p.argmax(0) + .5, "o", ms=3.5, mfc="white", mec="black", mew=.6)
+    if len(t) <= 80: _dots(ax, edges, p)
     if len(t) == 1:
         for i, v in enumerate(p[:, 0]):
             ax.text(edges[1], i + .5, f" {v:.2f}", fontsize=6, va="center")
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #58cdf349
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #9d12c52c
 _HATCH = dict(audio="//////", video="......")  # what is given alone
 
 
 def _hatched(
-    ax: Any,
+    ax: Any,                 # to draw into
     t: pd.DataFrame,         # rows of one face
     y: tuple[float, float],  # from where to where
 ) -> None:
@@ -117,32 +121,41 @@ def _faces(p: Prediction) -> list[tuple[str, pd.DataFrame]]:
     told = [(str(name), t) for name, t in groups if _answered(t, p)]
     return told or [("no face", p.table)]
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #3ed0ce48
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #6a6f6599
+def _portrait(ax: Any, p: Prediction, name: str) -> None:
+    "The best image of a face, and its name"
+    ax.axis("off")
+    if name in p.pictures: ax.imshow(p.pictures[name])
+    ax.set_title(name or "audio", fontsize=8)
+
+
 def _one_face(
-    axes: Any,  # for the face and for its strip
-    p: Prediction,
-    name: str,
-    t: pd.DataFrame,
+    axes: Any,        # for the face and for its strip
+    p: Prediction,    # of `predict`
+    name: str,        # the face's
+    t: pd.DataFrame,  # rows of one face
 ) -> None:
     "A row of the figure"
     side, ax = axes
-    side.axis("off")
-    if name in p.pictures: side.imshow(p.pictures[name])
-    side.set_title(name or "audio", fontsize=8)
+    _portrait(side, p, name)
     if _answered(t, p):
         _strip(ax, t.loc[t[p.classes[0]].notna()], p)
         _legend(ax, t, p)
     ax.set(xlim=(0, p.settings["duration"]))
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #88e90c09
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #46d60eca
+def _rows(p: Prediction, n: int) -> tuple[Any, Any]:
+    "A figure of `n` rows, for a face and its strip each"
+    plt, _ = style()
+    high = .35 + (.13 * len(p.classes) if p.task == "class" else .9)
+    return plt.subplots(n, 2, figsize=(7, .5 + high * n), squeeze=False, layout="constrained",
+                        gridspec_kw=dict(width_ratios=[1, 9]))
+
+
 def timeline(p: Prediction) -> Any:
     "A figure: what is said of each face over time"
-    plt, _ = style()
     faces = _faces(p)
-    high = .35 + (.13 * len(p.classes) if p.task == "class" else .9)
-    fig, axes = plt.subplots(
-        len(faces), 2, figsize=(7, .5 + high * len(faces)), squeeze=False, layout="constrained",
-        gridspec_kw=dict(width_ratios=[1, 9]))
+    fig, axes = _rows(p, len(faces))
     for row, (name, t) in zip(axes, faces):
         _one_face(row, p, name, t)
         row[1].tick_params(labelbottom=row[1] is axes[-1][1])
@@ -150,17 +163,22 @@ def timeline(p: Prediction) -> Any:
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}", fontsize=9)
     return fig
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #03c11064
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #d9cdef4b
+def _around(times: np.ndarray, t: float) -> tuple[int, int]:
+    "The looks before and after a moment"
+    j = int(np.searchsorted(times, t))
+    return max(j - 1, 0), min(j, len(times) - 1)
+
+
 def _neighbours(times: np.ndarray, t: float, gap: float) -> tuple[int, int] | None:
     "The looks before and after a moment, twice the nearest one, or None when none is near"
-    j = int(np.searchsorted(times, t))
-    i, j = max(j - 1, 0), min(j, len(times) - 1)
+    i, j = _around(times, t)
     near = times[j] - times[i] <= gap and times[i] - gap / 2 <= t <= times[j] + gap / 2
     if near: return i, j
     k = min((i, j), key=lambda k: abs(times[k] - t))
     return (k, k) if abs(times[k] - t) <= gap / 2 else None
 
-
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #b23c3308
 def box_at(
     times: np.ndarray,  # (n,) seconds of the looks
     boxes: np.ndarray,  # (n,4) pixels
@@ -173,6 +191,12 @@ def box_at(
     i, j = pair
     if i == j: return np.array(boxes[i])
     return np.array([np.interp(t, times[[i, j]], boxes[[i, j], k]) for k in range(4)])
+
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #6dc5cdca
+def _nearest(rows: pd.DataFrame, t: float) -> pd.Series:
+    "The row whose middle is nearest to a moment"
+    mid = ((rows.start + rows.end) / 2).to_numpy()
+    return rows.iloc[int(np.abs(mid - t).argmin())]
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #d56c9b8b
 Bars = list[tuple[str, float]]  # [(name, value)]
@@ -193,11 +217,13 @@ class Said:
     ) -> Bars | None:
         "Bars of the nearest row, or None"
         if name not in self.rows: return None
-        rows = self.rows[name]
-        mid = ((rows.start + rows.end) / 2).to_numpy()
-        row = rows.iloc[int(np.abs(mid - t).argmin())]
-        x = row[self.p.classes].to_numpy(float)
+        row = _nearest(self.rows[name], t)
+        x = np.asarray(row[self.p.classes], float)
         if not row.start - slack <= t <= row.end + slack or np.isnan(x).all(): return None
+        return self._bars(x)
+
+    def _bars(self, x: np.ndarray) -> Bars:
+        "(C,) -> the three likeliest classes, or each number"
         order = np.argsort(-x)[:3] if self.p.task == "class" else range(len(x))
         return [(self.p.classes[k], float(x[k])) for k in order]
 
@@ -211,8 +237,27 @@ def _panel_size(unit: int, bars: Bars) -> tuple[int, int]:
     return 9 * unit, round(1.5 * unit) * (1 + len(bars)) + unit // 3
 
 
+def _write(
+    pen: Any,             # Pillow's, to draw with
+    at: tuple[int, int],  # (x, y) of its left or right end
+    text: str,            # what it says
+    unit: int,            # pixels of a small letter
+    side: str = "l",      # which end it is: l, r
+) -> None:
+    "A line of white text"
+    from PIL import ImageFont  # optional: Pillow
+    pen.text(at, text, font=ImageFont.load_default(unit), fill="white", anchor=f"{side}m")
+
+
+def _extent(value: float, width: int, signed: bool) -> tuple[float, float]:
+    "Where a bar begins and ends, in pixels; a signed one begins in the middle"
+    whole, zero = (width // 2, width // 2) if signed else (width, 0)
+    end = zero + np.clip(value, -1, 1) * whole
+    return min(zero, end), max(zero, end)
+
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #e8a5bc91
 def _bar(
-    pen: Any,
+    pen: Any,                # Pillow's, to draw with
     x: int,                  # of the panel
     y: int,                  # of the bar's line
     bar: tuple[str, float],  # name, value
@@ -220,23 +265,19 @@ def _bar(
     signed: bool,            # whether 0 is in the middle
 ) -> None:
     "A bar with its name and its value"
-    from PIL import ImageFont  # optional: Pillow
-    font, w, h = ImageFont.load_default(unit), 9 * unit, round(1.5 * unit)
-    whole = w // 2 if signed else w
-    zero = x + (w // 2 if signed else 0)
-    end = zero + np.clip(bar[1], -1, 1) * whole
-    box = [min(zero, end), y, max(zero, end), y + h - unit // 3]
-    pen.rectangle(box, fill=(255, 255, 255, 90))
+    (name, value), w, h, edge = bar, 9 * unit, round(1.5 * unit), unit // 3
+    left, right = _extent(value, w, signed)
+    pen.rectangle([x + left, y, x + right, y + h - edge], fill=(255, 255, 255, 90))
     middle = y + h // 2 - unit // 8
-    pen.text((x + unit // 3, middle), bar[0], font=font, fill="white", anchor="lm")
-    pen.text((x + w - unit // 3, middle), f"{bar[1]:.2f}", font=font, fill="white", anchor="rm")
+    _write(pen, (x + edge, middle), name, unit)
+    _write(pen, (x + w - edge, middle), f"{value:.2f}", unit, "r")
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #4d1b54e4
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #f2ba6202
 Mark = tuple[str, "np.ndarray | None", Bars]  # name, box (4,) or None, bars
 
 
 def _panel(
-    pen: Any,
+    pen: Any,                 # Pillow's, to draw with
     corner: tuple[int, int],  # (x, y)
     mark: Mark,               # what it says
     unit: int,                # pixels of a small letter
@@ -244,17 +285,15 @@ def _panel(
     signed: bool,             # whether 0 is in the middle
 ) -> None:
     "A dark panel with a title and bars"
-    from PIL import ImageFont  # optional: Pillow
     (x, y), (name, _, bars) = corner, mark
     (w, high), h = _panel_size(unit, bars), round(1.5 * unit)
     pen.rectangle([x, y, x + w, y + high], fill=(15, 15, 15, 190))
     pen.rectangle([x, y, x + w, y + h], fill=colour)
-    font = ImageFont.load_default(unit)
-    pen.text((x + unit // 3, y + h // 2), name, font=font, fill="white", anchor="lm")
+    _write(pen, (x + unit // 3, y + h // 2), name, unit)
     for i, bar in enumerate(bars, 1):
         _bar(pen, x, y + i * h + unit // 4, bar, unit, signed)
 
-
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #95ea2106
 def _corner(
     box: np.ndarray,         # (4,)
     panel: tuple[int, int],  # its width and height
@@ -302,9 +341,9 @@ def _marks_at(p: Prediction, said: Said, t: float) -> list[Mark]:
             marks.append((name, None if name == WHOLE_FRAME else box, bars or []))
     return marks
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #074578c0
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #b1104e8d
 def annotated(
-    p: Prediction,
+    p: Prediction,   # of `predict`
     to: str | Path,  # an .mp4
 ) -> Path:
     "Write a copy of the video with boxes, names and bars; returns its path"
@@ -319,7 +358,7 @@ def annotated(
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #17447a0e
 def save_prediction(
-    p: Prediction,
+    p: Prediction,           # of `predict`
     folder: str | Path,      # to write into
     annotate: bool = False,  # also a copy of the video with boxes and bars
 ) -> list[Path]:

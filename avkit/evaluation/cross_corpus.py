@@ -49,13 +49,13 @@ def _signs(means: Sequence[str | None]) -> list[str | None]:
     "Emotions as the sign of their valence; a sign stays what it is"
     return [x if x in SIGN.values() else SIGN.get(x or "") for x in means]
 
-# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #81233c97
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #b0de4c8b
 Named = tuple[str, Sequence[str]]  # a data set, and its classes
 
 
 def _common_meanings(
-    ours: Named,
-    theirs: Named,
+    ours: Named,                    # the model's data set and classes
+    theirs: Named,                  # those of the other data set
     own: Mapping[str, str] | None,  # {class: meaning}
 ) -> tuple[list, list]:
     "What the classes of both mean, in words that both can have"
@@ -182,7 +182,7 @@ def _own_limits(run: Run, mean: torch.Tensor, std: torch.Tensor) -> tuple | None
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #4328d847
 def join_targets(
-    run: Run,
+    run: Run,         # that is asked
     corpus: RunData,  # the other data set, read for the run
 ) -> tuple[RunData, JoinedTargets]:
     "The data with the targets that both have, and what is made of the model's outputs"

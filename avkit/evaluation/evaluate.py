@@ -52,7 +52,7 @@ def all_conditions(cfg: Config) -> list[str]:
 
 
 def conditions_of(
-    cfg: Config,
+    cfg: Config,                               # of the run
     asked: str | Sequence[str] | None = None,  # None, "all", "av,audio_noise_10dB", or a list
 ) -> list[str]:
     "The names of the conditions that are asked for, checked"
@@ -72,7 +72,14 @@ def _keys(t: pd.DataFrame) -> list[tuple[str, str]]:
     "Subset and condition of each row"
     return list(zip(t.split, t.condition))
 
-# %% ../../nbs/5_evaluation/02_evaluate.ipynb #454b4d22
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #cf0e1260
+def _in_order(rows: pd.DataFrame, order: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    "Rows as {subset: [conditions]} has them; of the same pair as they are"
+    pairs = [(subset, c) for subset in order for c in order[subset]]
+    place = {pair: i for i, pair in enumerate(pairs)}
+    return rows.iloc[np.argsort([place[k] for k in _keys(rows)], kind="stable")]
+
+
 def merge_predictions(
     path: Path,                          # the file, if there is one
     rows: pd.DataFrame,                  # new ones
@@ -85,10 +92,7 @@ def merge_predictions(
         old = pd.read_csv(path, dtype=str, keep_default_na=False)
         stays = [k not in new for k in _keys(old)]
         rows = pd.concat([old.loc[stays], rows])
-    pairs = [(subset, c) for subset in order for c in order[subset]]
-    place = {pair: i for i, pair in enumerate(pairs)}
-    by_place = np.argsort([place[k] for k in _keys(rows)], kind="stable")
-    write_text(path, rows.iloc[by_place].to_csv(index=False, lineterminator="\n"))
+    write_text(path, _in_order(rows, order).to_csv(index=False, lineterminator="\n"))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #257d25d6
 def update(
@@ -108,7 +112,15 @@ def update(
     write_json(run.folder / "record.json", record)
     return record
 
-# %% ../../nbs/5_evaluation/02_evaluate.ipynb #ff21cda4
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #c01b0dc6
+def _subsets(sides: str | Sequence[str]) -> Sequence[str]:
+    "The subsets that are asked for, checked"
+    asked = sides.split(",") if isinstance(sides, str) else sides
+    for s in asked:
+        if s not in SUBSETS: raise unknown("subset", s, SUBSETS)
+    return asked
+
+
 def _check_same(run: Run, corpus: RunData) -> None:
     "Refuse data, or a split, that are not those of the run"
     m: Any = corpus.manifest
@@ -117,26 +129,29 @@ def _check_same(run: Run, corpus: RunData) -> None:
             raise AvkitError(f"The {what} of {m.root} is not that of {run.folder.name}: files, "
                              "labels or the split have changed since it was trained")
 
-
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #c3528c1c
 def _own_scores(
-    run: Run,
+    run: Run,                           # that is asked
     asked: str | Sequence[str] | None,  # conditions
     sides: str | Sequence[str],         # subsets
-    verbose: bool,
+    verbose: bool,                      # print what preparation did
 ) -> dict[str, Any]:
     "Score subsets of the run's own split; returns its record"
-    conds = conditions_of(run.cfg, asked)
-    subsets = sides.split(",") if isinstance(sides, str) else sides
-    for s in subsets:
-        if s not in SUBSETS: raise unknown("subset", s, SUBSETS)
+    conds, subsets = conditions_of(run.cfg, asked), {s: s for s in _subsets(sides)}
     corpus = load_data(run.cfg, verbose=verbose)
     _check_same(run, corpus)
     device = accelerator(run.cfg).device
     read, model = quirk_corpus(run.cfg, corpus), run.model.to(device)
-    scored = score_conditions(run.cfg, read, model, conds, device, {s: s for s in subsets})
+    scored = score_conditions(run.cfg, read, model, conds, device, subsets)
     return update(run, *scored)
 
-# %% ../../nbs/5_evaluation/02_evaluate.ipynb #5acd9432
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #b6b2ab16
+def _count(rows: pd.DataFrame, condition: str) -> dict[str, Any]:
+    "How many clips, or frames, were scored"
+    n = int((rows.condition == condition).sum())
+    return dict(scored=n, of="frames" if "frame" in rows else "clips")
+
+
 def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
     "What was asked: the other data set, its split, and who was set aside"
     m: Any = corpus.manifest
@@ -152,11 +167,11 @@ def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     t = pd.read_csv(resolve(labels), dtype=str, keep_default_na=False)
     return dict(zip(t["class"], t.meaning))
 
-# %% ../../nbs/5_evaluation/02_evaluate.ipynb #a9902ba0
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d
 def _join_by_meaning(
-    run: Run,
-    corpus: RunData,
-    labels: str | Path | None,
+    run: Run,                   # that is asked
+    corpus: RunData,            # the other data set, read for the run
+    labels: str | Path | None,  # a CSV file with class and meaning
 ) -> tuple[RunData, Any, dict[str, Any]]:
     "The data with joined labels, what is made of outputs, and what the record says of it"
     ours = run.record["dataset"], run.classes
@@ -170,28 +185,34 @@ def _join_by_meaning(
     return joined, through, facts
 
 
+def _joined(
+    run: Run,                   # that is asked
+    corpus: RunData,            # the other data set, read for the run
+    labels: str | Path | None,  # a CSV file with class and meaning
+) -> tuple[RunData, Any, dict[str, Any]]:
+    "The same for classes and for numbers"
+    if corpus.data.task == "class": return _join_by_meaning(run, corpus, labels)
+    return *join_targets(run, corpus), {}
+
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #5b75ffd4
 def _other_scores(
     run: Run,                           # whose config names the other data set
     asked: str | Sequence[str] | None,  # conditions
     split: str | None,                  # test its test subset alone
     labels: str | Path | None,          # a CSV file with class and meaning
-    verbose: bool,
+    verbose: bool,                      # print what preparation did
 ) -> dict[str, Any]:
     "Score all clips of another data set, or its test subset; returns the run's record"
     conds = conditions_of(run.cfg, asked)
     corpus, name = other_corpus(run, split, verbose)
-    facts = _facts(run, corpus)
-    if corpus.data.task == "class":
-        corpus, through, more = _join_by_meaning(run, corpus, labels)
-        facts |= more
-    else: corpus, through = join_targets(run, corpus)
+    joined, through, more = _joined(run, corpus, labels)
+    facts = _facts(run, corpus) | more
     device = accelerator(run.cfg).device
     rows, metrics = score_conditions(
-        run.cfg, corpus, run.model.to(device), conds, device, {"test": name}, through)
-    facts |= dict(scored=int((rows.condition == conds[0]).sum()),
-                  of="frames" if "frame" in rows else "clips", git_commit=commit())
-    return update(run, rows, metrics, f"predictions-{name.replace(':', '-')}.csv",
-                  cross={name: facts})
+        run.cfg, joined, run.model.to(device), conds, device, {"test": name}, through)
+    facts |= _count(rows, conds[0]) | dict(git_commit=commit())
+    file = f"predictions-{name.replace(':', '-')}.csv"
+    return update(run, rows, metrics, file, cross={name: facts})
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #5d02d503
 def _about(

@@ -97,10 +97,10 @@ def _differ(run: Run, ask: Ask, x: Inputs) -> float:
 
 
 def _checked(
-    run: Run,
-    x: Inputs,   # of `example`
-    ask: Ask,    # the graph
-    what: str,   # it is
+    run: Run,   # whose model it is
+    x: Inputs,  # of `example`
+    ask: Ask,   # the graph
+    what: str,  # it is
 ) -> dict[str, Any]:
     "The largest difference over three batches, and whether time is open"
     other = another(x, torch.Generator().manual_seed(0))
@@ -123,7 +123,7 @@ def _exported(run: Run, x: Inputs) -> torch.export.ExportedProgram:
 
 
 def to_program(
-    run: Run,
+    run: Run,    # whose model it is
     path: Path,  # a .pt2
     x: Inputs,   # of `example`
 ) -> tuple[dict[str, Any], torch.export.ExportedProgram]:
@@ -146,14 +146,14 @@ OPSET = 18
 def _need_onnx() -> Any:
     "onnxruntime, or an error that says what to install"
     try:
-        import onnx, onnxruntime, onnxscript  # noqa: F401  optional: ONNX
+        import onnx, onnxruntime, onnxscript  # optional: ONNX  # noqa: F401
     except ImportError as e:
         raise AvkitError(f"ONNX needs a package ({e}): pip install avkit[export]") from e
     return onnxruntime
 
 
 def to_onnx(
-    run: Run,
+    run: Run,                               # whose model it is
     path: Path,                             # an .onnx
     x: Inputs,                              # of `example`
     program: torch.export.ExportedProgram,  # of `to_program`
@@ -188,9 +188,9 @@ def _or_reason(path: Path, make: Callable[[], Any]) -> Any:
         path.unlink(missing_ok=True)
         return _failed(e)
 
-# %% ../../nbs/5_evaluation/06_export.ipynb #dcbdaf5d
+# %% ../../nbs/5_evaluation/06_export.ipynb #3c505d1b
 def to_graphs(
-    run: Run,
+    run: Run,           # whose model it is
     folder: Path,       # of the card
     onnx: bool = True,  # False: without model.onnx
 ) -> dict[str, dict]:
@@ -315,7 +315,7 @@ def _trained_on(run: Run) -> str:
 
 # %% ../../nbs/5_evaluation/06_export.ipynb #a245fab8
 def card_text(
-    run: Run,
+    run: Run,                # whose model it is
     found: dict[str, dict],  # of `to_graphs`
 ) -> str:
     "README.md"

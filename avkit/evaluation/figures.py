@@ -71,9 +71,9 @@ def save_figure(
     small.save(png, optimize=True)
     return png
 
-# %% ../../nbs/5_evaluation/01_figures.ipynb #e175a4be
+# %% ../../nbs/5_evaluation/01_figures.ipynb #c8aed3a0
 def _curve(
-    ax: Any,
+    ax: Any,           # to draw into
     h: pd.DataFrame,   # a row per epoch
     what: str,         # loss, accuracy, ccc
     best: int | None,  # the epoch that was kept
@@ -86,11 +86,17 @@ def _curve(
     ax.xaxis.get_major_locator().set_params(integer=True)
     if best is not None: ax.axvline(best + 1, ls="--", lw=.8, c="grey")
 
+# %% ../../nbs/5_evaluation/01_figures.ipynb #8786d4f8
+def _chance_line(ax: Any, chance: float) -> None:
+    "What guessing gives"
+    ax.axhline(chance, ls=":", lw=.8, c="grey")
+    ax.text(1, chance + .02, "chance", fontsize=6, c="grey")
+
 
 def learning_curves(
-    history: Any,                  # the record's, a dict per epoch
-    best: int | None = None,       # the epoch that was kept
-    chance: float | None = None,   # accuracy of guessing
+    history: Any,                 # the record's, a dict per epoch
+    best: int | None = None,      # the epoch that was kept
+    chance: float | None = None,  # accuracy of guessing
 ) -> Any:
     "A figure of training and validation over the epochs"
     plt, _ = style()
@@ -99,55 +105,69 @@ def learning_curves(
     _curve(left, h, "loss", best)
     _curve(right, h, "ccc" if "validation_ccc" in h else "accuracy", best)
     right.set_ylim(0, 1.02)
-    if chance:
-        right.axhline(chance, ls=":", lw=.8, c="grey")
-        right.text(1, chance + .02, "chance", fontsize=6, c="grey")
+    if chance: _chance_line(right, chance)
     left.legend(frameon=False)
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #fb2dc8cc
+def _heatmap(
+    ax: Any,                 # to draw into
+    m: np.ndarray,           # (C,C)
+    fmt: str,                # of its numbers
+    classes: Sequence[str],  # in the order of the axes
+    title: str,              # what its numbers are
+) -> None:
+    "A matrix, its numbers written into its cells"
+    _, sns = style()
+    sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax,
+                annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, linewidths=.3)
+    ax.set(title=title, xlabel="predicted")
+    ax.tick_params(axis="x", rotation=45)
+
+
 def confusion(
     predictions: pd.DataFrame,  # rows of predictions.csv of one subset and condition
     classes: Sequence[str],     # in the order of the axes
-    title: str = "",
+    title: str = "",            # above the figure
 ) -> Any:
     "A figure with the confusion matrix as counts and as rates per true class"
     from sklearn.metrics import confusion_matrix  # heavy: a second to import
-    plt, sns = style()
-    c = confusion_matrix(predictions.target, predictions.prediction, labels=list(classes))
-    rates = c / np.maximum(c.sum(1, keepdims=True), 1)
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained", sharey=True)
-    for ax, m, fmt, name in ((axes[0], c, "d", "clips"),
-                             (axes[1], rates, ".2f", "rate per true class")):
-        sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax,
-                    annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, linewidths=.3)
-        ax.set(title=name, xlabel="predicted")
-        ax.tick_params(axis="x", rotation=45)
-    axes[0].set_ylabel("true")
-    axes[1].tick_params(left=False)
+    plt, _ = style()
+    counts = confusion_matrix(predictions.target, predictions.prediction, labels=list(classes))
+    rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained", sharey=True)
+    _heatmap(left, counts, "d", classes, "clips")
+    _heatmap(right, rates, ".2f", classes, "rate per true class")
+    left.set_ylabel("true")
+    right.tick_params(left=False)
     if title: fig.suptitle(title, fontsize=9)
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #ee1a9c79
+def _diagonal(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
+    "Where predictions would agree with the truth"
+    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+    ax.plot(ends, ends, lw=.8, ls="--", c="grey")
+
+
 def _agreement(
-    ax: Any,
+    ax: Any,        # to draw into
     x: np.ndarray,  # (M,) true
     y: np.ndarray,  # (M,) predicted
     name: str,      # of the target
 ) -> None:
     "Predictions over truth, and their CCC"
-    low, high = min(x.min(), y.min()), max(x.max(), y.max())
     if len(x) > 2000: ax.hexbin(x, y, gridsize=30, cmap="Blues", mincnt=1, linewidths=0)
     else: ax.plot(x, y, "o", ms=2, alpha=.5)
-    ax.plot([low, high], [low, high], lw=.8, ls="--", c="grey")
+    _diagonal(ax, x, y)
     score = float(ccc(torch.tensor(y), torch.tensor(x)))
     ax.set(title=f"{name}: CCC {score:.3f}", xlabel="true", aspect="equal")
 
-
+# %% ../../nbs/5_evaluation/01_figures.ipynb #09e8fd88
 def agreement_figure(
     predictions: pd.DataFrame,  # rows of predictions.csv of one subset and condition
     targets: Sequence[str],     # their names
-    title: str = "",
+    title: str = "",            # above the figure
 ) -> Any:
     "A figure of predictions over truth, one panel for each target"
     plt, _ = style()
@@ -174,8 +194,8 @@ def _picks(data: AVData, n: int) -> list[int]:
     train = data.indices("train")
     if data.task == "class" and data.target.ndim == 1: return _per_class(data, train, n)
     y = data.target[train]
-    if data.target.ndim > 1: y = y.float().flatten(1).nanmean(1)
-    return [int(train[i]) for i in y.argsort()[torch.linspace(0, len(train) - 1, n).long()]]
+    if y.ndim > 1: y = y.float().flatten(1).nanmean(1)
+    return train[y.argsort()[torch.linspace(0, len(train) - 1, n).long()]].tolist()
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #88d01ac3
 def _label(data: AVData, i: int) -> str:
@@ -184,11 +204,16 @@ def _label(data: AVData, i: int) -> str:
     return data.clips[i]
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #a78e1003
+def _places(length: int, n: int) -> np.ndarray:
+    "Up to `n` places, spread from the first to the last"
+    return np.linspace(0, length - 1, min(n, length)).round().astype(int)
+
+
 def _strip(ax: Any, frames: torch.Tensor) -> None:
     "(T,3,H,W) uint8, or in [0,1]: up to six frames in one row"
-    k = np.linspace(0, len(frames) - 1, min(6, len(frames))).round().astype(int)
     step = -(-frames.shape[-1] // 112)  # pixels enough for a figure
-    row = [frames[i, :, ::step, ::step].permute(1, 2, 0).numpy() for i in k]
+    some = frames[_places(len(frames), 6), :, ::step, ::step]
+    row = list(some.permute(0, 2, 3, 1).numpy())
     ax.imshow(np.hstack(row), aspect="auto")
     ax.set(xticks=[], yticks=[])
 
@@ -211,12 +236,12 @@ def _panel(ax: Any, stream: Stream, i: int) -> None:
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #fa3536af
 def _stored(
-    corpus: RunData,
-    cfg: Config,
-    i: int,         # of the clip
-    store: Store,
-    stream: str,    # audio, video
-    name: str,      # of the tensor
+    corpus: RunData,  # the data of a run
+    cfg: Config,      # its config
+    i: int,           # of the clip
+    store: Store,     # where prepared clips lie
+    stream: str,      # audio, video
+    name: str,        # of the tensor
 ) -> torch.Tensor | None:
     "What the store holds of a clip, or None"
     m: Any = corpus.manifest
@@ -226,7 +251,7 @@ def _stored(
 
 
 def _wave(
-    ax: Any,
+    ax: Any,                    # to draw into
     wave: torch.Tensor | None,  # (N,)
     rate: int,                  # Hz
 ) -> None:
@@ -247,39 +272,55 @@ def _columns(data: AVData, cfg: Config) -> dict[str, str]:
     if "audio" in there and raw and data.steps is None: there.add("wave")
     return {k: v for k, v in titles.items() if k in there}
 
+# %% ../../nbs/5_evaluation/01_figures.ipynb #ff99647e
+def _draw_frames(
+    ax: Any,          # to draw into
+    corpus: RunData,  # the data of a run
+    cfg: Config,      # its config
+    i: int,           # of the clip
+    store: Store,     # where prepared clips lie
+) -> None:
+    "Frames from the store, or else as the model gets them"
+    own, stored = cfg["video_features"] or corpus.data.steps is not None, None
+    if not own: stored = _stored(corpus, cfg, i, store, "video", cfg.preparation.views[0])
+    if stored is None: _panel(ax, corpus.data.streams["video"], i)
+    else: _strip(ax, stored)
+
 
 def _draw_clip(
     axes: dict[str, Any],  # {column: axes}
-    corpus: RunData,
-    cfg: Config,
+    corpus: RunData,       # the data of a run
+    cfg: Config,           # its config
     i: int,                # of the clip
-    store: Store,
+    store: Store,          # where prepared clips lie
 ) -> None:
     "A row of the figure"
-    data, stored = corpus.data, None
-    if "video" in axes and not cfg["video_features"] and data.steps is None:
-        stored = _stored(corpus, cfg, i, store, "video", cfg.preparation.views[0])
+    label = _label(corpus.data, i)
     for column, ax in axes.items():
-        if column == "wave":
-            _wave(ax, _stored(corpus, cfg, i, store, "audio", "sound"), cfg.preparation.rate)
-        elif column == "video" and stored is not None: _strip(ax, stored)
-        else: _panel(ax, getattr(data, column), i)
-    next(iter(axes.values())).set_ylabel(_label(data, i), rotation=0, ha="right", va="center")
+        if column == "video": _draw_frames(ax, corpus, cfg, i, store)
+        elif column == "audio": _panel(ax, corpus.data.streams["audio"], i)
+        else: _wave(ax, _stored(corpus, cfg, i, store, "audio", "sound"), cfg.preparation.rate)
+    next(iter(axes.values())).set_ylabel(label, rotation=0, ha="right", va="center")
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #d8c464e9
+def _grid(rows: int, columns: Sequence[str]) -> tuple[Any, Any]:
+    "A figure and its axes (rows, columns); frames take the most room"
+    plt, _ = style()
+    wide = [2.2 if c == "video" else 1 for c in columns]
+    size = 2.8 * len(columns), .95 * rows
+    return plt.subplots(rows, len(columns), figsize=size, squeeze=False, layout="constrained",
+                        gridspec_kw=dict(width_ratios=wide))
+
+
 def glance(
-    corpus: RunData,
-    cfg: Config,
+    corpus: RunData,             # the data of a run
+    cfg: Config,                 # its config
     store: Store | None = None,  # None: the cache's
     n: int = 4,                  # classes
 ) -> Any:
     "A figure of one training clip of each of `n` classes: frames, waveform, features"
-    plt, _ = style()
     picks, columns = _picks(corpus.data, n), _columns(corpus.data, cfg)
-    wide = [2.2 if c == "video" else 1 for c in columns]
-    fig, axes = plt.subplots(
-        len(picks), len(columns), figsize=(2.8 * len(columns), .95 * len(picks)), squeeze=False,
-        layout="constrained", gridspec_kw=dict(width_ratios=wide))
+    fig, axes = _grid(len(picks), list(columns))
     for row, i in zip(axes, picks):
         _draw_clip(dict(zip(columns, row)), corpus, cfg, i, store or Store())
     for ax in axes[:-1].flat: ax.set(xlabel="", xticklabels=[])
@@ -303,36 +344,36 @@ def _middle(store: Store, key: str | None, prep: Preparation) -> np.ndarray | No
     got = store.get(key, [view])
     return got[0][view][len(got[0][view]) // 2].permute(1, 2, 0).numpy() if got else None
 
-# %% ../../nbs/5_evaluation/01_figures.ipynb #f35e6af9
-def _spread(rows: list[dict], n: int) -> list[dict]:
-    "Up to `n` rows, spread over all of them"
-    if not rows: return []
-    k = np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int)
-    return [rows[i] for i in np.unique(k)]
-
-
+# %% ../../nbs/5_evaluation/01_figures.ipynb #1514c1f6
 def _sheet_images(
-    m: Manifest,
-    prep: Preparation,
-    store: Store,
+    m: Manifest,        # whose clips are shown
+    prep: Preparation,  # how they were prepared
+    store: Store,       # where prepared clips lie
     n: int,             # clips
 ) -> list[tuple[str, np.ndarray]]:
     "[(title, image)] of clips spread over the manifest"
     rows = [r for r in m.clips.to_dict("records") if r["video"] or r.get("crops")]
     out = []
-    for r in _spread(rows, n):
+    for i in np.unique(_places(len(rows), n)) if rows else []:
+        r = rows[i]
         image = _middle(store, stream_key(r, "video", prep, m.root), prep)
         title = f"{r['speaker']} {r['label']}".strip() or r["clip"]
         if image is not None: out.append((title, image))
     return out
 
-# %% ../../nbs/5_evaluation/01_figures.ipynb #b5e99f97
+# %% ../../nbs/5_evaluation/01_figures.ipynb #4a2c1345
+def _show(ax: Any, title: str, image: np.ndarray) -> None:
+    "An image with a small title"
+    ax.imshow(image)
+    ax.set_title(title, fontsize=6, pad=2)
+
+
 def contact_sheet(
-    m: Manifest,
-    prep: Preparation,
+    m: Manifest,                 # whose clips are shown
+    prep: Preparation,           # how they were prepared
     store: Store | None = None,  # None: the cache's
     n: int = 24,                 # clips
-    columns: int = 8,
+    columns: int = 8,            # images in a row
 ) -> Any:
     "A figure with the middle face crop of `n` clips spread over the manifest, or None without any"
     plt, _ = style()
@@ -341,9 +382,7 @@ def contact_sheet(
     rows = -(-len(images) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(columns, 1.2 * rows), squeeze=False)
     for ax in axes.flat: ax.axis("off")
-    for ax, (title, image) in zip(axes.flat, images):
-        ax.imshow(image)
-        ax.set_title(title, fontsize=6, pad=2)
+    for ax, (title, image) in zip(axes.flat, images): _show(ax, title, image)
     return fig
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #bc00f9e0
@@ -360,8 +399,8 @@ def _score_figure(run: Run, condition: str) -> tuple[str, Any]:
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #3c72a68d
 def run_figures(
-    run: str | Path | Run,           # a finished run, or its folder
-    out: str | Path | None = None,   # where the figures go; None: into the run's own folder
+    run: str | Path | Run,          # a finished run, or its folder
+    out: str | Path | None = None,  # where the figures go; None: into the run's own folder
 ) -> list[Path]:
     "Learning curves and confusion matrices of a finished run; returns their paths"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn

@@ -35,9 +35,9 @@ from ..training.inference import predict_logits as outputs
 from ..training.loading import clip_stream, window_streams
 from ..training.quirks import SwappedColours
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #2467a7db
+# %% ../../nbs/5_evaluation/04_predict.ipynb #7c8c7247
 def _drawn(
-    name: str,
+    name: str,                                                    # of its file
     draw: Callable[[], tuple[Iterable[np.ndarray], np.ndarray]],  # -> frames, audio
 ) -> Path:
     "A video in the cache; drawn where it is missing"
@@ -94,13 +94,13 @@ class Plan:
         i, rest = divmod(frame + 1 - self.frames, self.hop)
         return None if i < 0 or rest else i
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #b34debce
+# %% ../../nbs/5_evaluation/04_predict.ipynb #9895730c
 LONGEST = 12.  # seconds in one window of whole clips (the longest clip of vavl2023)
 
 
 def plan_windows(
     duration: float,           # of the video, seconds
-    prep: Preparation,
+    prep: Preparation,         # how its clips were prepared
     hop: float | None = None,  # seconds from window to window; None: half a window
 ) -> Plan:
     "The windows over a video"
@@ -128,14 +128,26 @@ class Heard:
         "(n,) float32, zeros where the audio has ended; None when nothing is heard. No seconds: all"
         if not self.samples: return None
         n = self.samples if seconds is None else round(seconds * self.rate)
-        x = Track(self.store, self.key).sound(round(start * self.rate), n)
+        x = self.track.sound(round(start * self.rate), n)
         return x if x.any() else None
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #3cf07fde
+    @property
+    def track(self) -> Track:
+        "Its audio in the store"
+        return Track(self.store, self.key)
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #ef19c0d1
+def _frame_times(path: str | Path) -> np.ndarray | None:
+    "(T,) seconds: when the frames of a file without audio are shown"
+    for kind, *got in stream(path, video=False, audio=False):
+        if kind == "times": return got[0]
+    return None
+
+
 def _hear(
-    path: str | Path,
-    heard: Heard,
-    writer: Writer,   # of the audio
+    path: str | Path,  # of the file
+    heard: Heard,      # the video's audio
+    writer: Writer,    # of the audio
     has_audio: bool,
 ) -> None:
     "Write the audio; note in `heard` how much there is, and when frames are shown"
@@ -149,8 +161,7 @@ def _hear(
                 heard.samples += len(got[0])
     except MediaError as e:
         if e.reason != "no sound": raise
-        passed = stream(path, video=False, audio=False)
-        heard.times = next((x for kind, *(x, *_) in passed if kind == "times"), None)
+        heard.times = _frame_times(path)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #1b373612
 def _length(heard: Heard) -> float:
@@ -161,9 +172,9 @@ def _length(heard: Heard) -> float:
 
 
 def listen(
-    path: str | Path,
-    rate: int,     # Hz, of the audio that is kept
-    store: Store,  # where it goes
+    path: str | Path,  # of the file
+    rate: int,         # Hz, of the audio that is kept
+    store: Store,      # where it goes
 ) -> Heard:
     "A first pass over a video -> `Heard`"
     seen, key = probe(path), content_key("sound")
@@ -238,18 +249,21 @@ class Looker:
         _check_views(prep)
         self.whole = "face" not in prep.views or prep.detector == "none"
         self.crowd, self.gallery = Crowd(), Gallery()
-        name = "none" if self.whole else prep.detector
-        self.net = faces.detector(name, model=prep.face_model)
+        self.net = faces.detector("none" if self.whole else prep.detector, prep.face_model)
 
     def __call__(self, times: np.ndarray, frames: np.ndarray) -> list[dict[int, np.ndarray]]:
         "(n,) seconds, (n,H,W,3) uint8 -> n times {face: (4,) pixels}"
         found = self.net.detect(frames)
         return [self._see(*one) for one in zip(times, frames, found)]
 
+    def _who(self, time: float, boxes: np.ndarray) -> list[int]:
+        "The numbers of the faces in (n,4) boxes"
+        return [0] if self.whole else [int(k) for k in self.crowd.see(time, boxes)]
+
     def _see(self, time: float, frame: np.ndarray, found: tuple) -> dict[int, np.ndarray]:
         "The faces of one frame, by number"
         boxes, scores = np.asarray(found[0], float).reshape(-1, 4), found[1]
-        who = [0] if self.whole else [int(k) for k in self.crowd.see(time, boxes)]
+        who = self._who(time, boxes)
         seen = dict(zip(who, boxes))
         self.gallery.add(time, frame, seen, dict(zip(who, scores)))
         return seen
@@ -278,21 +292,32 @@ def windows(
             yield number, np.stack([f for f, _ in held]), [b for _, b in held]
     bar.close()
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #c6ebd7eb
+# %% ../../nbs/5_evaluation/04_predict.ipynb #51e22cdb
+def _by_size(boxes: Sequence[dict]) -> list[int]:
+    "The faces of some frames, the largest first"
+    size = Counter()
+    for b in boxes:
+        size.update({face: box_size(x) for face, x in b.items()})
+    return [face for face, _ in size.most_common()]
+
+
 def faces_in(
     boxes: Sequence[dict],  # {face: box} of each frame
     most: int = 8,          # faces
     least: float = .2,      # of the frames
 ) -> list[int]:
     "The faces of a window, the largest first"
-    seen, size = Counter(face for b in boxes for face in b), Counter()
-    for b in boxes:
-        size.update({face: box_size(x) for face, x in b.items()})
-    ranked = [face for face, _ in size.most_common()]
+    ranked, seen = _by_size(boxes), Counter(face for b in boxes for face in b)
     often = [face for face in ranked if seen[face] >= least * len(boxes)]
     return often[:most] or ranked[:1]
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #4ef2ed25
+# %% ../../nbs/5_evaluation/04_predict.ipynb #df8119c0
+def _one_box(face: int, boxes: dict) -> tuple[np.ndarray, np.ndarray]:
+    "The boxes and scores of a frame, as if a detector had found one face, or none"
+    if face in boxes: return boxes[face][None], np.ones(1)
+    return np.zeros((0, 4)), np.zeros(0)
+
+
 def cut_face(
     frames: np.ndarray,     # (n,H,W,3) uint8
     boxes: Sequence[dict],  # {face: box} of each
@@ -300,17 +325,15 @@ def cut_face(
     prep: Preparation,      # how large they are
 ) -> dict[str, np.ndarray]:
     "{view: (n,3,size,size)}: what the store would hold of a clip with these frames and this face"
-    nothing = np.zeros((0, 4)), np.zeros(0)
-    found = [(b[face][None], np.ones(1)) if face in b else nothing for b in boxes]
-    at, _ = faces.track(found, frames.shape[1:3])
+    at, _ = faces.track([_one_box(face, b) for b in boxes], frames.shape[1:3])
     out = {}
     if "frame" in prep.views: out["frame"] = faces.squash(frames, prep.size)
     if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
     return {view: x.transpose(0, 3, 1, 2) for view, x in out.items()}
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #5060bbeb
+# %% ../../nbs/5_evaluation/04_predict.ipynb #a5dd284d
 def given_of(
-    run: Run,
+    run: Run,     # that is asked
     audio: bool,  # whether there is any
     video: bool,  # and whether there is a face in it
 ) -> str:
@@ -335,11 +358,11 @@ def _batch_size(video: Stream | None) -> int:
     if video is None or video.x.ndim != 5: return 64
     return max(1, AT_ONCE // video.x.shape[1])
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #3f5fb242
+# %% ../../nbs/5_evaluation/04_predict.ipynb #79e44a6d
 def _unlabelled(
-    run: Run,
-    n: int,                       # windows
-    steps: torch.Tensor | None,   # (N,S) bool
+    run: Run,                    # that is asked
+    n: int,                      # windows
+    steps: torch.Tensor | None,  # (N,S) bool
     **streams: Stream,            # audio, video
 ) -> AVData:
     "Windows as data without labels"
@@ -349,6 +372,12 @@ def _unlabelled(
         classes=run.classes, task=run.task)
 
 
+def _nothing(n: int, classes: int, steps: torch.Tensor | None) -> torch.Tensor:
+    "(N,C) or (N,S,C) of NaN: no answer yet"
+    each = () if steps is None else (steps.shape[1],)
+    return torch.full((n, *each, classes), torch.nan)
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #670d93c5
 def answer(
     run: Run,                           # whose model is asked
     streams: dict[str, Stream],         # audio, video
@@ -359,8 +388,7 @@ def answer(
     "Logits or standardised numbers (N,C) or (N,S,C); NaN where nothing is given"
     streams = {name: _as_trained(run, name, s) for name, s in streams.items()}
     data = _unlabelled(run, len(given), steps, **streams)
-    each = () if steps is None else (steps.shape[1],)
-    out = torch.full((len(given), *each, len(run.classes)), torch.nan)
+    out = _nothing(len(given), len(run.classes), steps)
     for c in sorted(set(given) - {""}):
         idx = torch.from_numpy(np.flatnonzero(given == c))
         out[idx] = outputs(run.cfg, run.model, data, idx, c, device, _batch_size(data.video))
@@ -397,6 +425,12 @@ def window_audio(
     return heard.audio(plan.begin(number), plan.window)
 
 
+def _black(prep: Preparation) -> dict[str, np.ndarray]:
+    "{view: (n,3,size,size)}: what stands for images that are not there"
+    image = np.zeros((prep.frames, 3, prep.size, prep.size), np.uint8)
+    return dict.fromkeys(prep.views, image)
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #40f368ce
 def stored_window(
     run: Run,                             # whose preparation says how much there is
     plan: Plan,                           # how long a window is
@@ -406,8 +440,7 @@ def stored_window(
     "{stream: {name: array}}, as `prepare` stores a clip"
     prep = run.preparation
     if audio is None: audio = np.zeros(round(plan.window * prep.rate), np.float32)
-    black = np.zeros((prep.frames, 3, prep.size, prep.size), np.uint8)
-    return dict(audio=dict(sound=audio), video=views or dict.fromkeys(prep.views, black))
+    return dict(audio=dict(sound=audio), video=views or _black(prep))
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d68b775e
 def has_backbone(run: Run) -> bool:
@@ -550,6 +583,11 @@ def _boxes_of(face: int, boxes: Sequence[dict[int, np.ndarray]]) -> np.ndarray:
     return np.stack([b.get(face, np.full(4, np.nan)) for b in boxes])
 
 
+def _new_track(run: Run, store: Store, face: int, name: str) -> FaceTrack:
+    "A track of a face in the store"
+    return FaceTrack(run.preparation, Writer(store, content_key("face", face), name))
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #b42f6cc7
 def face_tracks(
     run: Run,       # whose preparation says how frames are cut
     path: Path,     # of the file
@@ -558,18 +596,17 @@ def face_tracks(
     n_frames: int,  # of the video
 ) -> dict[int, str]:
     "Every face as a track in the store -> {face: key}; a whole frame is one face"
-    prep, tracks, before = run.preparation, {}, []
+    every, tracks, before = run.preparation.every, {}, []
     bar = progress(range(n_frames), f"{path.name}: frames")
-    for numbers, times, frames in _video(path, every=prep.every):
+    for numbers, times, frames in _video(path, every=every):
         boxes = look(times, frames)
         for face in sorted({k for b in boxes for k in b} - set(tracks)):
-            writer = Writer(store, content_key("face", face), path.name)
-            tracks[face] = FaceTrack(prep, writer)
+            tracks[face] = _new_track(run, store, face, path.name)
             for earlier in before: tracks[face].skip(*earlier)
         for face, track in tracks.items():
             track.see(numbers, times, frames, _boxes_of(face, boxes))
         before.append((numbers, times))
-        bar.update(len(numbers) * prep.every)
+        bar.update(len(numbers) * every)
     bar.close()
     return {face: track.done() for face, track in tracks.items()}
 
@@ -589,7 +626,12 @@ def _often_seen(
     often = [face for face, n in ranked if n >= enough]
     return often or [face for face, _ in ranked[:1]]
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #57da723a
+# %% ../../nbs/5_evaluation/04_predict.ipynb #f802b155
+def _count_in(found: np.ndarray, places: np.ndarray) -> int:
+    "In how many of a window's frames a face was seen; places -1 are none"
+    return int(found[np.minimum(places, len(found) - 1)].sum())
+
+
 def faces_by_window(
     run: Run,              # whose preparation says which frames a track has
     store: Store,          # of the tracks
@@ -602,7 +644,7 @@ def faces_by_window(
     found = {face: _found(store, key) for face, key in keys.items()}
     at, out = np.where(numbers >= 0, numbers // run.preparation.every, -1), []
     for n, places in enumerate(at):
-        count = {k: int(f[np.minimum(places, len(f) - 1)].sum()) for k, f in found.items()}
+        count = {face: _count_in(seen, places) for face, seen in found.items()}
         who = _often_seen(count, most, least * (places >= 0).sum())
         out += [(face, n) for face in who or [None]]
     return out
@@ -682,6 +724,16 @@ def frame_edges(times: np.ndarray) -> np.ndarray:
     return np.append(times, times[-1] + last)
 
 
+def _rows_of(
+    run: Run,            # whose classes, or targets, are told
+    head: pd.DataFrame,  # start, end, face, given, frame
+    y: np.ndarray,       # (T,C) of `over_video`
+) -> pd.DataFrame:
+    "Rows of one face with its answers"
+    columns = prediction_columns(run, torch.from_numpy(y[head.frame.to_numpy()]))
+    return pd.concat([head, columns], axis=1)
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #2764b3d7
 def frame_rows(
     run: Run,                   # whose classes, or targets, are told
     times: np.ndarray,          # (T,) seconds
@@ -696,10 +748,8 @@ def frame_rows(
         mine = np.array([w == face for w in who])
         y = over_video(run, out[mine], numbers[mine], len(times))
         f = np.unique(numbers[mine][numbers[mine] >= 0])
-        rows = pd.DataFrame(dict(start=edges[f], end=edges[f + 1], face=face,
-                                 given=given[mine][0], frame=f))
-        columns = prediction_columns(run, torch.from_numpy(y[f]))
-        parts.append(pd.concat([rows, columns], axis=1))
+        head = dict(start=edges[f], end=edges[f + 1], face=face, given=given[mine][0], frame=f)
+        parts.append(_rows_of(run, pd.DataFrame(head), y))
     return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #962dc12b
@@ -748,10 +798,10 @@ def name_faces(
     ranked = sorted(found, key=lambda face: (-gallery.weight(face), face))
     return {face: f"face {i}" for i, face in enumerate(ranked, 1)}
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #e8480712
+# %% ../../nbs/5_evaluation/04_predict.ipynb #d8dc9a60
 def _with_names(
-    table: pd.DataFrame,
-    names: dict[int, str],
+    table: pd.DataFrame,    # of `by_window` or `by_frame`
+    names: dict[int, str],  # {number: name}
     lost: str,              # what a row without a face says
 ) -> pd.DataFrame:
     "The table with names in place of numbers, in the order of time and name"
@@ -766,13 +816,13 @@ def _seconds_of(table: pd.DataFrame) -> dict[str, float]:
     groups = table.groupby("face", sort=False)
     return {str(name): round(float((t.end - t.start).sum()), 3) for name, t in groups}
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #8974997f
+# %% ../../nbs/5_evaluation/04_predict.ipynb #d024358b
 def _settings_of(
-    run: Run,
-    path: Path,            # of the file
-    heard: Heard,          # its audio
-    gallery: Gallery,      # its faces
-    cut: dict[str, Any],   # of `by_window` or `by_frame`
+    run: Run,             # that is asked
+    path: Path,           # of the file
+    heard: Heard,         # its audio
+    gallery: Gallery,     # its faces
+    cut: dict[str, Any],  # of `by_window` or `by_frame`
 ) -> dict[str, Any]:
     "How a prediction was made"
     cfg = run.cfg
@@ -788,14 +838,14 @@ def _times_and_boxes(seen: list[tuple[float, np.ndarray]]) -> tuple[np.ndarray, 
     times, boxes = zip(*seen)
     return np.array(times), np.array(boxes)
 
-# %% ../../nbs/5_evaluation/04_predict.ipynb #734f00a7
+# %% ../../nbs/5_evaluation/04_predict.ipynb #58df4c5e
 def _prediction(
-    run: Run,
-    path: Path,            # of the file
-    heard: Heard,          # its audio
-    look: Looker | None,   # who found the faces
-    table: pd.DataFrame,   # of `by_window` or `by_frame`
-    cut: dict[str, Any],   # of the same
+    run: Run,             # that is asked
+    path: Path,           # of the file
+    look: Looker | None,  # who found the faces
+    heard: Heard,         # its audio
+    table: pd.DataFrame,  # of `by_window` or `by_frame`
+    cut: dict[str, Any],  # of the same
 ) -> Prediction:
     "Rows and what was seen, with the faces named"
     gallery = look.gallery if look else Gallery()
@@ -834,7 +884,7 @@ def _check_asked(path: Path, hop: float | None, faces: int) -> None:
 
 
 def _for_video(
-    run: Run,
+    run: Run,  # that is asked
     device: str,
     **preparation: str | None,  # detector, face_model: other than the run's
 ) -> Run:
@@ -844,6 +894,20 @@ def _for_video(
     cfg = run.cfg.changed(device=device)
     recipe = cfg.recipe | dict(preparation=cfg.recipe["preparation"] | other)
     return run.with_config(replace(cfg, recipe=recipe))
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #d0397829
+def _table(
+    run: Run,             # that is asked
+    path: Path,           # of the file
+    look: Looker | None,  # who finds the faces
+    hop: float | None,    # seconds from window to window
+    most: int,            # faces at a time
+) -> tuple[Heard, pd.DataFrame, dict[str, Any]]:
+    "What was heard, the answers, and how the video was cut"
+    with tempfile.TemporaryDirectory(prefix="avkit-") as d:
+        heard = listen(path, run.preparation.rate, Store(d))
+        if run.level == "frame": return heard, *by_frame(run, path, heard, look, most)
+        return heard, *by_window(run, path, heard, look, hop, most)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #4d67ff0d
 def predict(
@@ -863,11 +927,7 @@ def predict(
     p = _for_video(opened, device, detector=detector, face_model=face_model)
     look = Looker(p.preparation) if "video" in p.streams else None
     p.model.to(p.cfg["device"])
-    with tempfile.TemporaryDirectory(prefix="avkit-") as d:
-        heard = listen(path, p.preparation.rate, Store(d))
-        if p.level == "frame": table, cut = by_frame(p, path, heard, look, faces)
-        else: table, cut = by_window(p, path, heard, look, hop, faces)
-    return _prediction(p, path, heard, look, table, cut)
+    return _prediction(p, path, look, *_table(p, path, look, hop, faces))
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #18608c17
 def _face_line(p: Prediction, name: str, rows: pd.DataFrame) -> str:

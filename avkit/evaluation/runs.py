@@ -35,9 +35,9 @@ def _at_hand(folder: Path) -> bool:
     files = [c.get("audio_features"), c.get("video_features"), root]
     return all(resolve(p).exists() for p in files if p)
 
-# %% ../../nbs/5_evaluation/00_runs.ipynb #6044bd7c
+# %% ../../nbs/5_evaluation/00_runs.ipynb #be2c72d9
 def example_folder(
-    epochs: int = 12,
+    epochs: int = 12,  # passes over the training clips
     n_jobs: int = -1,  # processes that render; -1: every core
 ) -> Path:
     "The folder of a small run in the cache; where it is missing, the run is trained"
@@ -115,34 +115,43 @@ class Trained:
     stats: dict = field(default_factory=dict)   # {stream or "target": (mean, std)}
     shapes: dict = field(default_factory=dict)  # {stream: (T,...)} of a clip as the model reads it
 
-# %% ../../nbs/5_evaluation/00_runs.ipynb #63816221
+# %% ../../nbs/5_evaluation/00_runs.ipynb #7d2030d6
+def _as_tuples(shapes: dict) -> dict:
+    "{stream: shape}, as JSON keeps them, with tuples for lists"
+    return {s: tuple(v) for s, v in shapes.items()}
+
+
 def _of_run(folder: Path) -> Trained:
     "The best model of a run"
     model, meta = load_model(folder)
-    shapes = {s: tuple(v) for s, v in meta.get("shapes", {}).items()}
-    return Trained(model, meta["classes"], meta["stats"], shapes)
+    return Trained(model, meta["classes"], meta["stats"], _as_tuples(meta.get("shapes", {})))
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #9363ad8a
+def _check_file(path: Path, want: str) -> None:
+    "Refuse a file of a card that is missing, or has another SHA-256"
+    if not path.is_file():
+        raise AvkitError(f"The card {path.parent} lacks {path.name}: copy it again, or export it "
+                         "anew.")
+    if file_hash(path) != want:
+        raise AvkitError(f"{path} is not the file that was exported (its SHA-256 differs): copy it "
+                         "again, or export it anew.")
+
+
 def _check_card(folder: Path) -> None:
     "Refuse a card that is not as it was exported"
-    if not (folder / "hashes.json").is_file():
+    hashes = folder / "hashes.json"
+    if not hashes.is_file():
         raise AvkitError(f"{folder} is not a card: it has no hashes.json. Export one: "
                          f"avkit export --run ... --to {folder}")
-    for name, want in read_json(folder / "hashes.json").items():
-        if not (folder / name).is_file():
-            raise AvkitError(f"The card {folder} lacks {name}: copy it again, or export it anew.")
-        if file_hash(folder / name) != want:
-            raise AvkitError(f"{folder / name} is not the file that was exported (its SHA-256 "
-                             "differs): copy it again, or export it anew.")
+    for name, want in read_json(hashes).items(): _check_file(folder / name, want)
 
-# %% ../../nbs/5_evaluation/00_runs.ipynb #74b7dc3b
+# %% ../../nbs/5_evaluation/00_runs.ipynb #286150ff
 def _of_card(folder: Path, config: dict) -> Trained:
     "The model of a card"
     from safetensors.torch import load_file  # heavy: torch's reader of weights
-    tensors = load_file(folder / "model.safetensors")
-    model = build_model(config["model"])
+    tensors, model = load_file(folder / "model.safetensors"), build_model(config["model"])
     model.load_state_dict(split_tensors(tensors, "model"))
-    shapes = {s: tuple(v) for s, v in config["shapes"].items()}
+    shapes = _as_tuples(config["shapes"])
     return Trained(model.eval(), config["classes"], stats_of(tensors), shapes)
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #10662f04
@@ -209,6 +218,15 @@ def _folder_of(run: str | Path | None) -> Path:
                      "(resume), or choose another.")
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #da56c387
+def _read(folder: Path) -> Run:
+    "The run, or the card, in a folder"
+    card = not (folder / "record.json").is_file()
+    if card: _check_card(folder)
+    record = read_json(folder / ("config.json" if card else "record.json"))
+    cfg = config_of(record["settings" if card else "config"], record["recipe"])
+    return Run(folder, record, cfg.changed(run_dir=str(folder), resume=False), card)
+
+
 def open_run(
     run: str | Path | Run | None = None,  # a folder, or a name below reports/runs; None: the demo
     corpus: RunData | None = None,        # its data, where they are loaded already
@@ -218,13 +236,8 @@ def open_run(
     now = {k: v for k, v in changes.items() if v is not None}
     if isinstance(run, Run):
         return run.with_config(run.cfg.changed(**now)) if now else run
-    folder = _folder_of(run)
-    card = not (folder / "record.json").is_file()
-    if card:
-        _check_card(folder)
-    record = read_json(folder / ("config.json" if card else "record.json"))
-    cfg = config_of(record["settings" if card else "config"], record["recipe"])
-    opened = Run(folder, record, cfg.changed(run_dir=str(folder), resume=False, **now), card)
+    opened = _read(_folder_of(run))
+    opened.cfg = opened.cfg.changed(**now)
     if corpus is not None:
         opened.corpus = corpus
     return opened
@@ -237,7 +250,7 @@ def record_paths(folder: str | Path) -> list[Path]:
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #2f1253cd
 def example_run(
-    epochs: int = 12,
+    epochs: int = 12,  # passes over the training clips
     n_jobs: int = -1,  # processes that render; -1: every core
 ) -> Run:
     "A small run on four rendered actors, in the cache; trained where it is missing"
@@ -253,20 +266,23 @@ def newest_run(folder: str | Path) -> Run:
           "in half a minute.")
     return example_run()
 
-# %% ../../nbs/5_evaluation/00_runs.ipynb #9bfc7ff2
+# %% ../../nbs/5_evaluation/00_runs.ipynb #a4439433
+def _fresh_model(cfg: Config, outputs: int) -> torch.nn.Module:
+    "A model of a config, always with the same weights; ten features of audio"
+    torch.manual_seed(0)
+    size = dict(modality=cfg["modality"], n_out=outputs, audio_dim=10)
+    return build_model(cfg.recipe | size).eval()
+
+
 def untrained_run(
     classes: tuple[str, ...] = ("neutral", "calm", "happy"),  # or targets
-    task: str = "class",   # class, regression
-    level: str = "clip",   # clip, frame
+    task: str = "class",                                      # class, regression
+    level: str = "clip",                                      # clip, frame
     **settings: Any,
 ) -> Run:
     "A run without a folder, its weights fresh: what it says means nothing"
-    cfg = configure(**settings)
-    torch.manual_seed(0)
-    size = dict(modality=cfg["modality"], n_out=len(classes), audio_dim=10)
-    model = build_model(cfg.recipe | size).eval()
-    run = Run(Path("fresh"), dict(classes=list(classes), task=task, level=level), cfg)
-    unscaled = torch.zeros(len(classes)), torch.ones(len(classes))
-    stats = {} if task == "class" else dict(target=unscaled)
-    run.trained = Trained(model, list(classes), stats)
+    cfg, names, n = configure(**settings), list(classes), len(classes)
+    run = Run(Path("fresh"), dict(classes=names, task=task, level=level), cfg)
+    stats = {} if task == "class" else dict(target=(torch.zeros(n), torch.ones(n)))
+    run.trained = Trained(_fresh_model(cfg, n), names, stats)
     return run

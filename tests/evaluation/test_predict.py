@@ -149,7 +149,9 @@ def test_a_card_says_the_same(tiny, tmp_path, capsys):
     assert found["difference"] < AGREES and found["time"] == "open"
     text = (tmp_path / "card/README.md").read_text()
     assert "CC BY-NC-SA 4.0" in text and "| test | av |" in text and "drawn people" in text and str(tmp_path) not in text
-    with open(tmp_path / "card/model.safetensors", "r+b") as f: f.seek(-1, 2), f.write(b"x")
+    with open(tmp_path / "card/model.safetensors", "r+b") as f:
+        f.seek(-1, 2)
+        f.write(b"x")
     with pytest.raises(AvkitError, match="SHA-256 differs"): open_run(tmp_path / "card")
 
 
