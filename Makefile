@@ -32,12 +32,13 @@ prepare-demo: $(READY)
 	@mkdir -p reports/runs
 	$(BIN)/avkit prepare --dataset synth
 
-demo: prepare-demo  ## render, prepare, train through papermill, table and figures in reports/demo
+demo: prepare-demo  ## render, prepare, train through papermill; table and figures in reports/runs/demo
 	@echo "== training: about a minute on two cores"
-	@mkdir -p reports/demo
-	$(BIN)/papermill nbs/train.ipynb reports/demo/train.ipynb -p fusion ca --log-output --no-progress-bar
+	@mkdir -p reports/runs/demo
+	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca --log-output --no-progress-bar
 	@echo "== scores"
-	$(BIN)/avkit report $(DEMO) --to reports/demo --title "Demo: cross-attention on the rendered corpus"
+	$(BIN)/avkit report $(DEMO) --to reports/runs/demo --title "Demo: cross-attention on the rendered corpus"
+	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"
 
 check: $(READY)  ## in two minutes: ruff, exports in step, imports downhill, types, fast tests
 	@echo "== ruff over notebooks, modules, tests and benchmarks"

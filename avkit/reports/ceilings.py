@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from ..core import AvkitError, read_json, resolve, write_text
 from ..datasets.registry import ceilings_of
-from .tables import csv_text, to_markdown
+from .tables import csv_text, labels_trained_on, to_markdown
 
 # %% ../../nbs/6_reports/08_ceilings.ipynb #76ab0fcc
 _COLUMNS = ["dataset", "labels", "trained on", "side", "given", "score", "value", "ceiling",
@@ -22,7 +22,7 @@ def _rows(record: dict) -> list[dict]:
     "A row for each ceiling of a run's data that the run was scored against"
     config = record["config"]
     subset = "test" if "test" in record["metrics"] else "validation"
-    what = dict(dataset=record["dataset"], labels=config.get("label") or config.get("track") or "",
+    what = dict(dataset=record["dataset"], labels=labels_trained_on(config),
                 side=subset)
     out = []
     for c in ceilings_of(record).to_dict("records"):

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve, write_text
 from ..evaluation.figures import save_figure, style
@@ -20,11 +20,13 @@ from ..models.fusion import FUSIONS
 from .records import gather, keep_own, own_condition, write_spec
 from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
-from .tables import csv_text, distinct, is_rendered, mean_and_spread, write_frame
+from avkit.reports.tables import (csv_text, distinct, in_common, is_rendered, mean_and_spread,
+    write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
 from ..training.recipes import RECIPES
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #fa6ad630
@@ -170,12 +172,23 @@ def pairs(records: Sequence[dict], metric: str) -> pd.DataFrame:
     t = pd.DataFrame(rows, columns=PAIR)
     return t.assign(p_holm=holm(t.p) if len(t) else [])
 
-# %% ../../nbs/6_reports/03_comparison.ipynb #b680d664
+# %% ../../nbs/6_reports/03_comparison.ipynb #44f591e0
 def _like_best(summary: pd.DataFrame, tests: pd.DataFrame) -> list[bool]:
     "Whether Holm's p leaves each method of a sorted table indistinguishable from the last"
     best = summary.method.iloc[-1]
     p = {frozenset((a, b)): p for a, b, p in zip(tests.a, tests.b, tests.p_holm)}
     return [m == best or p.get(frozenset((m, best)), 1) >= .05 for m in summary.method]
+
+# %% ../../nbs/6_reports/03_comparison.ipynb #b680d664
+def _interval_line(
+    ax: "Axes",
+    row: Any,       # a method of the table: low, high, pooled
+    i: int,         # where it stands
+    filled: bool,   # whether it is like the best
+) -> None:
+    "A method's interval as a line, its score as a dot"
+    ax.plot([row.low, row.high], [i, i], c="black", lw=1)
+    ax.plot(row.pooled, i, "o", c="black", mfc="black" if filled else "white", ms=5)
 
 
 def interval_figure(
@@ -188,8 +201,7 @@ def interval_figure(
     t = summary.sort_values("pooled").reset_index(drop=True)
     fig, ax = plt.subplots(figsize=(4.6, .6 + .24 * len(t)), layout="constrained")
     for i, like in enumerate(_like_best(t, tests)):
-        ax.plot([t.low[i], t.high[i]], [i, i], c="black", lw=1)
-        ax.plot(t.pooled[i], i, "o", c="black", mfc="black" if like else "white", ms=5)
+        _interval_line(ax, t.loc[i], i, like)
     ax.set(yticks=range(len(t)), yticklabels=t.method,
            xlabel=f"{metric} (95 % interval over speakers)")
     ax.set_title("filled: not told apart from the best (Holm, p >= .05)", fontsize=7)
@@ -210,15 +222,19 @@ def _number(x: float | None, form: str) -> str:
     "A number, or nothing"
     return "" if x is None or np.isnan(x) else format(x, form)
 
-# %% ../../nbs/6_reports/03_comparison.ipynb #44f591e0
+# %% ../../nbs/6_reports/03_comparison.ipynb #ac31e862
+def _ends(low: float, high: float) -> str:
+    "An interval, or nothing"
+    return f"{low:.3f} to {high:.3f}" if low == low else ""
+
+
 def readable_summary(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     "`method_summary` for reading"
     t = summary
     out = pd.DataFrame({"method": t.method, "given": t.given, "runs": t.runs})
     for m in metrics:
         out[head_of(m)] = [mean_and_spread(*pair) for pair in zip(t[m], t[f"{m} sd"])]
-    ends = [f"{a:.3f} to {b:.3f}" if a == a else "" for a, b in zip(t.low, t.high)]
-    out.insert(4, "95 % interval", ends)
+    out.insert(4, "95 % interval", [_ends(*pair) for pair in zip(t.low, t.high)])
     out["ECE"] = [_number(x, ".3f") for x in t.ece]
     out["parameters"] = [f"{n:,}" for n in t.parameters]
     out["ms a clip"] = [_number(x, ".2f") for x in t.ms]
@@ -238,13 +254,10 @@ def _environment(environment: dict) -> str:
     return ", ".join([f"Python {environment['python']}", *packages])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #49057506
-def _protocol(records: Sequence[dict]) -> str:
-    "What was run"
-    shared = dict(
-        Corpus=dataset_name, split=lambda r: r["split"]["name"], folds=lambda r: r["split"]["fold"],
-        seeds=lambda r: r["seed"], side=lambda r: r["side"], recipe=lambda r: r["recipe_name"],
-        device=lambda r: r["device"])
-    return "; ".join(f"{k}: {distinct(records, f)}" for k, f in shared.items()) + "."
+_PROTOCOL = dict(
+    Corpus=dataset_name, split=lambda r: r["split"]["name"], folds=lambda r: r["split"]["fold"],
+    seeds=lambda r: r["seed"], side=lambda r: r["side"], recipe=lambda r: r["recipe_name"],
+    device=lambda r: r["device"])
 
 
 def _source(records: Sequence[dict]) -> str:
@@ -256,7 +269,7 @@ def _source(records: Sequence[dict]) -> str:
 # %% ../../nbs/6_reports/03_comparison.ipynb #2fe47960
 def about(records: Sequence[dict]) -> list[str]:
     "What slim records have in common, as lines of Markdown"
-    lines = [_protocol(records), _source(records)]
+    lines = [in_common(records, _PROTOCOL), _source(records)]
     known = {_environment(r["environment"]) for r in records if r.get("environment")}
     lines += [f"Environment: {e}." for e in sorted(known)]
     if any(map(is_rendered, records)):
@@ -266,7 +279,7 @@ def about(records: Sequence[dict]) -> list[str]:
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(
-    fig: "Figure",
+    fig: "Figure",       # to be closed
     folder: str | Path,  # the report's
     name: str,           # of the files, without an ending
 ) -> Path:
@@ -316,7 +329,7 @@ class Comparison:
     runs: str = "reports/runs/compare"  # the folder of the run folders
     report: str = "reports/runs/compare-report"  # where the table goes
 
-# %% ../../nbs/6_reports/03_comparison.ipynb #ac31e862
+# %% ../../nbs/6_reports/03_comparison.ipynb #05e97641
 _PASSED = ("recipe", "dataset", "data_root", "label", "track", "audio_features", "video_features",
            "split", "epochs", "device")
 
@@ -326,14 +339,18 @@ def numbers_of(text: str) -> list[int]:
     return [int(x) for x in text.split(",")]
 
 
+def _dropouts(p: Comparison) -> list[str | None]:
+    "The modality dropouts that were asked for; None: the recipe's own"
+    own = RECIPES[p.recipe]["modality_dropout"]
+    return [None if d == own else d for d in (p.dropouts or own).split(",")]
+
+# %% ../../nbs/6_reports/03_comparison.ipynb #b80dbd37
 def comparison(p: Comparison) -> list[Config]:
     "The runs of a comparison"
     same = {k: v for k in _PASSED if (v := getattr(p, k)) is not None}
     same |= dict(fold=numbers_of(p.folds), seed=numbers_of(p.seeds))
     fusions = list(FUSIONS) if p.fusions == "all" else p.fusions.split(",")
-    own = RECIPES[p.recipe]["modality_dropout"]
-    dropouts = [None if d == own else d for d in (p.dropouts or own).split(",")]
-    out = combine(to=p.runs, **same, fusion=fusions, modality_dropout=dropouts)
+    out = combine(to=p.runs, **same, fusion=fusions, modality_dropout=_dropouts(p))
     return out + (combine(to=p.runs, **same, modality=["audio", "video"]) if p.alone else [])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #7adf4148

@@ -496,20 +496,30 @@ def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
         return _of_records(folder, spec)
     return _of_quirks(folder) if kind == "quirks" else _of_files(folder)
 
+# %% ../../nbs/6_reports/17_index.ipynb #deda7e24
+def _title(folder: Path) -> str:
+    "The heading of a report's table"
+    return (folder / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+
+
+def _more(folder: Path, name: str) -> str:
+    "A link to what stands beside the table"
+    there = (folder / "ceilings.md").is_file()
+    return f", [ceilings]({name}/ceilings.md)" if there else ""
+
 # %% ../../nbs/6_reports/17_index.ipynb #cd309101
 def entry(folder: Path, top: Path) -> dict[str, Any]:
     "A report below `top`: name, title, what, headline, sure, notes, made, repeat, figure, more"
     name = folder.relative_to(top).as_posix()
     spec = read_spec(folder) if (folder / "records.json").is_file() else None
     kind = _kind_of(name, spec)
-    title = (folder / "table.md").read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
     figure = KINDS[kind].figure
     notes = [claimed(spec)] if spec and kind == "paper" else []
-    ceilings = f", [ceilings]({name}/ceilings.md)" if (folder / "ceilings.md").is_file() else ""
     known = dict(what="", headline="", sure="", made="") | _told(folder, kind, spec)
     return known | dict(
-        name=name, title=title, figure=figure if (folder / figure).is_file() else None,
-        repeat=repeat(name, spec), more=ceilings, notes=notes + (spec or {}).get("notes", []))
+        name=name, title=_title(folder), figure=figure if (folder / figure).is_file() else None,
+        repeat=repeat(name, spec), more=_more(folder, name),
+        notes=notes + (spec or {}).get("notes", []))
 
 # %% ../../nbs/6_reports/17_index.ipynb #f03061ff
 def _section(e: Mapping[str, Any]) -> str:

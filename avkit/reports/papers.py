@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'CLASSES', 'AFFECT', 'reported', 'Study', 'study_of', 'dataset_of', 'Protocol', 'study', 'left_out',
-           'beside_reported', 'told_number', 'sources', 'fell', 'collapsed', 'collapse_note', 'paper_curves',
-           'write_paper', 'paper_report', 'run_paper', 'paper_prose', 'protocol_cell', 'paper_cells',
+           'beside_reported', 'told_number', 'sources', 'fell', 'collapsed', 'collapse_note', 'mean_curve',
+           'paper_curves', 'write_paper', 'paper_report', 'run_paper', 'paper_prose', 'protocol_cell', 'paper_cells',
            'paper_notebook_text', 'paper_notebook']
 
 # %% ../../nbs/6_reports/04_papers.ipynb #145b6f05
@@ -318,21 +318,27 @@ def collapse_note(records: Sequence[dict]) -> str:
     return ("Collapsed (a later epoch's validation score below half of the best before it): "
             f"{counts} runs.")
 
-# %% ../../nbs/6_reports/04_papers.ipynb #4b08de51
+# %% ../../nbs/6_reports/04_papers.ipynb #336043e8
 def _line(i: int) -> dict[str, Any]:
     "How the line of the i-th method is drawn: marker, dashes and colour tell it apart"
     dashes, markers = ["-", "--", ":", "-."], "osD^vPX*<>hd"
     return dict(linestyle=dashes[i // 3 % 4], marker=markers[i % 12], ms=4, lw=1.2)
 
 
+def mean_curve(records: Sequence[dict]) -> np.ndarray:
+    "(epochs,) the mean validation score of runs, as far as all of them went"
+    n = min(len(r["validation"]) for r in records)
+    return np.mean([r["validation"][:n] for r in records], 0)
+
+# %% ../../nbs/6_reports/04_papers.ipynb #4b08de51
 def paper_curves(records: Sequence[dict]) -> "Figure":
     "A figure of the validation score over the epochs: a line for each method, mean of its runs"
     plt, sns = style()
     fig, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
     colours, n = sns.color_palette("colorblind", 10), 0
     for i, (name, rs) in enumerate(by_method(records).items()):
-        n = min(len(r["validation"]) for r in rs)
-        mean = np.mean([r["validation"][:n] for r in rs], 0)
+        mean = mean_curve(rs)
+        n = len(mean)
         ax.plot(np.arange(1, n + 1), mean, color=colours[i % 10], label=name,
                 markevery=max(1, n // 10), **_line(i))
     ax.set(xlabel="epoch", ylabel=f"validation {records[0]['selected'].replace('ccc', 'CCC')}")
@@ -422,16 +428,21 @@ def paper_prose(key: str) -> str:
         dataset=s.data["dataset"])
     return (text + "".join(_ALSO.format(name=name) for name in s.also)).rstrip("\n")
 
-# %% ../../nbs/6_reports/04_papers.ipynb #336043e8
+# %% ../../nbs/6_reports/04_papers.ipynb #7e0feef4
+def _first_type(hint: Any) -> str:
+    "`str | None` -> str"
+    kinds = [t for t in typing.get_args(hint) if t is not type(None)]
+    return (kinds or [hint])[0].__name__
+
+
 def protocol_cell() -> str:
     "The source of the parameters cell: a name, type and default a line, and a comment"
     hints = typing.get_type_hints(Protocol)
     lines = []
     for f in fields(Protocol):
-        kinds = [t for t in typing.get_args(hints[f.name]) if t is not type(None)]
-        kind = (kinds or [hints[f.name]])[0].__name__
         default = json.dumps(f.default) if isinstance(f.default, str) else repr(f.default)
-        lines.append((f"{f.name}: {kind} = {default}", f.metadata["help"]))
+        head = f"{f.name}: {_first_type(hints[f.name])} = {default}"
+        lines.append((head, f.metadata["help"]))
     width = max(len(line) for line, _ in lines)
     return "\n".join(f"{line:<{width}}  # {help}" for line, help in lines)
 

@@ -25,7 +25,7 @@ from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
 _FOLDERS = re.compile(r"(?:/[^/:]+)+/")
-_ABSOLUTE = re.compile(r"(?<![\w.])[/~][^,\s\"']*/")  # a path in the middle of a text
+_ABSOLUTE = re.compile(r"(?<![\w.])(~/|/(?=\S)[^,\"']*/)([^,\"']*/)?")  # in the middle of a text
 
 
 def without_folders(text: str) -> str:
@@ -133,7 +133,7 @@ def _fastest(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], passes: 
     torch.set_num_threads(threads)
     return min(took)
 
-# %% ../../nbs/6_reports/02_records.ipynb #ccb11488
+# %% ../../nbs/6_reports/02_records.ipynb #054bc37d
 def cost(run_dir: str | Path) -> dict[str, float | None]:
     "{ms: per clip, mb: of the weights and of one clip's activations}; measured once, then read"
     path = resolve(run_dir) / "cost.json"
@@ -143,6 +143,13 @@ def cost(run_dir: str | Path) -> dict[str, float | None]:
     return read_json(path)
 
 
+def _one_clip(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
+    "A batch of one clip, all zeros, and its masks"
+    batch = {k: torch.zeros(1, *s) for k, s in shapes.items()}
+    masks = {f"{k}_mask": torch.ones(1, s[0], dtype=torch.bool) for k, s in shapes.items()}
+    return batch | masks
+
+# %% ../../nbs/6_reports/02_records.ipynb #ccb11488
 @torch.no_grad()
 def cost_of(
     model: torch.nn.Module,
@@ -152,8 +159,7 @@ def cost_of(
     weights = sum(p.nbytes for p in model.parameters())
     if not shapes:
         return dict(ms=None, mb=round(weights / 2**20, 3))
-    batch = {k: torch.zeros(1, *s) for k, s in shapes.items()}
-    batch |= {f"{k}_mask": torch.ones(1, s[0], dtype=torch.bool) for k, s in shapes.items()}
+    batch = _one_clip(shapes)
     activations, seconds = _activations(model, batch), _fastest(model, batch)
     return dict(ms=round(1000 * seconds, 3), mb=round((weights + activations) / 2**20, 3))
 
@@ -240,19 +246,24 @@ def _with(record: dict, common: dict) -> dict:
     inner = {n: common.get(n, {}) | (record.get(n) or {}) for n in names}
     return common | record | inner
 
-# %% ../../nbs/6_reports/02_records.ipynb #054bc37d
+# %% ../../nbs/6_reports/02_records.ipynb #9c37863b
 def _flat(x: Any) -> str:
     "JSON on one line, without spaces"
     return json.dumps(x, ensure_ascii=False, separators=(",", ":"))
 
 
+def _head_lines(spec: dict, common: dict) -> list[str]:
+    "All but the records, an entry a line"
+    head = {k: json.dumps(v, ensure_ascii=False) for k, v in spec.items() if k != "records"}
+    head |= dict(common=_flat(common)) if common else {}
+    return [f"{_flat(k)}: {v}" for k, v in head.items()]
+
+# %% ../../nbs/6_reports/02_records.ipynb #0e143188
 def write_spec(folder: str | Path, spec: dict) -> None:
     "records.json of a report (kind, title, notes, records, ...), with a line for each record"
     records = spec["records"]
     common = common_of(records) if len(records) > 1 else {}
-    head = {k: json.dumps(v, ensure_ascii=False) for k, v in spec.items() if k != "records"}
-    head |= dict(common=_flat(common)) if common else {}
-    lines = [f"{_flat(k)}: {v}" for k, v in head.items()]
+    lines = _head_lines(spec, common)
     rows = ",\n".join(_flat(_without(r, common)) for r in records)
     text = "{" + ",\n".join([*lines, '"records": [\n' + rows + "\n]"]) + "}\n"
     write_text(resolve(folder) / "records.json", text)

@@ -45,10 +45,12 @@ def _class_score(counts: np.ndarray, metric: str) -> np.ndarray:
         return hits.sum(-1) / np.maximum(counts.sum((-2, -1)), 1)
     true, told = counts.sum(-1), counts.sum(-2)
     if metric == "uar":
-        each = hits / np.maximum(true, 1)
-    else:
-        each = 2 * hits / np.maximum(true + told, 1)
-    occurs = true > 0
+        return _mean_over(hits / np.maximum(true, 1), true > 0)
+    return _mean_over(2 * hits / np.maximum(true + told, 1), true > 0)
+
+
+def _mean_over(each: np.ndarray, occurs: np.ndarray) -> np.ndarray:
+    "(...,C), (...,C) -> (...): the mean over the classes that occur"
     return (each * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1)
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #72b20c76
@@ -75,6 +77,16 @@ def stacked(
     nothing = np.zeros(next(iter(runs[0].values())).shape)
     return np.array([[np.asarray(r.get(s, nothing), float) for s in names] for r in runs]), names
 
+# %% ../../nbs/6_reports/01_statistics.ipynb #4cb0ad5e
+def _times_drawn(
+    S: int,         # speakers
+    n: int,         # draws
+    seed: int,      # of the draws
+) -> np.ndarray:
+    "(n,S): how often each speaker was drawn"
+    rng = np.random.default_rng(child_seed(seed, "bootstrap"))
+    return rng.multinomial(S, np.full(S, 1 / S), size=n)
+
 # %% ../../nbs/6_reports/01_statistics.ipynb #7b01e3e7
 def draws_of(
     T: np.ndarray,      # (seeds, speakers, ...) tallies
@@ -84,8 +96,7 @@ def draws_of(
 ) -> np.ndarray:
     "(n,) scores of as many speakers, drawn with replacement"
     S = T.shape[1]
-    rng = np.random.default_rng(child_seed(seed, "bootstrap"))
-    times = rng.multinomial(S, np.full(S, 1 / S), size=n)  # (n,S): how often each speaker was drawn
+    times = _times_drawn(S, n, seed)
     drawn = [(times @ t.reshape(S, -1)).reshape(n, *t.shape[1:]) for t in T]
     return np.mean([score_of(d, metric) for d in drawn], 0)
 
@@ -114,7 +125,18 @@ def exchanges(
     rng = np.random.default_rng(child_seed(seed, "permutation"))
     return rng.integers(0, 2, (n, S)).astype(float), False
 
-# %% ../../nbs/6_reports/01_statistics.ipynb #4cb0ad5e
+# %% ../../nbs/6_reports/01_statistics.ipynb #b728a9db
+def _swapped(
+    a: np.ndarray,      # (speakers, ...) tallies
+    b: np.ndarray,      # the same of another method
+    swap: np.ndarray,   # (P,S): 1 where the speaker's answers are b's
+) -> np.ndarray:
+    "(P,...) summed tallies of a with some speakers' answers from b"
+    S = len(a)
+    total = (1 - swap) @ a.reshape(S, -1) + swap @ b.reshape(S, -1)
+    return total.reshape(len(swap), *a.shape[1:])
+
+
 def _mixed_score(
     A: np.ndarray,       # (seeds, speakers, ...)
     B: np.ndarray,       # the same of another method
@@ -122,13 +144,19 @@ def _mixed_score(
     metric: str,
 ) -> np.ndarray:
     "(P,) scores of A with some speakers' answers from B, averaged over seeds"
-    S = A.shape[1]
-    def score(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        total = (1 - swap) @ a.reshape(S, -1) + swap @ b.reshape(S, -1)
-        return score_of(total.reshape(len(swap), *a.shape[1:]), metric)
-    return np.mean([score(a, b) for a, b in zip(A, B)], 0)
+    return np.mean([score_of(_swapped(a, b, swap), metric) for a, b in zip(A, B)], 0)
 
-# %% ../../nbs/6_reports/01_statistics.ipynb #b728a9db
+# %% ../../nbs/6_reports/01_statistics.ipynb #02c46427
+def _difference(
+    A: np.ndarray,       # (seeds, speakers, ...)
+    B: np.ndarray,       # the same of another method
+    swap: np.ndarray,    # (P,S)
+    metric: str,         # accuracy, uar, f1_macro, ccc
+) -> np.ndarray:
+    "(P,) what is between the methods' scores once some speakers are exchanged"
+    return _mixed_score(A, B, swap, metric) - _mixed_score(B, A, swap, metric)
+
+# %% ../../nbs/6_reports/01_statistics.ipynb #6a40085c
 def permutation_p(
     A: np.ndarray,       # (seeds, speakers, ...) tallies of one method
     B: np.ndarray,       # of another one, the same speakers
@@ -138,10 +166,9 @@ def permutation_p(
 ) -> float:
     "The two-sided p of the difference of two methods' scores"
     swaps, every = exchanges(A.shape[1], n, seed)
-    def difference(swap: np.ndarray) -> np.ndarray:
-        return _mixed_score(A, B, swap, metric) - _mixed_score(B, A, swap, metric)
-    seen = abs(difference(np.zeros((1, A.shape[1])))[0])
-    hits = (np.abs(difference(swaps)) >= seen - 1e-12).sum()
+    none = np.zeros((1, A.shape[1]))
+    seen = abs(_difference(A, B, none, metric)[0])
+    hits = (np.abs(_difference(A, B, swaps, metric)) >= seen - 1e-12).sum()
     return float(hits / len(swaps) if every else (hits + 1) / (len(swaps) + 1))
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #e7fd8604
