@@ -311,6 +311,15 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'avkit.datasets.features.TrackSounds.times': ( '2_datasets/features.html#tracksounds.times',
                                                                                         'avkit/datasets/features.py'),
                                          'avkit.datasets.features._few': ('2_datasets/features.html#_few', 'avkit/datasets/features.py'),
+<<<<<<< HEAD
+=======
+                                         'avkit.datasets.features._first_frames': ( '2_datasets/features.html#_first_frames',
+                                                                                    'avkit/datasets/features.py'),
+                                         'avkit.datasets.features._frames_of_window': ( '2_datasets/features.html#_frames_of_window',
+                                                                                        'avkit/datasets/features.py'),
+                                         'avkit.datasets.features._padded': ( '2_datasets/features.html#_padded',
+                                                                              'avkit/datasets/features.py'),
+>>>>>>> wt-C
                                          'avkit.datasets.features._read_safetensors': ( '2_datasets/features.html#_read_safetensors',
                                                                                         'avkit/datasets/features.py'),
                                          'avkit.datasets.features._read_table': ( '2_datasets/features.html#_read_table',
@@ -319,6 +328,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'avkit/datasets/features.py'),
                                          'avkit.datasets.features._source': ( '2_datasets/features.html#_source',
                                                                               'avkit/datasets/features.py'),
+                                         'avkit.datasets.features._stacked': ( '2_datasets/features.html#_stacked',
+                                                                               'avkit/datasets/features.py'),
                                          'avkit.datasets.features._statistics': ( '2_datasets/features.html#_statistics',
                                                                                   'avkit/datasets/features.py'),
                                          'avkit.datasets.features._vectors': ( '2_datasets/features.html#_vectors',
@@ -2450,7 +2461,17 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'avkit/training/learner.py')},
             'avkit.training.loading': { 'avkit.training.loading.RunData': ('4_training/loading.html#rundata', 'avkit/training/loading.py'),
                                         'avkit.training.loading._aside': ('4_training/loading.html#_aside', 'avkit/training/loading.py'),
+<<<<<<< HEAD
                                         'avkit.training.loading._check': ('4_training/loading.html#_check', 'avkit/training/loading.py'),
+=======
+                                        'avkit.training.loading._audio_source': ( '4_training/loading.html#_audio_source',
+                                                                                  'avkit/training/loading.py'),
+                                        'avkit.training.loading._both': ('4_training/loading.html#_both', 'avkit/training/loading.py'),
+                                        'avkit.training.loading._check_subsets': ( '4_training/loading.html#_check_subsets',
+                                                                                   'avkit/training/loading.py'),
+                                        'avkit.training.loading._check_views': ( '4_training/loading.html#_check_views',
+                                                                                 'avkit/training/loading.py'),
+>>>>>>> wt-C
                                         'avkit.training.loading._clips': ('4_training/loading.html#_clips', 'avkit/training/loading.py'),
                                         'avkit.training.loading._encoded': ( '4_training/loading.html#_encoded',
                                                                              'avkit/training/loading.py'),
@@ -2458,6 +2479,10 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'avkit.training.loading._fps': ('4_training/loading.html#_fps', 'avkit/training/loading.py'),
                                         'avkit.training.loading._keys': ('4_training/loading.html#_keys', 'avkit/training/loading.py'),
                                         'avkit.training.loading._known': ('4_training/loading.html#_known', 'avkit/training/loading.py'),
+                                        'avkit.training.loading._of_frames': ( '4_training/loading.html#_of_frames',
+                                                                               'avkit/training/loading.py'),
+                                        'avkit.training.loading._outputs': ( '4_training/loading.html#_outputs',
+                                                                             'avkit/training/loading.py'),
                                         'avkit.training.loading._reasons': ( '4_training/loading.html#_reasons',
                                                                              'avkit/training/loading.py'),
                                         'avkit.training.loading._seconds': ( '4_training/loading.html#_seconds',

@@ -9,18 +9,19 @@ __all__ = ['unit_range', 'flip_rotate', 'spec_augment', 'modality_dropout']
 from collections.abc import Sequence
 from typing import Any
 import numpy as np, torch
+from torch import Tensor
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #66ed2edc
-def unit_range(frames: torch.Tensor) -> torch.Tensor:
+# %% ../../nbs/2_datasets/16_augment.ipynb #974e897c
+def unit_range(frames: Tensor) -> Tensor:
     "8-bit frames as floats in [0,1]; floats as they are"
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #bdec5480
 def flip_rotate(
-    frames: torch.Tensor,  # (B,T,C,H,W)
-    u: torch.Tensor,       # (B,2) in [0,1)
+    frames: Tensor,  # (B,T,C,H,W)
+    u: Tensor,       # (B,2) in [0,1)
     degrees: float = 10.,  # the widest angle
-) -> torch.Tensor:
+) -> Tensor:
     "Mirror where u[:,0] < .5, rotate by (2u[:,1]-1)*degrees; all frames of a clip alike"
     angle = (2 * u[:, 1] - 1) * np.deg2rad(degrees)
     sign = torch.where(u[:, 0] < .5, -1., 1.)
@@ -32,46 +33,46 @@ def flip_rotate(
     return y.unflatten(1, frames.shape[1:3])
 
 
-def _turn(angle: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+def _turn(angle: Tensor, sign: Tensor) -> Tensor:
     "(B,), (B,) -> (B,2,3): the map of each clip, without a shift"
     zero = torch.zeros_like(angle)
     first = torch.stack([sign * angle.cos(), -angle.sin(), zero], -1)
     second = torch.stack([sign * angle.sin(), angle.cos(), zero], -1)
     return torch.stack([first, second], 1)
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #69e017d1
+# %% ../../nbs/2_datasets/16_augment.ipynb #9468bcc8
 def _band(
     size: int,                # of how many places
-    n: torch.Tensor | int,    # (B,) how many of them count, from the first on
-    width: torch.Tensor,      # (B,) in [0,1)
-    start: torch.Tensor,      # (B,) in [0,1)
+    n: Tensor | int,    # (B,) how many of them count, from the first on
+    width: Tensor,      # (B,) in [0,1)
+    start: Tensor,      # (B,) in [0,1)
     most: int,                # places
-) -> torch.Tensor:
+) -> Tensor:
     "(B,size) bool: a band of up to `most` places at a random start"
     w = (width * (most + 1)).floor()
     s = (start * (n - w).clamp(min=0)).floor()[:, None]
     i = torch.arange(size, device=width.device)[None]
     return (i >= s) & (i < s + w[:, None])
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #9bcef38e
+# %% ../../nbs/2_datasets/16_augment.ipynb #ac26d9b9
 def _shifted(
-    x: torch.Tensor,    # (B,T,F)
-    by: torch.Tensor,   # (B,) steps, later where positive
-    n: torch.Tensor,    # (B,) steps that a clip fills
-) -> torch.Tensor:
+    x: Tensor,    # (B,T,F)
+    by: Tensor,   # (B,) steps, later where positive
+    n: Tensor,    # (B,) steps that a clip fills
+) -> Tensor:
     "Each clip shifted in a circle of its own length; padding stays where it is"
     at = torch.arange(x.shape[1], device=x.device)
     around = (at - by[:, None]) % n.clamp(min=1)[:, None]
     return x.gather(1, torch.where(at < n[:, None], around, at)[..., None].expand(x.shape))
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #e3cd1434
-def _length(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+# %% ../../nbs/2_datasets/16_augment.ipynb #e8eae315
+def _length(x: Tensor, mask: Tensor | None) -> Tensor:
     "(B,T,...), (B,T) bool -> (B,): up to where a clip has steps; without a mask, all T"
     if mask is None: return torch.full((len(x),), x.shape[1], device=x.device)
     return (mask * (torch.arange(x.shape[1], device=x.device) + 1)).amax(1)
 
 
-def _blank(x: torch.Tensor, hit: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+def _blank(x: Tensor, hit: Tensor, n: Tensor) -> Tensor:
     "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F) with the clip's mean where it is hit; padding stays"
     real = (torch.arange(x.shape[1], device=x.device) < n[:, None])[:, :, None]
     mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * x.shape[2])[:, None, None]
@@ -79,14 +80,14 @@ def _blank(x: torch.Tensor, hit: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #5e5affe7
 def spec_augment(
-    x: torch.Tensor,  # (B,T,F), or spectrograms per step (B,S,F,T): alike in each step
-    u: torch.Tensor,  # (B,6) in [0,1): width, start of the run; of the band; shift; level
-    mask: torch.Tensor | None = None,  # (B,T) bool
+    x: Tensor,  # (B,T,F), or spectrograms per step (B,S,F,T): alike in each step
+    u: Tensor,  # (B,6) in [0,1): width, start of the run; of the band; shift; level
+    mask: Tensor | None = None,  # (B,T) bool
     time: int = 30,    # steps that are blanked, at most
     freq: int = 8,     # bins that are blanked, at most
     shift: int = 0,    # steps, at most
     gain: float = 0.,  # in units of x, at most
-) -> torch.Tensor:
+) -> Tensor:
     "Shift in time, change the level, blank one run of steps and one band with the clip's mean"
     if x.ndim == 4: return _each_step_alike(x, u, time=time, freq=freq, shift=shift, gain=gain)
     u, n = u.to(x.device), _length(x, mask)
@@ -97,17 +98,17 @@ def spec_augment(
     return _blank(x, run | band, n)
 
 
-def _each_step_alike(x: torch.Tensor, u: torch.Tensor, **settings: Any) -> torch.Tensor:
+def _each_step_alike(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
     "(B,S,F,T) -> (B,S,F,T): the spectrograms of a clip's steps, blanked at the same places"
     steps = x.flatten(0, 1).mT
     y = spec_augment(steps, u.repeat_interleave(x.shape[1], 0), None, **settings)
     return y.mT.unflatten(0, x.shape[:2])
 
-# %% ../../nbs/2_datasets/16_augment.ipynb #0fbe77b5
+# %% ../../nbs/2_datasets/16_augment.ipynb #054f950f
 def _dimmed(
-    batch: dict[str, torch.Tensor],
+    batch: dict[str, Tensor],
     generators: Sequence[torch.Generator | None],  # one for each clip
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     "The batch with audio times u, video times 1 - u; u a draw of each clip, in hundredths"
     a, v = batch["audio"], batch["video"]
     draw = lambda g: torch.randint(0, 100, (1,), generator=g, device=a.device)
@@ -118,9 +119,9 @@ def _dimmed(
 # %% ../../nbs/2_datasets/16_augment.ipynb #74ba32d0
 def modality_dropout(
     kind: str,                       # softhard, noise, nodropout
-    batch: dict[str, torch.Tensor],  # with float streams
+    batch: dict[str, Tensor],  # with float streams
     generators: Sequence[torch.Generator] | None = None,  # one for each clip
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Tensor]:
     "The batch, 4, 3 or 1 times as long; a clip's draws do not depend on its batch mates"
     a, v = batch["audio"], batch["video"]
     own = generators or [None] * a.shape[0]
@@ -134,7 +135,7 @@ def modality_dropout(
     return {k: torch.cat([p[k] for p in parts]) for k in batch}
 
 
-def _noise_like(x: torch.Tensor, generators: Sequence[torch.Generator | None]) -> torch.Tensor:
+def _noise_like(x: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
     "N(0,1) of the shape of x (B,...), each clip's from its own generator"
     draw = lambda g: torch.randn(x.shape[1:], generator=g, device=x.device, dtype=x.dtype)
     return torch.stack([draw(g) for g in generators])

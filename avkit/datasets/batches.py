@@ -9,6 +9,7 @@ __all__ = ['AVData', 'standard', 'standardise', 'by_speaker', 'batches', 'draws'
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 import numpy as np, torch
+from torch import Tensor
 from ..core import child_seed
 from .features import large, Stream
 
@@ -18,12 +19,12 @@ class AVData:
     "N clips, or windows of videos: streams (N,T,...), targets, names and subsets"
     audio: Stream | None
     video: Stream | None
-    target: torch.Tensor  # class numbers (N,), (N,S) with -1; or numbers (N,k), (N,S,k) with NaN
+    target: Tensor  # class numbers (N,), (N,S) with -1; or numbers (N,k), (N,S,k) with NaN
     clips: list[str]      # N names
     split: np.ndarray     # N of train, validation, test, ""
     classes: list[str]    # names of the outputs: classes, or the targets of a regression
     task: str = "class"   # class, regression
-    steps: torch.Tensor | None = None  # (N,S) bool: where a label step is; None: a label per clip
+    steps: Tensor | None = None  # (N,S) bool: where a label step is; None: a label per clip
     numbers: np.ndarray | None = None  # (N,L) frames of each window of `clips[n]`, -1 where padded
     frames: dict[str, np.ndarray] | None = None  # {video: its labels (T,) or (T,k)}
     limits: tuple | None = None  # least and greatest target, (k,) each, where the data set says so
@@ -31,7 +32,7 @@ class AVData:
 
     def __len__(self) -> int: return len(self.clips)
 
-    def indices(self, subset: str) -> torch.Tensor:
+    def indices(self, subset: str) -> Tensor:
         "Which clips are in train, validation or test"
         return torch.from_numpy(np.flatnonzero(self.split == subset))
 
@@ -46,7 +47,7 @@ class AVData:
         both = dict(audio=self.audio, video=self.video)
         return {k: s for k, s in both.items() if s is not None}
 
-    def batch(self, idx: torch.Tensor) -> dict[str, torch.Tensor]:
+    def batch(self, idx: Tensor) -> dict[str, Tensor]:
         "(B,) clip numbers -> audio, audio_mask, video, video_mask, target, index (and step_mask)"
         out = dict(target=self.target[idx], index=idx)
         if self.steps is not None: out["step_mask"] = self.steps[idx]
@@ -55,7 +56,7 @@ class AVData:
         return out
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #18c402d1
-def standard(stream: Stream, idx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def standard(stream: Stream, idx: Tensor) -> tuple[Tensor, Tensor]:
     "Mean and deviation (F,) of a stream's features, over the steps that clips `idx` have"
     x, mask = stream.x, stream.mask
     if large(x):
@@ -64,8 +65,8 @@ def standard(stream: Stream, idx: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
         sd, mean = torch.std_mean(x[idx].double()[mask[idx]], 0, correction=0)
     return mean.float(), torch.where(sd > 1e-6, sd, 1.).float()
 
-# %% ../../nbs/2_datasets/15_batches.ipynb #32108fb4
-def _in_two_passes(stream: Stream, idx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+# %% ../../nbs/2_datasets/15_batches.ipynb #1bcbcd0d
+def _in_two_passes(stream: Stream, idx: Tensor) -> tuple[Tensor, Tensor]:
     "The same without holding all clips at once"
     n, zero = stream.mask[idx].sum(), torch.tensor(0)
     mean = sum((p.sum(0) for p in _parts(stream, idx)), zero) / n
@@ -73,15 +74,15 @@ def _in_two_passes(stream: Stream, idx: torch.Tensor) -> tuple[torch.Tensor, tor
     return mean, (squares / n).sqrt()
 
 
-def _parts(stream: Stream, idx: torch.Tensor) -> Iterator[torch.Tensor]:
+def _parts(stream: Stream, idx: Tensor) -> Iterator[Tensor]:
     "The steps (n,F) of 64 clips at a time, without padding"
     for i in idx.split(64): yield stream.x[i].double()[stream.mask[i]]
 
-# %% ../../nbs/2_datasets/15_batches.ipynb #4c51c66d
+# %% ../../nbs/2_datasets/15_batches.ipynb #b0e226bc
 def standardise(
     stream: Stream,      # of vectors
-    mean: torch.Tensor,  # (F,)
-    std: torch.Tensor,   # (F,)
+    mean: Tensor,  # (F,)
+    std: Tensor,   # (F,)
 ) -> Stream:
     "The stream with its features centred and scaled; steps that are padding are 0"
     return stream.scaled(mean, std)
@@ -100,13 +101,13 @@ def by_speaker(
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #a7debdd3
 def batches(
-    idx: torch.Tensor,         # clip numbers
+    idx: Tensor,         # clip numbers
     size: int,                 # clips in a batch, over all processes together
     epoch: int | None = None,  # None: in order
     seed: int = 0,             # of the run
     rank: int = 0,             # number of this process
     world: int = 1,            # how many processes there are
-) -> list[torch.Tensor]:
+) -> list[Tensor]:
     "Which clips of each batch this process reads"
     if epoch is not None:
         g = torch.Generator().manual_seed(child_seed(seed, "shuffle", epoch))
@@ -119,7 +120,7 @@ def draws(
     seed: int,         # of the run
     epoch: int,        # from 0
     columns: int = 8,  # numbers for each clip
-) -> torch.Tensor:
+) -> Tensor:
     "(n, columns) uniform numbers in [0,1) of an epoch"
     g = torch.Generator().manual_seed(child_seed(seed, "augment", epoch))
     return torch.rand(n, columns, generator=g)

@@ -9,6 +9,7 @@ __all__ = ['CORRUPTIONS', 'corruptions_of', 'parse_condition', 'split_snr', 'cor
 import re
 from collections.abc import Mapping, Sequence
 import torch
+from torch import Tensor
 from ..core import AvkitError, child_seed
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #cae37874
@@ -70,32 +71,32 @@ def split_snr(
     return noise[0] if noise else None, "+".join(rest) or own
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #061d9c43
-def _along(steps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _along(steps: Tensor, x: Tensor) -> Tensor:
     "(T,) -> (T,1,...), to stand beside x (T,...)"
     return steps.view(-1, *[1] * (x.ndim - 1))
 
 
 def _without(
-    x: torch.Tensor,     # (T,...)
-    mask: torch.Tensor,  # (T,) bool
-    gone: torch.Tensor,  # (T,) bool
+    x: Tensor,     # (T,...)
+    mask: Tensor,  # (T,) bool
+    gone: Tensor,  # (T,) bool
     missing: str,        # mask, zero, noise: what stands in their place
     g: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     "The stream and its mask without the steps that are gone"
     if missing == "mask": return x, mask & ~gone
     new = torch.zeros_like(x)
     if missing == "noise": new[mask] = torch.randn(x[mask].shape, generator=g).to(x)
     return torch.where(_along(gone & mask, x), new, x), mask
 
-# %% ../../nbs/2_datasets/17_corruptions.ipynb #3abef2ae
+# %% ../../nbs/2_datasets/17_corruptions.ipynb #b7ccb6ff
 def _noisy(
-    x: torch.Tensor,     # (T,...)
-    mask: torch.Tensor,  # (T,) bool
+    x: Tensor,     # (T,...)
+    mask: Tensor,  # (T,) bool
     what: str,           # added_noise, noise
     n: float | None,     # dB, of noise
     g: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     "The stream plus noise, and its mask"
     real, out = x[mask], x.clone()
     noise = torch.randn(real.shape, generator=g).to(real)
@@ -107,13 +108,13 @@ def _noisy(
         out[mask] = real + deviation * 10 ** (-n / 20) * noise
     return out, mask
 
-# %% ../../nbs/2_datasets/17_corruptions.ipynb #ce7a1285
+# %% ../../nbs/2_datasets/17_corruptions.ipynb #fae5b3fb
 def _shifted(
-    x: torch.Tensor,     # (T,...)
-    mask: torch.Tensor,  # (T,) bool
+    x: Tensor,     # (T,...)
+    mask: Tensor,  # (T,) bool
     n: float,            # seconds
     seconds: float,      # that the clip's steps cover
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     "The stream n seconds later, and its mask"
     k = round(n * int(mask.sum()) / seconds) if seconds > 0 else 0  # NaN is not above 0
     if n and not k:
@@ -125,15 +126,15 @@ def _shifted(
     inside &= mask[at]
     return torch.where(_along(inside, x), x[at], torch.zeros_like(x)), inside
 
-# %% ../../nbs/2_datasets/17_corruptions.ipynb #db818540
+# %% ../../nbs/2_datasets/17_corruptions.ipynb #3d98d8fa
 def _corrupt_one(
-    stream: tuple[torch.Tensor, torch.Tensor],  # of a clip: (T,...), its mask (T,)
+    stream: tuple[Tensor, Tensor],  # of a clip: (T,...), its mask (T,)
     what: str,
     n: float | None,
     missing: str,      # mask, zero, noise
     g: torch.Generator,
     seconds: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     "A clip's stream and mask, corrupted"
     x, mask = stream
     if what in ("mask", "zero", "noise") and n is None: return _without(x, mask, mask, what, g)
@@ -146,21 +147,21 @@ def _corrupt_one(
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #7c500ec4
 def corrupt(
-    batch: dict[str, torch.Tensor],  # with float streams
+    batch: dict[str, Tensor],  # with float streams
     condition: str,  # such as audio_noise_10dB+video_lost_30
     names: Sequence[str],  # of the B clips
     seed: int = 0,  # of the draws
     missing: str = "mask",  # mask, zero, noise: what a stream is that is not given
-    seconds: Sequence[float] | torch.Tensor | None = None,  # that the steps of each clip cover
-) -> dict[str, torch.Tensor]:
+    seconds: Sequence[float] | Tensor | None = None,  # that the steps of each clip cover
+) -> dict[str, Tensor]:
     "The batch under a condition: each clip by its own draws"
     length = [float("nan")] * len(names) if seconds is None else seconds
     for stream, what, n in parse_condition(condition):
         _check(condition, stream, what, batch)
-        x, mask, parts = batch[stream], batch[f"{stream}_mask"], []
-        for i, name in enumerate(names):
+        both, parts = zip(batch[stream], batch[f"{stream}_mask"]), []
+        for one, name, s in zip(both, names, length):
             g = torch.Generator().manual_seed(child_seed(seed, "condition", stream, what, name))
-            parts.append(_corrupt_one((x[i], mask[i]), what, n, missing, g, float(length[i])))
+            parts.append(_corrupt_one(one, what, n, missing, g, float(s)))
         new, there = zip(*parts, strict=True)
         batch = batch | {stream: torch.stack(new), f"{stream}_mask": torch.stack(there)}
     return batch
@@ -170,7 +171,7 @@ def _check(
     condition: str,
     stream: str,
     what: str,
-    batch: Mapping[str, torch.Tensor],
+    batch: Mapping[str, Tensor],
 ) -> None:
     "Refuse what cannot be done to this batch"
     if what == "snr":

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 import numpy as np, pandas as pd, torch
+from torch import Tensor
 from ..core import AvkitError, child_seed, content_key, file_hash, resolve, unknown
 from ..preprocessing.audio import log_mel, mel_power, mfcc, segment_mel
 from ..preprocessing.tracks import Track
 from ..store import pack, Store
 
-# %% ../../nbs/2_datasets/14_features.ipynb #7486855f
+# %% ../../nbs/2_datasets/14_features.ipynb #b7d881e2
 def large(x: Any) -> bool:
     "Is it read when it is asked for? A tensor above 256 MB is, and what is no tensor"
     return not torch.is_tensor(x) or x.nbytes > 1 << 28
@@ -29,32 +30,32 @@ def large(x: Any) -> bool:
 class Rows:
     "Some rows of an array, read when they are asked for: `x[i]` as of a tensor"
 
-    def __init__(self, x: Any, rows: torch.Tensor) -> None:
+    def __init__(self, x: Any, rows: Tensor) -> None:
         self.x, self.rows, self.dtype, self.ndim = x, rows, x.dtype, x.ndim
 
     def __len__(self) -> int: return len(self.rows)
-    def __getitem__(self, i: Any) -> torch.Tensor: return self.x[self.rows[i]]
+    def __getitem__(self, i: Any) -> Tensor: return self.x[self.rows[i]]
 
     @property
     def shape(self) -> torch.Size: return torch.Size((len(self.rows), *self.x.shape[1:]))
 
-# %% ../../nbs/2_datasets/14_features.ipynb #b45d5264
+# %% ../../nbs/2_datasets/14_features.ipynb #e10edd71
 class Scaled:
     "(N,T,F) vectors, centred and scaled when they are asked for"
 
     def __init__(
         self,
         x: Any,              # (N,T,F), a tensor or what is read like one
-        mask: torch.Tensor,  # (N,T) bool
-        mean: torch.Tensor,  # (F,), or (N,1,F): each row by its own
-        std: torch.Tensor,   # like `mean`
+        mask: Tensor,  # (N,T) bool
+        mean: Tensor,  # (F,), or (N,1,F): each row by its own
+        std: Tensor,   # like `mean`
     ) -> None:
         self.x, self.mask, self.mean, self.std = x, mask, mean, std
         self.dtype, self.ndim, self.shape = x.dtype, x.ndim, x.shape
 
     def __len__(self) -> int: return len(self.x)
 
-    def __getitem__(self, i: Any) -> torch.Tensor:
+    def __getitem__(self, i: Any) -> Tensor:
         mean, std = (v[i] if v.ndim == 3 else v for v in (self.mean, self.std))
         return torch.where(self.mask[i].unsqueeze(-1), (self.x[i] - mean) / std, 0.)
 
@@ -62,28 +63,28 @@ class Scaled:
 @dataclass
 class Stream:
     "`x` (N,T,...) and `mask` (N,T) bool"
-    x: torch.Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`
-    mask: torch.Tensor
+    x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`
+    mask: Tensor
     key: str  # what it was made of
 
     @property
-    def present(self) -> torch.Tensor:
+    def present(self) -> Tensor:
         "(N,) bool: which clips have the modality"
         return self.mask.any(1)
 
-    def take(self, rows: torch.Tensor) -> "Stream":
+    def take(self, rows: Tensor) -> "Stream":
         "These rows alone"
         x = Rows(self.x, rows) if large(self.x) else self.x[rows]
         return replace(self, x=x, mask=self.mask[rows])
 
-    def scaled(self, mean: torch.Tensor, std: torch.Tensor) -> "Stream":
+    def scaled(self, mean: Tensor, std: Tensor) -> "Stream":
         "Vectors centred and scaled, 0 where a step is padding"
         s = Scaled(self.x, self.mask, mean, std)
         return replace(self, x=s if large(self.x) else s[:])
 
 # %% ../../nbs/2_datasets/14_features.ipynb #00db0911
 PACKING = 2  # raise it when the same key gives other arrays
-_Arrays = dict[str, torch.Tensor]
+_Arrays = dict[str, Tensor]
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Source:
         return Stream(a["x"], real_steps(a["real"], a["x"].shape[1]), self.key)
 
 
-def real_steps(real: torch.Tensor, T: int) -> torch.Tensor:
+def real_steps(real: Tensor, T: int) -> Tensor:
     "(N,) how many steps, or (N,T) bool -> (N,T) bool"
     return real if real.ndim == 2 else torch.arange(T)[None] < real[:, None]
 
@@ -117,8 +118,13 @@ class Waveforms(Protocol):
     keys: Sequence[str | None]  # None where there is none
     samples: np.ndarray  # (C,) how long each is
 
-    def read(self, c: int, start: int, n: int) -> np.ndarray:
-        "(n,) float32 of waveform c from sample `start` on"
+    def read(
+        self,
+        c: int,      # which waveform
+        start: int,  # sample
+        n: int,      # samples
+    ) -> np.ndarray:
+        "(n,) float32; zeros before the beginning and after the end"
         ...
 
 
@@ -174,7 +180,7 @@ class Pieces:
         i: int,                   # from this row
         j: int,                   # to this one
         most: int | None = None,  # samples of a row
-    ) -> torch.Tensor:
+    ) -> Tensor:
         "Rows i to j: (j-i,n) float32, padded at the end to the longest row of all"
         n = max(1, min(self.length.max(initial=0), most or 1 << 60))
         return torch.from_numpy(np.stack([self._wave(r, n) for r in range(i, j)]))
@@ -250,7 +256,7 @@ def _source(
     return Source(p.keys, key, make, f"{kind} features", chunk=chunk)
 
 
-def _vectors(kind: str, transform: Callable[..., torch.Tensor]) -> Callable[..., Source]:
+def _vectors(kind: str, transform: Callable[..., Tensor]) -> Callable[..., Source]:
     "A kind of features from a function (B,N), Hz -> (B,F,T)"
     def features(p: Pieces, store: Store, **settings: Any) -> Source:
         count = np.where(p.length > 0, 1 + p.length // settings.get("hop", 512), 0)
@@ -272,7 +278,7 @@ def _wave(
     make = lambda i, j: dict(x=p.waves(i, j, most), real=torch.from_numpy(count[i:j]))
     return replace(_source(p, "wave", dict(seconds=seconds), make), rate=p.rate)
 
-# %% ../../nbs/2_datasets/14_features.ipynb #7821473f
+# %% ../../nbs/2_datasets/14_features.ipynb #ae1e9b9d
 def _segments(
     p: Pieces,  # who hears what
     store: Store,  # of clips and results
@@ -282,7 +288,7 @@ def _segments(
     **settings: Any,     # of `segment_mel`
 ) -> Source:
     "(N,S,1,n_mels,width) spectrograms, about centred and scaled (emotiw2023)"
-    def one(wave: torch.Tensor) -> torch.Tensor:
+    def one(wave: Tensor) -> Tensor:
         return (segment_mel(wave, p.rate, segments, **settings)[:, None] - mean) / std
     settings_of_key = settings | dict(segments=segments, mean=mean, std=std)
     return _source(p, "segments", settings_of_key, _each_alone(p, one, segments), chunk=16)
@@ -290,7 +296,7 @@ def _segments(
 
 def _each_alone(
     p: Pieces,  # who hears what
-    one: Callable[[torch.Tensor], torch.Tensor],  # of a waveform without padding
+    one: Callable[[Tensor], Tensor],  # of a waveform without padding
     steps: int,
 ) -> Callable[[int, int], _Arrays]:
     "Rows that are computed one by one, each with so many steps"
@@ -314,7 +320,7 @@ def _blocks(
     of = np.repeat(np.arange(len(n)), n)
     return n, of, np.arange(len(of)) - np.repeat(np.cumsum(n) - n, n)
 
-# %% ../../nbs/2_datasets/14_features.ipynb #05109f72
+# %% ../../nbs/2_datasets/14_features.ipynb #41d4f20e
 def mel_grid(
     store: Store,  # of clips and results
     sounds: Waveforms,  # of clips or of tracks
@@ -324,11 +330,11 @@ def mel_grid(
     hop: int,         # samples
     win: int | None,  # samples of the window, by default n_fft
     mel: str,         # htk, slaney: the scale
-) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
     "Spectrograms in dB (rows,n_mels); of each waveform the row at 0 s, its first and its last row"
     edge = -(-n_fft // 2 // hop)  # frames beyond the ends that still hear something
     blocks, of, first = _blocks(sounds.samples, hop, edge)
-    def power(r: int) -> torch.Tensor:
+    def power(r: int) -> Tensor:
         start = (int(first[r]) * MEL_BLOCK - edge) * hop - n_fft // 2
         wave = torch.from_numpy(sounds.read(of[r], start, (MEL_BLOCK - 1) * hop + n_fft))
         return mel_power(wave[None].unfold(-1, n_fft, hop), rate, n_mels, win, mel)
@@ -349,7 +355,7 @@ class Cuts:
 
     def __init__(
         self,
-        mel: torch.Tensor,  # (rows,F)
+        mel: Tensor,  # (rows,F)
         first: np.ndarray,  # (N,S) rows where the windows begin
         lo: np.ndarray,     # (N,) first row of the waveform
         hi: np.ndarray,     # (N,) its last row
@@ -368,7 +374,7 @@ class Cuts:
 
     def __len__(self) -> int: return len(self.first)
 
-    def __getitem__(self, rows: Any) -> torch.Tensor:
+    def __getitem__(self, rows: Any) -> Tensor:
         at = self.first[rows].unsqueeze(-1) + torch.arange(self.width)
         lo, hi = self.bounds[rows].view(*at.shape[:-2], 1, 1, 2).unbind(-1)
         x, outside = self.mel[at.clamp(0, len(self.mel) - 1)], (at < lo) | (at >= hi)
@@ -429,7 +435,7 @@ def mel_steps(
     return Source(keys, s.key, make, "mel steps", lazy=s)
 
 # %% ../../nbs/2_datasets/14_features.ipynb #463d3aae
-def _equal_parts(x: torch.Tensor, parts: int) -> Iterator[torch.Tensor]:
+def _equal_parts(x: Tensor, parts: int) -> Iterator[Tensor]:
     "(T,F) -> so many equal parts of it, each of one step at least"
     edges = torch.arange(parts + 1) * len(x) // parts
     for i, j in zip(edges[:-1], edges[1:], strict=True): yield x[i:max(i + 1, j)]
@@ -444,7 +450,7 @@ def _statistics(
     **settings: Any,  # of `mfcc`
 ) -> Source:
     "(N,parts,3*n_mfcc): mean and deviation of the MFCC, and deviation of their change"
-    def one(wave: torch.Tensor) -> torch.Tensor:
+    def one(wave: Tensor) -> Tensor:
         x = mfcc(wave[None], p.rate, n_mfcc=n_mfcc, hop=hop, **settings)[0].T
         both = torch.cat([x, x.diff(dim=0, prepend=x[:1])], 1)
         each = [torch.cat([c.mean(0)[:n_mfcc], c.std(0, correction=0)])
@@ -482,13 +488,13 @@ def audio_stream(
     "Features of the stored audio of clips; shorter ones are padded"
     return audio_source(store, clip_pieces(store, keys, rate), kind, **settings).stream(store)
 
-# %% ../../nbs/2_datasets/14_features.ipynb #e537ee2a
+# %% ../../nbs/2_datasets/14_features.ipynb #2e4c456d
 def _views(
     store: Store,  # of clips and results
     key: str | None,
     size: int,  # pixels
     views: Sequence[str],
-) -> torch.Tensor | None:
+) -> Tensor | None:
     "The views of a clip's frames (T,3V,size,size) uint8; None where it has none"
     from torchvision.transforms.v2.functional import resize  # heavy: a second to import
     stored = store.get(key, views) if key else None
@@ -501,6 +507,13 @@ def _few(shape: Sequence[int], most: int = 1 << 26) -> int:
     "How many rows of 8-bit frames make 64 MB, 64 at most"
     return int(np.clip(most // np.prod(shape), 1, 64))
 
+# %% ../../nbs/2_datasets/14_features.ipynb #2adb791a
+def _stacked(frames: Sequence[Tensor | None], shape: Sequence[int]) -> _Arrays:
+    "Rows of frames; black where a clip has none"
+    black = torch.zeros(tuple(shape), dtype=torch.uint8)
+    x = torch.stack([black if f is None else f for f in frames])
+    return dict(x=x, real=torch.tensor([0 if f is None else len(f) for f in frames]))
+
 # %% ../../nbs/2_datasets/14_features.ipynb #ff7868f1
 def clip_pictures(
     store: Store,  # of clips and results
@@ -511,11 +524,7 @@ def clip_pictures(
     "Rows of (T,3V,size,size) uint8"
     found = (_views(store, k, size, views) for k in keys)
     shape = next((f.shape for f in found if f is not None), (1, 3 * len(views), size, size))
-    def make(i: int, j: int) -> _Arrays:
-        frames = [_views(store, k, size, views) for k in keys[i:j]]
-        black = torch.zeros(shape, dtype=torch.uint8)
-        x = torch.stack([black if f is None else f for f in frames])
-        return dict(x=x, real=torch.tensor([0 if f is None else len(f) for f in frames]))
+    make = lambda i, j: _stacked([_views(store, k, size, views) for k in keys[i:j]], shape)
     named = [k and content_key("frames", size, views, k) for k in keys]
     key = content_key("frames", size, views if len(views) > 1 else views[0], keys)
     return Source(named, key, make, "pictures", chunk=_few(shape))
@@ -551,7 +560,7 @@ def _frames_of_window(
             if frame is not None: x[s, v], real[s] = frame, True
     return x, real
 
-# %% ../../nbs/2_datasets/14_features.ipynb #296f9bc7
+# %% ../../nbs/2_datasets/14_features.ipynb #98d47224
 def track_picture_rows(
     store: Store,  # of clips and results
     keys: Sequence[str],  # of tracks
@@ -575,7 +584,7 @@ def track_picture_rows(
         x, real = (torch.from_numpy(np.stack(v)) for v in zip(*rows, strict=True))
         return dict(x=x.movedim(-1, 3).flatten(2, 3), real=real)
     what = ("stretches", size, views if len(views) > 1 else views[0], stride, every)
-    named = [content_key(*what, keys[c], n.tolist()) for c, n in zip(of, numbers, strict=True)]
+    named = [content_key(*what, keys[c], n.tolist()) for c, n in zip(of, at, strict=True)]
     data = hashlib.sha256(numbers.tobytes()).hexdigest()
     key = content_key(*what, keys, np.asarray(of).tolist(), data)
     shape = (at.shape[1], len(views), size, size, 3)
@@ -732,7 +741,19 @@ def clip_key(
     stem = path.stem if path.suffix in {".wav", ".mp4", ".flac", ".flv", ".avi"} else str(name)
     return stem[3:] if corpus in ("ravdess", "synth") else stem
 
-# %% ../../nbs/2_datasets/14_features.ipynb #dc9cdc49
+# %% ../../nbs/2_datasets/14_features.ipynb #03d8b356
+def _padded(
+    found: Sequence[np.ndarray | None],  # N sequences (T_i,F)
+    T: int,
+    F: int,
+) -> tuple[Tensor, Tensor]:
+    "(N,T,F), (N,T) bool"
+    x, mask = torch.zeros(len(found), T, F), torch.zeros(len(found), T, dtype=torch.bool)
+    for i, f in enumerate(found):
+        if f is not None: x[i, :len(f)], mask[i, :len(f)] = torch.from_numpy(f), True
+    return x, mask
+
+# %% ../../nbs/2_datasets/14_features.ipynb #8d2bb237
 def own_stream(
     path: str | Path,      # CSV, Parquet, safetensors
     corpus: str,           # such as ravdess
@@ -746,8 +767,5 @@ def own_stream(
     if not some:
         raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {resolve(path)}"
                          f" ({next(iter(named))}, ...)")
-    x = torch.zeros(len(clips), max(map(len, some)), some[0].shape[1])
-    mask = torch.zeros(x.shape[:2], dtype=torch.bool)
-    for i, f in enumerate(found):
-        if f is not None: x[i, :len(f)], mask[i, :len(f)] = torch.from_numpy(f), True
+    x, mask = _padded(found, max(map(len, some)), some[0].shape[1])
     return Stream(x, mask, content_key("own", file_hash(resolve(path))))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 import torch
-from torch import nn
+from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import child_seed, content_key, progress
 from ..datasets.features import PACKING, Source, Stream
@@ -20,28 +20,28 @@ from ..models.backbones import build_backbone, PerView, place_of, spec_of
 from ..models.weights import file_stamp, is_source, source_of, weights_hash
 from ..store import is_packed, pack, Store
 
-# %% ../../nbs/4_training/05_frozen.ipynb #6c826b0d
-_Items = tuple[torch.Tensor, torch.Tensor | None]  # what goes through (n,...); which steps (T,)
+# %% ../../nbs/4_training/05_frozen.ipynb #490270b2
+_Items = tuple[Tensor, Tensor | None]  # what goes through (n,...); which steps (T,)
 
 
 def _wave_item(
-    x: torch.Tensor,     # (T,) samples
-    real: torch.Tensor,  # how many of them, or (T,) bool
+    x: Tensor,     # (T,) samples
+    real: Tensor,  # how many of them, or (T,) bool
     rate: int,           # Hz, of x
     wanted: int,         # Hz
-) -> torch.Tensor:
+) -> Tensor:
     "(1,n): a waveform at the rate that the backbone takes"
     from torchaudio.functional import resample  # heavy: a second to import
     x = x[:int(real.sum())] if real.ndim else x[:int(real)]
     if rate not in (0, wanted): x = resample(x, rate, wanted)
     return F.pad(x, (0, max(0, 800 - len(x))))[None]
 
-# %% ../../nbs/4_training/05_frozen.ipynb #5e9a50d5
+# %% ../../nbs/4_training/05_frozen.ipynb #2cb9ba70
 def _sub_sequences(
-    x: torch.Tensor,     # (T,3V,H,W)
-    real: torch.Tensor,  # (T,) bool
+    x: Tensor,     # (T,3V,H,W)
+    real: Tensor,  # (T,) bool
     steps: int | None,   # how many of them; None: of eight frames each
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     "(S',n,3V,H,W) those with a frame in them, and which of the S they are (S,)"
     n = -(-len(x) // steps) if steps else 8
     in_parts = lambda a: F.pad(a, [0] * (2 * a.ndim - 1) + [-len(a) % n]).unflatten(0, (-1, n))
@@ -51,8 +51,8 @@ def _sub_sequences(
 # %% ../../nbs/4_training/05_frozen.ipynb #3ad296bc
 def row_items(
     t: Any,                    # a `Backbone`, or `PerView`
-    x: torch.Tensor,           # a row's values
-    real: torch.Tensor,        # how many of its steps are there, or (T,) bool
+    x: Tensor,           # a row's values
+    real: Tensor,        # how many of its steps are there, or (T,) bool
     steps: int | None = None,  # sub-sequences
     rate: int = 0,             # Hz, of a waveform
 ) -> _Items:
@@ -67,8 +67,8 @@ def row_items(
         return one_by_one(x.unflatten(2, (-1, 3)).transpose(1, 2)), real  # each view is a clip
     return one_by_one(x[real].unflatten(1, (-1, 3))), real
 
-# %% ../../nbs/4_training/05_frozen.ipynb #93884310
-def spread(y: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+# %% ../../nbs/4_training/05_frozen.ipynb #e2de867b
+def spread(y: Tensor, real: Tensor) -> Tensor:
     "Outputs (n V,D) of the items, (T,) bool -> (T,V D), 0 where a step is padding"
     n = int(real.sum())
     out = y.new_zeros(len(real), y.numel() // max(n, 1))
@@ -82,9 +82,9 @@ _AT_ONCE = dict(frames=192, clips=48, mel=512, wave=8)  # items on a GPU
 @torch.inference_mode()
 def through(
     t: Any,               # a `Backbone`, or `PerView`
-    items: torch.Tensor,  # (n,...)
+    items: Tensor,  # (n,...)
     device: str | torch.device,  # such as cuda
-) -> torch.Tensor:
+) -> Tensor:
     "The outputs (n,...) of a backbone, float32 on the CPU; half precision on a GPU"
     gpu, out = torch.device(device).type == "cuda", []
     for x in items.split(_AT_ONCE[t.takes] if gpu else 16):
@@ -126,8 +126,8 @@ def _ahead(
         yield waiting.pop(0).result()
         if i + n < len(todo): waiting.append(pool.submit(load, todo[i + n]))
 
-# %% ../../nbs/4_training/05_frozen.ipynb #f5671f73
-def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[torch.Tensor]:
+# %% ../../nbs/4_training/05_frozen.ipynb #a5769425
+def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[Tensor]:
     "What the backbone gives for each row of a group; nothing for a row without an item"
     some = [items for _, (items, _) in group if len(items)]
     y = iter(through(t, torch.cat(some), device).split([len(x) for x in some]) if some else ())
@@ -135,7 +135,7 @@ def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[
         yield next(y) if len(items) else torch.zeros(0, t.dim)
 
 
-def _entry(y: torch.Tensor, real: torch.Tensor | None) -> dict[str, torch.Tensor]:
+def _entry(y: Tensor, real: Tensor | None) -> dict[str, Tensor]:
     "What is stored of a row: x (T,D) and real (T,)"
     if real is None: return dict(x=y[0], real=torch.ones(y.shape[1], dtype=torch.bool))
     return dict(x=spread(y, real), real=real)
@@ -200,7 +200,7 @@ def _largest(store: Store, keys: tuple) -> list[int]:
 
 def _rows(store: Store, keys: Sequence[str | None], dim: int) -> Callable[[int, int], dict]:
     "(i, j) -> the entries of these keys, padded to the longest of all"
-    def make(i: int, j: int) -> dict[str, torch.Tensor]:
+    def make(i: int, j: int) -> dict[str, Tensor]:
         T, D = _largest(store, tuple(keys))
         x = torch.zeros(j - i, max(T, 1), D or dim)
         real = torch.zeros(j - i, max(T, 1), dtype=torch.bool)

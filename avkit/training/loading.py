@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 import numpy as np, pandas as pd, torch
+from torch import Tensor
 from ..core import AvkitError, unknown
 from ..datasets.batches import AVData, by_speaker, standard, standardise
 from ..datasets.features import (audio_source, clip_pictures, clip_pieces, NoisySounds,
@@ -28,7 +29,7 @@ from .configure import Config
 from .frozen import backbone_stream
 
 # %% ../../nbs/4_training/06_loading.ipynb #a037b569
-_Scale = tuple[torch.Tensor, torch.Tensor]  # mean, deviation
+_Scale = tuple[Tensor, Tensor]  # mean, deviation
 
 
 @dataclass
@@ -228,7 +229,7 @@ def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio")]
     return np.array(lengths) / cfg.preparation.rate
 
-# %% ../../nbs/4_training/06_loading.ipynb #ce3f8593
+# %% ../../nbs/4_training/06_loading.ipynb #2da8af35
 def _usable(
     m: Manifest,
     summary: Summary | None,
@@ -241,7 +242,17 @@ def _usable(
     lacks = {f"no_{s}": ~v.present.numpy() & ~(silent & (s == "audio")) for s, v in streams.items()}
     return _reasons(m, summary, no_label=~_known(target), **lacks)
 
+# %% ../../nbs/4_training/06_loading.ipynb #6a85449c
+def _both(streams: Mapping[str, Stream]) -> dict[str, Any]:
+    "audio and video, None where a stream is not asked for"
+    return {s: streams.get(s) for s in ("audio", "video")}
 
+
+def _outputs(m: Manifest) -> list[str]:
+    "Names of the outputs: classes, or the targets of a regression"
+    return m.classes if m.task == "class" else m.targets
+
+# %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
 def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
     notes = {}
@@ -254,9 +265,8 @@ def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> R
     if len(ok) < len(m): streams = {k: s.take(torch.from_numpy(ok)) for k, s in streams.items()}
     own = any(cfg[f"{s}_features"] for s in modalities(cfg))
     data = AVData(
-        audio=streams.get("audio"), video=streams.get("video"),
-        target=torch.from_numpy(target[ok]), clips=m.clips["clip"].iloc[ok].tolist(),
-        split=subsets, classes=m.classes if m.task == "class" else m.targets, task=m.task,
+        **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
+        clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
         seconds=None if own else _seconds(cfg, m, store)[ok])
     return RunData(data, m, _aside(m, why), summary, notes=notes)
 
@@ -317,6 +327,21 @@ def window_streams(
         out["video"] = _encoded(cfg, "video", source, store, notes, spec.steps)
     return out
 
+# %% ../../nbs/4_training/06_loading.ipynb #aaaa82bd
+def _of_frames(
+    m: Manifest,
+    of: Sequence[int],    # (N,) whose window it is
+    numbers: np.ndarray,  # (N,L) frames of each window, -1 where padded
+    spec: Windows,
+) -> dict[str, Any]:
+    "steps (N,S), seconds (N,), frames {video: its labels}"
+    in_steps = numbers.reshape(len(numbers), spec.steps, -1)
+    steps = torch.from_numpy(in_steps.max(-1) >= 0)
+    fps = np.array([f or np.nan for f in _fps(m)])
+    names = m.clips["clip"].iloc[sorted(set(of))]
+    frames = {c: m.frames[c] for c in names}
+    return dict(steps=steps, seconds=(numbers >= 0).sum(1) / fps[of], frames=frames)
+
 # %% ../../nbs/4_training/06_loading.ipynb #17fc2ec2
 def _windows(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The windows of all videos that could be read, with a label per step"
@@ -326,17 +351,11 @@ def _windows(cfg: Config, m: Manifest, store: Store, summary: Summary | None) ->
     of, parts, labels = _cut(m, np.flatnonzero((why == "") & (split != "")), spec)
     _check_subsets(m, split[of], why)
     numbers, notes = np.concatenate(parts), {}
-    streams = window_streams(cfg, m, store, keys, of, numbers, spec, notes)
-    clip_of = m.clips["clip"].iloc
-    in_steps = numbers.reshape(len(numbers), spec.steps, -1)
-    fps = np.array([f or np.nan for f in _fps(m)])
     data = AVData(
-        audio=streams.get("audio"), video=streams.get("video"),
-        target=torch.from_numpy(np.concatenate(labels)), clips=clip_of[of].tolist(),
-        split=split[of], classes=m.classes if m.task == "class" else m.targets, task=m.task,
-        steps=torch.from_numpy(in_steps.max(-1) >= 0), numbers=numbers,
-        frames={clip_of[i]: m.frames[clip_of[i]] for i in sorted(set(of))},
-        seconds=(numbers >= 0).sum(1) / fps[of])
+        **_both(window_streams(cfg, m, store, keys, of, numbers, spec, notes)),
+        target=torch.from_numpy(np.concatenate(labels)), classes=_outputs(m), task=m.task,
+        clips=m.clips["clip"].iloc[of].tolist(), split=split[of], numbers=numbers,
+        **_of_frames(m, of, numbers, spec))
     return RunData(data, m, _aside(m, why), summary, notes=notes)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 import numpy as np, torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 from torch.nn import functional as F
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fc0f6740
@@ -53,23 +54,23 @@ def ece(
     gap = np.bincount(k, sure, bins) - np.bincount(k, right, bins)
     return float(np.abs(gap).sum() / len(p))
 
-# %% ../../nbs/4_training/00_metrics.ipynb #658184a3
+# %% ../../nbs/4_training/00_metrics.ipynb #5ba4fab9
 def class_weights(
-    target: torch.Tensor,  # of the training clips: class numbers of any shape, -1 for unlabelled
+    target: Tensor,  # of the training clips: class numbers of any shape, -1 for unlabelled
     n_classes: int,        # C
-) -> torch.Tensor:
+) -> Tensor:
     "(C,) balanced weights: their mean over the clips is 1; 0 for a class that never occurs"
     n = torch.bincount(target[target >= 0].flatten(), minlength=n_classes).float()
     return torch.where(n > 0, n.sum() / ((n > 0).sum() * n.clamp(min=1)), 0.)
 
 # %% ../../nbs/4_training/00_metrics.ipynb #ccf620c9
 def class_loss(
-    logits: torch.Tensor,  # (...,C)
-    target: torch.Tensor,  # (...) class numbers, -1 for unlabelled
-    weight: torch.Tensor | None = None,  # (C,)
+    logits: Tensor,  # (...,C)
+    target: Tensor,  # (...) class numbers, -1 for unlabelled
+    weight: Tensor | None = None,  # (C,)
     label_smoothing: float = 0.,  # of the cross-entropy
     focal: Sequence[float] | None = None,  # alpha, gamma
-) -> torch.Tensor:
+) -> Tensor:
     "The mean loss of the labelled outputs, each counted by its class's weight; 0 without a label"
     z, t = logits.float().flatten(0, -2), target.flatten()
     each = F.cross_entropy(
@@ -81,21 +82,24 @@ def class_loss(
 
 
 def _focal(
-    z: torch.Tensor,  # (N,C) logits
-    t: torch.Tensor,  # (N,) class numbers
+    z: Tensor,  # (N,C) logits
+    t: Tensor,  # (N,) class numbers
     alpha: float,
     gamma: float,
-) -> torch.Tensor:
+) -> Tensor:
     "(N,): what the focal loss multiplies each cross-entropy by"
     p = z.softmax(-1).gather(1, t.clamp(min=0)[:, None])[:, 0]
     return alpha * (1 - p) ** gamma
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fb0b0e17
+_Values = ArrayLike | Tensor
+
+
 def ccc(
-    x: ArrayLike | torch.Tensor,  # (N,)
-    y: ArrayLike | torch.Tensor,  # (N,)
-    mask: ArrayLike | torch.Tensor | None = None,  # True where there is a label
-) -> torch.Tensor:
+    x: _Values,  # (N,)
+    y: _Values,  # (N,)
+    mask: _Values | None = None,  # True where there is a label
+) -> Tensor:
     "The concordance correlation coefficient, differentiable; 0 where both are constant"
     x, y = torch.as_tensor(x).flatten(), torch.as_tensor(y).flatten()
     if mask is not None:
@@ -108,9 +112,9 @@ def ccc(
 
 # %% ../../nbs/4_training/00_metrics.ipynb #0df556e7
 def ccc_scores(
-    target: ArrayLike | torch.Tensor,      # (N,k), NaN for unlabelled
-    prediction: ArrayLike | torch.Tensor,  # (N,k)
-    names: Sequence[str],                  # k
+    target: _Values,        # (N,k), NaN for unlabelled
+    prediction: _Values,    # (N,k)
+    names: Sequence[str],  # k
 ) -> dict[str, float]:
     "`ccc_<name>` for each target, and their mean `ccc`"
     targets, predictions = (torch.as_tensor(v, dtype=torch.float64) for v in (target, prediction))
@@ -118,11 +122,11 @@ def ccc_scores(
     each = {f"ccc_{n}": float(ccc(p, t, ~t.isnan())) for n, t, p in columns}
     return each | dict(ccc=float(np.mean(list(each.values()))))
 
-# %% ../../nbs/4_training/00_metrics.ipynb #5fb1992b
+# %% ../../nbs/4_training/00_metrics.ipynb #b57c14a9
 def ccc_loss(
-    target: torch.Tensor,      # (...,k), NaN for unlabelled
-    prediction: torch.Tensor,  # (...,k)
-) -> torch.Tensor:
+    target: Tensor,      # (...,k), NaN for unlabelled
+    prediction: Tensor,  # (...,k)
+) -> Tensor:
     "The mean over targets of 1 - CCC over the labelled steps of a batch; 0 without a label"
     t, p = target.flatten(0, -2), prediction.flatten(0, -2)
     known = ~t.isnan()
@@ -132,30 +136,30 @@ def ccc_loss(
 
 # %% ../../nbs/4_training/00_metrics.ipynb #2792eb85
 def reconstruction_loss(
-    made: torch.Tensor,  # (B,F)
-    real: torch.Tensor,  # (B,F)
-    mask: torch.Tensor | None = None,  # (B,) bool: clips that have the modality
-) -> torch.Tensor:
+    made: Tensor,  # (B,F)
+    real: Tensor,  # (B,F)
+    mask: Tensor | None = None,  # (B,) bool: clips that have the modality
+) -> Tensor:
     "The mean squared error over the features of the clips that count; 0 where none does"
     if mask is not None: made, real = made[mask], real[mask]
     return (made.float() - real.float()).square().sum() / max(1, made.numel())
 
 # %% ../../nbs/4_training/00_metrics.ipynb #8e882c4c
 def ccc_mixed_moments(
-    x: torch.Tensor,  # (N,)
-    y: torch.Tensor,  # (N,)
-    mask: torch.Tensor | None = None,  # (N,) bool: where there is a label
-) -> torch.Tensor:
+    x: Tensor,  # (N,)
+    y: Tensor,  # (N,)
+    mask: Tensor | None = None,  # (N,) bool: where there is a label
+) -> Tensor:
     "Biased covariance over unbiased variances: (n-1)/n at a perfect fit (ntua2021, model/loss.py)"
     if mask is not None: x, y = x[mask], y[mask]
     bottom = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return 2 * ((x - x.mean()) * (y - y.mean())).mean() / bottom.clamp(min=1e-12)
 
-# %% ../../nbs/4_training/00_metrics.ipynb #ff83d970
+# %% ../../nbs/4_training/00_metrics.ipynb #ee586b12
 def ccc_unlabelled_as_zero(
-    x: torch.Tensor,     # (N,) predictions
-    y: torch.Tensor,     # (N,) labels
-    mask: torch.Tensor,  # (N,) bool: where there is a label
-) -> torch.Tensor:
+    x: Tensor,     # (N,) predictions
+    y: Tensor,     # (N,) labels
+    mask: Tensor,  # (N,) bool: where there is a label
+) -> Tensor:
     "Frames without a label count as a pair (0, 0) (jca2023's later code, val.py)"
     return ccc(torch.where(mask, x, 0.), torch.where(mask, y, 0.))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 import numpy as np, torch
+from torch import Tensor
 from ..core import AvkitError
 from ..datasets.batches import AVData
 
@@ -113,7 +114,7 @@ class SwappedColours:
 
     def __len__(self) -> int: return len(self.x)
 
-    def __getitem__(self, i: Any) -> torch.Tensor:
+    def __getitem__(self, i: Any) -> Tensor:
         return self.x[i].unflatten(-3, (-1, 3)).flip(-3).flatten(-4, -3)
 
 # %% ../../nbs/4_training/03_quirks.ipynb #d4968298
@@ -143,11 +144,11 @@ NOT_BROUGHT_BACK["vavl2023"] = [
     "the fusion step runs backward through both branches and steps only its head: the same numbers,"
     " twice the cost"]
 
-# %% ../../nbs/4_training/03_quirks.ipynb #03ede733
+# %% ../../nbs/4_training/03_quirks.ipynb #f9d2285f
 def _mirror(i: int, total: float) -> Callable[[Any], Any]:
     "A function that turns column i of labels (...,k) into `total` less it; not in place"
     def flip(y: Any) -> Any:
-        y = y.clone() if isinstance(y, torch.Tensor) else y.copy()
+        y = y.clone() if isinstance(y, Tensor) else y.copy()
         y[..., i] = total - y[..., i]
         return y
     return flip
