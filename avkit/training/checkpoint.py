@@ -55,19 +55,24 @@ class Resumable(Protocol):
         ...
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #d6391f96
+def own_copy(x: torch.Tensor) -> torch.Tensor:
+    "A tensor of its own in the CPU's memory, as safetensors wants it"
+    return x.detach().cpu().contiguous().clone()
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #f53a7fc1
 def _tensors(t: Resumable) -> dict[str, torch.Tensor]:
     "Every tensor that has to survive, by name"
     model = t.accelerator.unwrap_model(t.model)
     out = {f"model.{k}": v for k, v in model.state_dict().items()}
     if t.ema: out |= {f"ema.{k}": v for k, v in t.ema.state_dict().items()}
-    for i, s in t.optimizer.state_dict()["state"].items():
-        out |= {f"optimizer.{i}.{k}": v for k, v in s.items() if v is not None}
+    out |= _optimizer_tensors(t.optimizer)
     return {k: own_copy(v) for k, v in out.items()}
 
 
-def own_copy(x: torch.Tensor) -> torch.Tensor:
-    "A tensor of its own in the CPU's memory, as safetensors wants it"
-    return x.detach().cpu().contiguous().clone()
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    "What the optimizer remembers, `optimizer.<parameter>.<name>`"
+    state = optimizer.state_dict()["state"].items()
+    return {f"optimizer.{i}.{k}": v for i, s in state for k, v in s.items() if v is not None}
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #e42965af
 def _belongs_to(t: Resumable) -> dict[str, str | None]:
@@ -133,23 +138,29 @@ def load_checkpoint(t: Resumable, path: Path) -> None:
 def save_best(t: Resumable, path: Path) -> None:
     "The model as it is scored, with what is needed to use it again"
     from safetensors.torch import save_file  # heavy: only where files are read or written
-    c = t.corpus
     tensors = {f"model.{k}": own_copy(v) for k, v in t.scored.state_dict().items()}
-    for s, (mean, std) in c.stats.items():
+    for s, (mean, std) in t.corpus.stats.items():
         tensors |= {f"stats.{s}.mean": mean, f"stats.{s}.std": std}
-    shapes = {s: list(v.x.shape[1:]) for s, v in c.data.streams.items()}
-    meta = dict(settings=asdict(t.cfg.settings), recipe=t.cfg.recipe, classes=c.data.classes,
-                model=model_settings(t.cfg, c.data), shapes=shapes)
-    with atomic_path(path) as tmp: save_file(tensors, tmp, metadata=dict(avkit=json.dumps(meta)))
+    meta = json.dumps(_use_of(t.cfg, t.corpus.data))
+    with atomic_path(path) as tmp: save_file(tensors, tmp, metadata=dict(avkit=meta))
+
+
+def _use_of(cfg: Config, data: AVData) -> dict[str, Any]:
+    "What has to be known to build the model again and give it clips"
+    shapes = {s: list(v.x.shape[1:]) for s, v in data.streams.items()}
+    return dict(settings=asdict(cfg.settings), recipe=cfg.recipe, classes=data.classes,
+                model=model_settings(cfg, data), shapes=shapes)
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #f53a76b1
+_SCALED = ("audio", "video", "target")
+
+
 def stats_of(
     tensors: dict[str, torch.Tensor],
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     "{stream or target: (mean, deviation)} of what was standardised"
-    stats = split_tensors(tensors, "stats")
-    names = [s for s in ("audio", "video", "target") if f"{s}.mean" in stats]
-    return {s: (stats[f"{s}.mean"], stats[f"{s}.std"]) for s in names}
+    names = [s for s in _SCALED if f"stats.{s}.mean" in tensors]
+    return {s: (tensors[f"stats.{s}.mean"], tensors[f"stats.{s}.std"]) for s in names}
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #286da9e4
 def load_model(run_dir: str | Path) -> tuple[nn.Module, dict[str, Any]]:

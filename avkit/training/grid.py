@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd, torch
 from ..core import AvkitError, content_key, parallel, read_json, resolve, write_json
+from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split
 from .configure import Config, configure
 from .learner import fit
@@ -40,28 +41,31 @@ WHERE = [n for n, d in DECLARED.items()
          if d.part == "data" and n not in ("recipe", "split", "fold")]
 
 
+def _split_seed(cfg: Config) -> int:
+    "The seed, where it decides who is in which subset"
+    return cfg["seed"] if cfg["split"] == "random" else 0
+
+# %% ../../nbs/4_training/12_grid.ipynb #d94a1c62
 def identity(cfg: Config, seen: dict[str, Any] | None = None) -> dict[str, Any]:
     "What a run is made of, as hashes: settings, data, split, own files, code; `seen` remembers"
     data = _data_hashes(cfg, {} if seen is None else seen)
     return dict(config_hash=cfg.hash, files=own_files(cfg)) | data
 
 
-def _data_hashes(cfg: Config, seen: dict[str, Any]) -> dict[str, str]:
+def _data_hashes(cfg: Config, seen: dict[str, Any]) -> dict[str, str | None]:
     "The hashes of data, split and code"
     where = [cfg[k] for k in WHERE]
     listed = content_key(where)
     if listed not in seen: seen[listed] = open_manifest(cfg)
     key = content_key(where, cfg["split"], cfg["fold"], _split_seed(cfg))
-    if key not in seen:
-        m = apply_split(seen[listed], cfg["split"], cfg["fold"], cfg["seed"])
-        hashes = dict(data_hash=m.data_hash, split_hash=m.split_hash)
-        seen[key] = hashes | dict(code_hash=code_hash(m.corpus))
+    if key not in seen: seen[key] = _split_hashes(cfg, seen[listed])
     return seen[key]
 
 
-def _split_seed(cfg: Config) -> int:
-    "The seed, where it decides who is in which subset"
-    return cfg["seed"] if cfg["split"] == "random" else 0
+def _split_hashes(cfg: Config, m: Manifest) -> dict[str, str | None]:
+    "The same, of a manifest that is not split yet"
+    m = apply_split(m, cfg["split"], cfg["fold"], cfg["seed"])
+    return dict(data_hash=m.data_hash, split_hash=m.split_hash, code_hash=code_hash(m.corpus))
 
 # %% ../../nbs/4_training/12_grid.ipynb #1e9c4062
 def finished_record(cfg: Config, who: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -71,19 +75,25 @@ def finished_record(cfg: Config, who: Mapping[str, Any]) -> dict[str, Any] | Non
     return r if all(r.get(k) == v for k, v in who.items()) else None
 
 # %% ../../nbs/4_training/12_grid.ipynb #ae475fa4
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    "torch computes with one thread"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(threads)
+
+
 _PROCESS = threading.RLock()  # random numbers and devices are global
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    "Nobody else runs in this folder, nor in this process, with one thread"
+    "Nobody else runs in this folder, nor in this process"
     folder.mkdir(parents=True, exist_ok=True)
     with _PROCESS, open(folder / ".lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try: yield
-        finally: torch.set_num_threads(threads)
+        with _one_thread(): yield
 
 # %% ../../nbs/4_training/12_grid.ipynb #d2715c18
 _LAST: dict[str, RunData] = {}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
-           'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at', 'Training', 'make_optimizer',
-           'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally', 'train_step', 'parts_of',
-           'train_order', 'set_rate', 'own_batch', 'train_epoch', 'validate', 'keep', 'write_history', 'line',
-           'tensorboard', 'finish', 'fit']
+           'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
+           'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
+           'train_step', 'parts_of', 'train_order', 'set_rate', 'own_batch', 'train_epoch', 'validate',
+           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -68,13 +68,14 @@ def loss_of(
     fused = output_loss(cfg, main, target, task, weight)
     own = [output_loss(cfg, aux[s], target, task, weight) for s in ("audio", "video") if s in aux]
     loss = cfg["fused_loss"] * fused + cfg["aux_loss"] * sum(own)
+    return loss + cfg["reconstruction"] * rebuilt(aux)
+
+
+def rebuilt(aux: dict[str, torch.Tensor]) -> torch.Tensor | int:
+    "The reconstruction loss of each modality, over the clips that have it, added up"
     made = [s for s in ("audio", "video") if f"{s}_reconstruction" in aux]
-    return loss + cfg["reconstruction"] * sum(rebuilt(aux, s) for s in made)
-
-
-def rebuilt(aux: dict[str, torch.Tensor], s: str) -> torch.Tensor:
-    "The reconstruction loss of a modality, over the clips that have it"
-    return reconstruction_loss(aux[f"{s}_reconstruction"], aux[f"{s}_mean"].detach())
+    return sum(reconstruction_loss(aux[f"{s}_reconstruction"], aux[f"{s}_mean"].detach())
+               for s in made)
 
 # %% ../../nbs/4_training/11_learner.ipynb #4a6edf80
 def augmented(
@@ -94,9 +95,9 @@ def augmented(
 
 
 def images(
-    cfg: Config,          # settings and recipe
+    cfg: Config,           # settings and recipe
     frames: torch.Tensor,  # (B,T,C,H,W), 8-bit or floats
-    u: torch.Tensor,      # (B,2)
+    u: torch.Tensor,       # (B,2)
 ) -> torch.Tensor:
     "Frames in [0,1], mirrored and rotated where the recipe says so"
     if not cfg["flip_rotate"]: return unit_range(frames)
@@ -131,12 +132,31 @@ def mixed_batch(
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
     for mask in [k for k in a if k.endswith("_mask")]: out[mask] = a[mask] | b[mask]
-    if task == "regression":
-        return out | dict(target=weight * a["target"] + (1 - weight) * b["target"])
-    each = torch.full((len(a["target"]),), weight, device=a["target"].device)
-    return out | dict(other=b["target"], weight=each)
+    return out | mixed_targets(a["target"], b["target"], weight, task)
+
+
+def mixed_targets(
+    a: torch.Tensor,  # class numbers (B,), (B,S); or numbers (B,C), (B,S,C)
+    b: torch.Tensor,  # of the partners
+    weight: float,    # of `a`, in [0,1]
+    task: str,        # class, regression
+) -> dict[str, torch.Tensor]:
+    "Numbers between two; of classes those of the partners, and the weight (B,)"
+    if task == "regression": return dict(target=weight * a + (1 - weight) * b)
+    return dict(other=b, weight=torch.full((len(a),), weight, device=a.device))
 
 # %% ../../nbs/4_training/11_learner.ipynb #b2fb0abc
+def generators(
+    cfg: Config,                 # settings and recipe
+    idx: torch.Tensor,           # (B,) clip numbers
+    epoch: int,                  # from 0
+    device: torch.device | str,  # where it computes
+) -> list[torch.Generator]:
+    "One for each clip, for what is drawn of its modalities in this epoch"
+    seeds = [child_seed(cfg["seed"], "modality dropout", epoch, int(i)) for i in idx]
+    return [torch.Generator(device).manual_seed(s) for s in seeds]
+
+# %% ../../nbs/4_training/11_learner.ipynb #e4087a31
 def training_batch(
     cfg: Config,                                      # settings and recipe
     data: AVData,                                     # all clips of the run
@@ -154,8 +174,7 @@ def training_batch(
         partners = pairs[0] if len(pairs[0]) else idx
         b = mixed_batch(b, augmented(cfg, data, partners, u, device), pairs[1], data.task)
     if cfg["modality"] != "av" or cfg["modality_dropout"] == "nodropout": return b
-    seeds = [child_seed(cfg["seed"], "modality dropout", epoch, int(i)) for i in idx]
-    own = [torch.Generator(device).manual_seed(s) for s in seeds]
+    own = generators(cfg, idx, epoch, device)
     return modality_dropout(cfg["modality_dropout"], b, own)
 
 # %% ../../nbs/4_training/11_learner.ipynb #284cbd6f
@@ -238,6 +257,11 @@ class Training:
         return s if s == s else -math.inf
 
     @property
+    def scores(self) -> list[float]:
+        "What chooses the epoch, of each so far; higher is better"
+        return [self.rank(row) for row in self.history]
+
+    @property
     def best(self) -> dict[str, Any] | None:
         "The history's best epoch on validation; of equals the one with the lowest loss"
         return max(self.history, key=lambda r: (self.rank(r), -r["validation_loss"]), default=None)
@@ -312,12 +336,20 @@ def tally(
     task: str,             # class, regression
 ) -> torch.Tensor:
     "(3,): the loss times the labelled outputs, how many of them are right, how many there are"
-    if task == "class":
-        n, right = (target >= 0).sum(), (out.argmax(-1) == target).sum()
-    else:
-        n = torch.tensor(len(target), device=target.device)
-        right = n * 0
+    count = _count_classes if task == "class" else _count_clips
+    right, n = count(out, target)
     return torch.stack([loss.detach() * n, right, n])
+
+
+def _count_classes(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "How many labelled outputs are right, and how many there are"
+    return (out.argmax(-1) == target).sum(), (target >= 0).sum()
+
+
+def _count_clips(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "Numbers are never right: 0, and how many clips there are"
+    n = torch.tensor(len(target), device=target.device)
+    return n * 0, n
 
 # %% ../../nbs/4_training/11_learner.ipynb #67358dad
 def train_step(
@@ -361,7 +393,7 @@ def set_rate(
     steps: int,   # in the epoch
 ) -> float:
     "Give the optimizer the learning rate of a step; returns it"
-    lr = lr_at(t.cfg, epoch, [t.rank(r) for r in t.history], step, steps)
+    lr = lr_at(t.cfg, epoch, t.scores, step, steps)
     for g in t.optimizer.param_groups: g["lr"] = lr * g["share"]
     return lr
 
@@ -406,8 +438,12 @@ def validate(t: Training) -> dict[str, float]:
     condition, device = conditions(t.cfg)[0], t.accelerator.device
     got = evaluate_subset(t.cfg, t.scored, data, "validation", condition, device)
     if got is None: raise AvkitError("No clip is in validation: no epoch can be chosen")
-    s = got[0]
-    s["score"] = abaw_expr(s) if data.task == "class" else s["ccc"]
+    return validation_columns(got[0])
+
+
+def validation_columns(s: dict[str, float]) -> dict[str, float]:
+    "Of all scores those of the history, and the challenge's"
+    s = s | dict(score=s["ccc"] if "ccc" in s else abaw_expr(s))
     kept = [k for k in s if k in ("loss", "accuracy", "uar", "score") or k.startswith("ccc")]
     return {f"validation_{k}": s[k] for k in kept}
 
@@ -445,12 +481,16 @@ def _clear(run_dir: Path) -> None:
 def line(t: Training) -> str:
     "One line per epoch"
     r, n = t.history[-1], t.cfg["epochs"]
-    known = ("accuracy", "uar", *ccc_names(t.corpus.data))
-    told = [(name_of(k), r[f"validation_{k}"]) for k in known if f"validation_{k}" in r]
-    scores = "  ".join(f"{name} {score:.3f}" for name, score in told)
     return (f"epoch {r['epoch'] + 1:>3}/{n}  loss {r['train_loss']:.3f}  "
-            f"validation loss {r['validation_loss']:.3f}  {scores}  {t.seconds[-1]:.1f} s"
-            + (" *" if t.improved else ""))
+            f"validation loss {r['validation_loss']:.3f}  {_scores_in_words(t)}  "
+            f"{t.seconds[-1]:.1f} s" + (" *" if t.improved else ""))
+
+
+def _scores_in_words(t: Training) -> str:
+    "The last epoch's scores on validation"
+    row, names = t.history[-1], ("accuracy", "uar", *ccc_names(t.corpus.data))
+    known = [k for k in names if f"validation_{k}" in row]
+    return "  ".join(f"{name_of(k)} {row[f'validation_{k}']:.3f}" for k in known)
 
 # %% ../../nbs/4_training/11_learner.ipynb #f5198a41
 def tensorboard(

@@ -79,10 +79,14 @@ def code_of_run(
     "The modules that make a run"
     root = folder or package_folder()
     found = [p for place in CODE for p in sorted([root / place, *(root / place).rglob("*.py")])]
-    others = {f"datasets/{name}.py" for name in CORPORA if name != dataset}
-    skip = others | set(TABLES)
+    skip = _no_code_of(dataset)
     return [p for p in found if p.is_file() and p.relative_to(root).as_posix() not in skip
             and p.name != "__init__.py"]
+
+
+def _no_code_of(dataset: str | None) -> set[str]:
+    "Modules in these places that do not count"
+    return {f"datasets/{name}.py" for name in CORPORA if name != dataset} | set(TABLES)
 
 # %% ../../nbs/4_training/10_record.ipynb #71e4a83c
 def without_docstrings(source: str) -> str:
@@ -113,15 +117,18 @@ FILES = [n for n, d in DECLARED.items() if d.path == "file"]
 
 def named_files(cfg: Config) -> Iterator[tuple[str, Any]]:
     "(setting, or setting.view or options.name, path or source or None) of what may be a file"
-    given = {k: cfg[k] for k in FILES}
-    for k in ("encoder_options", "backbone_options"):
-        given |= {f"{k}.{n}": o.get("weights") for n, o in cfg[k].items()}
-    for k, w in given.items():
+    for k, w in ({k: cfg[k] for k in FILES} | _weights_in_options(cfg)).items():
         views = by_view(w)
         if isinstance(views, dict): yield from ((f"{k}.{v}", f) for v, f in views.items())
         else: yield k, w
 
 
+def _weights_in_options(cfg: Config) -> dict[str, Any]:
+    "{setting.name: weights} of options of encoders and backbones"
+    asked = ("encoder_options", "backbone_options")
+    return {f"{k}.{n}": o.get("weights") for k in asked for n, o in cfg[k].items()}
+
+# %% ../../nbs/4_training/10_record.ipynb #0b1d42e6
 def own_files(cfg: Config) -> dict[str, str]:
     "{setting, or setting.view: SHA-256} of the files of one's own that a run reads"
     files = {k: resolve(f) for k, f in named_files(cfg) if f}

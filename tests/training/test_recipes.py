@@ -1,20 +1,19 @@
-"""Every recipe at its small size, as described and as released, through the real loop on streams of its own shapes."""
+"""Every recipe at its small size, as described and as released.
+
+Through the loop that everyone uses, on streams of the recipe's own shapes.
+"""
 import json
 from dataclasses import replace
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np, pytest, torch
 from avkit.core import AvkitError
-from avkit.datasets.batches import AVData, draws
-from avkit.datasets.features import Rows, Stream
+from avkit.datasets.batches import draws
+from avkit.datasets.features import Rows
 from avkit.models.fusion import FUSIONS
-from avkit.training.learner import fit, loss_of, parts_of, start, train_step, training_batch
 from avkit.training.checkpoint import load_model, make_model
-from avkit.training.loading import RunData
-from avkit.datasets.manifest import Manifest
-from avkit.training.metrics import ccc
-from avkit.training.quirks import quirk_corpus
-from avkit.training.quirks import QUIRKS
-from avkit.training.recipes import RECIPES
 from avkit.training.configure import configure
+from avkit.training.learner import fit, loss_of, parts_of, start, train_step, training_batch
+from avkit.training.metrics import ccc
+from avkit.training.quirks import quirk_corpus, QUIRKS
 from helpers import OWN, SIZES, config, toy
 
 
@@ -23,11 +22,15 @@ from helpers import OWN, SIZES, config, toy
 def test_a_recipe_trains(recipe, mode, tmp_path):
     cfg = config(recipe, tmp_path, mode=mode)
     r = fit(cfg, toy(recipe), verbose=False)
-    assert r["size"] == "small" and r["mode"] == mode and set(r["metrics"]) == {"train", "validation", "test"}
-    assert set(r["quirks"]) == ({k for k, q in QUIRKS.items() if q.recipe == recipe and not q.paper} if mode == "as_released" else set())
-    assert set(r["metrics"]["test"]) == ({"av"} if "both_only" in r["quirks"] else {"av", "audio", "video"})
+    assert r["size"] == "small" and r["mode"] == mode
+    assert set(r["metrics"]) == {"train", "validation", "test"}
+    defects = {k for k, q in QUIRKS.items() if q.recipe == recipe and not q.paper}
+    assert set(r["quirks"]) == (defects if mode == "as_released" else set())
+    both_only = "both_only" in r["quirks"]
+    assert set(r["metrics"]["test"]) == ({"av"} if both_only else {"av", "audio", "video"})
     for scores in r["metrics"]["test"].values(): assert all(np.isfinite(v) for v in scores.values())
-    assert len(r["classes"]) == (1 if "valence_only" in r["quirks"] else len(toy(recipe).data.classes))
+    targets = 1 if "valence_only" in r["quirks"] else len(toy(recipe).data.classes)
+    assert len(r["classes"]) == targets
     assert sum(p.numel() for p in load_model(tmp_path)[0].parameters()) == r["parameters"]
 
 
@@ -40,17 +43,22 @@ def test_the_same_seed_gives_the_same_weights(recipe, tmp_path):
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
 def test_one_modality_of_vavl_is_its_part_of_the_model(modality, tmp_path):
-    "Branch, shared layers, norm, head and, where features come in, the reconstruction: all of it trains"
+    "Branch, shared layers, norm, head, and where features come in the reconstruction: all train"
     corpus, cfg = toy("vavl2023"), config("vavl2023", tmp_path, modality=modality)
     setattr(corpus.data, "video" if modality == "audio" else "audio", None)
     alone, both = (make_model(c, toy("vavl2023").data) for c in (cfg, config("vavl2023", tmp_path)))
-    part = {k: v.shape for k, v in both.state_dict().items() if k.startswith((f"{modality}.", "fusion.shared", "fusion.norm", f"fusion.to_shared.{modality}", f"reconstruct.{modality}"))}
-    assert {k: v.shape for k, v in alone.state_dict().items()} == part and any(k.startswith("fusion.shared") for k in part)
+    own = (f"{modality}.", "fusion.shared", "fusion.norm", f"fusion.to_shared.{modality}",
+           f"reconstruct.{modality}")
+    part = {k: v.shape for k, v in both.state_dict().items() if k.startswith(own)}
+    assert {k: v.shape for k, v in alone.state_dict().items()} == part
+    assert any(k.startswith("fusion.shared") for k in part)
     assert any(k.startswith("reconstruct") for k in part) == (modality == "audio")
     r = fit(cfg, corpus, alone, verbose=False)
     fresh, trained = make_model(cfg, corpus.data), load_model(tmp_path)[0]
-    assert set(r["metrics"]["test"]) == {modality} and r["parameters"] == sum(p.numel() for p in alone.parameters())
-    still = [k for (k, a), b in zip(fresh.named_parameters(), trained.parameters()) if torch.equal(a, b)]
+    assert set(r["metrics"]["test"]) == {modality}
+    assert r["parameters"] == sum(p.numel() for p in alone.parameters())
+    pairs = zip(fresh.named_parameters(), trained.parameters())
+    still = [k for (k, a), b in pairs if torch.equal(a, b)]
     assert not still, still
 
 
@@ -60,42 +68,54 @@ def test_some_step_trains_every_weight(fusion, tmp_path):
     cfg, corpus = config("vavl2023", tmp_path, fusion=fusion), toy("vavl2023")
     assert len(parts_of(cfg)) == (3 if fusion == "vavl" else 1)
     t, idx, reached = start(cfg, corpus), corpus.data.indices("train"), set()
-    batch = training_batch(cfg, corpus.data, idx, draws(len(corpus.data), 0, 0), 0, t.accelerator.device)
+    u = draws(len(corpus.data), 0, 0)
+    batch = training_batch(cfg, corpus.data, idx, u, 0, t.accelerator.device)
     for part in parts_of(cfg):
         train_step(t, batch, part)
         reached |= {k for k, p in t.model.named_parameters() if p.grad is not None}
     lost = [k for k, p in t.model.named_parameters() if p.requires_grad and k not in reached]
-    assert all(fusion == "ia" and ".proj." in k for k in lost), lost  # saved with the published weights, of no use in `ia`
+    # `proj` is saved with the published weights, and of no use in `ia`
+    assert all(fusion == "ia" and ".proj." in k for k in lost), lost
 
 
 def test_alternating_steps_that_would_leave_weights_out_are_refused(tmp_path):
     for other in (dict(fusion="ia"), dict(fusion="late"), dict(modality="video")):
-        with pytest.raises(AvkitError, match="steps=alternating .* would never be trained"): config("vavl2023", tmp_path, options='{"steps": "alternating"}', **other)
-    with pytest.raises(AvkitError, match="did you mean 'alternating'"): config("vavl2023", tmp_path, options='{"steps": "alternate"}')
+        with pytest.raises(AvkitError, match="steps=alternating .* would never be trained"):
+            config("vavl2023", tmp_path, options='{"steps": "alternating"}', **other)
+    with pytest.raises(AvkitError, match="did you mean 'alternating'"):
+        config("vavl2023", tmp_path, options='{"steps": "alternate"}')
 
 
 def test_vavl_sums_over_the_targets(tmp_path):
-    "Regression, eq. 5: the sum of 1 - CCC over arousal, valence, dominance, plus the reconstruction; here all of it by a third"
-    cfg, g = config("vavl2023", tmp_path, variants="joint", options='{"aux_loss": 0.0}'), torch.Generator().manual_seed(0)
+    """Eq. 5: the sum of 1 - CCC over arousal, valence, dominance, plus the reconstruction.
+
+    Here all of it by a third.
+    """
+    cfg = config("vavl2023", tmp_path, variants="joint", options='{"aux_loss": 0.0}')
+    g = torch.Generator().manual_seed(0)
     y, z, made, real = (torch.randn(9, n, generator=g) for n in (3, 3, 5, 5))
     want = sum(1 - ccc(z[:, i], y[:, i]) for i in range(3)) + (made - real).square().mean()
-    assert torch.allclose(3 * loss_of(cfg, (z, dict(audio_reconstruction=made, audio_mean=real)), y, "regression"), want, atol=1e-5)
+    out = z, dict(audio_reconstruction=made, audio_mean=real)
+    assert torch.allclose(3 * loss_of(cfg, out, y, "regression"), want, atol=1e-5)
 
 
 def test_red_and_blue_swap_in_each_view_of_pictures_that_are_read_late(tmp_path):
     "bgr_crops on a stream that is too large for memory, of two views"
-    corpus, cfg = toy("chumachenko2022"), config("chumachenko2022", tmp_path, quirks="bgr_crops")
+    corpus = toy("chumachenko2022")
+    cfg = config("chumachenko2022", tmp_path, quirks="bgr_crops")
     x = torch.cat([corpus.data.video.x, corpus.data.video.x + 1], 2)
     corpus.data.video = replace(corpus.data.video, x=Rows(x, torch.arange(len(x))))
     got = quirk_corpus(cfg, corpus).data.video.x
-    assert len(got) == len(x) and got.shape == x.shape and torch.equal(got[torch.tensor([3, 1])], x[[3, 1]][:, :, [2, 1, 0, 5, 4, 3]])
+    assert len(got) == len(x) and got.shape == x.shape
+    assert torch.equal(got[torch.tensor([3, 1])], x[[3, 1]][:, :, [2, 1, 0, 5, 4, 3]])
 
 
 def test_labels_are_the_same_after_training(tmp_path):
-    "vavl2023's released code mirrors arousal in place: the quirk must not touch the corpus either"
+    "vavl2023's released code mirrors arousal in place: the quirk must not touch the data set"
     corpus = toy("vavl2023")
     before = corpus.data.target.clone()
-    fit(config("vavl2023", tmp_path, quirks="arousal_flips", options='{"epochs": 2}'), corpus, verbose=False)
+    cfg = config("vavl2023", tmp_path, quirks="arousal_flips", options='{"epochs": 2}')
+    fit(cfg, corpus, verbose=False)
     assert torch.equal(corpus.data.target, before)
 
 
@@ -103,12 +123,14 @@ def test_every_quirk_changes_a_run_and_names_its_recipe(tmp_path):
     for k, q in QUIRKS.items():
         cfg = config(q.recipe, tmp_path, quirks=k)
         assert cfg.has(k) and cfg.hash != config(q.recipe, tmp_path).hash and k in cfg.name
-    with pytest.raises(AvkitError, match="did you mean 'arousal_flips'"): configure(quirks="arousal_flip")
+    with pytest.raises(AvkitError, match="did you mean 'arousal_flips'"):
+        configure(quirks="arousal_flip")
 
 
 def test_paper_size_is_not_the_small_one():
     for k in SIZES:
-        assert configure(recipe=k, dataset=OWN[k]["dataset"], data_root="/data").recipe["size"] == "paper"
+        cfg = configure(recipe=k, dataset=OWN[k]["dataset"], data_root="/data")
+        assert cfg.recipe["size"] == "paper"
         json.dumps(configure(recipe=k).recipe)  # the record keeps it
 
 
@@ -116,4 +138,5 @@ def test_a_rate_of_its_own_for_trunks(tmp_path):
     from avkit.training.learner import make_optimizer
     cfg = config("emotiw2023", tmp_path, backbone_lr=1e-4)
     groups = make_optimizer(cfg, make_model(cfg, toy("emotiw2023").data)).param_groups
-    assert [g["share"] for g in groups] == [1., pytest.approx(1e-4 / cfg["lr"])] and all(len(g["params"]) for g in groups)
+    assert [g["share"] for g in groups] == [1., pytest.approx(1e-4 / cfg["lr"])]
+    assert all(len(g["params"]) for g in groups)
