@@ -560,7 +560,7 @@ def _frames_of_window(
             if frame is not None: x[s, v], real[s] = frame, True
     return x, real
 
-# %% ../../nbs/2_datasets/14_features.ipynb #98d47224
+# %% ../../nbs/2_datasets/14_features.ipynb #590ed543
 def track_picture_rows(
     store: Store,  # of clips and results
     keys: Sequence[str],  # of tracks
@@ -574,7 +574,7 @@ def track_picture_rows(
     "Rows of (L/stride,3V,size,size) uint8"
     at = numbers[:, ::stride]
     if every > 1 and (stride % every):
-        raise AvkitError(f"Pictures are kept every {every} frames, which does not fit a stride of"
+        raise AvkitError(f"The track keeps every {every}th frame, which does not fit a stride of"
                          f" {stride}")
     open_track = functools.lru_cache(2)(lambda key: _track(store, key))
     stored = at // every  # -1 stays negative
@@ -646,7 +646,7 @@ class TrackSounds:
         "When its frames are, n or more, in seconds (T,)"
         t, fps = self._open(c).frame_times, self.fps[c] if self.fps else 0
         if not len(t) and not fps:
-            raise AvkitError("Sound without pictures, and no frame rate: which frame is when cannot"
+            raise AvkitError("Audio without video, and no frame rate: which frame is when cannot"
                              " be told")
         return t if len(t) else np.arange(n) / fps
 

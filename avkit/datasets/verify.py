@@ -114,7 +114,7 @@ def expected_of(m: Manifest) -> set[str] | None:
     if f is None: return None
     return set(f(**{k: m.notes[k] for k in inspect.signature(f).parameters if k in m.notes}))
 
-# %% ../../nbs/2_datasets/11_verify.ipynb #c22a8456
+# %% ../../nbs/2_datasets/11_verify.ipynb #01dcf9e4
 _Row = tuple[str, str, str]  # file, status, problem
 
 
@@ -130,7 +130,7 @@ def _absent(m: Manifest) -> list[_Row]:
     rows, full, there = _lost_files(m), expected_of(m), set(_present(m))
     if full is None: return rows
     rows += [(r, "missing", "no file of this recording") for r in sorted(full - there)]
-    why = "the published corpus has no such recording"
+    why = "the published data set has no such recording"
     return rows + [(r, "unexpected", why) for r in sorted(there - full)]
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #0a148251

@@ -438,7 +438,7 @@ def in_audio_noise(
 ) -> RunData:
     "The data with white noise in the waveforms, `snr` dB below each, features made of that"
     if cfg["audio_features"]:
-        raise AvkitError("Noise cannot be mixed into the sound: audio_features are a file of one's"
+        raise AvkitError("Noise cannot be mixed into the audio: audio_features are a file of one's"
                          " own. audio_noise_<n>dB is noise on the features")
     if "audio" not in modalities(cfg):
         raise AvkitError("Noise in the sound is asked for, but this model takes pictures alone")
@@ -447,6 +447,6 @@ def in_audio_noise(
         again = read_clips(noisy, corpus.manifest, store, verbose=False, stats=corpus.stats)
         if again.data.clips != corpus.data.clips:
             raise AvkitError(f"The clips of {corpus.manifest.root} that can be read are no longer"
-                             " the same: prepare the corpus again")
+                             " the same: prepare the data set again")
         corpus.noisy[snr] = again.data.audio
     return replace(corpus, data=replace(corpus.data, audio=corpus.noisy[snr]))
