@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['sinusoids', 'shift_rows', 'RelativeAttention', 'TimeConvolution', 'DropPath', 'ConformerLayer', 'Conformer']
 
-# %% ../../nbs/3_models/03_conformer.ipynb #ffb80325
+# %% ../../nbs/3_models/03_conformer.ipynb #a5fdf7c4
 import math
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError
-from .masks import at_real, masked_softmax, zero_padding
+from .masks import at_valid, masked_softmax, zero_padding
 
 # %% ../../nbs/3_models/03_conformer.ipynb #f96c3ba7
 def sinusoids(position: Tensor, dim: int) -> Tensor:
@@ -53,7 +53,7 @@ class RelativeAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1))
 
     def places(self, T: int, device: torch.device) -> Tensor:
-        "The distances that are scored, one a column"
+        "The distances that get a score, one a column"
         if self.wrap: return torch.arange(T, device=device)
         return torch.arange(T - 1, -T, -1, device=device)
 
@@ -85,7 +85,7 @@ class TimeConvolution(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         h = zero_padding(F.glu(self.up(self.norm(x)), -1), mask)
         h = self.along(h.transpose(1, 2)).transpose(1, 2)
-        return self.drop(self.out(F.silu(at_real(self.normed, h, mask, h.shape[-1]))))
+        return self.drop(self.out(F.silu(at_valid(self.normed, h, mask, h.shape[-1]))))
 
     def normed(self, h: Tensor) -> Tensor:
         "(n,D) by the batch norm; one step alone by its running statistics"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'Head', 'Encoder', 'ValidBlock', 'AudioCNN', 'TemporalEncoder', 'LogMelCNN',
-           'PictureEncoder', 'MelEncoder', 'PreNormBlock', 'SegmentEncoder', 'ConformerEncoder', 'Features', 'groups',
+           'ViewEncoder', 'MelEncoder', 'PreNormBlock', 'SegmentEncoder', 'ConformerEncoder', 'Features', 'groups',
            'VectorEncoder', 'efficientface', 'light']
 
-# %% ../../nbs/3_models/04_encoders.ipynb #d47da2dc
+# %% ../../nbs/3_models/04_encoders.ipynb #7f5ffb76
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn, Tensor
 from ..core import AvkitError, unknown
 from .backbones import Backbone, build_backbone, load_weights
 from .conformer import Conformer, sinusoids
-from avkit.models.masks import (at_real, counted_steps, grouped, Masked, over_steps, side_by_side,
+from avkit.models.masks import (at_valid, counted_steps, grouped, Masked, over_steps, side_by_side,
     zero_padding)
 from .weights import of_views
 
@@ -158,7 +158,7 @@ class TemporalEncoder(Encoder):
         return x, mask
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
-        return self.over_time(at_real(self.trunk, x, mask, self.trunk.dim), mask, (0, 1))
+        return self.over_time(at_valid(self.trunk, x, mask, self.trunk.dim), mask, (0, 1))
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked: return self.over_time(h, mask, (2, 3))
 
@@ -203,8 +203,8 @@ class LogMelCNN(Encoder):
         h = self.time[1](zero_padding(h, mask).transpose(1, 2)).transpose(1, 2)
         return self.drop(zero_padding(h, mask)), mask
 
-# %% ../../nbs/3_models/04_encoders.ipynb #5a12f5ad
-class PictureEncoder(Encoder):
+# %% ../../nbs/3_models/04_encoders.ipynb #02ddc821
+class ViewEncoder(Encoder):
     "(B,T,3V,H,W) in [0,1] -> (B,T,mid_dim) -> (B,T,dim): a backbone for each of V views"
     def __init__(
         self,
@@ -253,7 +253,7 @@ class PictureEncoder(Encoder):
         if x.shape[2] != (self.mid_dim if made else wanted):
             raise AvkitError(f"Pictures with {x.shape[2]} channels: {', '.join(self.trunks)} "
                              f"are {wanted}. Set video_views.")
-        h = x if made else at_real(self.see, x, mask, self.mid_dim)
+        h = x if made else at_valid(self.see, x, mask, self.mid_dim)
         return grouped(h, mask, self.steps) if self.steps else (h, mask)
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked:
@@ -261,7 +261,7 @@ class PictureEncoder(Encoder):
         return zero_padding(over_steps(self.rnn, h, mask), mask), mask
 
 # %% ../../nbs/3_models/04_encoders.ipynb #52e4a8f0
-class MelEncoder(PictureEncoder):
+class MelEncoder(ViewEncoder):
     "(B,S,F,W) or (B,S,C,F,W), a spectrogram for each step -> (B,S,D): one backbone"
     def __init__(
         self,
@@ -330,7 +330,7 @@ class SegmentEncoder(Encoder):
         self.make_head(n_out, head)
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
-        return at_real(self.trunk, x, mask, self.dim), mask
+        return at_valid(self.trunk, x, mask, self.dim), mask
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked:
         return zero_padding(self.block(h, mask), mask), mask
@@ -440,7 +440,7 @@ def light(n_out: int | None = 8, head: Mapping | None = None) -> TemporalEncoder
     "For two cores: (B,T,3,H,W) in [0,1]"
     return TemporalEncoder(build_backbone("light", say=False), n_out, head)
 
-# %% ../../nbs/3_models/04_encoders.ipynb #981501d6
+# %% ../../nbs/3_models/04_encoders.ipynb #fe47e363
 AUDIO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     audio_cnn=AudioCNN,
     logmel_cnn=LogMelCNN,
@@ -453,7 +453,7 @@ AUDIO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
 VIDEO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     efficientface=efficientface,
     light=light,
-    pictures=PictureEncoder,
+    pictures=ViewEncoder,
     conformer=ConformerEncoder,
     features=Features,
     groups=groups,

@@ -1,4 +1,6 @@
-"""Frozen backbones: from raw clips to a record, killed and gone on with, looked up; and large streams that are read when they are asked for."""
+"""Frozen backbones: from raw clips to a record, killed and gone on with, looked up; and large
+streams that are read when they are asked for."""
+
 import json
 from pathlib import Path
 import pytest, torch
@@ -13,9 +15,24 @@ from avkit.training.loading import load_data
 from avkit.training.configure import configure
 from avkit.store import Store
 
-SMALL = {"preparation": {"frames": 4, "size": 64, "window": 1.0, "rate": 16000, "detector": "none", "views": ["frame"]}, "video_views": ["frame"], "audio": "wave",
-         "audio_settings": {"seconds": 1.0}, "audio_backbone": "wav2vec2_tiny", "video_backbone": "resnet18_small", "video_size": 48,
-         "video_encoder": "conformer", "standardise": ["audio", "video"]}
+SMALL = {
+    "preparation": {
+        "frames": 4,
+        "size": 64,
+        "window": 1.0,
+        "rate": 16000,
+        "detector": "none",
+        "views": ["frame"],
+    },
+    "video_views": ["frame"],
+    "audio": "wave",
+    "audio_settings": {"seconds": 1.0},
+    "audio_backbone": "wav2vec2_tiny",
+    "video_backbone": "resnet18_small",
+    "video_size": 48,
+    "video_encoder": "conformer",
+    "standardise": ["audio", "video"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,115 +40,206 @@ def settings(tmp_path_factory):
     d = tmp_path_factory.mktemp("backbones")
     root = synth.render(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
     (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
-    return dict(recipe="vavl2023", size="small", dataset="ravdess", data_root=str(root), split=str(d / "split.csv"), options=json.dumps(SMALL),
-                epochs=1, device="cpu", n_jobs=1)
+    return dict(
+        recipe="vavl2023",
+        size="small",
+        dataset="ravdess",
+        data_root=str(root),
+        split=str(d / "split.csv"),
+        options=json.dumps(SMALL),
+        epochs=1,
+        device="cpu",
+        n_jobs=1,
+    )
 
 
 def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
     torch.manual_seed(1)
     t = backbones.build_backbone("resnet18_small")
-    torch.save({"state_dict": {f"module.{k}": v for k, v in t.net.state_dict().items()}}, tmp_path / "w.pth")
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in t.net.state_dict().items()}},
+        tmp_path / "w.pth",
+    )
     settings = settings | dict(video_weights=str(tmp_path / "w.pth"))
 
     put, stored = Store.put, []
+
     def killed(self, key, tensors, meta=None):
         if meta and "weights" in meta:
             stored.append(key)
-            if len(stored) == 30: raise KeyboardInterrupt
+            if len(stored) == 30:
+                raise KeyboardInterrupt
         return put(self, key, tensors, meta)
-    monkeypatch.setattr(Store, "put", killed)
-    with pytest.raises(KeyboardInterrupt): load_data(configure(**settings), verbose=False)
-    r = fit(configure(**settings, run_dir=str(tmp_path / "run")))
-    assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, "each clip goes through each trunk once; the killed one again"
-    assert r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random", source="random") and len(r["backbones"]["video"]["weights"]) == 64
 
-    monkeypatch.setattr(frozen, "frozen_backbone", None)  # a second run builds no trunk
+    monkeypatch.setattr(Store, "put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(configure(**settings), verbose=False)
+    r = fit(configure(**settings, run_dir=str(tmp_path / "run")))
+    assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, (
+        "each clip goes through each backbone once; the killed one again"
+    )
+    assert (
+        r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random", source="random")
+        and len(r["backbones"]["video"]["weights"]) == 64
+    )
+
+    monkeypatch.setattr(frozen, "frozen_backbone", None)  # a second run builds no backbone
     again = load_data(configure(**settings), verbose=False).data
-    monkeypatch.undo(); monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "fresh"))
+    monkeypatch.undo()
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "fresh"))
     straight = load_data(configure(**settings), verbose=False).data
     for s in ("audio", "video"):
         a, b = getattr(again, s), getattr(straight, s)
-        assert torch.equal(a.x, b.x) and torch.equal(a.mask, b.mask) and a.x.shape[-1] == {"audio": 64, "video": 128}[s]
+        assert (
+            torch.equal(a.x, b.x)
+            and torch.equal(a.mask, b.mask)
+            and a.x.shape[-1] == {"audio": 64, "video": 128}[s]
+        )
 
-    with pytest.raises(AvkitError, match="Cannot read the weights /nowhere"): load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
+    with pytest.raises(AvkitError, match="Cannot read the weights /nowhere"):
+        load_data(configure(**settings | dict(video_weights="/nowhere/w.pth")), verbose=False)
     wrong = settings | dict(options=json.dumps(SMALL | {"video_backbone": "wav2vec2_tiny"}))
-    with pytest.raises(AvkitError, match="takes wave"): load_data(configure(**wrong), verbose=False)
+    with pytest.raises(AvkitError, match="takes wave"):
+        load_data(configure(**wrong), verbose=False)
 
 
-def weights_file(path, trunk):
-    "Weights of a `light` trunk, drawn anew"
-    torch.save({"state_dict": {f"module.{k}": v for k, v in trunk().state_dict().items()}}, path)
+def weights_file(path, backbone):
+    "Weights of a `light` backbone, drawn anew"
+    state = {f"module.{k}": v for k, v in backbone().state_dict().items()}
+    torch.save({"state_dict": state}, path)
     return str(path)
 
 
-def test_the_record_says_where_each_trained_trunk_began(tmp_path):
-    "ntua2021: a file for the face, a file for the context, nothing for the body; and the model stands without them"
+def test_the_record_says_where_each_trained_backbone_began(tmp_path):
+    "ntua2021: files for face and context, none for the body; the model stands without them"
     from avkit.core import file_hash
     from avkit.models.backbones import LightNet
     from avkit.training.checkpoint import load_model
     from helpers import config, toy
+
     face, context = (weights_file(tmp_path / f, LightNet) for f in ("face.pth", "places.pth"))
     mel = weights_file(tmp_path / "mel.pth", lambda: LightNet(1))
-    cfg = config("ntua2021", tmp_path / "run", video_weights=f"face={face},context={context}", options=json.dumps({"encoder_options": {"mel_pictures": {"weights": mel}}}))
+    cfg = config(
+        "ntua2021",
+        tmp_path / "run",
+        video_weights=f"face={face},context={context}",
+        options=json.dumps({"encoder_options": {"mel_pictures": {"weights": mel}}}),
+    )
     r = fit(cfg, toy("ntua2021"), verbose=False)
     note = lambda f: dict(name="light", weights=file_hash(f), source=f.rsplit("/", 1)[1])
-    assert r["backbones"] == {"video.trunks.face": note(face), "video.trunks.body": dict(name="light", weights="random", source="random"),
-                              "video.trunks.context": note(context), "audio.trunks.mel": note(mel)}
-    assert r["files"] == {"video_weights.face": file_hash(face), "video_weights.context": file_hash(context), "encoder_options.mel_pictures": file_hash(mel)}
-    for f in (face, context, mel): Path(f).unlink()
+    assert r["backbones"] == {
+        "video.trunks.face": note(face),
+        "video.trunks.body": dict(name="light", weights="random", source="random"),
+        "video.trunks.context": note(context),
+        "audio.trunks.mel": note(mel),
+    }
+    assert r["files"] == {
+        "video_weights.face": file_hash(face),
+        "video_weights.context": file_hash(context),
+        "encoder_options.mel_pictures": file_hash(mel),
+    }
+    for f in (face, context, mel):
+        Path(f).unlink()
     assert sum(p.numel() for p in load_model(tmp_path / "run")[0].parameters()) == r["parameters"]
 
 
 def test_a_frozen_backbone_for_each_view(monkeypatch):
     from avkit.training import loading
+
     got = []
-    monkeypatch.setattr(loading, "backbone_stream", lambda store, source, name, weights, *_: (got.append(weights), dict()))
+    monkeypatch.setattr(
+        loading,
+        "backbone_stream",
+        lambda store, source, name, weights, *_: (got.append(weights), dict()),
+    )
     for w in (None, "a.pt", "face=a.pt,context=b.pt", "face=a.pt,body=a.pt,context=a.pt"):
-        loading._encoded(configure(recipe="ntua2021", video_weights=w, device="cpu", options='{"video_backbone": "resnet18"}'), "video", None, None, {})
+        loading._encoded(
+            configure(
+                recipe="ntua2021",
+                video_weights=w,
+                device="cpu",
+                options='{"video_backbone": "resnet18"}',
+            ),
+            "video",
+            None,
+            None,
+            {},
+        )
     assert got == [None, "a.pt", dict(face="a.pt", body=None, context="b.pt"), "a.pt"]
 
 
-def test_a_named_source_of_a_trained_trunk(monkeypatch):
+def test_a_named_source_of_a_trained_backbone(monkeypatch):
     from avkit.models.backbones import build_backbone, load_weights, backbones_of
+
     other = build_backbone("resnet18").net.state_dict()
     monkeypatch.setattr(weights_module, "_fetch", lambda weights, name: (other, {}))
     t = build_backbone("resnet18")
     load_weights(t, "published")
-    assert backbones_of(t) == {"": dict(name="resnet18", weights=weights_module.weights_hash(None, "torchvision:resnet18", "resnet18", other), source="torchvision:resnet18")}
+    assert backbones_of(t) == {
+        "": dict(
+            name="resnet18",
+            weights=weights_module.weights_hash(None, "torchvision:resnet18", "resnet18", other),
+            source="torchvision:resnet18",
+        )
+    }
 
 
 def test_a_named_source_without_a_network(monkeypatch):
     import timm
-    def offline(*a, **kw): raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    def offline(*a, **kw):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(AvkitError, match="could not be fetched.*give the file"): backbones.build_backbone("vit_tiny", "published", say=False)
+    with pytest.raises(AvkitError, match="could not be fetched.*give the file"):
+        backbones.build_backbone("vit_tiny", "published", say=False)
 
 
 def test_a_named_source_is_fetched_and_hashed_once(tmp_path, monkeypatch):
-    net, fetched, store = backbones.build_backbone("resnet18_small", say=False).net, [], Store(tmp_path)
-    def fetch(weights, name): fetched.append(weights); return net.state_dict(), dict(mean=(.1, .2, .3), std=(1., 1., 1.))
+    net, fetched, store = (
+        backbones.build_backbone("resnet18_small", say=False).net,
+        [],
+        Store(tmp_path),
+    )
+
+    def fetch(weights, name):
+        fetched.append(weights)
+        return net.state_dict(), dict(mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+
     monkeypatch.setattr(weights_module, "_fetch", fetch)
-    one, two = (weights_module.weights_hash(store, "timm:some.tag", "resnet18_small") for _ in range(2))
+    one, two = (
+        weights_module.weights_hash(store, "timm:some.tag", "resnet18_small") for _ in range(2)
+    )
     assert one == two and len(one) == 64 and fetched == ["timm:some.tag"]
     t = backbones.build_backbone("resnet18_small", "timm:some.tag")
-    assert t.mean.flatten().tolist() == pytest.approx([.1, .2, .3]) and torch.equal(t.net.conv1.weight, net.conv1.weight)
+    assert t.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3]) and torch.equal(
+        t.net.conv1.weight, net.conv1.weight
+    )
 
 
 def test_one_network_out_of_a_file_of_two():
-    "TSAV's files (jca2023) hold the sound's and the pictures' network"
-    mine, other = (backbones.build_backbone(k, say=False).net.state_dict() for k in ("mel_resnet18_small", "wav2vec2_tiny"))
-    file = {f"module.audio_model.resnet.{k}": v for k, v in mine.items()} | {f"module.video_model.r2plus1d.{k}": v for k, v in other.items()}
+    "TSAV's files (jca2023) hold the audio's and the video's network"
+    mine, other = (
+        backbones.build_backbone(k, say=False).net.state_dict()
+        for k in ("mel_resnet18_small", "wav2vec2_tiny")
+    )
+    file = {f"module.audio_model.resnet.{k}": v for k, v in mine.items()} | {
+        f"module.video_model.r2plus1d.{k}": v for k, v in other.items()
+    }
     file |= {"module.audio_model.resnet.fc.1.weight": torch.ones(17, 128)}
     net = backbones.build_backbone("mel_resnet18_small", say=False).net
-    assert weights_module.fit_weights(net, file, "tsav.pth") == [] and torch.equal(net.conv1.weight, mine["conv1.weight"])
+    assert weights_module.fit_weights(net, file, "tsav.pth") == [] and torch.equal(
+        net.conv1.weight, mine["conv1.weight"]
+    )
 
 
 def test_large_streams_are_scaled_alike():
     torch.manual_seed(0)
-    x, mask = torch.randn(90, 5, 3) * 4 + 2, torch.rand(90, 5) < .7
+    x, mask = torch.randn(90, 5, 3) * 4 + 2, torch.rand(90, 5) < 0.7
     whole, lazy = Stream(x, mask, "x"), Stream(Rows(x, torch.arange(90)), mask, "x")
     stats, idx = standard(whole, torch.arange(80)), torch.tensor([85, 3])
-    for a, b in zip(stats, standard(lazy, torch.arange(80))): assert torch.allclose(a, b, atol=1e-6)
+    for a, b in zip(stats, standard(lazy, torch.arange(80))):
+        assert torch.allclose(a, b, atol=1e-6)
     assert torch.equal(standardise(lazy, *stats).x[idx], standardise(whole, *stats).x[idx])
     assert not standardise(whole, *stats).x[~mask].any()
