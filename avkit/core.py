@@ -43,7 +43,7 @@ def base_dir() -> Path:
     return repo_root() or Path.cwd()
 
 
-def resolve(path: str | Path) -> Path:
+def resolve(path: str | os.PathLike) -> Path:
     "An absolute path; a relative one is counted from `base_dir()`, `~` is expanded"
     p = Path(path).expanduser()
     return p if p.is_absolute() else base_dir() / p
@@ -151,7 +151,7 @@ def file_hash(path: str | Path) -> str:
     except OSError as e: raise AvkitError(f"Cannot read {path}: {e.strerror or e}") from e
 
 # %% ../nbs/0_core/00_core.ipynb #de3fe86a
-def child_seed(seed: int, *what: Any) -> int:  # e.g. child_seed(1, "shuffle", epoch)
+def child_seed(seed: Any, *what: Any) -> int:  # e.g. child_seed(1, "shuffle", epoch)
     "A 63-bit seed for one purpose, derived from the run's seed"
     return int(content_key("seed", seed, *what)[:16], 16) >> 1
 
@@ -235,7 +235,7 @@ def guard(
 
 # %% ../nbs/0_core/00_core.ipynb #c3f223da
 def progress(
-    it: Iterable,              # a bar goes along with it
+    it: Iterable | None,       # a bar goes along with it
     desc: str | None = "",     # what is done; None: no bar
     total: int | None = None,  # how many, where `it` has no length
     **kw: Any,                 # for tqdm

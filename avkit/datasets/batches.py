@@ -118,7 +118,7 @@ def batches(
 def draws(
     n: int,            # clips in the data set
     seed: int,         # of the run
-    epoch: int,        # from 0
+    epoch: int | str,  # from 0; or what else tells draws apart
     columns: int = 8,  # numbers for each clip
 ) -> Tensor:
     "(n, columns) uniform numbers in [0,1) of an epoch"

@@ -8,6 +8,7 @@ __all__ = ['CORRUPTIONS', 'corruptions_of', 'parse_condition', 'split_snr', 'cor
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #ba5089af
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 import torch
 from torch import Tensor
 from ..core import AvkitError, child_seed
@@ -152,7 +153,7 @@ def corrupt(
     names: Sequence[str],  # of the B clips
     seed: int = 0,  # of the draws
     missing: str = "mask",  # mask, zero, noise: what a stream is that is not given
-    seconds: Sequence[float] | Tensor | None = None,  # that the steps of each clip cover
+    seconds: Any = None,  # (B,) that the steps of each clip cover
 ) -> dict[str, Tensor]:
     "The batch under a condition: each clip by its own draws"
     length = [float("nan")] * len(names) if seconds is None else seconds

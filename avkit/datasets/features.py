@@ -138,7 +138,8 @@ class ClipSounds:
         self._load = functools.lru_cache(2)(self._whole)
 
     def _whole(self, c: int) -> np.ndarray:
-        got: Any = self.store.get(self.keys[c], ["sound"])
+        key: Any = self.keys[c]
+        got: Any = self.store.get(key, ["sound"])
         return got[0]["sound"].numpy()
 
     def read(

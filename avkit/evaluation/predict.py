@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, cache_dir, content_key, progress, resolve
 from ..datasets import synth
@@ -476,7 +476,7 @@ class Clips:
         "Store what `prepare` would make of a clip, under its keys"
         for s in self.run.streams:
             key = stream_key(row, s, self.run.preparation)
-            self.store.put(key, made[s], dict(clip=row["clip"], faces=1))
+            self.store.put(cast(str, key), made[s], dict(clip=row["clip"], faces=1))
 
     def _row(self, number: int, face: int | None, given: str) -> dict[str, Any]:
         "A line of the table, and what makes it a line of a manifest"

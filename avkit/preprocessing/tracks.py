@@ -197,9 +197,9 @@ class Cutter:
     "Frames in blocks -> blocks with views, one block behind"
     def __init__(
         self,
-        row: Mapping,      # of the manifest
-        prep: Any,         # a `Preparation`
-        root: str | Path,  # the data set's folder
+        row: Mapping,             # of the manifest
+        prep: Any,                # a `Preparation`
+        root: Any,                # the data set's folder; None: there is none
     ):
         self.row, self.prep = row, prep
         self.last, self.lost = None, 0  # the face's last box, and how many frames ago it was

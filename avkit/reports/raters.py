@@ -27,7 +27,7 @@ def judgements(root: str | Path) -> DataFrame:  # CREMA-D's folder
     votes = read_votes(root)
     said = votes.assign(said=votes[NAMES].to_numpy().argmax(1))
     out = said.pivot(index="clip", columns="raters", values="said")[RATER_KINDS]
-    names = [parse_crema_d(c) for c in out.index]
+    names = [parse_crema_d(str(c)) for c in out.index]
     av = _audio_visual(votes).loc[out.index]
     return out.assign(
         intended=[NAMES.index(n["intended"]) for n in names],

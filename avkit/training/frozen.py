@@ -10,9 +10,9 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 from ..core import child_seed, content_key, progress
 from ..datasets.features import PACKING, Source, Stream
@@ -159,7 +159,7 @@ def _run(
     with ThreadPoolExecutor(1) as pool, progress(None, t.name, len(todo)) as bar:
         for group in _groups(todo, _ahead(load, todo, pool), gpu):
             outputs = zip(group, _outputs(t, group, device), strict=True)
-            for (r, (_, real)), y in outputs: store.put(keys[r], _entry(y, real), meta)
+            for (r, (_, real)), y in outputs: store.put(cast(str, keys[r]), _entry(y, real), meta)
             bar.update(len(group))
 
 # %% ../../nbs/4_training/05_frozen.ipynb #99707bce

@@ -22,7 +22,7 @@ from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
 from ..models.backbones import BACKBONES
 from ..models.weights import of_views
-from ..preprocessing.prepare import prepare, Preparation, stream_key, Summary
+from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
 from .configure import Config
@@ -62,7 +62,7 @@ def modalities(cfg: Config) -> list[str]:
     return ["audio", "video"] if cfg["modality"] == "av" else [cfg["modality"]]
 
 # %% ../../nbs/4_training/06_loading.ipynb #4c466d81
-def preparation_of(cfg: Config, m: Manifest) -> Preparation:
+def preparation_of(cfg: Config, m: Any) -> Preparation:
     "How this data set is prepared: whole where frames have labels, with the recipe's views"
     _check_views(cfg, m)
     prep = cfg.preparation

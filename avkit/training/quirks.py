@@ -9,7 +9,7 @@ __all__ = ['QUIRKS', 'NOT_BROUGHT_BACK', 'Quirk', 'unlabelled_as_zero', 'Swapped
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
-import numpy as np, torch
+import numpy as np
 from torch import Tensor
 from ..core import AvkitError
 from ..datasets.batches import AVData
@@ -81,7 +81,7 @@ def _whole_batches(d: AVData, size: int) -> AVData:
 def unlabelled_as_zero(
     y: np.ndarray,  # (T,k) labels, NaN where there is none
     p: np.ndarray,  # (T,k) outputs
-    limits: tuple,  # lowest and highest label as it is standardised, (k,) each
+    limits: Any,    # lowest and highest label as it is standardised, (k,) each
 ) -> tuple[np.ndarray, np.ndarray]:
     "Labels and outputs with a pair of zeros on every frame that has no label (jca2023, later code)"
     gone = np.isnan(y).any(1, keepdims=True)
