@@ -53,17 +53,22 @@ def annotation_files(
     return [(s, p) for s, p in found if s and _track_folder(p, root)[1] == track]
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #1420815b
+def _all_lines(path):
+    "All lines of a file"
+    try: return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
+
+
 def _lines(path):
     "[(line number, text)] up to the last line that is not blank"
-    try: lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
+    lines = _all_lines(path)
     while lines and not lines[-1].strip(): lines.pop()
     told = [(i, line.strip()) for i, line in enumerate(lines, 1)]
     blank = next((i for i, line in told if not line), None)
     if blank: raise AvkitError(f"{path}, line {blank}: blank between labels; every line is a frame")
     return told
 
-
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #0dd064dc
 def _numbers(text, n):
     "n numbers, or None"
     try: v = [float(x) for x in text.split(",")]
@@ -94,15 +99,18 @@ def read_va(
     y[(y == -5).any(1)] = np.nan
     return y
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #56aa4dac
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #9ced8d6c
 def _expression_names(head, path):
     "The names in a header, in their order"
     names = [c.strip() for c in head.split(",")]
-    low, seven = sorted(n.lower() for n in names), [n.lower() for n in EXPRESSIONS]
-    if low not in (sorted(seven), sorted([*seven, OTHER.lower()])):
-        raise AvkitError(f"{path}, line 1: {head!r}; {','.join(EXPRESSIONS)} (and {OTHER}) "
-                         "is expected, or a number")
-    return names
+    if _alike(names, EXPRESSIONS) or _alike(names, [*EXPRESSIONS, OTHER]): return names
+    raise AvkitError(f"{path}, line 1: {head!r}; {','.join(EXPRESSIONS)} (and {OTHER}) "
+                     "is expected, or a number")
+
+
+def _alike(a, b):
+    "Are these the same names, in whatever order and capitals?"
+    return sorted(x.lower() for x in a) == sorted(x.lower() for x in b)
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #9feef53d
 def _expression_number(text, top, where):
@@ -137,19 +145,23 @@ class _Tree:
     crops: dict[str, str]  # folders of faces
     poses: dict[str, str]  # folders of OpenPose files
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #11905468
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #f014db26
 def _folders(root, *names):
     "{name: relative folder} of what lies in the folders of these names, wherever they are"
     tops = [top for n in names for top in sorted(root.rglob(n)) if top.is_dir()]
     inside = [d for top in tops for d in sorted(top.iterdir()) if d.is_dir()]
     return {d.name: d.relative_to(root).as_posix() for d in inside}
 
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #60ee5d93
+def _videos(root):
+    "{stem: relative path} of the videos below `root`"
+    files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in AFFWILD2_VIDEO]
+    return {p.stem: p.relative_to(root).as_posix() for p in files if not p.name.startswith(".")}
+
 
 def _tree(root):
     "The videos, crops and OpenPose files below `root`"
-    files = [p for p in sorted(root.rglob("*")) if p.suffix.lower() in AFFWILD2_VIDEO]
-    videos = {p.stem: p.relative_to(root).as_posix() for p in files if not p.name.startswith(".")}
-    return _Tree(root, videos, _folders(root, *CROPS), _folders(root, "openpose"))
+    return _Tree(root, _videos(root), _folders(root, *CROPS), _folders(root, "openpose"))
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #7494e905
 def _base(name, videos):
@@ -177,15 +189,18 @@ def _clip(name, subset, tree):
     )
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #81f4fe5b
+def _unlabelled(labels):
+    "One frame without a label, (1,...) as the others are"
+    unknown = -1 if labels.dtype.kind == "i" else np.nan
+    return np.full((1, *labels.shape[1:]), unknown, labels.dtype)
+
+
 def _fit(labels, n):
     "Labels cut or filled up to n frames where they differ by one; None beyond"
-    if len(labels) == n: return labels
     if abs(len(labels) - n) > 1: return None
-    unknown = -1 if labels.dtype.kind == "i" else np.nan
-    gone = np.full((1, *labels.shape[1:]), unknown, labels.dtype)
-    return labels[:n] if len(labels) > n else np.concatenate([labels, gone])
+    return labels[:n] if len(labels) >= n else np.concatenate([labels, _unlabelled(labels)])
 
-
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #008ef21d
 def _known(y):
     "Which frames are labelled (T,)"
     return y >= 0 if y.ndim == 1 else ~np.isnan(y).any(1)
@@ -290,7 +305,24 @@ def _check_track(track):
     raise AvkitError("dataset=affwild2 needs track=va (valence and arousal) "
                      f"or track=expr (expressions){got}")
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #36fe3039
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #c26ab15c
+def _left_out(tree, labels, problems):
+    "How many videos have no annotation; they are added to the problems"
+    left = set(tree.videos) - {_base(p.stem, tree.videos)[0] for _, p in labels.files}
+    why = f"no annotation of track {labels.track}"
+    problems += [(tree.videos[v], "unexpected", why) for v in left]
+    return len(left)
+
+
+def _notes(tree, rows, frames, left):
+    "What is counted"
+    return dict(
+        videos=len(tree.videos), crops=len(tree.crops), without_annotation=left,
+        one_line_off=sum(r.pop("off") for r in rows),
+        labelled_frames=int(sum(_known(y).sum() for y in frames.values())),
+    )
+
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #cde0a1a5
 def index(
     data_root: str | Path,  # the owners' folder, which is only ever read
     track: str | None = None,  # va, expr
@@ -306,17 +338,13 @@ def index(
     _check_there(tree, labels)
     told = _one_edition(labels.files, where)
     rows, frames, problems = _read(tree, labels)
-    numbers = dict(task="regression", targets=AFFWILD2_TARGETS) if track == "va" else {}
+    more: dict[str, Any] = dict(level="frame", frames=frames)
+    if track == "va": more |= dict(task="regression", targets=AFFWILD2_TARGETS)
     classes = [] if track == "va" else _classes(labels.headers, frames, where)
-    left = set(tree.videos) - {_base(p.stem, tree.videos)[0] for _, p in labels.files}
-    problems += [(tree.videos[v], "unexpected", f"no annotation of track {track}") for v in left]
     if classes: told += f", {len(classes)} expressions"
-    notes = dict(
-        track=track, edition=edition or told, videos=len(tree.videos), crops=len(tree.crops),
-        without_annotation=len(left), one_line_off=sum(r.pop("off") for r in rows),
-        labelled_frames=int(sum(_known(y).sum() for y in frames.values())),
-    )
-    more: dict[str, Any] = dict(level="frame", frames=frames) | numbers
+    left = _left_out(tree, labels, problems)
+    notes = dict(track=track, edition=edition or told)
+    notes |= _notes(tree, rows, frames, left)
     return make_manifest("affwild2", root, rows, classes, sorted(problems), notes, **more)
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #7bb294b8
@@ -357,14 +385,19 @@ def _plan(videos, takes):
     return out
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #161780d7
-def _wander(n, rng):
-    "(n,) smooth in [-1,1], evenly spread over the range"
+def _waves(n, rng):
+    "The sum of three slow waves (n,)"
     t, x = np.linspace(0, 1, n), np.zeros(n)
     for k in (1, 2, 3): x += rng.normal() * np.sin(2 * np.pi * (k * t + rng.uniform())) / np.sqrt(k)
-    ranks = x.argsort().argsort() / (n - 1)
+    return x
+
+
+def _wander(n, rng):
+    "(n,) smooth in [-1,1], evenly spread over the range"
+    ranks = _waves(n, rng).argsort().argsort() / (n - 1)
     return .95 * (2 * ranks - 1)
 
-
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #1b6aa196
 def _trajectory(v, person, seed):
     "Valence and arousal of a person (n,2), ten a second; two people share the sound's arousal"
     n = v.seconds * 10 + 1
@@ -372,15 +405,16 @@ def _trajectory(v, person, seed):
     arousal = _wander(n, rng_of(seed, "arousal", v.sound[0]))
     return np.stack([v.film[1] * valence, v.sound[1] * arousal], 1)
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #e7e79cec
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #eaf9f82d
+_BY_SIGN = np.array([[5, 1], [0, 4]])  # [valence > 0][arousal > 0]: sad, angry; neutral, happy
+
+
 def expression_of(
     va: np.ndarray,  # (T,2) valence and arousal
 ) -> np.ndarray:
     "(T,) expressions, -1 near zero"
-    v, a = va.T
-    happy_or_neutral, anger_or_sadness = np.where(a > 0, 4, 0), np.where(a > 0, 1, 5)
-    y = np.where(v > 0, happy_or_neutral, anger_or_sadness)
-    return np.where((np.abs(va) < .3).any(1), -1, y)
+    valence, arousal = (va > 0).astype(int).T
+    return np.where((np.abs(va) < .3).any(1), -1, _BY_SIGN[valence, arousal])
 
 
 def labels_of(
@@ -461,7 +495,7 @@ def _write_crops(root, name, people, frames, size):
             face = cv2.resize(_face(f, j, w), (112, 112))
             cv2.imwrite(str(d / f"{i + 1:05d}.jpg"), face[..., ::-1])
 
-# %% ../../nbs/2_datasets/07_affwild2.ipynb #ef2bffc4
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #fea1cf1d
 def _pose(j, w, height):
     "OpenPose's joints of person j: head and shoulders"
     out = np.zeros((25, 3))
@@ -469,11 +503,15 @@ def _pose(j, w, height):
     out[:4] = [[w * (j + x), height * y, c] for x, y, c in seen]
     return dict(pose_keypoints_2d=out.ravel().tolist())
 
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #52d1c463
+def _pose_text(n, size):
+    "An OpenPose file of n people in a frame"
+    return json.dumps(dict(people=[_pose(j, size[0] // n, size[1]) for j in range(n)]))
+
 
 def _write_poses(root, name, people, n, size):
     "OpenPose files of a video's n frames"
-    w, folder = size[0] // len(people), root / f"openpose/{name}"
-    text = json.dumps(dict(people=[_pose(j, w, size[1]) for j in range(len(people))]))
+    folder, text = root / f"openpose/{name}", _pose_text(len(people), size)
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(n): (folder / f"{name}_{k:012d}_keypoints.json").write_text(text)
 

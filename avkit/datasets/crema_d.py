@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve
-from avkit.datasets.manifest import (corpus_info, data_folder, make_manifest, Manifest,
-    read_table)
+from avkit.datasets.manifest import (collect_files, corpus_info, data_folder, make_manifest,
+    Manifest, read_table)
 from .synth import Odd, planned_settings, render_plan, rng_of
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1908fc1c
@@ -107,11 +107,12 @@ def _consensus(root, stems, problems):
         problems.append((s, "invalid", "no audio-visual votes in tabulatedVotes.csv"))
     for s in sorted(set(best) - set(stems)):
         problems.append((s, "missing", "in tabulatedVotes.csv, but there is no such clip"))
-    found = {s: names[best[s]] if best.get(s, -1) >= 0 else "" for s in stems}
+    named = lambda s: names[best[s]] if best.get(s, -1) >= 0 else ""
+    found = {s: named(s) for s in stems}
     soft = {s: {f"votes_{n}": v for n, v in zip(names, counts[s])} for s in stems if s in counts}
     return found, soft, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems))
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #72ce5890
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #a204ca07
 def _class_columns(t, path):
     "{column: emotion} of a list, checked, and the columns as numbers"
     names = CREMA_D_EMOTIONS.values()
@@ -119,18 +120,19 @@ def _class_columns(t, path):
     if len(cols) != 6:
         raise AvkitError(f"{path}: a column for each of {', '.join(names)} is expected; "
                          f"it has {', '.join(t)}")
-    values = t[list(cols)].apply(pd.to_numeric, errors="coerce")
+    return cols, _class_values(t, list(cols), path)
+
+
+def _class_values(t, cols, path):
+    "Columns as numbers, checked"
+    values = t[cols].apply(pd.to_numeric, errors="coerce")
     bad = values.isna().any(axis=1)
-    if bad.any():
-        raise AvkitError(f"{path}, line {t['line'][bad].iloc[0]}: a class column is not a number")
-    return cols, values
+    if not bad.any(): return values
+    raise AvkitError(f"{path}, line {t['line'][bad].iloc[0]}: a class column is not a number")
 
-
-def _listed(path, stems, problems):
-    "Labels from a list with `FileName` and a column per class"
-    t = read_table(path, ["FileName"])
-    cols, values = _class_columns(t, path)
-    names, lines = t.FileName.map(lambda s: Path(s).stem), t["line"]
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #3b8808a6
+def _unclear(names, values, lines, path, problems):
+    "Which rows of a list have no class above the others, or a second row for their clip (N,)"
     tie = values.eq(values.max(axis=1), axis=0).sum(axis=1) > 1
     twice = names.duplicated(keep=False)
     for s, line in zip(names[tie], lines[tie]):
@@ -140,11 +142,24 @@ def _listed(path, stems, problems):
         at = ", line ".join(map(str, lines[names == s]))
         why = f"{path.name}, line {at}: two rows for this clip; both are set aside"
         problems.append((s, "invalid", why))
+    return tie | twice
+
+
+def _read_list(path, problems):
+    "{clip: label} of a list, and the names of all clips in it"
+    t = read_table(path, ["FileName"])
+    cols, values = _class_columns(t, path)
+    names = t.FileName.map(lambda s: Path(s).stem)
+    unclear = _unclear(names, values, t["line"], path, problems)
     best: Any = values.idxmax(axis=1)
-    label = {s: cols[c] for s, c, out in zip(names, best, tie | twice) if not out}
-    for s in names:
-        if s in stems: continue
-        problems.append((s, "missing", f"in {path.name}, but there is no such file"))
+    return {s: cols[c] for s, c, out in zip(names, best, unclear) if not out}, list(names)
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #6a027388
+def _listed(path, stems, problems):
+    "Labels from a list with `FileName` and a column per class"
+    label, names = _read_list(path, problems)
+    gone = f"in {path.name}, but there is no such file"
+    problems += [(s, "missing", gone) for s in names if s not in stems]
     left = sorted(set(stems) - set(names))
     problems += [(s, "unexpected", f"no row in {path.name}") for s in left]
     notes = dict(labels_from=path.name, not_on_the_list=len(left))
@@ -164,21 +179,16 @@ FOLDERS = dict(
 )
 
 
-def _media(root, problems):
-    "{stem: {stream: relative path}}"
-    found = {}
+def _files(root):
+    "Yields the stream and the path of each media file"
     for stream, (folder, suffixes) in FOLDERS.items():
         for p in sorted((root / folder).rglob("*")):
-            rel = p.relative_to(root).as_posix()
-            if p.name.startswith(".") or p.suffix.lower() not in suffixes: continue
-            try: parse_crema_d(p.stem)
-            except AvkitError as e:
-                problems.append((rel, "invalid", str(e)))
-                continue
-            first = found.setdefault(p.stem, {}).setdefault(stream, rel)
-            if first == rel: continue
-            problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
-    return found
+            if p.suffix.lower() in suffixes and not p.name.startswith("."): yield stream, p
+
+
+def _media(root, problems):
+    "{stem: {stream: relative path}}"
+    return collect_files(root, _files(root), parse_crema_d, problems)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1aea55c6
 def _listing(root, problems):
@@ -195,17 +205,21 @@ def _listing(root, problems):
             else: problems.append((name, "invalid", f"{where}: it stands there twice"))
     return good
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #84cf78a6
-def _people(root):
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #ea3aa477
+def _read_people(path):
     "{actor: what VideoDemographics.csv tells}"
-    path = find_table(root, "VideoDemographics")
-    if path is None: return {}
     t = read_table(path, ["ActorID", "Age", "Sex", "Race", "Ethnicity"])
     twice = t.loc[t.ActorID.duplicated(), "line"].tolist()
     if twice: raise AvkitError(f"{path}, line {twice[0]}: a second row for this actor")
     return {r["ActorID"]: r for r in t.to_dict("records")}
 
 
+def _people(root):
+    "{actor: what is known}, {} without the owners' table"
+    path = find_table(root, "VideoDemographics")
+    return {} if path is None else _read_people(path)
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #5a7b2279
 def _row(stem, files, label, people):
     "One clip of the table; FLV files hold both streams"
     c = parse_crema_d(stem)
@@ -214,7 +228,7 @@ def _row(stem, files, label, people):
                 sex=p.get("Sex", "").lower(), age=p.get("Age", ""), race=p.get("Race", ""),
                 recording=stem, **c)
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #e82ea187
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #bf60c6a1
 def _check_label(label):
     "Refuse to choose for the user"
     if label in LABELS: return
@@ -225,18 +239,22 @@ def _check_label(label):
         f"{'' if label is None else f', not {label!r}'}. The choice moves scores by 25 points, "
         "so there is no default.")
 
-
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #4ff3e9b1
 def _clips(root, problems):
     "{stem: files} of the clips that are there, or that the owners' list names"
     media, listed = _media(root, problems), _listing(root, problems)
     if not media and not listed:
         raise AvkitError("Neither AudioWAV/, VideoFlash/ nor SentenceFilenames.csv with CREMA-D "
                          f"names in {root}. {corpus_info('crema_d')['how_to_get']}")
-    gone = "in SentenceFilenames.csv, but neither in AudioWAV/ nor in VideoFlash/"
-    if media: problems += [(s, "missing", gone) for s in set(listed) - set(media)]
-    new = set(media) - set(listed) if listed else set()
-    problems += [(s, "unexpected", "not in SentenceFilenames.csv") for s in new]
+    if media and listed: _unlisted(set(media), set(listed), problems)
     return {s: media.get(s, {}) for s in sorted(media or listed)}
+
+
+def _unlisted(media, listed, problems):
+    "Adds files that the owners' list does not name, and names without a file, to the problems"
+    gone = "in SentenceFilenames.csv, but neither in AudioWAV/ nor in VideoFlash/"
+    problems += [(s, "missing", gone) for s in listed - media]
+    problems += [(s, "unexpected", "not in SentenceFilenames.csv") for s in media - listed]
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #74ce7bde
 def index(
@@ -317,25 +335,32 @@ def _ballot(kind, i, stem, e, seed):
     return rng.multinomial(10, p)
 
 
+_VOTES_HEAD = '"","A","D","F","H","N","S","fileName","numResponses"\n'
+
+
 def _votes(plan, seed):
     "tabulatedVotes.csv of a plan: ten raters of each kind"
-    lines = ['"","' + '","'.join([*"ADFHNS", "fileName", "numResponses"]) + '"']
+    lines = [_VOTES_HEAD]
     for kind in RATERS:
         for i, (stem, e) in enumerate(plan):
             votes = ",".join(map(str, _ballot(kind, i, stem, e, seed)))
-            lines.append(f'"{kind}{i + 1:05d}",{votes},"{stem}",10')
-    return "\n".join(lines) + "\n"
+            lines.append(f'"{kind}{i + 1:05d}",{votes},"{stem}",10\n')
+    return "".join(lines)
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #9f9e1b4a
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #d5e277d3
+def _people_table(actors):
+    "VideoDemographics.csv of some actors"
+    rows = [f'{a},{20 + a % 50},"{"Male" if a % 2 else "Female"}","n/r","n/r"\n' for a in actors]
+    return "".join(['"ActorID","Age","Sex","Race","Ethnicity"\n', *rows])
+
+
 def _tables(actors, takes, seed):
     "{relative path: text} of the owners' tables"
-    clips, person = _plan(ACTORS[:actors], takes), '{},{},"{}","n/r","n/r"\n'
+    clips = _plan(ACTORS[:actors], takes)
     names = "".join(f'{i},"{s}"\n' for i, (s, _) in enumerate(clips, 1))
-    people = "".join(person.format(a, 20 + a % 50, "Male" if a % 2 else "Female")
-                     for a in ACTORS[:actors])
     return {
         "SentenceFilenames.csv": '"Stimulus_Number","Filename"\n' + names,
-        "VideoDemographics.csv": '"ActorID","Age","Sex","Race","Ethnicity"\n' + people,
+        "VideoDemographics.csv": _people_table(ACTORS[:actors]),
         "processedResults/tabulatedVotes.csv": _votes(clips, seed),
     }
 

@@ -39,16 +39,21 @@ def _stream(path):
     suffix = path.suffix.lower()
     return "video" if suffix in VIDEO_SUFFIXES else "audio" if suffix in AUDIO else ""
 
+# %% ../../nbs/2_datasets/09_folder.ipynb #0515f646
+def _media(root):
+    "Yields the paths, relative to `root`, of all media below it that are not hidden"
+    for p in sorted(root.rglob("*")):
+        rel = p.relative_to(root)
+        if any(part.startswith(".") for part in rel.parts): continue
+        if _stream(p) and p.is_file(): yield rel
+
 
 def _files(root):
     "{path without suffix: {stream: relative path}} of all media below `root`"
     found = {}
-    for p in sorted(root.rglob("*")):
-        rel, stream = p.relative_to(root), _stream(p)
-        hidden = any(part.startswith(".") for part in rel.parts)
-        if not stream or not p.is_file() or hidden: continue
+    for rel in _media(root):
         files = found.setdefault(rel.with_suffix("").as_posix(), {})
-        files.setdefault(stream, rel.as_posix())
+        files.setdefault(_stream(rel), rel.as_posix())
     return found
 
 # %% ../../nbs/2_datasets/09_folder.ipynb #bdd5c8ea
@@ -74,23 +79,23 @@ def _from_folders(root, problems):
     return rows
 
 # %% ../../nbs/2_datasets/09_folder.ipynb #ef916f6b
-def _number(text):
-    "The number that a text is, else NaN"
-    return pd.to_numeric(text, errors="coerce")
+def _is_number(text):
+    number: Any = pd.to_numeric(text, errors="coerce")
+    return bool(np.isfinite(number))
 
 
+def _is_target(t, c, path):
+    "Is a column one of numbers? Where only some are, that is an error"
+    ok = t[c].map(_is_number)
+    if ok.any() and not ok.all():
+        line, value = t[~ok][["line", c]].iloc[0]
+        raise AvkitError(f"{path}, line {line}: {c}={value!r} is not a number")
+    return ok.any()
+
+# %% ../../nbs/2_datasets/09_folder.ipynb #d4ea89f3
 def _numbers(t, path):
     "The columns of numbers, which become targets"
-    found = []
-    for c in t:
-        if c in KNOWN: continue
-        ok = np.isfinite(t[c].map(_number))
-        if not ok.any(): continue
-        if not ok.all():
-            line, value = t[~ok][["line", c]].iloc[0]
-            raise AvkitError(f"{path}, line {line}: {c}={value!r} is not a number")
-        found.append(c)
-    return found
+    return [c for c in t if c not in KNOWN and _is_target(t, c, path)]
 
 
 def _read_rows(path):

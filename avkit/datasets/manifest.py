@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'data_folder', 'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines', 'read_table']
+           'data_folder', 'collect_files', 'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines',
+           'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, tomllib, zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -35,26 +36,29 @@ FACTS = dict(  # the keys of a TOML that every data set needs -> what each means
     default_split="the split to take when nobody names one: a table [splits.<name>], or kfold5",
 )
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #28f6acbc
+# %% ../../nbs/2_datasets/00_manifest.ipynb #f14b336d
 def known_datasets() -> list[str]:
     "All data sets that have a TOML: by its key `order`, then those without one, by name"
-    found = {p.stem: p for p in sorted(manifests_dir().glob("*.toml"))}
-    place = {name: _read_toml(path).get("order", 1000) for name, path in found.items()}
-    return sorted(found, key=lambda name: place[name])
+    found = {p.stem: _read_toml(p) for p in sorted(manifests_dir().glob("*.toml"))}
+    return sorted(found, key=lambda name: found[name].get("order", 1000))
 
 
 def _read_toml(path):
     try: return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #fbaccabb
+# %% ../../nbs/2_datasets/00_manifest.ipynb #849893b9
 def corpus_info(
     name: str,  # "ravdess"
 ) -> dict[str, Any]:
     "The facts about a data set, from its TOML"
     known = sorted(p.stem for p in manifests_dir().glob("*.toml"))
     if name not in known: raise unknown("corpus", name, known)
-    path = manifests_dir() / f"{name}.toml"
+    return _checked_facts(manifests_dir() / f"{name}.toml")
+
+
+def _checked_facts(path):
+    "The facts in a TOML; an error names the keys that it lacks"
     info = _read_toml(path)
     lost = [f"`{k}` ({FACTS[k]})" for k in FACTS if k not in info]
     if lost: raise AvkitError(f"{path} lacks {', '.join(lost)}")
@@ -152,8 +156,37 @@ def data_folder(
     how = corpus_info(corpus)["how_to_get"]
     raise AvkitError(f"data_root {root} is not a folder. {how}")
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #8b7c309c
+# %% ../../nbs/2_datasets/00_manifest.ipynb #01860fa4
+def collect_files(
+    root: Path,  # what paths are relative to
+    files: Iterable[tuple[str, Path]],  # (stream, path)
+    parse: Callable[[str], Any],  # raises an `AvkitError` for a name that cannot be
+    problems: list[tuple[str, str, str]],  # wrong names and second files are added here
+) -> dict[str, dict[str, str]]:
+    "{name without suffix: {stream: relative path}} of media files"
+    found: dict[str, dict[str, str]] = {}
+    for stream, path in files:
+        rel = path.relative_to(root).as_posix()
+        try: parse(path.stem)
+        except AvkitError as e: problems.append((rel, "invalid", str(e)))
+        else: _keep_first(found.setdefault(path.stem, {}), stream, rel, problems)
+    return found
+
+
+def _keep_first(files, stream, rel, problems):
+    "Note a file of a clip; a second one of the same name is set aside"
+    first = files.setdefault(stream, rel)
+    if first == rel: return
+    problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
+
+
+def _as_text(value):
+    "None as '', a path with slashes; anything else as it is"
+    if value is None: return ""
+    return value.as_posix() if isinstance(value, PurePath) else value
 
 
 def _complete(row):
@@ -162,35 +195,38 @@ def _complete(row):
         raise AvkitError(f"A row of the manifest has no `clip`, its name: {dict(row)}")
     out = dict.fromkeys(_TEXT, "") | dict(row)
     for k in _TEXT:
-        v = "" if out[k] is None else out[k]
-        out[k] = v.as_posix() if isinstance(v, PurePath) else v
+        out[k] = _as_text(out[k])
         if not isinstance(out[k], str):
             raise AvkitError(f"The clip {row['clip']!r}: `{k}` should be text, it is {out[k]!r}")
     return out
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #9233c83f
-def _check_rows(
-    rows,  # complete ones
-    classes,  # what labels may be
-    targets,  # columns of numbers that each row needs
-):
+# %% ../../nbs/2_datasets/00_manifest.ipynb #1ec64513
+def _row_fault(row, classes, targets, labelled):
+    "What is wrong with a row's label or numbers; '' where they are fine"
+    label, lost = row["label"], [t for t in targets if t not in row]
+    if lost: return f" lacks `{'`, `'.join(lost)}`"
+    if labelled and not label: return " has no `label`"
+    return f": {unknown('label', label, classes)}" if label and label not in classes else ""
+
+
+def _check_rows(rows, classes, targets):
     "Refuse labels that are no class, and rows that lack a label or a number which others have"
-    told = any(r["label"] for r in rows)
+    labelled = any(r["label"] for r in rows)
     for r in rows:
-        who, label = f"The clip {r['clip']!r}", r["label"]
-        lost = [t for t in targets if t not in r]
-        if lost: raise AvkitError(f"{who} lacks `{'`, `'.join(lost)}`")
-        if told and not label: raise AvkitError(f"{who} has no `label`")
-        if label and label not in classes:
-            raise AvkitError(f"{who}: {unknown('label', label, classes)}")
+        why = _row_fault(r, classes, targets, labelled)
+        if why: raise AvkitError(f"The clip {r['clip']!r}{why}")
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #ea91d65e
+def _first_twice(clips):
+    "The first clip that a table holds more than once; None without"
+    return next(iter(clips.loc[clips["clip"].duplicated(), "clip"]), None)
+
+
 def _table(corpus, root, rows):
     "Complete rows -> the manifest's table, with the hash of each file"
     clips = pd.DataFrame(rows)
-    twice = clips.loc[clips["clip"].duplicated(), "clip"].tolist()
-    if twice:
-        raise AvkitError(f"{corpus}: the clip {twice[0]!r} occurs more than once below {root}")
+    if twice := _first_twice(clips):
+        raise AvkitError(f"{corpus}: the clip {twice!r} occurs more than once below {root}")
     for s in ("audio", "video"):
         clips[f"{s}_sha256"] = hash_files(root, clips[s].tolist(), f"hash {s}")
     others = [c for c in clips if c not in COLUMNS]
@@ -222,7 +258,7 @@ def write_manifest(m: Manifest, path: str | Path) -> None:
     "Write the table to `path` as CSV, atomically"
     write_text(path, m.clips.to_csv(index=False, lineterminator="\n"))
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #4a769b6d
+# %% ../../nbs/2_datasets/00_manifest.ipynb #b5eada67
 def read_manifest(
     path: str | Path,  # a CSV
     root: str | Path,  # the folder that `audio` and `video` are relative to
@@ -237,18 +273,22 @@ def read_manifest(
     if lost:
         raise AvkitError(f"{path} lacks the column(s) {', '.join(lost)}; "
                          f"a manifest has {', '.join(COLUMNS)}")
-    twice = clips.loc[clips["clip"].duplicated(), "clip"].tolist()
-    if twice: raise AvkitError(f"{path} holds the clip {twice[0]!r} more than once")
+    twice = _first_twice(clips)
+    if twice: raise AvkitError(f"{path} holds the clip {twice!r} more than once")
     return Manifest(corpus, Path(root), clips, list(classes or sorted(clips.label.unique())))
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #d4451d70
+def _kind(m):
+    "What the labels are, in words"
+    if m.level == "frame": return "labels per frame"
+    return ", ".join(m.targets) if m.targets else f"{len(m.classes)} classes"
+
+
 def describe(m: Manifest) -> str:
     "What is in a manifest, in a few lines: clips, speakers, labels, notes"
     known = (m.clips.speaker != "").any()
     speakers = m.clips.speaker.nunique() if known else "unknown"
-    kind = ", ".join(m.targets) if m.targets else f"{len(m.classes)} classes"
-    if m.level == "frame": kind = "labels per frame"
-    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {kind}"]
+    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {_kind(m)}"]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
     return "\n".join([*lines, *(f"{k}: {v}" for k, v in m.notes.items())])

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve
-from avkit.datasets.manifest import (corpus_info, data_folder, make_manifest, Manifest,
-    read_lines, read_table)
+from .manifest import (collect_files, corpus_info, data_folder, make_manifest,
+    Manifest, read_lines, read_table)
 from .splits import SUBSET_NAMES
 from .synth import AROUSAL, between, Odd, planned_settings, render_plan, rng_of
 
@@ -44,15 +44,20 @@ def _is_list(path):
     head = next(iter(read_lines(path)), (1, ""))[1]
     return {"FileName", *LIST_COLUMNS} <= {c.strip().strip('"') for c in head.split(",")}
 
+# %% ../../nbs/2_datasets/06_msp_improv.ipynb #d6b5f935
+def _lists_in(folders):
+    "The label lists of some folders"
+    return sorted(p for d in folders if d.is_dir() for p in d.glob("*.csv") if _is_list(p))
+
 
 def label_lists(
-    root: Path,
+    root: Path,  # the owners' folder
     annotations: str | Path | None = None,  # a list, or a folder of them
 ) -> list[Path]:
     "The paths of a data set's label lists"
     places = [resolve(annotations)] if annotations else [root, root / "labels"]
     if annotations and places[0].is_file(): return places
-    found = sorted(p for d in places if d.is_dir() for p in d.glob("*.csv") if _is_list(p))
+    found = _lists_in(places)
     if not found:
         raise AvkitError("No label list (a CSV with FileName, EmoAct, EmoVal, EmoDom) in "
                          f"{' or '.join(map(str, places))}; name one with annotations=...")
@@ -98,23 +103,18 @@ def read_msp_lists(
 MSP_SUFFIXES = dict(audio={".wav", ".flac"}, video={".avi", ".mp4", ".mov", ".mkv"})
 
 
+def _media_files(root):
+    "Yields the stream and the path of each media file"
+    for p in sorted(root.rglob("*")):
+        for stream, suffixes in MSP_SUFFIXES.items():
+            if p.suffix.lower() in suffixes and not p.name.startswith("."): yield stream, p
+
+
 def _media(root, problems):
     "{stem: {stream: relative path}}"
-    found = {}
-    for p in sorted(root.rglob("*")):
-        stream = next((s for s, k in MSP_SUFFIXES.items() if p.suffix.lower() in k), None)
-        if stream is None or p.name.startswith("."): continue
-        rel = p.relative_to(root).as_posix()
-        try: parse_msp_improv(p.stem)
-        except AvkitError as e:
-            problems.append((rel, "invalid", str(e)))
-            continue
-        first = found.setdefault(p.stem, {}).setdefault(stream, rel)
-        if first == rel: continue
-        problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
-    return found
+    return collect_files(root, _media_files(root), parse_msp_improv, problems)
 
-# %% ../../nbs/2_datasets/06_msp_improv.ipynb #430ecf3c
+# %% ../../nbs/2_datasets/06_msp_improv.ipynb #23c546db
 def _row(stem, files, targets, subset):
     "One clip of the table"
     video = files.get("video", "")
@@ -124,12 +124,10 @@ def _row(stem, files, targets, subset):
 
 def _unmatched(media, labels, problems):
     "Adds labels without a file and files without a label to the problems"
-    for s in labels:
-        if s not in media: problems.append((s, "missing", "has labels, but there is no such file"))
-    told = {p[0] for p in problems}
-    for s in media:
-        if s in labels or s in told: continue
-        problems.append((s, "unexpected", "no row in the label lists"))
+    gone, new = "has labels, but there is no such file", "no row in the label lists"
+    problems += [(s, "missing", gone) for s in labels if s not in media]
+    told = {p[0] for p in problems} | set(labels)
+    problems += [(s, "unexpected", new) for s in media if s not in told]
 
 # %% ../../nbs/2_datasets/06_msp_improv.ipynb #8195a3d9
 def index(

@@ -33,10 +33,15 @@ def parse_ravdess(
         raise AvkitError(f"{stem!r} is not a RAVDESS name: "
                          "seven two-digit codes MM-VV-EE-II-SS-RR-AA are expected")
     codes = dict(zip(_RANGES, map(int, m.groups())))
+    _check_codes(stem, codes)
+    return codes
+
+
+def _check_codes(stem, codes):
+    "Refuse a code that does not exist"
     for k, (lo, hi) in _RANGES.items():
         if lo <= codes[k] <= hi: continue
         raise AvkitError(f"{stem!r}: {k} is {codes[k]:02d}, it should be {lo:02d} to {hi:02d}")
-    return codes
 
 # %% ../../nbs/2_datasets/04_ravdess.ipynb #860f9e91
 def _streams(files):  # {modality: relative path} of one recording

@@ -32,8 +32,8 @@ def dataset_names() -> list[str]:
 
 CORPORA, DATASETS = corpus_names(), dataset_names()  # as they were when this module was imported
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #1bade181
-def _unregistered(name: str) -> AvkitError:
+# %% ../../nbs/2_datasets/10_registry.ipynb #72fc1533
+def _unregistered(name):
     "Why there is no such data set: a module without facts, or a name that does not exist"
     spec = find_spec(f"avkit.datasets.{name}") if name.isidentifier() else None
     source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
@@ -53,11 +53,11 @@ def corpus_module(
                          "(nbs/2_datasets/10_registry.ipynb shows one)")
     return importlib.import_module(f"avkit.datasets.{name}")
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #106eac5d
+# %% ../../nbs/2_datasets/10_registry.ipynb #8160ddc4
 def _function(
-    name: str,  # a data set
-    what: str,  # "plan"
-    wanted: str,  # who needs it
+    name,  # a data set
+    what,  # "plan"
+    wanted,  # who needs it
 ) -> Callable[..., Any]:
     "A function of a data set's module; an `AvkitError` says what is missing"
     found = getattr(corpus_module(name), what, None)
@@ -65,17 +65,18 @@ def _function(
     raise AvkitError(f"avkit.datasets.{name} lacks the function `{what}`, which {wanted} needs "
                      "(nbs/2_datasets/10_registry.ipynb shows one)")
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #7fd3cd83
+# %% ../../nbs/2_datasets/10_registry.ipynb #f04240d9
 def variants(
     *names: str,  # none: all data sets
 ) -> list[dict[str, str]]:
     "Settings of each data set under each choice that its TOML leaves to the user"
-    out = []
-    for name in names or corpus_names():
-        choices = corpus_info(name).get("choices", {})
-        for chosen in itertools.product(*choices.values()):
-            out.append(dict(dataset=name) | dict(zip(choices, chosen)))
-    return out
+    return [dict(dataset=n) | c for n in names or corpus_names() for c in _choices(n)]
+
+
+def _choices(name):
+    "Yields each choice that a data set's TOML leaves to the user; {} where it leaves none"
+    choices = corpus_info(name).get("choices", {})
+    for chosen in itertools.product(*choices.values()): yield dict(zip(choices, chosen))
 
 
 def as_arguments(
@@ -102,23 +103,23 @@ def rendered(
     "Does `data_root` ask for a rendered data set?"
     return normal_root(data_root) in RENDERED
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #c8a4ead2
+# %% ../../nbs/2_datasets/10_registry.ipynb #d7bf2a22
 _USUAL = dict(seed=0, difficulty=0., size=(192, 144))  # of a data set that has a plan alone
 
 
-def _defaults(f: Callable[..., Any]) -> dict[str, Any]:
+def _defaults(f):
     "The parameters of a function that have a default"
     parameters = inspect.signature(f).parameters
     return {k: p.default for k, p in parameters.items() if p.default is not p.empty}
 
 
 def _render_planned(
-    name: str,  # a data set
-    root: Path,  # a new folder
-    difficulty: float,  # 0 easy to 1 hard
-    size: tuple[int, int] = (192, 144),  # width, height
-    **sizes: Any,  # of its `plan`
-) -> Path:
+    name,  # a data set
+    root,  # a new folder
+    difficulty,  # 0 easy to 1 hard
+    size = (192, 144),  # width, height
+    **sizes,  # of its `plan`
+):
     "Render a data set that has a plan and no `render_twin`"
     module, plan = corpus_module(name), _function(name, "plan", "data_root=rendered")
     table = plan(**sizes)
@@ -127,8 +128,8 @@ def _render_planned(
     settings = planned_settings(name, 0, difficulty, size, version, **_defaults(plan) | sizes)
     return render_plan(root, settings, table, texts)
 
-# %% ../../nbs/2_datasets/10_registry.ipynb #8c582408
-def _usual_settings(name: str) -> dict[str, Any]:
+# %% ../../nbs/2_datasets/10_registry.ipynb #96d4536c
+def _usual_settings(name):
     "What a data set renders when nobody says otherwise"
     render = getattr(corpus_module(name), "render_twin", None)
     if render is None: return _USUAL | _defaults(_function(name, "plan", "data_root=rendered"))
@@ -158,7 +159,7 @@ def _synth(data_root, difficulty=0., actors=None):
     return ravdess.index(synth.render(root, **opts), corpus="synth")
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #e3d7c3e8
-def _rendered_root(dataset: str, data_root: str | Path, difficulty: float) -> Path:
+def _rendered_root(dataset, data_root, difficulty):
     "The folder that `data_root=rendered` or `sample` stands for"
     small = getattr(corpus_module(dataset), "SAMPLE", {})
     return twin(dataset, difficulty, **small if normal_root(data_root) == "sample" else {})

@@ -86,9 +86,10 @@ def place(
 def _turned(face, w, h, angle):
     "A face (h,w,4) of this size, turned by `angle` degrees"
     import cv2  # optional: OpenCV
-    f = cv2.resize(face, (w, h), interpolation=cv2.INTER_AREA)
+    size = w, h
+    f = cv2.resize(face, size, interpolation=cv2.INTER_AREA)
     if not angle: return f
-    return cv2.warpAffine(f, cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1.), (w, h))
+    return cv2.warpAffine(f, cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1.), size)
 
 
 def paste(
@@ -130,11 +131,16 @@ def _head_layers(seed, actor, size):
     return face_layers(seed, actor, round(size * 1.25), round(size * 1.1))
 
 
+def _span(alpha):
+    "From the first to the last of the rows (or columns) that are not transparent"
+    seen = np.flatnonzero(alpha > 8)
+    return slice(seen[0], seen[-1] + 1)
+
+# %% ../../nbs/2_datasets/03_scenes.ipynb #e18813bb
 def _trimmed(image):
     "(h,w,4) cut to what is not transparent, and made square: `place` gives square boxes"
-    seen = image[..., 3]
-    rows, cols = np.flatnonzero(seen.max(1) > 8), np.flatnonzero(seen.max(0) > 8)
-    out = image[rows[0]:rows[-1] + 1, cols[0]:cols[-1] + 1]
+    alpha = image[..., 3]
+    out = image[_span(alpha.max(1)), _span(alpha.max(0))]
     pad = max(out.shape[0] - out.shape[1], 0)
     return np.pad(out, ((0, 0), (pad // 2, pad - pad // 2), (0, 0)))
 
@@ -215,14 +221,17 @@ def _write_scene(root, label, name, material):
         cv2.imwrite(str(tmp), frame(back, faces, boxes, angles, i, spec)[..., ::-1])
         tmp.replace(folder / f"{i}.png")
 
-# %% ../../nbs/2_datasets/03_scenes.ipynb #6e16f5f2
+# %% ../../nbs/2_datasets/03_scenes.ipynb #021537df
+def _check_known(what, names, known):
+    "Refuse names that do not exist"
+    for name in names:
+        if name not in known: raise unknown(what, name, known)
+
+# %% ../../nbs/2_datasets/03_scenes.ipynb #7a3a151b
 def _check_options(labels, n, every, options):
     "Refuse labels and options that do not exist"
-    for label in labels:
-        if label not in CODES: raise unknown("label", label, CODES)
-    known = [f.name for f in fields(Scene)]
-    for k in options:
-        if k not in known: raise unknown("option of a scene", k, known)
+    _check_known("label", labels, CODES)
+    _check_known("option of a scene", options, [f.name for f in fields(Scene)])
     if n < 1 or every < 1: raise AvkitError(f"n and every should be 1 or more, got {n} and {every}")
 
 

@@ -8,10 +8,9 @@ __all__ = ['SUBSETS', 'GENERIC', 'SUBSET_NAMES', 'split_folds', 'assign_fold', '
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #26ce57a3
 import re, warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, child_seed, resolve, unknown
 from .manifest import corpus_info, Manifest, read_table
@@ -22,15 +21,15 @@ GENERIC = ["kfold<n>", "nested<outer>x<inner>", "random", "a CSV file (clip or s
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #0fd0843b
 def split_folds(
-    info: Mapping[str, Any],  # the data set's facts, as `corpus_info` gives them
+    info: dict,  # the data set's facts, as `corpus_info` gives them
     name: str,  # a split's name
-) -> list[dict[str, list]]:
+) -> list[dict]:
     "The folds of a published split as a list of `{test: [...], validation: [...]}`"
     splits = info.get("splits", {})
     if name not in splits: raise unknown(f"split of {info['name']}", name, [*splits, *GENERIC])
     return splits[name].get("folds", [{}])
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #ed0f01d2
+# %% ../../nbs/2_datasets/01_splits.ipynb #30abdd53
 def _key(s):
     "A speaker's number without leading zeros; any other name as it is"
     return str(int(str(s))) if str(s).isdigit() else str(s)
@@ -38,7 +37,7 @@ def _key(s):
 
 def assign_fold(
     clips: pd.DataFrame,  # of a manifest
-    fold: Mapping[str, Sequence],  # one entry of `split_folds`
+    fold: dict,  # one entry of `split_folds`
     by: str = "speaker",  # the column that the fold names
 ) -> pd.Series:
     "train, validation or test for each clip, by its speaker, session or name"
@@ -80,16 +79,16 @@ def blocks(
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #01798f0f
 def _block_counts(name):
-    '"kfold5" -> 5, None; "nested5x4" -> 5, 4'
+    '"kfold5" -> 5, 0; "nested5x4" -> 5, 4'
     found = re.fullmatch(r"(?:kfold|nested)(\d+)(?:x(\d+))?", name)
     if not found: raise unknown("split", name, GENERIC)
-    outer, inner = int(found[1]), int(found[2]) if found[2] else None
+    outer, inner = (int(n or 0) for n in found.groups())
     if outer < 3 - bool(inner) or inner == 1:
         raise AvkitError(f"split={name}: three blocks or more are needed "
                          "(two for each level of nested)")
     return outer, inner
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #aeb101ef
+# %% ../../nbs/2_datasets/01_splits.ipynb #d5628bf5
 def assign_blocks(
     clips: pd.DataFrame,  # of a manifest
     name: str,  # "kfold5", "nested5x4"
@@ -104,7 +103,7 @@ def assign_blocks(
     block, held_out = blocks(clips, outer, seed), fold // (inner or 1)
     subset = np.full(len(clips), "train", object)
     subset[block == held_out] = "test"
-    if inner is None: subset[block == (held_out + 1) % outer] = "validation"
+    if not inner: subset[block == (held_out + 1) % outer] = "validation"
     else:
         rest = np.flatnonzero(block != held_out)
         subset[rest[blocks(clips.iloc[rest], inner, seed) == fold % inner]] = "validation"
@@ -191,23 +190,31 @@ def _in_two_subsets(rows, col):
     return sorted(set(rows[col][rows.groupby(col).split.transform("nunique") > 1].astype(str)))
 
 
+def _copied(rows):
+    "The files whose content stands in two subsets"
+    content = set()
+    for c in ("audio", "video"):
+        twice = _in_two_subsets(rows, f"{c}_sha256")
+        content |= set(rows.loc[rows[f"{c}_sha256"].isin(twice), c])
+    return sorted(content)
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #6a01a65f
 def leaks(
     clips: pd.DataFrame,  # with `split`
 ) -> dict[str, list[str]]:
     "Who and what stands in two subsets: `{speaker: [...], recording: [...], content: [...]}`"
-    rows, content = clips.loc[clips.split != ""], set()
-    for c in ("audio", "video"):
-        twice = _in_two_subsets(rows, f"{c}_sha256")
-        content |= set(rows.loc[rows[f"{c}_sha256"].isin(twice), c])
-    recording = _in_two_subsets(rows, "recording") if "recording" in rows else []
-    speaker = _in_two_subsets(rows, "speaker")
-    return dict(speaker=speaker, content=sorted(content), recording=recording)
+    rows = clips.loc[clips.split != ""]
+    twice = lambda col: _in_two_subsets(rows, col) if col in rows else []
+    return dict(speaker=twice("speaker"), content=_copied(rows), recording=twice("recording"))
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #1ac099ed
+# %% ../../nbs/2_datasets/01_splits.ipynb #e3e772a2
 def _some(names, n = 6):
     "The first `n` names, and how many more there are"
     more = f" and {len(names) - n} more" if len(names) > n else ""
     return ", ".join(map(str, names[:n])) + more
+
+
+_COPIES = dict(content="file content", recording="recording")
 
 
 def check_split(
@@ -220,12 +227,18 @@ def check_split(
         raise LeakError(f"Speaker(s) {_some(found['speaker'])} are in more than one of train, "
                         "validation and test. Put each speaker on one side, or ask for "
                         "split=random (its record says 'not speaker-independent').")
-    for what, name in (("content", "file content"), ("recording", "recording")):
+    for what, name in _COPIES.items():
         if not found[what]: continue
         raise LeakError(f"The same {name} is in more than one of train, validation and test: "
                         f"{_some(found[what])}. Remove the copies, or put them on one side.")
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7b849ee9
+def _check_fold(corpus, name, fold, n):
+    "Refuse a fold that a published split does not have"
+    if 0 <= fold < n: return
+    raise AvkitError(f"Split {name!r} of {corpus} has the folds 0 to {n - 1}, not {fold}")
+
+
 def _published(
     m,
     name,  # a split of its TOML
@@ -234,15 +247,14 @@ def _published(
     "The subset of each clip in a published split"
     info = corpus_info(m.corpus)
     folds = split_folds(info, name)
-    by, last = info["splits"][name].get("by", "speaker"), len(folds) - 1
-    if not 0 <= fold <= last:
-        raise AvkitError(f"Split {name!r} of {m.corpus} has the folds 0 to {last}, not {fold}")
+    _check_fold(m.corpus, name, fold, len(folds))
+    by = info["splits"][name].get("by", "speaker")
     if by not in m.clips:
         raise AvkitError(f"Split {name!r} of {m.corpus} goes by {by}, "
                          "which this manifest does not tell")
     return m.clips[by] if by == "official" else assign_fold(m.clips, folds[fold], by)
 
-
+# %% ../../nbs/2_datasets/01_splits.ipynb #8e6e37d1
 def _assign(
     m,
     name,  # of any split
@@ -256,7 +268,7 @@ def _assign(
         return assign_blocks(m.clips, name, fold, seed=0)
     return _published(m, name, fold)
 
-# %% ../../nbs/2_datasets/01_splits.ipynb #d82ce065
+# %% ../../nbs/2_datasets/01_splits.ipynb #7d6cb82e
 def _check_filled(m, clips, what):
     "Refuse a split that leaves nothing to train or to validate on"
     empty = [s for s in SUBSETS[:2] if not (clips.split == s).any()]
@@ -267,13 +279,18 @@ def _check_filled(m, clips, what):
                      "Every split needs train and validation (the epoch is chosen on it): "
                      "add such rows, or choose another split, e.g. split=kfold3")
 
+# %% ../../nbs/2_datasets/01_splits.ipynb #6092fe6c
+def _independence(clips, name):
+    "Does a split keep speakers apart (None: nobody knows), and a note on it"
+    if name == "random": return False, "not speaker-independent"
+    if (clips.speaker != "").all(): return True, ""
+    return None, "speakers not known: independence cannot be checked"
+
 
 def _about(clips, name, fold):
-    "What a record says of a split: name, fold, whether it keeps speakers apart"
+    "What a record says of a split"
     called = Path(name).name if name.endswith(".csv") else name
-    if name == "random": apart, note = False, "not speaker-independent"
-    elif (clips.speaker != "").all(): apart, note = True, ""
-    else: apart, note = None, "speakers not known: independence cannot be checked"
+    apart, note = _independence(clips, name)
     return dict(name=called, fold=fold, speaker_independent=apart, note=note)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #c63a7c75

@@ -94,25 +94,31 @@ VOWELS = np.array([  # Hz, F1..F3
     [440, 1120, 2240],
 ])
 STATEMENTS = {1: [0, 2, 1, 3, 4, 1, 0], 2: [3, 1, 4, 0, 2, 4, 1]}  # which vowels, over and over
+_MAN, _WOMAN = ((100, 135), (.95, 1.02)), ((170, 220), (1.08, 1.17))  # pitch (Hz), throat
 
 
 @functools.cache
 def _speaker(seed, actor):
     "An actor's voice: pitch (Hz), size of the throat; odd actors are men"
     rng = rng_of(seed, "speaker", actor)
-    pitches, sizes = ((100, 135), (.95, 1.02)) if actor % 2 else ((170, 220), (1.08, 1.17))
+    pitches, sizes = _MAN if actor % 2 else _WOMAN
     return dict(pitch=rng.uniform(*pitches), size=rng.uniform(*sizes))
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #c49d1877
+# %% ../../nbs/2_datasets/02_synth.ipynb #ac6cc8d2
+def _resonances(freqs):
+    "Coefficients of a filter that resonates at some frequencies (Hz)"
+    widths = (80, 110, 170)  # Hz
+    poles = np.array([np.exp(np.pi * (-w + 2j * f) / RATE) for f, w in zip(freqs, widths)])
+    return np.poly(np.r_[poles, poles.conj()]).real
+
+
 def _formants(x, freqs):
     "(N,) through one resonance per frequency (Hz)"
     from scipy.signal import lfilter  # heavy: only where it is asked for
-    widths = (80, 110, 170)  # Hz
-    poles = [np.exp(np.pi * (-width + 2j * f) / RATE) for f, width in zip(freqs, widths)]
-    a = np.poly(np.r_[np.array(poles), np.array(poles).conj()]).real
+    a = _resonances(freqs)
     return lfilter([a.sum()], a, x)
 
-
+# %% ../../nbs/2_datasets/02_synth.ipynb #40b07526
 def _low_pass(saw, bright):
     "A saw-tooth (N,), softer the less bright it should be"
     from scipy.signal import lfilter  # heavy: only where it is asked for
@@ -122,35 +128,32 @@ def _low_pass(saw, bright):
 # %% ../../nbs/2_datasets/02_synth.ipynb #83e55c84
 def over(
     x: Sequence | np.ndarray,  # (m,6) evenly spread points
-    n: int,
+    n: int,  # how many
 ) -> np.ndarray:
     "-> (n,6): straight lines between the points"
-    points = np.asarray(x, float)
-    at, known = np.linspace(0, 1, n), np.linspace(0, 1, len(points))
-    return np.stack([np.interp(at, known, c) for c in points.T], 1)
+    points, even = np.asarray(x, float), functools.partial(np.linspace, 0, 1)
+    return np.stack([np.interp(even(n), even(len(points)), c) for c in points.T], 1)
 
 
 def _soften(saw, bright):
     "The saw-tooth through a low-pass; where brightness changes, a blend of darkest and brightest"
-    if np.ndim(bright) == 0: return _low_pass(saw, float(bright))
-    bright = np.asarray(bright)
+    if np.ndim(bright) == 0: return _low_pass(saw, bright)
     lo, hi = bright.min(), bright.max() + 1e-9
     w = (bright - lo) / (hi - lo)
     return (1 - w) * _low_pass(saw, lo) + w * _low_pass(saw, hi)
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #1c611ad7
+# %% ../../nbs/2_datasets/02_synth.ipynb #e7b9898d
 def _pitch(
-    base,  # the speaker's, Hz
     pitch,  # expression
     contour,  # expression
     through,  # (N,) how far speech is, -.5..5
     phase,  # (N,) how far the syllable is
     t,  # (N,) s
 ):
-    "The pitch of each sample (N,), Hz"
+    "How many times the speaker's usual pitch each sample has (N,)"
     arc = .4 * np.sin(np.pi * phase)
     vibrato = .15 * np.sin(2 * np.pi * 5 * t)
-    return base * 2 ** ((4 * pitch + 5 * contour * through + arc + vibrato) / 12)
+    return 2 ** ((4 * pitch + 5 * contour * through + arc + vibrato) / 12)
 
 
 def _spoken(
@@ -165,7 +168,7 @@ def _spoken(
     vowel = lambda i: VOWELS[order[syllable[i] % 7]] * size
     return np.concatenate([_formants(source[i:j], vowel(i)) for i, j in zip(cuts, cuts[1:])])
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #f5e4051b
+# %% ../../nbs/2_datasets/02_synth.ipynb #037d7ee2
 def _voice(
     x,  # expression (6,) or, spread over the clip, (n,6)
     who,  # of `_speaker`
@@ -180,7 +183,7 @@ def _voice(
     speed = 4.2 * 1.35 ** np.mean(rate)
     k, phase = _syllables(t, nz["begin"], nz["end"], speed, rng)
     through = np.clip((t - nz["begin"]) / (nz["end"] - nz["begin"]), 0, 1) - .5
-    f0 = _pitch(who["pitch"], pitch, contour, through, phase, t)
+    f0 = who["pitch"] * _pitch(pitch, contour, through, phase, t)
     saw = 2 * (np.cumsum(f0) / RATE % 1) - 1
     trembling = .5 + .5 * np.sin(2 * np.pi * 9 * t + rng.uniform(0, 6))
     shake = 1 - np.clip(.35 + .35 * tremor, 0, .8) * trembling
@@ -199,7 +202,7 @@ def _record(
 ):
     "(N,) float32 with the room's noise, at the recording's gain"
     noise = rng.normal(size=spoken.size)
-    y = nz["gain"] * .25 * (spoken + 10 ** (-40 / 20 + 1.7 * difficulty) * noise)
+    y = nz["gain"] * .25 * (spoken + 10 ** (-2 + 1.7 * difficulty) * noise)  # -40 dB and more
     return np.clip(y, -1, 1).astype(np.float32)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #26cc81a9
@@ -619,6 +622,12 @@ def _settings_in(root):
     return None
 
 
+def _difference(old, new):
+    "In which settings, but for their key, an old folder differs from the new ones; '' in none"
+    other = [k for k, v in new.items() if old.get(k) != v and k != "key"]
+    return ", ".join(f"{k} {old.get(k)!r} (now {new[k]!r})" for k in other)
+
+# %% ../../nbs/2_datasets/02_synth.ipynb #98f21c07
 def claim(
     root: str | Path,
     settings: Mapping[str, Any],  # all that decides what is rendered
@@ -627,9 +636,8 @@ def claim(
     root, settings = Path(root), dict(settings) | dict(key=content_key(settings))
     old = _settings_in(root)
     if old is None: return write_json(root / "synth.part.json", settings)
-    other = [k for k, v in settings.items() if old.get(k) != v and k != "key"]
-    if not other: return
-    diff = ", ".join(f"{k} {old.get(k)!r} (now {settings[k]!r})" for k in other)
+    diff = _difference(old, settings)
+    if not diff: return
     raise AvkitError(f"{root} was rendered with {diff}: use another folder, or delete this one.")
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #c4586e19
@@ -680,7 +688,7 @@ def _names(e, intensity, statement, repetition, actor):
     tail = f"01-{e + 1:02}-{intensity:02}-{statement:02}-{repetition:02}-{actor:02}"
     return [f"Actor_{actor:02}/01-{tail}.mp4", f"Actor_{actor:02}/03-{tail}.wav"]
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #625dff78
+# %% ../../nbs/2_datasets/02_synth.ipynb #0d79ab60
 def _write_clip(root, clip, **kw):
     "Render one clip's missing files"
     video, wav = (root / n for n in _names(*clip))
@@ -688,6 +696,17 @@ def _write_clip(root, clip, **kw):
     frames, audio = render_clip(*clip, **kw)
     if not wav.is_file(): write_wav(wav, audio, RATE)
     if not video.is_file(): write_video(video, frames, FPS, audio, RATE, crf=23)
+
+
+def _is_there(root, paths): return all((root / p).is_file() for p in paths)
+
+# %% ../../nbs/2_datasets/02_synth.ipynb #17b73e41
+def _check_demo(actors, repeats, difficulty, size):
+    "Refuse numbers out of their range"
+    fine = 1 <= actors <= 24 and 1 <= repeats <= 4 and 0 <= difficulty <= 1
+    if fine and all(s > 63 and s % 2 == 0 for s in size): return
+    raise AvkitError("render: actors 1-24, repeats 1-4, difficulty 0-1, "
+                     "size (width, height) even and at least 64")
 
 
 def render(
@@ -701,16 +720,12 @@ def render(
     progress: bool = True,  # a progress bar?
 ) -> Path:
     "Render the demo data set below `root` (what is there stays) -> root; clips are .mp4 and .wav"
-    fine = 1 <= actors <= 24 and 1 <= repeats <= 4 and 0 <= difficulty <= 1
-    if not (fine and all(s > 63 and s % 2 == 0 for s in size)):
-        raise AvkitError("render: actors 1-24, repeats 1-4, difficulty 0-1, "
-                         "size (width, height) even and at least 64")
+    _check_demo(actors, repeats, difficulty, size)
     root, hard, wh = Path(root), float(difficulty), [int(s) for s in size]
     settings = dict(actors=actors, seed=seed, difficulty=hard, repeats=repeats, size=wh)
     claim(root, settings | dict(version=VERSION))
     sweep_tmp(root)
-    whole = lambda clip: all((root / n).is_file() for n in _names(*clip))
-    todo = [(root, c) for c in _plan(actors, seed, repeats) if not whole(c)]
+    todo = [(root, c) for c in _plan(actors, seed, repeats) if not _is_there(root, _names(*c))]
     run_jobs(_write_clip, todo, dict(seed=seed, difficulty=hard, size=tuple(wh)), n_jobs, progress)
     return complete(root)
 
@@ -807,7 +822,7 @@ def render_jobs(
     for path, text in (tables or {}).items(): write_text(root / path, text)
     return complete(root)
 
-# %% ../../nbs/2_datasets/02_synth.ipynb #de43434a
+# %% ../../nbs/2_datasets/02_synth.ipynb #b1b7716b
 def render_plan(
     root: str | Path,  # a new folder, or one that was begun with these settings
     settings: Mapping[str, Any],  # of `planned_settings`
@@ -821,8 +836,7 @@ def render_plan(
     name, lost = settings["corpus"], [c for c in PLAN[:4] if c not in plan]
     if lost: raise AvkitError(f"The plan of {name} lacks the column(s) {', '.join(lost)}")
     clips = [{str(k): v for k, v in row.items()} for row in plan.to_dict("records")]
-    whole = lambda clip: all((Path(root) / p).is_file() for p in clip["files"])
-    todo = [(name, clip) for clip in clips if not whole(clip)]
+    todo = [(name, clip) for clip in clips if not _is_there(Path(root), clip["files"])]
     write = functools.partial(write_planned, crf=crf)
     return render_jobs(root, settings, write, todo, tables, n_jobs, progress)
 
