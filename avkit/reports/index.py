@@ -350,7 +350,7 @@ def _corpus(report: Report, n_jobs: int) -> None:
         print("the same files and labels: left as it is")
         return
     run_notebook(f"nbs/{report.name}.ipynb", f"reports/runs/corpora-{name}.ipynb", data_root=root,
-                 n_jobs=n_jobs, to=report.folder, **report.settings)
+                 n_jobs=n_jobs, to=resolve(report.folder), **report.settings)
 
 
 _ON_RAVDESS = "real RAVDESS speech and facial action units"

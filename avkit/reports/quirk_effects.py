@@ -254,7 +254,7 @@ def quirk_report(
     seeds: str,         # such as 1,2
     epochs: int,        # 0: the recipes' own
     to: str,            # the folder of the report
-) -> tuple[pd.DataFrame, "Figure"]:
+) -> tuple[pd.DataFrame, Any]:
     "Run what is missing, then the report; returns the table and the figure"
     names = EXPERIMENTS if experiments == "all" else [n.strip() for n in experiments.split(",")]
     numbers = [int(s) for s in str(seeds).split(",")]
