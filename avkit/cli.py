@@ -142,14 +142,19 @@ def _first_rows(t: Any, n: int) -> str:
     more = f"\n... and {len(t) - n} more" if len(t) > n else ""
     return t.head(n).to_string(index=False) + more
 
+# %% ../nbs/7_cli.ipynb #12ff04c8
+def _index_parser() -> argparse.ArgumentParser:
+    "What `index` takes"
+    p = _data_parser("index", "Read a data set's files and tables, and say what is there.")
+    flag(p, "to", "write the manifest to this CSV", metavar="FILE")
+    return as_manual(p, DATA_USAGE)
+
 
 @subcommand("Data")
 def _index(argv: Sequence[str] | None = None) -> int:
     "say what is in a data set: clips per class and speaker, notes, problems"
     from avkit.datasets.manifest import describe, write_manifest  # heavy: pandas
-    p = _data_parser("index", "Read a data set's files and tables, and say what is there.")
-    flag(p, "to", "write the manifest to this CSV", metavar="FILE")
-    a = as_manual(p, DATA_USAGE).parse_args(argv)
+    a = _index_parser().parse_args(argv)
     m = _open(a)
     print(describe(m))
     if len(m.problems): print(_first_rows(m.problems, 20))
@@ -181,31 +186,41 @@ def _verify(argv: Sequence[str] | None = None) -> int:
     return int((t.status == "invalid").any())
 
 # %% ../nbs/7_cli.ipynb #ae748e4f
-@subcommand("Data")
-def _download(argv: Sequence[str] | None = None) -> int:
-    "fetch a data set that may be downloaded: ravdess, crema_d"
-    from avkit.datasets.download import download  # heavy: pooch
+def _download_parser() -> argparse.ArgumentParser:
+    "What `download` takes"
     p = parser_of("download", "Fetch a data set that may be downloaded into a folder. What is "
                   "there and whole stays: run it again to go on where it broke off.")
     flag(p, "dataset", "ravdess, crema_d", required=True)
     flag(p, "data_root", "the folder to download into", required=True)
     flag(p, "parts", "audio, video (default: all)", nargs="+", metavar="PART")
     flag(p, "keep", "keep the archives when they are unpacked", action="store_true")
-    a = p.parse_args(argv)
+    return p
+
+
+@subcommand("Data")
+def _download(argv: Sequence[str] | None = None) -> int:
+    "fetch a data set that may be downloaded: ravdess, crema_d"
+    from avkit.datasets.download import download  # heavy: pooch
+    a = _download_parser().parse_args(argv)
     done = download(a.dataset, a.data_root, a.parts, a.keep)
     print(f"{len(done)} files and folders are in {a.data_root}")
     return 0
 
 # %% ../nbs/7_cli.ipynb #5f594385
+def _rendered_parser(names: Sequence[str]) -> argparse.ArgumentParser:
+    "What `rendered` takes"
+    p = parser_of("rendered", "Render clips in a data set's own names, folders and files, and "
+                  "print where they are. What is there stays. Its scores are nobody's result.")
+    p.add_argument("dataset", choices=names, metavar="NAME", help=", ".join(names))
+    flag(p, "difficulty", "0 easy to 1 hard (default: 0)", type=float, default=0.)
+    return p
+
+
 @subcommand("Data")
 def _rendered(argv: Sequence[str] | None = None) -> int:
     "render clips in a data set's own names, folders and files, and print where they are"
     from avkit.datasets.registry import CORPORA, twin  # heavy: pandas
-    p = parser_of("rendered", "Render clips in a data set's own names, folders and files, and "
-                  "print where they are. What is there stays. Its scores are nobody's result.")
-    p.add_argument("dataset", choices=CORPORA, metavar="NAME", help=", ".join(CORPORA))
-    flag(p, "difficulty", "0 easy to 1 hard (default: 0)", type=float, default=0.)
-    a = p.parse_args(argv)
+    a = _rendered_parser(CORPORA).parse_args(argv)
     print(twin(a.dataset, a.difficulty))
     return 0
 
@@ -351,15 +366,20 @@ def _kind(annotation: Any) -> Any:
     kinds = [t for t in typing.get_args(annotation) if t is not type(None)]
     return kinds[0] if kinds else annotation
 
-
+# %% ../nbs/7_cli.ipynb #6c6c63be
 def _add_parameters(p: argparse.ArgumentParser, f: Callable, helps: Mapping[str, str]) -> None:
     "A flag for each parameter of a function that has a line of help"
     for k, v in inspect.signature(f).parameters.items():
         if k not in helps: continue
-        text, kind = re.sub("[Nn]one: ", "default: ", helps[k]), _kind(v.annotation)
-        if kind is bool: flag(p, k, text, action="store_true")
-        elif v.default is None or "default" in text: flag(p, k, text, type=kind, default=v.default)
-        else: flag(p, k, f"{text} (default: {v.default})", type=kind, default=v.default)
+        kind, text = _kind(v.annotation), _with_default(helps[k], v.default)
+        if kind is bool: flag(p, k, helps[k], action="store_true")
+        else: flag(p, k, text, type=kind, default=v.default)
+
+
+def _with_default(text: str, default: Any) -> str:
+    "Help that says what holds without a flag, in the words of a command line"
+    text = re.sub("[Nn]one: ", "default: ", text)
+    return text if default is None or "default" in text else f"{text} (default: {default})"
 
 # %% ../nbs/7_cli.ipynb #e07245d6
 @subcommand("Runs")
@@ -374,32 +394,43 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
     return 0
 
 # %% ../nbs/7_cli.ipynb #1e3c5b4d
+def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
+    "What `predict` takes: the video, and a flag for each other parameter"
+    p = parser_of("predict", "Say what a trained run reads in each face of a video: "
+                  "predictions.csv, timeline.png, settings.json.")
+    about = _with_default(helps["video"], None)
+    p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
+    _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})
+    return p
+
+
 @subcommand("Runs")
 def _predict(argv: Sequence[str] | None = None) -> int:
     "say what a run reads in each face of a video of your own"
     from avkit.evaluation.annotate import PREDICT_HELP, predict_to  # heavy: torch
-    p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
-    about = re.sub("[Nn]one: ", "default: ", PREDICT_HELP["video"])
-    p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
-    _add_parameters(p, predict_to, {k: v for k, v in PREDICT_HELP.items() if k != "video"})
+    p = _predict_parser(predict_to, PREDICT_HELP)
     folder: Any = predict_to(**vars(p.parse_args(argv)))[1]
     print(*sorted(folder.iterdir()), sep="\n")
     return 0
 
 # %% ../nbs/7_cli.ipynb #8caa7b14
-@subcommand("Runs")
-def _export(argv: Sequence[str] | None = None) -> int:
-    "make a card of a run: a folder that others can use"
-    from avkit.core import resolve
-    from avkit.evaluation.export import export_card  # heavy: torch
+def _export_parser() -> argparse.ArgumentParser:
+    "What `export` takes"
     p = parser_of("export", "Make a card of a run, a folder that others can use: weights, "
                   "settings, scores, licence, limits, and the model as a graph.")
     flag(p, "run", "the folder of a finished run", required=True)
     flag(p, "to", "the folder to write", required=True, metavar="FOLDER")
     flag(p, "onnx", "also model.onnx (default: yes)", action=argparse.BooleanOptionalAction,
          default=True)
-    a = p.parse_args(argv)
+    return p
+
+
+@subcommand("Runs")
+def _export(argv: Sequence[str] | None = None) -> int:
+    "make a card of a run: a folder that others can use"
+    from avkit.core import resolve
+    from avkit.evaluation.export import export_card  # heavy: torch
+    a = _export_parser().parse_args(argv)
     for k, f in export_card(a.run, a.to, a.onnx).items():
         agrees = f"agrees with the model to {f.get('difference', 0):.0e}"
         print(f"{k}: {f.get('failed') or agrees}")
@@ -407,15 +438,20 @@ def _export(argv: Sequence[str] | None = None) -> int:
     return 0
 
 # %% ../nbs/7_cli.ipynb #7282ef80
-@subcommand("Tables")
-def _report(argv: Sequence[str] | None = None) -> int:
-    "make a table and figures of your runs"
-    from avkit.reports.records import runs_report  # heavy: pandas
+def _report_parser() -> argparse.ArgumentParser:
+    "What `report` takes"
     p = parser_of("report", "Make a table (table.md, table.csv, table.tex) and figures of runs.")
     p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
     flag(p, "to", "the folder to write into, e.g. reports/mine", required=True, metavar="FOLDER")
     flag(p, "title", "the table's heading (default: Runs)", default="Runs")
-    a = p.parse_args(argv)
+    return p
+
+
+@subcommand("Tables")
+def _report(argv: Sequence[str] | None = None) -> int:
+    "make a table and figures of your runs"
+    from avkit.reports.records import runs_report  # heavy: pandas
+    a = _report_parser().parse_args(argv)
     table, figures = runs_report(a.runs, a.to, a.title)
     print(table.to_string(index=False))
     if figures: print("figures:", *figures, sep="\n  ")
@@ -428,7 +464,7 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     from avkit.reports.ceilings import ceilings_report  # heavy: pandas
     p = parser_of("ceilings", "Set scores on rendered clips beside the best that a model could "
                   "reach with the streams it was given.")
-    p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="the folders of runs")
     flag(p, "to", "the folder of ceilings.md and ceilings.csv", required=True, metavar="FOLDER")
     a = p.parse_args(argv)
     print(ceilings_report(a.runs, a.to).to_string(index=False))

@@ -164,7 +164,7 @@ def _draw_map(
     if streams[0] == "video": w, streams = w.T, streams[::-1]
     x, y = (_edges(times[s, n], seconds) for s, n in zip(streams, w.shape))
     ax.set(ylabel=f"{streams[1]} (s)", xlim=(0, seconds), ylim=(0, seconds))
-    ax.set_title(f"{name}: weight, in even shares", loc="left", pad=3)
+    ax.set_title(f"{name}: weight, as a multiple of the average", loc="left", pad=3)
     top = max(2, w.max())
     return ax.pcolormesh(x, y, w.T, cmap="viridis", vmin=0, vmax=top, rasterized=True)
 
@@ -239,11 +239,10 @@ def _draw_maps(e: Evidence, axes: Mapping, bars: Mapping) -> None:
 
 def _draw_hidden(e: Evidence, axes: Mapping, palette: Sequence) -> None:
     "The rows of what is lost"
-    told = dict(video=("a picture", palette[2]), audio=("a part of the sound", palette[4]))
+    colours = dict(video=palette[2], audio=palette[4])
     for s, values in e.lost.items():
-        what, colour = told[s]
-        draw_losses(axes[f"hide {s}"], *values, colour)
-        axes[f"hide {s}"].set_title(f"{what} hidden: {e.what}", loc="left", pad=2)
+        draw_losses(axes[f"hide {s}"], *values, colours[s])
+        axes[f"hide {s}"].set_title(f"a part of the {s} hidden: {e.what}", loc="left", pad=2)
 
 # %% ../../nbs/6_reports/12_attention.ipynb #6588f76f
 def _draw_all_links(e: Evidence, ax: Any, palette: Sequence) -> None:
@@ -264,7 +263,7 @@ def _set_clock(e: Evidence, axes: Mapping) -> None:
     for a in clock[:-1]: a.tick_params(labelbottom=False)
     clock[-1].set_xlabel("s")
 
-# %% ../../nbs/6_reports/12_attention.ipynb #8373b164
+# %% ../../nbs/6_reports/12_attention.ipynb #da9ef6ff
 def attention_over_time(run: Run, clip: str | None = None) -> "Figure":  # as of `find`
     "What the run's best model looked at in a clip, and what its answer rests on"
     i = find(run, clip)
@@ -286,5 +285,5 @@ def attention_over_time(run: Run, clip: str | None = None) -> "Figure":  # as of
 def _draw_strip(e: Evidence, ax: Any) -> None:
     "The row of frames"
     draw_frames(ax, e.clip)
-    ax.set(ylabel="pictures")
+    ax.set(ylabel="frames")
     ax.tick_params(labelbottom=False, bottom=False)

@@ -86,7 +86,7 @@ def _flat_scores(r: Run) -> dict[tuple[str, str, str], float]:
             out |= {(subset, condition, n): v for n, v in values.items() if _compared(n)}
     return out
 
-# %% ../../nbs/6_reports/15_side_by_side.ipynb #8acfa757
+# %% ../../nbs/6_reports/15_side_by_side.ipynb #8b94771d
 def scores_beside(a: Run, b: Run) -> DataFrame:
     "A row per subset, streams given and score: A, B, B - A"
     one, two = _flat_scores(a), _flat_scores(b)
@@ -95,7 +95,7 @@ def scores_beside(a: Run, b: Run) -> DataFrame:
         subset, condition, name = key
         values = one.get(key, np.nan), two.get(key, np.nan)
         rows.append((subset, condition, name_of(name), *values))
-    t = DataFrame(rows, columns=["side", "given", "score", "A", "B"])
+    t = DataFrame(rows, columns=["subset", "given", "score", "A", "B"])
     return t.assign(difference=t.B - t.A)
 
 # %% ../../nbs/6_reports/15_side_by_side.ipynb #290f3e9e
@@ -206,13 +206,13 @@ def _page(two: Beside) -> str:
         head=head, settings=to_html(settings) if len(settings) else "<p>the same settings</p>",
         answers=told, scores=to_html(two.scores), figure=figure_uri(two.figure()))
 
-# %% ../../nbs/6_reports/15_side_by_side.ipynb #1c1b40a7
+# %% ../../nbs/6_reports/15_side_by_side.ipynb #62057db2
 def compare_runs(
     a: Run | str | Path,         # a run, or its folder
     b: Run | str | Path | None,  # another one
 ) -> Beside | None:
     "Two runs beside each other; None without a second one"
     if b is None:
-        print("There is no other run of the same corpus to set beside this one.")
+        print("There is no other run of the same data set to set beside this one.")
         return None
     return Beside(*(r if isinstance(r, Run) else open_run(r) for r in (a, b)))

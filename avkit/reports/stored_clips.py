@@ -30,13 +30,13 @@ class StoredClip:
     rate: int                  # Hz
     seconds: float             # how long it is
 
-# %% ../../nbs/6_reports/11_stored_clips.ipynb #2815dbf3
+# %% ../../nbs/6_reports/11_stored_clips.ipynb #716ba29d
 def _keys(run: Run, clip: str) -> tuple[dict[str, str | None], Preparation]:
     "Where audio and video of a clip are in the store, and how they were prepared"
     m: Any = run.corpus.manifest
     rows, prep = m.clips[m.clips["clip"] == clip].to_dict("records"), preparation_of(run.cfg, m)
     if not rows:
-        raise AvkitError(f"{clip!r} is not in the corpus that is at hand, {m.root}")
+        raise AvkitError(f"{clip!r} is not in the data set that is at hand, {m.root}")
     return {s: stream_key(rows[0], s, prep, m.root) for s in ("audio", "video")}, prep
 
 

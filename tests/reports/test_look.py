@@ -1,7 +1,13 @@
 "Looking inside: every fusion, hidden parts, names of experiments, and no front end."
-import subprocess, sys
+import subprocess
+import sys
 from types import SimpleNamespace
-import numpy as np, pandas as pd, pytest, torch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
 from avkit.evaluation.runs import Run, open_run
 from avkit.reports import attention, errors
 from avkit.reports.stored_clips import StoredClip
@@ -16,19 +22,30 @@ from avkit.models.model import build_model
 def opened(fusion, monkeypatch, task="class", steps=False, modality="av"):
     "A run without files: a fresh model, random streams"
     g = torch.Generator().manual_seed(0)
-    a, v = torch.randn(2, 60, 10, generator=g), torch.randint(0, 255, (2, 6, 3, 40, 40), generator=g, dtype=torch.uint8)
-    streams = dict(audio=Stream(a, torch.ones(2, 60, dtype=torch.bool), "a"), video=Stream(v, torch.ones(2, 6, dtype=torch.bool), "v"))
-    more = dict(steps=torch.ones(2, 3, dtype=torch.bool), numbers=np.arange(12).reshape(2, 6), frames={}) if steps else {}
-    data = AVData(target=torch.zeros((2, 3) if steps else 2, dtype=torch.long), clips=["x", "y"], split=np.array(["test", "validation"]), classes=["p", "q"],
-                  task=task, **{s: streams[s] if modality in ("av", s) else None for s in streams}, **more)
+    a = torch.randn(2, 60, 10, generator=g)
+    v = torch.randint(0, 255, (2, 6, 3, 40, 40), generator=g, dtype=torch.uint8)
+    streams = dict(audio=Stream(a, torch.ones(2, 60, dtype=torch.bool), "a"),
+                   video=Stream(v, torch.ones(2, 6, dtype=torch.bool), "v"))
+    given = {s: x if modality in ("av", s) else None for s, x in streams.items()}
+    more = {}
+    if steps:
+        numbers = np.arange(12).reshape(2, 6)
+        more = dict(steps=torch.ones(2, 3, dtype=torch.bool), numbers=numbers, frames={})
+    data = AVData(target=torch.zeros((2, 3) if steps else 2, dtype=torch.long), clips=["x", "y"],
+                  split=np.array(["test", "validation"]), classes=["p", "q"], task=task, **given,
+                  **more)
     torch.manual_seed(0)
-    s = dict(modality=modality, fusion=fusion, n_out=2, audio_encoder="audio_cnn", video_encoder="light", audio_dim=10)
-    r = Run("x", dict(classes=["p", "q"], task=task, metrics=dict(test=dict(av={}))), configure(modality=modality))
-    p = pd.DataFrame([dict(clip="x", split="test", condition="av", target="p", prediction="q", p=.2, q=.8)])
+    s = dict(modality=modality, fusion=fusion, n_out=2, audio_encoder="audio_cnn",
+             video_encoder="light", audio_dim=10)
+    record = dict(classes=["p", "q"], task=task, metrics=dict(test=dict(av={})))
+    r = Run("x", record, configure(modality=modality))
+    row = dict(clip="x", split="test", condition="av", target="p", prediction="q", p=.2, q=.8)
+    p = pd.DataFrame([row])
     r.__dict__.update(corpus=SimpleNamespace(data=data), model=build_model(s).eval(), predictions=p)
     sound = np.sin(np.arange(22050) / 20).astype(np.float32)
     frames, times = np.zeros((6, 8, 8, 3), np.uint8), (np.arange(6) + .5) / 6
-    monkeypatch.setattr(attention, "stored_clip", lambda *_: StoredClip(frames, times, sound, 22050, 1.))
+    clip = StoredClip(frames, times, sound, 22050, 1.)
+    monkeypatch.setattr(attention, "stored_clip", lambda *_: clip)
     return r
 
 
@@ -37,8 +54,11 @@ def opened(fusion, monkeypatch, task="class", steps=False, modality="av"):
 def test_every_fusion_can_be_asked(fusion, steps, monkeypatch):
     r = opened(fusion, monkeypatch, steps=steps)
     maps, lost = attention.attention(r, 0), attention.hiding(r, 0, parts=4)
-    for name, w in maps.items(): assert w.ndim == 2 and np.isfinite(w).all() and " -> " in name
-    for b, e, v in lost.values(): assert len(v) == 4 and b[0] == 0 and abs(e[-1] - 1) < 1e-6 and np.isfinite(v).all() and np.abs(v).max() <= 1
+    for name, w in maps.items():
+        assert w.ndim == 2 and np.isfinite(w).all() and " -> " in name
+    for b, e, v in lost.values():
+        assert len(v) == 4 and b[0] == 0 and abs(e[-1] - 1) < 1e-6
+        assert np.isfinite(v).all() and np.abs(v).max() <= 1
     assert set(lost) == {"audio", "video"} and any(np.abs(v).max() > 0 for _, _, v in lost.values())
 
 
@@ -51,27 +71,31 @@ def test_one_modality_has_a_figure_too(modality, monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.parametrize("fusion", ["jca", "ca", "late"])  # maps between features, maps over time, none
+# maps between features, maps over time, none
+@pytest.mark.parametrize("fusion", ["jca", "ca", "late"])
 def test_every_kind_of_map_is_drawn(fusion, monkeypatch):
     import matplotlib.pyplot as plt
     r = opened(fusion, monkeypatch, task="regression")
     titles = [a.get_title(loc="left") for a in attention.attention_over_time(r, "x").axes]
-    assert all(any(t.startswith(name) for t in titles) for name in attention.attention(r, 0))
+    for name in attention.attention(r, 0): assert any(t.startswith(name) for t in titles)
     plt.close("all")
 
 
 def test_the_clip_that_is_drawn_is_left_as_it_was(monkeypatch):
     r = opened("ia", monkeypatch)
     before = {k: v.clone() for k, v in attention.batch_of(r, 0).items()}
-    attention.hiding(r, 0), attention.attention(r, 0)
+    attention.hiding(r, 0)
+    attention.attention(r, 0)
     assert all(torch.equal(before[k], v) for k, v in attention.batch_of(r, 0).items())
 
 
 def test_markup_in_names_is_text(monkeypatch):
     r = opened("ca", monkeypatch)
-    monkeypatch.setattr(errors, "moment", lambda *_: StoredClip(None, None, None, 22050, 1.))
-    e = errors.Errors(r, pd.DataFrame([dict(clip="<script>", target="p", prediction="<b>", sure=.8, truth=.1)]), "a & b")
-    assert "<script>" not in e._repr_html_() and "<b>" not in e._repr_html_() and "a &amp; b" in e._repr_html_()
+    nothing = StoredClip(None, None, None, 22050, 1.)
+    monkeypatch.setattr(errors, "moment", lambda *_: nothing)
+    row = dict(clip="<script>", target="p", prediction="<b>", sure=.8, truth=.1)
+    page = errors.Errors(r, pd.DataFrame([row]), "a & b")._repr_html_()
+    assert "<script>" not in page and "<b>" not in page and "a &amp; b" in page
 
 
 def test_without_pyav_the_audio_is_wav(monkeypatch):
@@ -82,8 +106,11 @@ def test_without_pyav_the_audio_is_wav(monkeypatch):
 
 
 def test_no_front_end_no_widgets(tmp_path):
-    code = f"from avkit.reports.browser import browse, live; import sys; assert not live(); print(len(browse({str(tmp_path)!r})), 'ipywidgets' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-2:] == ["0", "False"]
+    code = ("from avkit.reports.browser import browse, live; import sys; assert not live(); "
+            f"print(len(browse({str(tmp_path)!r})), 'ipywidgets' in sys.modules)")
+    command = [sys.executable, "-c", code]
+    r = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert r.stdout.split()[-2:] == ["0", "False"]
 
 
 def test_a_run_that_is_not_there(tmp_path):

@@ -19,7 +19,8 @@ NOTEBOOKS = ("3_models/05_fusion", "4_training/02_recipes", "6_reports/04_papers
 def clone(tmp_path):
     "The clone's notebooks and facts, to write into"
     here, there = repo_root(), tmp_path / "clone"
-    for folder in ("nbs/2_datasets", "data_manifests"): shutil.copytree(here / folder, there / folder)
+    for folder in ("nbs/2_datasets", "data_manifests"):
+        shutil.copytree(here / folder, there / folder)
     for name in NOTEBOOKS:
         to = there / f"nbs/{name}.ipynb"
         to.parent.mkdir(parents=True)
@@ -47,11 +48,13 @@ def test_a_new_data_set_is_listed_exported_and_runs(clone, tmp_path, monkeypatch
     nb_export(str(notebook), lib_path=str(tmp_path / "avkit"))
     spec = importlib.util.spec_from_file_location("dance", tmp_path / "avkit/datasets/dance.py")
     text = (tmp_path / "avkit/datasets/dance.py").read_text().replace("from ..", "from avkit.")
-    (tmp_path / "avkit/datasets/dance.py").write_text(text.replace("from .", "from avkit.datasets."))
+    text = text.replace("from .", "from avkit.datasets.")
+    (tmp_path / "avkit/datasets/dance.py").write_text(text)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.raises(AvkitError, match="write `plan` in .*_dance.ipynb"): module.plan()
-    with pytest.raises(AvkitError, match="is not a folder. Ask its owners"): module.index("/no/such/folder")
+    with pytest.raises(AvkitError, match="is not a folder. Ask its owners"):
+        module.index("/no/such/folder")
     (tmp_path / "clips").mkdir()
     with pytest.raises(AvkitError, match="no clip"): module.index(tmp_path / "clips")
     (tmp_path / "clips/01_happy_1.mp4").write_bytes(b"x")
