@@ -51,7 +51,7 @@ def stale(root: Path = ROOT, write: bool = False) -> list[str]:
         nb = nbformat.read(path, 4)
         cell = next(c for c in nb.cells if "parameters" in c.metadata.get("tags", []))
         if cell.source != source:
-            out.append(f"nbs/{name}.ipynb: its parameters are not the declared settings: make export")
+            out.append(f"nbs/{name}.ipynb: its parameters are not the declared ones: make export")
         if write and cell.source != source:
             cell.source = source
             nbformat.write(nb, path)

@@ -1,4 +1,5 @@
-"One's own video: the same answer as in training, several faces, odd files, any length in the same memory."
+"A video of your own: as in training; several faces, odd files, any length in the same memory."
+
 import subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
@@ -28,7 +29,7 @@ def fresh(model, cfg, classes, stats=None, task="class", level="clip"):
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    "A run of one epoch on three actors whose sound is that of their videos; the corpus; the run's folder"
+    "A run of one epoch on three actors, whose audio is in their videos: data set, run's folder"
     with pytest.MonkeyPatch.context() as mp:
         d = tmp_path_factory.mktemp("tiny")
         mp.setenv("AVKIT_HOME", str(d / "home"))
@@ -36,10 +37,27 @@ def tiny(tmp_path_factory):
         for actor in (1, 2, 3):
             for e in (0, 3, 5):
                 frames, sound = synth.render_clip(e, actor=actor)
-                write_video(root / f"Actor_{actor:02}/01-01-{e + 1:02}-01-01-01-{actor:02}.mp4", frames, synth.FPS, sound, synth.RATE)
+                write_video(
+                    root / f"Actor_{actor:02}/01-01-{e + 1:02}-01-01-01-{actor:02}.mp4",
+                    frames,
+                    synth.FPS,
+                    sound,
+                    synth.RATE,
+                )
         (d / "split.csv").write_text(SPLIT)
         (root / "synth.json").write_text("{}")  # what is rendered says so
-        fit(configure(dataset="ravdess", data_root=str(root), split=str(d / "split.csv"), epochs=1, device="cpu", n_jobs=1, run_dir=str(d / "run")), verbose=False)
+        fit(
+            configure(
+                dataset="ravdess",
+                data_root=str(root),
+                split=str(d / "split.csv"),
+                epochs=1,
+                device="cpu",
+                n_jobs=1,
+                run_dir=str(d / "run"),
+            ),
+            verbose=False,
+        )
     return root, d / "run"
 
 
@@ -50,96 +68,197 @@ def test_a_clip_gets_the_prediction_it_had_in_training(tiny):
         mine = avkit.predict(video, p)
         rows = theirs.loc[[k for k in theirs.index if video.stem.endswith(k[3:])]]
         want = rows[rows.condition == "av"].iloc[0]
-        assert len(mine.table) == 1 and mine.table.prediction[0] == want.prediction and mine.table.given[0] == "av"
-        assert np.allclose(mine.table[p.classes].iloc[0].astype(float), want[p.classes].astype(float), atol=2e-5)
+        assert (
+            len(mine.table) == 1
+            and mine.table.prediction[0] == want.prediction
+            and mine.table.given[0] == "av"
+        )
+        assert np.allclose(
+            mine.table[p.classes].iloc[0].astype(float), want[p.classes].astype(float), atol=2e-5
+        )
 
 
 def test_the_command_and_the_notebook(tiny, tmp_path, capsys):
     root, run = tiny
     video = sorted(root.rglob("*.mp4"))[0]
-    assert main(["predict", str(video), "--run", str(run), "--to", str(tmp_path / "a"), "--annotate"]) == 0
+    assert (
+        main(["predict", str(video), "--run", str(run), "--to", str(tmp_path / "a"), "--annotate"])
+        == 0
+    )
     made = {p.name for p in (tmp_path / "a").iterdir()}
-    assert made == {"predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"} and "face 1: 1 rows" in capsys.readouterr().out
-    assert abs(decode(tmp_path / "a/annotated.mp4").duration - decode(video).duration) < .1
-    for bad, message in (([tmp_path / "none.mp4"], "none.mp4: missing"), ([root.parent / "split.csv"], "not a media file"), ([video, "--detector", "mtcn"], "did you mean 'mtcnn'"),
-                         ([video, "--run", "nowhere"], "There is no run"), ([video, "--run", root], "no finished run")):
-        assert main(["predict", "--run", str(run), *map(str, bad)]) == 2 and message in capsys.readouterr().err
-    papermill = [Path(sys.executable).parent / "papermill", repo_root() / "nbs/predict.ipynb", tmp_path / "out.ipynb"]
-    subprocess.run([*papermill, "-p", "video", str(video), "-p", "run", str(run), "-p", "to", str(tmp_path / "b")], check=True, capture_output=True)
-    assert (tmp_path / "b/predictions.csv").read_text() == (tmp_path / "a/predictions.csv").read_text()
+    assert (
+        made
+        == {"predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"}
+        and "face 1: 1 rows" in capsys.readouterr().out
+    )
+    assert abs(decode(tmp_path / "a/annotated.mp4").duration - decode(video).duration) < 0.1
+    for bad, message in (
+        ([tmp_path / "none.mp4"], "none.mp4: missing"),
+        ([root.parent / "split.csv"], "not a media file"),
+        ([video, "--detector", "mtcn"], "did you mean 'mtcnn'"),
+        ([video, "--run", "nowhere"], "There is no run"),
+        ([video, "--run", root], "no finished run"),
+    ):
+        assert (
+            main(["predict", "--run", str(run), *map(str, bad)]) == 2
+            and message in capsys.readouterr().err
+        )
+    papermill = [
+        Path(sys.executable).parent / "papermill",
+        repo_root() / "nbs/predict.ipynb",
+        tmp_path / "out.ipynb",
+    ]
+    subprocess.run(
+        [
+            *papermill,
+            "-p",
+            "video",
+            str(video),
+            "-p",
+            "run",
+            str(run),
+            "-p",
+            "to",
+            str(tmp_path / "b"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "b/predictions.csv").read_text() == (
+        tmp_path / "a/predictions.csv"
+    ).read_text()
 
 
 def test_a_video_that_lies_on_its_side(tmp_path):
     import av
+
     frames, _ = synth.render_clip(4, actor=4)
     with av.open(str(tmp_path / "phone.mp4"), "w") as c:
         s = c.add_stream("libx264", rate=25)
         s.width, s.height, s.pix_fmt = 192, 256, "yuv420p"
         s.set_display_rotation(-90)
         for f in list(frames)[:10]:
-            for p in s.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(f)), format="rgb24")): c.mux(p)
-        for p in s.encode(): c.mux(p)
+            for p in s.encode(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(f)), format="rgb24")
+            ):
+                c.mux(p)
+        for p in s.encode():
+            c.mux(p)
     look = Looker(Preparation())
-    for kind, _, times, x in (s for s in stream(tmp_path / "phone.mp4", audio=False) if s[0] == "video"):
+    for kind, _, times, x in (
+        s for s in stream(tmp_path / "phone.mp4", audio=False) if s[0] == "video"
+    ):
         assert x.shape[1:3] == (192, 256) and all(look(times, x))
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path):
     "Twice the length: no more is held"
     import tracemalloc
+
     rng, peak = np.random.default_rng(0), {}
     for seconds in (75, 150):
         frames = (np.full((96, 128, 3), i % 256, np.uint8) for i in range(5 * seconds))
-        video = write_video(tmp_path / f"{seconds}.mp4", frames, 5, rng.normal(0, .1, 8000 * seconds).astype(np.float32), 8000)
+        video = write_video(
+            tmp_path / f"{seconds}.mp4",
+            frames,
+            5,
+            rng.normal(0, 0.1, 8000 * seconds).astype(np.float32),
+            8000,
+        )
         prep = Preparation(detector="none", size=40)
         tracemalloc.start()
         heard = listen(video, 8000, Store(tmp_path / str(seconds)))
         scheme = plan_windows(heard.duration, prep)
-        assert sum(len(x) == 15 for _, x, _ in windows(video, scheme, Looker(prep))) == scheme.n > seconds / 2
+        assert (
+            sum(len(x) == 15 for _, x, _ in windows(video, scheme, Looker(prep)))
+            == scheme.n
+            > seconds / 2
+        )
         peak[seconds] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak[150] < 1.1 * peak[75] + 5e5, peak
 
 
-@pytest.mark.parametrize("settings,message", [
-    (dict(recipe="ntua2021", dataset="affwild2", track="va"), r"looks at body and context.*Train one .*--variants face"),
-    (dict(recipe="demo", video_features="/somewhere/face.csv"), r"your own features \(video_features=face.csv\).*without --video_features"),
-    (dict(recipe="demo", options={"by_speaker": ["audio"]}), r"by speaker.*--options '\{\"by_speaker\": \[\]\}'"),
-    (dict(recipe="ntua2021", dataset="affwild2", track="va", variants="face", detector="given"), "e.g. detector=mtcnn")])
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        (
+            dict(recipe="ntua2021", dataset="affwild2", track="va"),
+            r"looks at body and context.*Train one .*--variants face",
+        ),
+        (
+            dict(recipe="demo", video_features="/somewhere/face.csv"),
+            r"your own features \(video_features=face.csv\).*without --video_features",
+        ),
+        (
+            dict(recipe="demo", options={"by_speaker": ["audio"]}),
+            r"by speaker.*--options '\{\"by_speaker\": \[\]\}'",
+        ),
+        (
+            dict(
+                recipe="ntua2021", dataset="affwild2", track="va", variants="face", detector="given"
+            ),
+            "e.g. detector=mtcnn",
+        ),
+    ],
+)
 def test_runs_that_cannot_look_at_a_video_say_what_to_do(settings, message):
     cfg = configure(**settings)
     p = fresh(torch.nn.Identity(), cfg, ["a"], level="frame" if "track" in settings else "clip")
-    with pytest.raises(AvkitError, match=message): avkit.predict(__file__, p)
+    with pytest.raises(AvkitError, match=message):
+        avkit.predict(__file__, p)
 
 
 def test_numbers_per_frame_stay_where_the_corpus_has_them(tmp_path):
     "Valence and arousal of every frame, cut off at -1 and 1 as in evaluation"
     from avkit.models.model import build_model
+
     frames, sound = synth.render_clip(4, actor=4)
-    video = write_video(tmp_path / "a.mp4", list(frames)[:40], 25, sound[:round(1.6 * synth.RATE)], synth.RATE)
-    cfg = configure(recipe="ntua2021", dataset="affwild2", track="va", size="small", options={"video_views": ["face"]})
+    video = write_video(
+        tmp_path / "a.mp4", list(frames)[:40], 25, sound[: round(1.6 * synth.RATE)], synth.RATE
+    )
+    cfg = configure(
+        recipe="ntua2021",
+        dataset="affwild2",
+        track="va",
+        size="small",
+        options={"video_views": ["face"]},
+    )
     torch.manual_seed(0)
     model = build_model(cfg.recipe | dict(modality="av", n_out=2)).eval()
-    wide = fresh(model, cfg, ["valence", "arousal"], dict(target=(torch.tensor([.1, .2]), torch.full((2,), 100.))), "regression", "frame")
+    wide = fresh(
+        model,
+        cfg,
+        ["valence", "arousal"],
+        dict(target=(torch.tensor([0.1, 0.2]), torch.full((2,), 100.0))),
+        "regression",
+        "frame",
+    )
     t = avkit.predict(video, wide, detector="none").table
     assert t.frame.tolist() == list(range(0, 40)) and set(t.given) == {"av"}
     x = t[["valence", "arousal"]].to_numpy()
-    assert np.abs(x).max() < 1 + 1e-5 and (np.abs(x) > .999).any()
+    assert np.abs(x).max() < 1 + 1e-5 and (np.abs(x) > 0.999).any()
 
 
 def test_real_faces_are_found(shared_data):
     "In nearly every frame of real talking faces"
-    clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip("no grid_clips/ in the real data")
+    clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip(
+        "no grid_clips/ in the real data"
+    )
     for video in clips[::3]:
         look = Looker(Preparation())
-        for kind, at, times, x in (s for s in stream(video, audio=False, every=5) if s[0] == "video"): look(times, x)
-        assert look.gallery.found >= .95 * look.gallery.looked and len(look.gallery.seen) == 1
+        for kind, at, times, x in (
+            s for s in stream(video, audio=False, every=5) if s[0] == "video"
+        ):
+            look(times, x)
+        assert look.gallery.found >= 0.95 * look.gallery.looked and len(look.gallery.seen) == 1
 
 
 def test_a_card_says_the_same(tiny, tmp_path, capsys):
-    "Out to a folder and in again: the same weights, the same table to the last bit; the graphs agree with any number of clips"
+    "Out to a folder and in again: the same table to the last bit; graphs that agree"
     from avkit.evaluation.export import AGREES
     from avkit.evaluation.runs import open_run
+
     root, run = tiny
     assert main(["export", "--run", str(run), "--to", str(tmp_path / "card"), "--no-onnx"]) == 0
     video = sorted(root.rglob("*.mp4"))[0]
@@ -148,11 +267,17 @@ def test_a_card_says_the_same(tiny, tmp_path, capsys):
     found = read_json(tmp_path / "card/config.json")["graphs"]["torch_export"]
     assert found["difference"] < AGREES and found["time"] == "open"
     text = (tmp_path / "card/README.md").read_text()
-    assert "CC BY-NC-SA 4.0" in text and "| test | av |" in text and "drawn people" in text and str(tmp_path) not in text
+    assert (
+        "CC BY-NC-SA 4.0" in text
+        and "| test | av |" in text
+        and "drawn people" in text
+        and str(tmp_path) not in text
+    )
     with open(tmp_path / "card/model.safetensors", "r+b") as f:
         f.seek(-1, 2)
         f.write(b"x")
-    with pytest.raises(AvkitError, match="SHA-256 differs"): open_run(tmp_path / "card")
+    with pytest.raises(AvkitError, match="SHA-256 differs"):
+        open_run(tmp_path / "card")
 
 
 @pytest.mark.parametrize("fusion", ["ca", "jca", "rnn"])
@@ -160,10 +285,29 @@ def test_fusions_as_graphs(fusion, tmp_path):
     "With masks, any number of clips, shorter ones (in 54_cards another one goes on to ONNX)"
     from avkit.evaluation.export import to_program
     from avkit.models.model import build_model
+
     torch.manual_seed(0)
     cfg = configure(fusion=fusion)
-    model = build_model(cfg.recipe | dict(modality="av", n_out=3, audio_encoder="logmel_cnn", video_encoder="light", video_size=16, audio_dim=12)).eval()
-    x = dict(audio=torch.randn(2, 40, 12), video=torch.rand(2, 6, 3, 16, 16), audio_mask=torch.ones(2, 40, dtype=torch.bool), video_mask=torch.ones(2, 6, dtype=torch.bool))
+    model = build_model(
+        cfg.recipe
+        | dict(
+            modality="av",
+            n_out=3,
+            audio_encoder="logmel_cnn",
+            video_encoder="light",
+            video_size=16,
+            audio_dim=12,
+        )
+    ).eval()
+    x = dict(
+        audio=torch.randn(2, 40, 12),
+        video=torch.rand(2, 6, 3, 16, 16),
+        audio_mask=torch.ones(2, 40, dtype=torch.bool),
+        video_mask=torch.ones(2, 6, dtype=torch.bool),
+    )
     p = fresh(model, cfg, ["a", "b", "c"])
     found, _ = to_program(p, tmp_path / "model.pt2", x)
-    assert found["time"] == dict(rnn="as in the example").get(fusion, "open") and found["difference"] < 1e-4  # a packed sequence has a length of its own
+    assert (
+        found["time"] == dict(rnn="as in the example").get(fusion, "open")
+        and found["difference"] < 1e-4
+    )  # a packed sequence has a length of its own
