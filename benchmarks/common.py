@@ -1,4 +1,5 @@
 """What the benchmark scripts share: a markdown table, the environment below it, and real data when it is at hand."""
+
 import importlib.metadata, os, platform, sys, time
 from pathlib import Path
 
@@ -11,16 +12,29 @@ def table(rows, columns=None):  # [{column: value}]
     cells = [columns] + [[_text(r.get(c, "")) for c in columns] for r in rows]
     width = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     line = lambda row: "| " + " | ".join(x.ljust(w) for x, w in zip(row, width)) + " |"
-    return "\n".join([line(cells[0]), "|" + "|".join("-" * (w + 2) for w in width) + "|", *map(line, cells[1:])])
+    return "\n".join(
+        [line(cells[0]), "|" + "|".join("-" * (w + 2) for w in width) + "|", *map(line, cells[1:])]
+    )
 
 
-def _text(x): return f"{x:.3g}" if isinstance(x, float) and abs(x) < 100 else f"{x:.0f}" if isinstance(x, float) else str(x)
+def _text(x):
+    return (
+        f"{x:.3g}"
+        if isinstance(x, float) and abs(x) < 100
+        else f"{x:.0f}"
+        if isinstance(x, float)
+        else str(x)
+    )
 
 
 def cpu():
     "The processor's name"
-    try: return next(l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
+    try:
+        return next(
+            l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def environment(*packages, threads):

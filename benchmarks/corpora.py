@@ -1,8 +1,10 @@
 """Preparation of every corpus's rendered stand-in (clips and minutes of video a second), and the peak memory of a short and a long video."""
+
 import argparse, itertools, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
-for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ.setdefault(k, "1")
+for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(k, "1")
 os.environ.setdefault("AVKIT_PROGRESS", "0")
 from common import environment, table
 
@@ -23,24 +25,40 @@ def speed(n_jobs):
     "A row per corpus: clips, minutes of media, seconds, clips a second, minutes of media a minute"
     from avkit.datasets.registry import CORPORA, open_dataset, variants
     from avkit.preprocessing.media import MediaError, probe
-    from avkit.training.loading import preparation_of, prepare_clips
+    from avkit.training.loading import prepare_clips
     from avkit.training.configure import configure
     from avkit.store import Store
+
     rows = []
     for name in CORPORA:
         usual = variants(name)[0]
         cfg = configure(data_root="twin", n_jobs=n_jobs, **usual)
         m = open_dataset(data_root="twin", **usual)
-        minutes = 0.
+        minutes = 0.0
         for f in set(m.clips.video) | set(m.clips.audio) - set(m.clips.video):
-            try: minutes += (probe(m.root / f).duration or 0) / 60 if f and not f.endswith(".pt") else 0
-            except MediaError: pass
+            try:
+                minutes += (
+                    (probe(m.root / f).duration or 0) / 60 if f and not f.endswith(".pt") else 0
+                )
+            except MediaError:
+                pass
         with tempfile.TemporaryDirectory() as d:
             t0 = time.perf_counter()
             s = prepare_clips(cfg, m, Store(d))
             took = time.perf_counter() - t0
             size = sum(p.stat().st_size for p in Path(d).rglob("*") if p.is_file()) / 2**20
-        rows.append([name, len(m), f"{minutes:.1f}", f"{took:.1f}", f"{len(m) / took:.1f}", f"{minutes * 60 / took:.0f}", f"{size:.0f}", len(s.failures)])
+        rows.append(
+            [
+                name,
+                len(m),
+                f"{minutes:.1f}",
+                f"{took:.1f}",
+                f"{len(m) / took:.1f}",
+                f"{minutes * 60 / took:.0f}",
+                f"{size:.0f}",
+                len(s.failures),
+            ]
+        )
     return rows
 
 
@@ -49,9 +67,18 @@ def film(path, minutes, size=(320, 240)):
     import numpy as np
     from avkit.datasets import synth
     from avkit.preprocessing.writing import write_video
-    frames, sound = synth.perform(synth.FACES[1], synth.VOICES[1], actor=3, key=("film",), seconds=12, size=size)
+
+    frames, sound = synth.perform(
+        synth.FACES[1], synth.VOICES[1], actor=3, key=("film",), seconds=12, size=size
+    )
     frames, n = list(frames), round(minutes * 60 * synth.FPS)
-    write_video(path, itertools.islice(itertools.cycle(frames), n), synth.FPS, np.resize(sound, round(minutes * 60 * synth.RATE)), synth.RATE)
+    write_video(
+        path,
+        itertools.islice(itertools.cycle(frames), n),
+        synth.FPS,
+        np.resize(sound, round(minutes * 60 * synth.RATE)),
+        synth.RATE,
+    )
 
 
 def memory(lengths):
@@ -61,10 +88,17 @@ def memory(lengths):
         for m in lengths:
             film(Path(d) / f"{m}.mp4", m)
             t0 = time.perf_counter()
-            out = subprocess.run([sys.executable, "-c", CHILD, d, f"{m}.mp4", f"{d}/store{m}"], capture_output=True, text=True)
-            if out.returncode: raise SystemExit(out.stderr)
+            out = subprocess.run(
+                [sys.executable, "-c", CHILD, d, f"{m}.mp4", f"{d}/store{m}"],
+                capture_output=True,
+                text=True,
+            )
+            if out.returncode:
+                raise SystemExit(out.stderr)
             r = json.loads(out.stdout.splitlines()[-1])
-            rows.append([f"{m:g}", r["faces"], f"{time.perf_counter() - t0:.0f}", f"{r['peak']:.0f}"])
+            rows.append(
+                [f"{m:g}", r["faces"], f"{time.perf_counter() - t0:.0f}", f"{r['peak']:.0f}"]
+            )
     return rows + [["ratio", "", "", f"{float(rows[-1][-1]) / float(rows[0][-1]):.3f}"]]
 
 
@@ -75,6 +109,20 @@ if __name__ == "__main__":
     p.add_argument("--only", choices=["speed", "memory"])
     a = p.parse_args()
     show = lambda columns, rows: print(table([dict(zip(columns, r)) for r in rows]), end="\n\n")
-    if a.only != "memory": show(["corpus", "clips", "media, min", "seconds", "clips/s", "x real time", "store, MB", "set aside"], speed(a.n_jobs))
-    if a.only != "speed": show(["video, min", "faces", "seconds", "peak memory, MB"], memory(a.minutes))
+    if a.only != "memory":
+        show(
+            [
+                "corpus",
+                "clips",
+                "media, min",
+                "seconds",
+                "clips/s",
+                "x real time",
+                "store, MB",
+                "set aside",
+            ],
+            speed(a.n_jobs),
+        )
+    if a.only != "speed":
+        show(["video, min", "faces", "seconds", "peak memory, MB"], memory(a.minutes))
     print(environment("av", "torch", "facenet-pytorch", threads=1))

@@ -1,7 +1,9 @@
 """Face detectors: seconds for 15 frames of a clip on one core, and how well the steady box agrees with MTCNN frame by frame at full size."""
+
 import argparse, os, tempfile, time
 
-for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ[k] = "1"
+for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[k] = "1"
 from common import environment, real_data, table
 import numpy as np
 import torch
@@ -13,11 +15,17 @@ import talking
 
 def clips(n):
     "{kind: [(15,H,W,3)]}"
-    times = lambda d: (np.arange(15) + .5) / 15 * min(d, 3.6)
+    times = lambda d: (np.arange(15) + 0.5) / 15 * min(d, 3.6)
     with tempfile.TemporaryDirectory() as tmp:
-        got = {"1280x720": [decode(path, audio=False, times=times).frames for path, *_ in talking.make(tmp, n)]}
+        got = {
+            "1280x720": [
+                decode(path, audio=False, times=times).frames for path, *_ in talking.make(tmp, n)
+            ]
+        }
     if folder := real_data("grid_clips"):
-        got["GRID, 360x288"] = [decode(f, audio=False, times=times).frames for f in sorted(folder.glob("*.mpg"))]
+        got["GRID, 360x288"] = [
+            decode(f, audio=False, times=times).frames for f in sorted(folder.glob("*.mpg"))
+        ]
     return got
 
 
@@ -36,32 +44,67 @@ def row(kind, name, many, reference, f, rounds):
     results = [timed(f, frames, rounds) for frames in many]
     same = np.concatenate([np.diag(iou(b, r)) for ((b, _), _), r in zip(results, reference)])
     missed = sum(int((~found).sum()) for (_, found), _ in results)
-    return {"clips": kind, "detector": name, "s / clip": float(np.mean([t for _, t in results])), "median IoU": float(np.median(same)),
-            "lowest IoU": float(same.min()), "frames without a face": f"{missed} of {len(same)}"}
+    return {
+        "clips": kind,
+        "detector": name,
+        "s / clip": float(np.mean([t for _, t in results])),
+        "median IoU": float(np.median(same)),
+        "lowest IoU": float(same.min()),
+        "frames without a face": f"{missed} of {len(same)}",
+    }
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument("--clips", type=int, default=2, help="how many clips of 1280x720")
     p.add_argument("--rounds", type=int, default=3, help="the shortest of so many rounds counts")
-    p.add_argument("--face-model", help="the file of YuNet's weights; default: yunet/*.onnx of the real data, if it is at hand")
+    p.add_argument(
+        "--face-model",
+        help="the file of YuNet's weights; default: yunet/*.onnx of the real data, if it is at hand",
+    )
     a = p.parse_args()
     torch.set_num_threads(1)
     from facenet_pytorch import MTCNN
+
     full, rows = MTCNN(), []
-    model = a.face_model or str(next((real_data("yunet") or talking.Path("/")).glob("yunet*.onnx"), "")) or None
+    model = (
+        a.face_model
+        or str(next((real_data("yunet") or talking.Path("/")).glob("yunet*.onnx"), ""))
+        or None
+    )
     for kind, many in clips(a.clips).items():
+
         def frame_by_frame(frames):
             found = [full.detect(f)[0] for f in frames]
-            return np.array([np.zeros(4) if b is None else b[0] for b in found], float), np.array([b is not None for b in found])
+            return np.array([np.zeros(4) if b is None else b[0] for b in found], float), np.array(
+                [b is not None for b in found]
+            )
+
         reference = [frame_by_frame(frames)[0] for frames in many]
-        rows.append(row(kind, "mtcnn, full size, frame by frame", many, reference, frame_by_frame, 1))
+        rows.append(
+            row(kind, "mtcnn, full size, frame by frame", many, reference, frame_by_frame, 1)
+        )
         for name in ("mtcnn", "centerface", "yunet"):
-            try: d = detector(name, model if name == "yunet" else None)
-            except AvkitError as e: print(f"{name} left out: {e}"); continue
-            rows.append(row(kind, name, many, reference, lambda x, d=d: track(d.detect(x), x.shape[1:3]), a.rounds))
+            try:
+                d = detector(name, model if name == "yunet" else None)
+            except AvkitError as e:
+                print(f"{name} left out: {e}")
+                continue
+            rows.append(
+                row(
+                    kind,
+                    name,
+                    many,
+                    reference,
+                    lambda x, d=d: track(d.detect(x), x.shape[1:3]),
+                    a.rounds,
+                )
+            )
     print(f"Rule: a median IoU of .85 or more, then speed\n\n{table(rows)}\n")
     print(environment("torch", "facenet-pytorch", "opencv-python-headless", threads=1))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

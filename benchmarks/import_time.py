@@ -1,4 +1,5 @@
 """What avkit adds to `import torch`: fresh processes, the median of some."""
+
 import argparse, subprocess, sys
 from statistics import median
 from common import environment, table
@@ -8,21 +9,48 @@ CODE = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)
 
 def seconds(statement):
     "How long a statement takes in a fresh process"
-    return float(subprocess.run([sys.executable, "-c", CODE.format(statement)], check=True, capture_output=True, text=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", CODE.format(statement)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument("--rounds", type=int, default=5, help="the median of so many counts")
-    p.add_argument("--modules", nargs="+", default=["avkit", "avkit.preprocessing.audio", "avkit.preprocessing.faces", "avkit.models.model", "avkit.training.learner", "avkit.preprocessing.prepare"])
+    p.add_argument(
+        "--modules",
+        nargs="+",
+        default=[
+            "avkit",
+            "avkit.preprocessing.audio",
+            "avkit.preprocessing.faces",
+            "avkit.models.model",
+            "avkit.training.learner",
+            "avkit.preprocessing.prepare",
+        ],
+    )
     a = p.parse_args()
     seconds("import torch")  # the files are in memory from here on
     statements = {"torch": "import torch"} | {m: f"import torch, {m}" for m in a.modules}
     rounds = [{k: seconds(s) for k, s in statements.items()} for _ in range(a.rounds)]
-    rows = [{"import": k if k == "torch" else f"torch, {k}", "seconds": median(r[k] for r in rounds),
-             "added to torch": median(r[k] - r["torch"] for r in rounds)} for k in statements]
+    rows = [
+        {
+            "import": k if k == "torch" else f"torch, {k}",
+            "seconds": median(r[k] for r in rounds),
+            "added to torch": median(r[k] - r["torch"] for r in rounds),
+        }
+        for k in statements
+    ]
     print(f"Median of {a.rounds} fresh processes (goal: less than 1 s added)\n\n{table(rows)}\n")
     print(environment("torch", threads="any"))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """Joint cross-attention (jca2023), forward and backward: the kit's batched block against a Python loop over the samples, as released."""
+
 import argparse
 from common import best, environment, table
 import torch
@@ -16,15 +17,20 @@ def one_by_one(m, audio, video):
         xa, xv = m.encoder1(a), m.encoder2(v)
         j = torch.cat([xa, xv], 1)  # (L,256)
         both = []
-        for x, affine, W, W_c, W_h in ((xa, m.affine_a, m.W_a, m.W_ca, m.W_ha), (xv, m.affine_v, m.W_v, m.W_cv, m.W_hv)):
-            c = torch.tanh(x.t() @ affine(j.t()).t() / j.shape[1] ** .5)
+        for x, affine, W, W_c, W_h in (
+            (xa, m.affine_a, m.W_a, m.W_ca, m.W_ha),
+            (xv, m.affine_v, m.W_v, m.W_cv, m.W_hv),
+        ):
+            c = torch.tanh(x.t() @ affine(j.t()).t() / j.shape[1] ** 0.5)
             both.append(W_h(torch.relu(W_c(c) + W(x.t()))).t() + x)
         out.append(torch.cat(both, 1))
     return torch.stack(out)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument("--batch", type=int, nargs="+", default=[96], help="stretches")
     p.add_argument("--device", default="cpu", help="cpu, cuda")
     p.add_argument("--threads", type=int, default=1)
@@ -40,15 +46,31 @@ def main():
         batched = lambda: torch.cat([x for x, _ in m.head_inputs(audio, mask, video, mask)], -1)
         loop = lambda: one_by_one(m, audio, video)
         gap = (batched() - loop()).abs().max().item()
-        def step(f): m.zero_grad(); f().square().mean().backward(); wait()
+
+        def step(f):
+            m.zero_grad()
+            f().square().mean().backward()
+            wait()
+
         times = {}
         for k, f in (("batched", batched), ("one by one", loop)):
             step(f)
             times[k] = best(lambda: step(f), a.repeats)
-        rows += [dict(batch=n, what=k, ms=1e3 * t, **{"times one by one": times["one by one"] / t, "largest difference": gap}) for k, t in times.items()]
+        rows += [
+            dict(
+                batch=n,
+                what=k,
+                ms=1e3 * t,
+                **{"times one by one": times["one by one"] / t, "largest difference": gap},
+            )
+            for k, t in times.items()
+        ]
     name = torch.cuda.get_device_name() if a.device.startswith("cuda") else "CPU"
-    print(f"Joint cross-attention on {name}, 8 sub-sequences, forward and backward (goal: 1.5 times on a CPU, 20 on a GPU)\n")
+    print(
+        f"Joint cross-attention on {name}, 8 sub-sequences, forward and backward (goal: 1.5 times on a CPU, 20 on a GPU)\n"
+    )
     print(table(rows), "\n\n" + environment("torch", threads=a.threads))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """MFCC of many clips: avkit.preprocessing.audio (batched, torch) against librosa, one clip after the other."""
+
 import argparse
 from common import best, environment, table
 import librosa
@@ -9,26 +10,55 @@ from avkit.preprocessing.audio import mfcc
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     p.add_argument("--clips", type=int, default=1000, help="how many")
     p.add_argument("--seconds", type=float, default=3.6, help="length of each")
-    p.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to try")
+    p.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to try"
+    )
     p.add_argument("--repeats", type=int, default=2, help="the shortest of so many rounds counts")
     a = p.parse_args()
     rng = np.random.default_rng(0)
-    waves = rng.normal(0, .1, (a.clips, round(a.seconds * 22050))).astype(np.float32)
+    waves = rng.normal(0, 0.1, (a.clips, round(a.seconds * 22050))).astype(np.float32)
     batch, rows = torch.from_numpy(waves), []
     reference = lambda w: librosa.feature.mfcc(y=w, sr=22050, n_mfcc=10)
-    worst = max(np.abs(mfcc(batch[i:i + 1])[0].numpy() - r).max() / r.std() for i in range(3) for r in [reference(waves[i])])
+    worst = max(
+        np.abs(mfcc(batch[i : i + 1])[0].numpy() - r).max() / r.std()
+        for i in range(3)
+        for r in [reference(waves[i])]
+    )
     for n in a.threads:
         torch.set_num_threads(n)
         with threadpoolctl.threadpool_limits(n):
             theirs = best(lambda: [reference(w) for w in waves], a.repeats)
             ours = best(lambda: mfcc(batch), a.repeats)
-        rows += [dict(threads=n, what="librosa, one by one", seconds=theirs, **{"clips / s": a.clips / theirs, "times librosa": 1.}),
-                 dict(threads=n, what="avkit.preprocessing.audio.mfcc", seconds=ours, **{"clips / s": a.clips / ours, "times librosa": theirs / ours})]
-    print(f"MFCC of {a.clips} clips of {a.seconds} s (goal: 2 times librosa; largest difference {worst:.1e} standard deviations)\n")
-    print(table(rows), "\n\n" + environment("torch", "torchaudio", "librosa", "numpy", threads="/".join(map(str, a.threads))))
+        rows += [
+            dict(
+                threads=n,
+                what="librosa, one by one",
+                seconds=theirs,
+                **{"clips / s": a.clips / theirs, "times librosa": 1.0},
+            ),
+            dict(
+                threads=n,
+                what="avkit.preprocessing.audio.mfcc",
+                seconds=ours,
+                **{"clips / s": a.clips / ours, "times librosa": theirs / ours},
+            ),
+        ]
+    print(
+        f"MFCC of {a.clips} clips of {a.seconds} s (goal: 2 times librosa; largest difference {worst:.1e} standard deviations)\n"
+    )
+    print(
+        table(rows),
+        "\n\n"
+        + environment(
+            "torch", "torchaudio", "librosa", "numpy", threads="/".join(map(str, a.threads))
+        ),
+    )
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

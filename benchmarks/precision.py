@@ -1,4 +1,5 @@
 """What bf16 costs in score: every recipe trained on its corpus's stand-in in fp32 and in bf16, the same seed; and the fp32 weights asked in bf16."""
+
 import argparse
 import frozen
 from common import environment, table
@@ -8,48 +9,94 @@ from avkit.training.grid import finished_record, identity
 from avkit.training.inference import score_conditions
 from avkit.training.learner import fit
 from avkit.training.loading import load_data
-from avkit.training.quirks import quirk_corpus
+from avkit.training.quirks import with_quirks
 from avkit.training.configure import configure
 from training import WHERE
 
 
 def trained(recipe, precision, a):
     "A run's Config and record; a finished one is not trained again"
-    cfg = configure(recipe=recipe, **WHERE[recipe] | dict(data_root=a.data_root, precision=precision, device=a.device, seed=a.seed, run_dir=f"{a.runs}/{recipe}-{precision}"),
-                    **(dict(epochs=a.epochs) if a.epochs else {}))
+    cfg = configure(
+        recipe=recipe,
+        **WHERE[recipe]
+        | dict(
+            data_root=a.data_root,
+            precision=precision,
+            device=a.device,
+            seed=a.seed,
+            run_dir=f"{a.runs}/{recipe}-{precision}",
+        ),
+        **(dict(epochs=a.epochs) if a.epochs else {}),
+    )
     return cfg, finished_record(cfg, identity(cfg)) or fit(cfg, verbose=False)
 
 
 def asked_in_bf16(cfg, side, a):
     "Scores of a run's best weights under autocast to bf16"
     run = opened(cfg.run_dir)
-    with torch.autocast(a.device.partition(":")[0], torch.bfloat16): return score_conditions(cfg, quirk_corpus(cfg, load_data(cfg, verbose=False)), run.model.to(a.device), ["av"], a.device, {side: side})[1][side]["av"]
+    with torch.autocast(a.device.partition(":")[0], torch.bfloat16):
+        return score_conditions(
+            cfg,
+            with_quirks(cfg, load_data(cfg, verbose=False)),
+            run.model.to(a.device),
+            ["av"],
+            a.device,
+            {side: side},
+        )[1][side]["av"]
 
 
 def row(recipe, a):
     runs = {p: trained(recipe, p, a) for p in ("fp32", "bf16")}
     cfg, r = runs["fp32"]
-    side, name = "test" if "test" in r["metrics"] else "validation", "accuracy" if r["task"] == "class" else "ccc"
+    side, name = (
+        "test" if "test" in r["metrics"] else "validation",
+        "accuracy" if r["task"] == "class" else "ccc",
+    )
     score = {p: x["metrics"][side]["av"][name] for p, (_, x) in runs.items()}
     seconds = {p: min(x["timings"]["epochs"]) for p, (_, x) in runs.items()}
-    return dict(recipe=recipe, dataset=" ".join(filter(None, (r["dataset"], cfg["label"], cfg["track"]))), side=side, score=name, epochs=r["epochs"],
-                **score, difference=score["bf16"] - score["fp32"], **{"fp32 weights in bf16": asked_in_bf16(cfg, side, a)[name]}, **{"times as fast": seconds["fp32"] / seconds["bf16"]})
+    return dict(
+        recipe=recipe,
+        dataset=" ".join(filter(None, (r["dataset"], cfg["label"], cfg["track"]))),
+        side=side,
+        score=name,
+        epochs=r["epochs"],
+        **score,
+        difference=score["bf16"] - score["fp32"],
+        **{"fp32 weights in bf16": asked_in_bf16(cfg, side, a)[name]},
+        **{"times as fast": seconds["fp32"] / seconds["bf16"]},
+    )
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--recipes", nargs="+", default=list(WHERE), choices=WHERE, metavar="RECIPE", help=", ".join(WHERE))
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument(
+        "--recipes",
+        nargs="+",
+        default=list(WHERE),
+        choices=WHERE,
+        metavar="RECIPE",
+        help=", ".join(WHERE),
+    )
     p.add_argument("--device", default="cpu", help="cpu, cuda")
     p.add_argument("--data_root", default="twin", help="the corpora: twin, or sample for a look")
-    p.add_argument("--epochs", type=int, help="default: the recipe's; a processor without bf16 units is slow at it")
+    p.add_argument(
+        "--epochs",
+        type=int,
+        help="default: the recipe's; a processor without bf16 units is slow at it",
+    )
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--runs", default="reports/runs/precision", help="the folder of the runs")
     a = p.parse_args()
     frozen.settle(a)
     rows = [row(k, a) for k in a.recipes]
-    print(f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; rendered corpora: nobody's result\n")
+    print(
+        f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; rendered corpora: nobody's result\n"
+    )
     print(table(rows), "\n\n" + environment("torch", "torchvision", "timm", threads=a.threads))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

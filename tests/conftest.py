@@ -16,7 +16,10 @@ def own_cache(tmp_path_factory, monkeypatch):
 def shared_data():
     "Real data, where it is at hand: $AVKIT_DATA, or shared/data beside the clone"
     d = Path(os.environ.get("AVKIT_DATA") or repo_root().parent / "shared/data")
-    if not d.is_dir(): pytest.skip("real data not at hand: set AVKIT_DATA to a folder with ravdess_speech/, grid_clips/, ...")
+    if not d.is_dir():
+        pytest.skip(
+            "real data not at hand: set AVKIT_DATA to a folder with ravdess_speech/, grid_clips/, ..."
+        )
     return d
 
 
@@ -32,9 +35,16 @@ def toy_corpus(tmp_path_factory):
             (root / f"Actor_{actor:02d}").mkdir(parents=True, exist_ok=True)
             (root / f"Actor_{actor:02d}/{name}.wav").write_text(name)
             bits = [(e - 1) >> i & 1 for i in range(3)]
-            for t in range(3): rows.append([name, *(np.array(bits) + rng.normal(0, .3, 3))])
+            for t in range(3):
+                rows.append([name, *(np.array(bits) + rng.normal(0, 0.3, 3))])
     t = pd.DataFrame(rows, columns=["name", "b0", "b1", "b2"])
     t[["name", "b0"]].to_csv(tmp_path / "sound.csv", index=False)
     t[["name", "b1", "b2"]].to_csv(tmp_path / "face.csv", index=False)
-    return dict(dataset="ravdess", data_root=str(root), audio_features=str(tmp_path / "sound.csv"),
-                video_features=str(tmp_path / "face.csv"), recipe="demo", device="cpu")
+    return dict(
+        dataset="ravdess",
+        data_root=str(root),
+        audio_features=str(tmp_path / "sound.csv"),
+        video_features=str(tmp_path / "face.csv"),
+        recipe="demo",
+        device="cpu",
+    )

@@ -4,6 +4,7 @@
 
 nbdev works on a copy, in which avkit/ holds no module yet; then the two trees are compared.
 """
+
 import filecmp
 import json
 import shutil
@@ -40,7 +41,8 @@ def copy_sources(root: Path, copy: Path) -> None:
     skip = shutil.ignore_patterns(".*", "__pycache__")
     shutil.copytree(root / "nbs", copy / "nbs", ignore=skip)
     for p in [*root.iterdir(), *files(root / "avkit", ".py")]:
-        if p.is_dir() or p.parent != root and p.name not in BY_HAND: continue
+        if p.is_dir() or p.parent != root and p.name not in BY_HAND:
+            continue
         to = copy / p.relative_to(root)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(p, to)
@@ -51,10 +53,14 @@ def twice(root: Path) -> list[str]:
     sources = defaultdict(list)
     for path in files(root / "nbs", ".ipynb"):
         named = {c.directives.get("default_exp") for c in read_notebook(path, root)} - {None}
-        for module in named: sources[module].append(path.relative_to(root).as_posix())
-    return [f"avkit.{module} is exported by {' and by '.join(paths)}: "
-            "change `#| default_exp` in all but one."
-            for module, paths in sorted(sources.items()) if len(paths) > 1]
+        for module in named:
+            sources[module].append(path.relative_to(root).as_posix())
+    return [
+        f"avkit.{module} is exported by {' and by '.join(paths)}: "
+        "change `#| default_exp` in all but one."
+        for module, paths in sorted(sources.items())
+        if len(paths) > 1
+    ]
 
 
 def changed(root: Path, copy: Path) -> list[str]:
@@ -62,7 +68,8 @@ def changed(root: Path, copy: Path) -> list[str]:
     out = []
     for made in [*files(copy / "nbs", ".ipynb"), *files(copy / "avkit", ".py")]:
         path = made.relative_to(copy)
-        if same(made, root / path): continue
+        if same(made, root / path):
+            continue
         fault = "not clean" if path.suffix == ".ipynb" else "not what its notebook exports"
         out.append(f"{path}: {fault}: edit notebooks only, then run `make export`.")
     return out
@@ -71,14 +78,19 @@ def changed(root: Path, copy: Path) -> list[str]:
 def stale(root: Path, copy: Path) -> list[str]:
     "Modules that no notebook exports"
     paths = [p.relative_to(root) for p in files(root / "avkit", ".py")]
-    return [f"{p}: no notebook exports it: `git rm {p}`, or write the notebook."
-            for p in paths if not (copy / p).exists()]
+    return [
+        f"{p}: no notebook exports it: `git rm {p}`, or write the notebook."
+        for p in paths
+        if not (copy / p).exists()
+    ]
 
 
 def same(made: Path, ours: Path) -> bool:
     "Are two files alike? Notebooks by what they say, not by how their JSON is indented"
-    if not ours.exists(): return False
-    if made.suffix == ".py": return filecmp.cmp(made, ours, shallow=False)
+    if not ours.exists():
+        return False
+    if made.suffix == ".py":
+        return filecmp.cmp(made, ours, shallow=False)
     a, b = (json.loads(p.read_text(encoding="utf-8")) for p in (made, ours))
     return a == b
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..core import AvkitError, child_seed, unknown, write_text
 from .manifest import read_lines
 from .synth import draw_features, express, face_layers, FACES, looks, run_jobs
-from ..preprocessing.media import pictures_in, read_picture
+from ..preprocessing.media import images_in, read_image
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #debb4013
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class _Material:
         import cv2  # optional: OpenCV
         size = self.spec.canvas
         if not self.backgrounds: return drawn_background(size, rng)
-        photo = read_picture(self.backgrounds[rng.integers(len(self.backgrounds))])
+        photo = read_image(self.backgrounds[rng.integers(len(self.backgrounds))])
         return cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA)
 
     def face(self, label, rng):
@@ -202,7 +202,7 @@ class _Material:
             x = express(FACES, _DRAWN_AS[label], rng, 0.)
             return drawn_face(x, int(rng.integers(1, 25)), self.seed)
         faces = self.cut_outs[label]
-        return read_picture(faces[rng.integers(len(faces))], alpha=True)
+        return read_image(faces[rng.integers(len(faces))], alpha=True)
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #9a8d5a04
 def _write_scene(root, label, name, material):
@@ -256,8 +256,8 @@ def make_scenes(
     "Render `n` scenes for each label below the folder `to` -> {label: label file}"
     to, labels = Path(to), list(labels)
     _check_options(labels, n, every, options)
-    spec, back = Scene(**options), pictures_in(backgrounds) if backgrounds else None
-    cut = {x: pictures_in(Path(cut_outs) / x) for x in labels} if cut_outs else None
+    spec, back = Scene(**options), images_in(backgrounds) if backgrounds else None
+    cut = {x: images_in(Path(cut_outs) / x) for x in labels} if cut_outs else None
     if progress: _say_drawn(backgrounds, cut_outs)
     names, material = [f"synt_{i:05d}" for i in range(n)], _Material(spec, back, cut, seed, every)
     jobs = [(to, label, name, material) for label in labels for name in names]

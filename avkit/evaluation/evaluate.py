@@ -22,7 +22,7 @@ from ..training.configure import Config
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
 from ..training.loading import load_data, modalities, RunData
-from ..training.quirks import quirk_corpus
+from ..training.quirks import with_quirks
 from ..training.record import commit
 from ..training.settings import setting_help
 
@@ -141,7 +141,7 @@ def _own_scores(
     corpus = load_data(run.cfg, verbose=verbose)
     _check_same(run, corpus)
     device = accelerator(run.cfg).device
-    read, model = quirk_corpus(run.cfg, corpus), run.model.to(device)
+    read, model = with_quirks(run.cfg, corpus), run.model.to(device)
     scored = score_conditions(run.cfg, read, model, conds, device, subsets)
     return update(run, *scored)
 

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, parallel
 from . import faces, media
 from .audio import fit_window, window_start
-from .media import read_picture, read_tensor
+from .media import read_image, read_tensor
 from .tracks import make_track
 from ..store import Store
 
@@ -151,7 +151,7 @@ def _folder(path: Path, prep: Preparation) -> media.Clip:
     if not files: raise AvkitError(f"{path} holds no pictures named 0.png, 1.png, ...")
     files.sort(key=lambda p: int(p.stem))
     at = np.unique(((np.arange(prep.frames) + .5) / prep.frames * len(files)).astype(int))
-    images = [read_picture(files[i]) for i in at]
+    images = [read_image(files[i]) for i in at]
     if len({x.shape for x in images}) > 1: raise AvkitError(f"{path}: its pictures differ in size")
     return _still(np.stack(images))
 

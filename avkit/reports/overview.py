@@ -788,6 +788,6 @@ def _with_frames(clips: DataFrame) -> DataFrame:
 
 # %% ../../nbs/6_reports/09_overview.ipynb #9a3d3eb5
 def report_folder(corpus: str, data_root: str | Path) -> Path:
-    "`reports/corpora/<corpus>`; of rendered data it is below `reports/runs`"
+    "Where a notebook writes a data set's report: below reports/runs, where git does not look"
     if rendered(data_root): return resolve(f"reports/runs/corpora/{corpus}-{data_root}")
-    return resolve(f"reports/corpora/{corpus}")
+    return resolve(f"reports/runs/corpora/{corpus}")

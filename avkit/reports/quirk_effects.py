@@ -23,7 +23,7 @@ from ..training.grid import finished_record, identity
 from ..training.inference import evaluate_subset, predict_logits, scored
 from ..training.learner import fit
 from ..training.loading import load_data, RunData
-from ..training.quirks import quirk_corpus, unlabelled_as_zero
+from ..training.quirks import with_quirks, unlabelled_as_zero
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def run_or_open(**settings: Any) -> Ran:
     cfg = configure(**settings)
     corpus = load_data(cfg, verbose=False)
     record = finished_record(cfg, identity(cfg)) or fit(cfg, corpus, verbose=False)
-    return Ran(record, cfg, quirk_corpus(cfg, corpus), load_model(cfg.run_dir)[0])
+    return Ran(record, cfg, with_quirks(cfg, corpus), load_model(cfg.run_dir)[0])
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #d9112142
 def _above_zero(data: AVData, got: dict) -> tuple[np.ndarray, np.ndarray]:

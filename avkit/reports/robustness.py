@@ -23,9 +23,9 @@ from .records import (finished, held, own_condition, read_predictions, slim,
 from .statistics import draws_of, score_of, tallies
 from .tables import csv_text, write_frame
 from ..training.distributed import accelerator
-from ..training.grid import corpus_of
+from ..training.grid import data_of
 from ..training.inference import score_conditions
-from ..training.quirks import quirk_corpus
+from ..training.quirks import with_quirks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -126,12 +126,12 @@ def _ask_one(run_dir: str, kinds: Sequence[str]) -> None:
     run = open_run(run_dir, n_jobs=1)
     cfg, record = run.cfg, run.record
     who, subset = {k: record[k] for k in _HASHES}, _subset(record)
-    corpus = corpus_of(cfg, who)
+    corpus = data_of(cfg, who)
     if any(getattr(corpus.manifest, k) != who[k] for k in ("data_hash", "split_hash")):
         raise AvkitError(f"The corpus or the split of {run.folder.name} has changed since it was "
                          "trained: train it again")
     device = accelerator(cfg).device
-    told = score_conditions(cfg, quirk_corpus(cfg, corpus), run.model.to(device),
+    told = score_conditions(cfg, with_quirks(cfg, corpus), run.model.to(device),
                             lacking(record, kinds), device, {subset: subset})
     update(run, *told)
 

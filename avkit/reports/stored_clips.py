@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 import numpy as np, torch
 from ..core import AvkitError, unknown
-from ..datasets.features import spans
+from ..datasets.features import time_of_frames
 from ..evaluation.figures import style
 from ..evaluation.runs import Run
 from ..preprocessing.audio import log_mel
@@ -133,7 +133,7 @@ def from_track(
     frames, sound, prep = open_tracks(run, clip)
     t = track_times(frames, sound)
     numbers = numbers[(numbers >= 0) & (numbers < len(t))]
-    t0, seconds = spans(t, numbers)
+    t0, seconds = time_of_frames(t, numbers)
     heard = None
     if sound is not None and audio:
         heard = sound.sound(round(t0 * prep.rate), round(seconds * prep.rate))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from ..core import AvkitError, check_types, content_key, resolve, unknown
-from ..datasets.registry import rendered
+from ..datasets.registry import normal_root, rendered
 from ..models.weights import is_source
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
@@ -163,6 +163,7 @@ def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
     check_types(settings, typing.get_type_hints(Settings))
     s = Settings(**settings)
+    s = replace(s, data_root=normal_root(s.data_root))
     check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = _recipe(s)

@@ -29,7 +29,7 @@ from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import load_data, RunData
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
-from .quirks import quirk_corpus, quirk_epoch
+from .quirks import with_quirks, quirk_epoch
 from .record import ccc_names, name_of, record_of
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
@@ -548,7 +548,7 @@ def fit(
     if corpus is None:
         with acc.main_process_first():
             corpus = load_data(cfg, verbose=verbose and acc.is_main_process)
-    t, run_dir = start(cfg, quirk_corpus(cfg, corpus), model, acc), cfg.run_dir
+    t, run_dir = start(cfg, with_quirks(cfg, corpus), model, acc), cfg.run_dir
     started = time.time()
     first = _open_run(t, run_dir)
     board = tensorboard(t, run_dir, first)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, unknown
-from ..datasets.batches import AVData, by_speaker, standard, standardise
-from ..datasets.features import (audio_source, clip_pictures, clip_pieces, NoisySounds,
-    own_stream, Pieces, Source, Stream, track_picture_rows, track_pieces)
+from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
+from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
+    own_stream, AudioWindows, Source, Stream, track_frame_rows, track_windows)
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import open_dataset
 from ..datasets.splits import apply_split, SUBSETS
@@ -123,11 +123,11 @@ def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
 _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone takes: features
 
 
-def _audio_source(cfg: Config, store: Store, pieces: Pieces) -> Source:
+def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
     "The recipe's features of windows of audio, or what its backbone hears"
     b, kind = backbone_of(cfg, "audio")[1], cfg["audio"]
     snr = cfg.recipe.get("sound_snr")
-    if snr is not None: pieces = replace(pieces, sounds=NoisySounds(pieces.sounds, snr))
+    if snr is not None: pieces = replace(pieces, sounds=NoisyAudio(pieces.sounds, snr))
     if b and kind not in _KINDS[b.takes]: return audio_source(store, pieces, _KINDS[b.takes][0])
     return audio_source(store, pieces, kind, **cfg["audio_settings"])
 
@@ -171,9 +171,9 @@ def clip_stream(
     if own: return own_stream(own, m.corpus, m.clips["clip"].tolist())
     keys = _keys(cfg, m, stream)
     if stream == "audio":
-        source = _audio_source(cfg, store, clip_pieces(store, keys, cfg.preparation.rate))
+        source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
     else:
-        source = clip_pictures(store, keys, frame_size(cfg), views_of(cfg))
+        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg))
     return _encoded(cfg, stream, source, store, notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #57596a7c
@@ -317,11 +317,11 @@ def window_streams(
     "{stream: what the model reads of each window}"
     prep, out = preparation_of(cfg, m), {}
     if "audio" in keys:
-        pieces = track_pieces(
+        pieces = track_windows(
             store, keys["audio"], of, numbers, prep.rate, _fps(m), spec.steps)
         out["audio"] = _encoded(cfg, "audio", _audio_source(cfg, store, pieces), store, notes)
     if "video" in keys:
-        source = track_picture_rows(
+        source = track_frame_rows(
             store, keys["video"], of, numbers, frame_size(cfg), views_of(cfg), spec.stride,
             prep.every)
         out["video"] = _encoded(cfg, "video", source, store, notes, spec.steps)
@@ -375,7 +375,7 @@ def _standardise_streams(cfg: Config, corpus: RunData, stats: Mapping[str, _Scal
     for s, stream in d.streams.items():
         asked = cfg[f"{s}_features"] or s in cfg["standardise"]
         if stream.x.ndim != 3 or not asked: continue
-        corpus.stats[s] = standard(stream, d.indices("train")) if stats is None else stats[s]
+        corpus.stats[s] = mean_and_deviation(stream, d.indices("train")) if stats is None else stats[s]
         setattr(d, s, standardise(stream, *corpus.stats[s]))
 
 # %% ../../nbs/4_training/06_loading.ipynb #46103f11

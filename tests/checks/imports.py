@@ -6,6 +6,7 @@ Every import counts, also one inside a function or under `if TYPE_CHECKING`. Wha
 draws an arrow where the string is whole, `import_module("avkit.core")`, not where it is put
 together, `import_module(f"avkit.{x}")`.
 """
+
 import ast
 import io
 import sys
@@ -22,9 +23,18 @@ CORE = {"avkit.core", "avkit.store"}  # the modules that make up the room "core"
 DOORS = {"avkit", "avkit.__main__"}  # they open every room; no room imports them
 LAZY = DOORS | {"avkit.cli"}  # may import avkit's modules inside functions
 BY_NAME = {"avkit.datasets.registry"}  # may import a module whose name is made of a string
-INTERFACE = {"index", "render_twin", "TWIN_VERSION", "SAMPLE", "plan", "tables", "expected"}  # of data sets' modules
+INTERFACE = {
+    "index",
+    "render_twin",
+    "TWIN_VERSION",
+    "SAMPLE",
+    "plan",
+    "tables",
+    "expected",
+}  # of data sets' modules
 BELOW = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)}  # room -> the rooms it may import
-for upper in ORDER[ORDER.index("training"):]: BELOW[upper].add("models")
+for upper in ORDER[ORDER.index("training") :]:
+    BELOW[upper].add("models")
 BELOW["models"] = {"core"}
 REASONS = ("optional", "heavy")  # `# heavy: ...` beside or above a lazy import
 PICTURE = " < ".join(ORDER) + "; models above core alone, below training"
@@ -34,6 +44,7 @@ Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 @dataclass
 class Import:
     "One name that an import statement (or a call of `import_module`) brings"
+
     line: int
     last: int  # the statement's last line
     target: str  # the module: "avkit.core"; of an f-string what stands before its first hole
@@ -50,13 +61,15 @@ class Import:
 @dataclass
 class Module:
     "A Python file of avkit/, read but not run"
+
     name: str  # "avkit.datasets.windows"
     path: str  # below the root
     tree: ast.Module
     text: str
     imports: list[Import]
 
-    def at(self, line: int) -> str: return f"{self.path}:{line}"
+    def at(self, line: int) -> str:
+        return f"{self.path}:{line}"
 
     @property
     def package(self) -> str:
@@ -68,7 +81,8 @@ def read(root: Path) -> dict[str, Module]:
     "Every module below `root`/avkit by its dotted name"
     modules = {}
     for path in sorted((root / "avkit").rglob("*.py")):
-        if path.name == "_modidx.py": continue
+        if path.name == "_modidx.py":
+            continue
         parts = path.relative_to(root).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         text = path.read_text(encoding="utf-8")
@@ -82,7 +96,8 @@ def read(root: Path) -> dict[str, Module]:
 def statements(node: ast.AST, lazy: bool = False) -> Iterator[tuple[ast.stmt | ast.expr, bool]]:
     "Import statements and calls below `node`, each with whether it stands inside a function"
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.Import, ast.ImportFrom, ast.Call)): yield child, lazy
+        if isinstance(child, (ast.Import, ast.ImportFrom, ast.Call)):
+            yield child, lazy
         yield from statements(child, lazy or isinstance(child, Function))
 
 
@@ -118,11 +133,13 @@ def imports_by_string(f: ast.expr) -> bool:
 
 def beginning(e: ast.expr) -> str:
     "The text of a string; of an f-string what stands before its first hole; else nothing"
-    if isinstance(e, ast.JoinedStr) and e.values: return beginning(e.values[0])
+    if isinstance(e, ast.JoinedStr) and e.values:
+        return beginning(e.values[0])
     return e.value if isinstance(e, ast.Constant) and isinstance(e.value, str) else ""
 
 
 # Circles
+
 
 def arrows_of(modules: dict[str, Module]) -> dict[str, dict[str, str]]:
     "module -> {what it imports: path:line of the first such import}; `avkit.__version__` is free"
@@ -130,7 +147,8 @@ def arrows_of(modules: dict[str, Module]) -> dict[str, dict[str, str]]:
     for m in modules.values():
         for i in m.imports:
             fact = i.name.startswith("__") and i.target in DOORS
-            if i.target in modules and not fact: graph[m.name].setdefault(i.target, m.at(i.line))
+            if i.target in modules and not fact:
+                graph[m.name].setdefault(i.target, m.at(i.line))
     return graph
 
 
@@ -145,15 +163,18 @@ def knots(graph: dict[str, dict[str, str]]) -> list[list[str]]:
         order[v] = low[v] = len(order)
         stack.append(v)
         for w in graph[v]:
-            if w not in order: visit(w)
-            if w in stack: low[v] = min(low[v], low[w])
+            if w not in order:
+                visit(w)
+            if w in stack:
+                low[v] = min(low[v], low[w])
         if low[v] == order[v]:
             k = stack.index(v)
             found.append(sorted(stack[k:]))
             del stack[k:]
 
     for v in graph:
-        if v not in order: visit(v)
+        if v not in order:
+            visit(v)
     return [c for c in found if len(c) > 1 or c[0] in graph[c[0]]]
 
 
@@ -162,8 +183,10 @@ def round_trip(graph: dict[str, dict[str, str]], knot: list[str]) -> list[str]:
     ways = [[knot[0]]]
     for way in ways:
         for w in graph[way[-1]]:
-            if w == knot[0]: return [*way, w]
-            if w in knot and all(w not in other for other in ways): ways.append([*way, w])
+            if w == knot[0]:
+                return [*way, w]
+            if w in knot and all(w not in other for other in ways):
+                ways.append([*way, w])
     raise AssertionError(f"{knot} is not strongly connected")
 
 
@@ -174,8 +197,10 @@ def describe(kind: str, graph: dict[str, dict[str, str]]) -> list[str]:
         way = round_trip(graph, knot)
         steps = ", ".join(f"{a} -> {b} ({graph[a][b]})" for a, b in pairwise(way))
         more = f"one of the circles among {', '.join(knot)}; " if len(knot) >= len(way) else ""
-        out.append(f"circle between {kind}: {steps}: {more}"
-                   "move what both sides need below them, or hand it in as an argument.")
+        out.append(
+            f"circle between {kind}: {steps}: {more}"
+            "move what both sides need below them, or hand it in as an argument."
+        )
     return out
 
 
@@ -189,54 +214,72 @@ def room_circles(modules: dict[str, Module]) -> list[str]:
     graph: dict[str, dict[str, str]] = defaultdict(dict)
     for a, targets in arrows_of(modules).items():
         for b, where in targets.items():
-            if room(a) != room(b): graph[room(a)].setdefault(room(b), where)
+            if room(a) != room(b):
+                graph[room(a)].setdefault(room(b), where)
             graph.setdefault(room(b), {})
     return describe("packages", graph)
 
 
 # Rooms
 
+
 def room(module: str) -> str:
     "`avkit.datasets.windows` -> datasets, `avkit.store` -> core, `avkit` -> avkit (the door)"
-    if module in DOORS: return "avkit"
-    if module in CORE: return "core"
+    if module in DOORS:
+        return "avkit"
+    if module in CORE:
+        return "core"
     return module.split(".")[1]
 
 
 def rooms(modules: dict[str, Module]) -> list[str]:
     "Arrows against the order, and modules that stand in no room"
-    out = [f"{m.path}: {m.name} stands in none of {', '.join(BELOW)}: move it into one of them."
-           for m in modules.values() if room(m.name) not in {*BELOW, "avkit"}]
+    out = [
+        f"{m.path}: {m.name} stands in none of {', '.join(BELOW)}: move it into one of them."
+        for m in modules.values()
+        if room(m.name) not in {*BELOW, "avkit"}
+    ]
     for a, targets in arrows_of(modules).items():
         for b, where in targets.items():
             here, there = room(a), room(b)
-            if here == "avkit" or here == there or here not in BELOW: continue
+            if here == "avkit" or here == there or here not in BELOW:
+                continue
             if there == "avkit":
-                out.append(f"{where}: {a} imports {b}, the front door, which opens every room: "
-                           "import from the module that has it.")
+                out.append(
+                    f"{where}: {a} imports {b}, the front door, which opens every room: "
+                    "import from the module that has it."
+                )
             elif there in BELOW and there not in BELOW[here]:
-                out.append(f"{where}: {a} imports {b}, but {here} may not import {there} "
-                           f"({PICTURE}): move what is needed down, or hand it in as an argument.")
+                out.append(
+                    f"{where}: {a} imports {b}, but {here} may not import {there} "
+                    f"({PICTURE}): move what is needed down, or hand it in as an argument."
+                )
     return out
 
 
 def missing(modules: dict[str, Module]) -> list[str]:
     "Imports of modules that are not there: a lazy one would only fail when it is run"
-    return [f"{m.at(i.line)}: there is no module {i.target}: import from where it stands now."
-            for m in modules.values() for i in m.imports
-            if i.internal and not i.by_string and i.target not in modules]
+    return [
+        f"{m.at(i.line)}: there is no module {i.target}: import from where it stands now."
+        for m in modules.values()
+        for i in m.imports
+        if i.internal and not i.by_string and i.target not in modules
+    ]
 
 
 # Lazy imports
+
 
 def reasons(text: str) -> tuple[set[int], set[int]]:
     "Lines with a comment that gives a reason; those of them that hold nothing else"
     beside, alone = set(), set()
     for t in tokenize.generate_tokens(io.StringIO(text).readline):
         kind, _, reason = t.string.lstrip("# ").partition(":")
-        if t.type != tokenize.COMMENT or kind not in REASONS or not reason.strip(): continue
+        if t.type != tokenize.COMMENT or kind not in REASONS or not reason.strip():
+            continue
         beside.add(t.start[0])
-        if not t.line[:t.start[1]].strip(): alone.add(t.start[0])
+        if not t.line[: t.start[1]].strip():
+            alone.add(t.start[0])
     return beside, alone
 
 
@@ -249,25 +292,33 @@ def lazy(modules: dict[str, Module]) -> list[str]:
         inside = {n for i in found for n in range(i.line, i.last + 1)}
         for i in found:
             above = i.line - 1
-            while above in inside: above -= 1  # a comment speaks for all the imports that follow it
+            while above in inside:
+                above -= 1  # a comment speaks for all the imports that follow it
             excused = above in alone or beside & set(range(i.line, i.last + 1))
             unknown = i.by_string and not i.target
             if i.internal and not (unknown and excused):
-                if m.name in LAZY or i.by_string and m.name in BY_NAME: continue
+                if m.name in LAZY or i.by_string and m.name in BY_NAME:
+                    continue
                 what = i.target if i.target in modules else "a module that a string names"
-                out.append(f"{m.at(i.line)}: {what} is imported inside a function or by a string: "
-                           "import it at the top; if that makes a circle, "
-                           "move what both need below them.")
+                out.append(
+                    f"{m.at(i.line)}: {what} is imported inside a function or by a string: "
+                    "import it at the top; if that makes a circle, "
+                    "move what both need below them."
+                )
             elif not excused:
-                out.append(f"{m.at(i.line)}: {i.target} is imported inside a function: "
-                           "import it at the top, or say beside it what that spares, "
-                           "`# optional: ...` or `# heavy: ...`.")
+                out.append(
+                    f"{m.at(i.line)}: {i.target} is imported inside a function: "
+                    "import it at the top, or say beside it what that spares, "
+                    "`# optional: ...` or `# heavy: ...`."
+                )
     return out
 
 
 # Names
 
-def is_private(name: str) -> bool: return name.startswith("_") and not name.endswith("__")
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
 
 
 def private(modules: dict[str, Module]) -> list[str]:
@@ -275,10 +326,15 @@ def private(modules: dict[str, Module]) -> list[str]:
     cure = "give it a public name, or a public function that does what is needed."
     out = []
     for m in modules.values():
-        out += [f"{m.at(i.line)}: {m.name} imports {i.name} of {i.target}: {cure}"
-                for i in m.imports if i.target in modules and is_private(i.name)]
-        out += [f"{m.at(line)}: {m.name} uses {name}: {cure}"
-                for line, name in attributes(m.tree, {}, m, modules)]
+        out += [
+            f"{m.at(i.line)}: {m.name} imports {i.name} of {i.target}: {cure}"
+            for i in m.imports
+            if i.target in modules and is_private(i.name)
+        ]
+        out += [
+            f"{m.at(line)}: {m.name} uses {name}: {cure}"
+            for line, name in attributes(m.tree, {}, m, modules)
+        ]
     return out
 
 
@@ -315,8 +371,10 @@ def own_names(f: ast.AST) -> set[str]:
 
 def dotted(e: ast.expr) -> str:
     "`avkit.core` of the expression avkit.core; nothing of an expression that is no dotted name"
-    if isinstance(e, ast.Name): return e.id
-    if not isinstance(e, ast.Attribute): return ""
+    if isinstance(e, ast.Name):
+        return e.id
+    if not isinstance(e, ast.Attribute):
+        return ""
     left = dotted(e.value)
     return f"{left}.{e.attr}" if left else ""
 
@@ -325,9 +383,11 @@ def public(module: Module) -> set[str]:
     "What `__all__` lists and the module itself defines"
     listed: set[str] = set()
     for s in module.tree.body:
-        if not isinstance(s, (ast.Assign, ast.AugAssign)): continue
+        if not isinstance(s, (ast.Assign, ast.AugAssign)):
+            continue
         target = s.target if isinstance(s, ast.AugAssign) else s.targets[0]
-        if ast.unparse(target) == "__all__": listed |= set(ast.literal_eval(s.value))
+        if ast.unparse(target) == "__all__":
+            listed |= set(ast.literal_eval(s.value))
     return listed - {i.bound for i in module.imports if not i.lazy}
 
 
@@ -340,11 +400,14 @@ def twice(modules: dict[str, Module]) -> list[str]:
     "Public names that two modules define; data sets share the names that the registry asks for"
     owners: dict[str, list[Module]] = defaultdict(list)
     for m in modules.values():
-        for name in public(m): owners[name].append(m)
-    return [f"{name} is public in {' and in '.join(m.name for m in at)}: "
-            "give one of them another name, or let one import the other's."
-            for name, at in sorted(owners.items())
-            if len(at) > 1 and not (name in INTERFACE and all(map(is_data_set, at)))]
+        for name in public(m):
+            owners[name].append(m)
+    return [
+        f"{name} is public in {' and in '.join(m.name for m in at)}: "
+        "give one of them another name, or let one import the other's."
+        for name, at in sorted(owners.items())
+        if len(at) > 1 and not (name in INTERFACE and all(map(is_data_set, at)))
+    ]
 
 
 CHECKS = (missing, module_circles, room_circles, rooms, lazy, private, twice)
@@ -360,7 +423,8 @@ def main(argv: list[str]) -> int:
     "Print what is wrong; the exit status is 1 when something is"
     messages = check(Path(argv[0]).resolve() if argv else ROOT)
     print(*messages, sep="\n", end="\n" if messages else "")
-    if messages: print(f"imports: {len(messages)} found", file=sys.stderr)
+    if messages:
+        print(f"imports: {len(messages)} found", file=sys.stderr)
     return int(bool(messages))
 
 

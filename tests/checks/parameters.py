@@ -2,6 +2,7 @@
 
 `--write` does it, else it checks.
 """
+
 import inspect
 import sys
 import typing
@@ -25,7 +26,8 @@ def cell_of(f: Callable, helps: Mapping[str, str], **defaults: Any) -> str:
     "Parameters of a function that have a line of help; some with another default in the notebook"
     heads = {}
     for name, p in inspect.signature(f).parameters.items():
-        if name not in helps: continue
+        if name not in helps:
+            continue
         kind = (typing.get_args(p.annotation) or (p.annotation,))[0]
         value = defaults.get(name, p.default)
         heads[name] = f"{name}: {kind.__name__} = {json_like(value)}"
@@ -38,7 +40,8 @@ CELLS = {
     "train": parameters_cell(FLAGS),
     "prepare": parameters_cell([n for n in FLAGS if n in PREPARE_SETTINGS]),
     "evaluate": cell_of(
-        evaluate, EVALUATE_HELP, conditions="av,audio,video,audio_snr_10dB,video_lost_50"),
+        evaluate, EVALUATE_HELP, conditions="av,audio,video,audio_snr_10dB,video_lost_50"
+    ),
     "predict": cell_of(predict_to, PREDICT_HELP),
 }
 

@@ -7,6 +7,7 @@ statement does its work in passing: `a.append(1), b.append(2)`, `ok or complain(
 `[f(x) for x in y]`. The last statement of a cell that is not exported is what the cell shows, and
 free.
 """
+
 import ast
 import sys
 import tokenize
@@ -45,12 +46,14 @@ def disguised(cell: Cell) -> list[str]:
 
 def semicolons(cell: Cell) -> list[str]:
     "`;` between statements; at a line's end too, unless it silences the last line of a cell"
-    if ";" not in cell.source: return []
+    if ";" not in cell.source:
+        return []
     out = []
     tokens = [t for t in cell.tokens if t.type != tokenize.COMMENT]
     last = max((t.start[0] for t in tokens if t.string.strip()), default=0)
     for t, after in pairwise(tokens):
-        if t.type != tokenize.OP or t.string != ";": continue
+        if t.type != tokenize.OP or t.string != ";":
+            continue
         if after.type not in (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER):
             out.append(f"{cell.at(t.start[0])}: two statements on one line: write one a line.")
         elif cell.exported or not cell.number or t.start[0] != last:
@@ -76,7 +79,8 @@ def main(argv: list[str]) -> int:
     "Print what is wrong; the exit status is 1 when something is"
     messages = check(Path(argv[0]).resolve() if argv else ROOT)
     print(*messages, sep="\n", end="\n" if messages else "")
-    if messages: print(f"style: {len(messages)} found", file=sys.stderr)
+    if messages:
+        print(f"style: {len(messages)} found", file=sys.stderr)
     return int(bool(messages))
 
 

@@ -1,4 +1,5 @@
 """Each check finds a planted fault, and finds nothing in a tree that has none."""
+
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +14,11 @@ def tree(root: Path, **files: str) -> Path:
     "Write modules below `root`/avkit; `datasets__windows` is datasets/windows.py"
     for name, text in {"__init__": "", **files}.items():
         path = root / "avkit" / name
-        if "__" in name.strip("_"): path = root / "avkit" / Path(*name.split("__", 1))
+        if "__" in name.strip("_"):
+            path = root / "avkit" / Path(*name.split("__", 1))
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent.name != "avkit": (path.parent / "__init__.py").touch()
+        if path.parent.name != "avkit":
+            (path.parent / "__init__.py").touch()
         path.with_suffix(".py").write_text(text)
     return root
 
@@ -29,7 +32,8 @@ def notebook(path: Path, *sources: str | tuple[str, str]) -> Path:
         lines = source.splitlines(keepends=True)
         cell = dict(cell_type=kind, id=f"c{i}", metadata={}, source=lines)
         shown = dict(output_type="stream", name="stdout", text=[output])
-        if kind == "code": cell |= dict(execution_count=None, outputs=[shown] if output else [])
+        if kind == "code":
+            cell |= dict(execution_count=None, outputs=[shown] if output else [])
         made.append(cell)
     kernel = dict(display_name="python3", language="python", name="python3")
     nb = dict(cells=made, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
@@ -110,61 +114,126 @@ def test_clean_imports(tmp_path: Path) -> None:
     assert imports.check(tree(tmp_path, **CLEAN)) == []
 
 
-@pytest.mark.parametrize("files,messages", [
-    (dict(core="from . import store", store="import avkit.core"),
-     ["circle between modules: avkit.core -> avkit.store (avkit/core.py:1), avkit.store -> "
-      "avkit.core (avkit/store.py:1)"]),
-    (dict(core="def f():\n    from .store import x", store="def f():\n    from .core import x"),
-     ["circle between modules", "avkit/core.py:2: avkit.store is imported inside",
-      "avkit/store.py:2: avkit.core is imported inside"]),
-    (dict(core="from .core import x"), ["circle between modules: avkit.core -> avkit.core"]),
-    (dict(datasets__a="from ..preprocessing.b import x", preprocessing__b="",
-          preprocessing__c="from avkit.datasets import d", datasets__d=""),
-     ["circle between packages: datasets -> preprocessing (avkit/datasets/a.py:1), preprocessing",
-      "avkit/preprocessing/c.py:1: avkit.preprocessing.c imports avkit.datasets.d, but"]),
-    (dict(models__a="from ..preprocessing import media", preprocessing__media=""),
-     ["models may not import preprocessing"]),
-    (dict(datasets__a="from ..models.b import x", models__b=""),
-     ["datasets may not import models"]),
-    (dict(core="import avkit.training.a", training__a=""), ["core may not import training"]),
-    (dict(reports__a="from ..cli import main", cli=""), ["reports may not import cli"]),
-    (dict(training__a="import avkit"),
-     ["training/a.py:1: avkit.training.a imports avkit, the front door"]),
-    (dict(media=""), ["avkit/media.py: avkit.media stands in none of core, "]),
-    (dict(core="from .gone import x"), ["avkit/core.py:1: there is no module avkit.gone"]),
-    (dict(core="from . import (\n    store,\n    gone)", store=""),
-     ["avkit.core imports avkit, the front door"]),
-    (dict(training__a="def f():\n    from ..core import x", core=""),
-     ["training/a.py:2: avkit.core is imported inside a function"]),
-    (dict(core="import importlib\nx = importlib.import_module('avkit.store')", store=""),
-     ["core.py:2: avkit.store is imported inside a function or by a string"]),
-    (dict(core="import importlib as i\ndef f(n): return i.import_module(f'avkit.{n}')"),
-     ["core.py:2: a module that a string names is imported"]),
-    (dict(core="from importlib import import_module\ndef f(n): return import_module(n)"),
-     ["core.py:2: a module that a string names is imported"]),
-    (dict(datasets__registry="def f():\n    from ..core import x", core=""),
-     ["registry.py:2: avkit.core is imported inside"]),
-    (dict(core="def f():\n    import torch"), ["core.py:2: torch is imported inside a function"]),
-    (dict(core="def f():\n    import torch  # heavy:"), ["core.py:2: torch is imported inside"]),
-    (dict(core="def f():\n    import torch  # because"), ["core.py:2: torch is imported inside"]),
-    (dict(core="def f():\n    x = 1  # heavy: no\n    import torch"), ["core.py:3: torch"]),
-    (dict(core="from .store import _put", store=""),
-     ["core.py:1: avkit.core imports _put of avkit.store"]),
-    (dict(core="from . import store as s\ndef f(): return s._put", store=""),
-     ["core.py:2: avkit.core uses avkit.store._put"]),
-    (dict(core="import avkit.store\navkit.store._put()", store=""), ["uses avkit.store._put"]),
-    (dict(core="from . import store\ndef f(store): return store._put", store=""), []),
-    (dict(core="__all__ = ['f']\ndef f(): pass", store="__all__ = ['f']\nf = 1"),
-     ["f is public in avkit.core and in avkit.store"]),
-    (dict(core="__all__ = ['f']\ndef f(): pass", store="__all__ = ['f']\nfrom .core import f"), []),
-    (dict(datasets__a="__all__ = ['index']\nindex = 1",
-          datasets__b="__all__ = ['index', 'plan']\nindex = plan = 1",
-          datasets__verify="__all__ = ['plan']\nplan = 1"),
-     ["plan is public in avkit.datasets.b and in avkit.datasets.verify"]),
-])
+@pytest.mark.parametrize(
+    "files,messages",
+    [
+        (
+            dict(core="from . import store", store="import avkit.core"),
+            [
+                "circle between modules: avkit.core -> avkit.store (avkit/core.py:1), avkit.store -> "
+                "avkit.core (avkit/store.py:1)"
+            ],
+        ),
+        (
+            dict(
+                core="def f():\n    from .store import x", store="def f():\n    from .core import x"
+            ),
+            [
+                "circle between modules",
+                "avkit/core.py:2: avkit.store is imported inside",
+                "avkit/store.py:2: avkit.core is imported inside",
+            ],
+        ),
+        (dict(core="from .core import x"), ["circle between modules: avkit.core -> avkit.core"]),
+        (
+            dict(
+                datasets__a="from ..preprocessing.b import x",
+                preprocessing__b="",
+                preprocessing__c="from avkit.datasets import d",
+                datasets__d="",
+            ),
+            [
+                "circle between packages: datasets -> preprocessing (avkit/datasets/a.py:1), preprocessing",
+                "avkit/preprocessing/c.py:1: avkit.preprocessing.c imports avkit.datasets.d, but",
+            ],
+        ),
+        (
+            dict(models__a="from ..preprocessing import media", preprocessing__media=""),
+            ["models may not import preprocessing"],
+        ),
+        (
+            dict(datasets__a="from ..models.b import x", models__b=""),
+            ["datasets may not import models"],
+        ),
+        (dict(core="import avkit.training.a", training__a=""), ["core may not import training"]),
+        (dict(reports__a="from ..cli import main", cli=""), ["reports may not import cli"]),
+        (
+            dict(training__a="import avkit"),
+            ["training/a.py:1: avkit.training.a imports avkit, the front door"],
+        ),
+        (dict(media=""), ["avkit/media.py: avkit.media stands in none of core, "]),
+        (dict(core="from .gone import x"), ["avkit/core.py:1: there is no module avkit.gone"]),
+        (
+            dict(core="from . import (\n    store,\n    gone)", store=""),
+            ["avkit.core imports avkit, the front door"],
+        ),
+        (
+            dict(training__a="def f():\n    from ..core import x", core=""),
+            ["training/a.py:2: avkit.core is imported inside a function"],
+        ),
+        (
+            dict(core="import importlib\nx = importlib.import_module('avkit.store')", store=""),
+            ["core.py:2: avkit.store is imported inside a function or by a string"],
+        ),
+        (
+            dict(core="import importlib as i\ndef f(n): return i.import_module(f'avkit.{n}')"),
+            ["core.py:2: a module that a string names is imported"],
+        ),
+        (
+            dict(core="from importlib import import_module\ndef f(n): return import_module(n)"),
+            ["core.py:2: a module that a string names is imported"],
+        ),
+        (
+            dict(datasets__registry="def f():\n    from ..core import x", core=""),
+            ["registry.py:2: avkit.core is imported inside"],
+        ),
+        (
+            dict(core="def f():\n    import torch"),
+            ["core.py:2: torch is imported inside a function"],
+        ),
+        (
+            dict(core="def f():\n    import torch  # heavy:"),
+            ["core.py:2: torch is imported inside"],
+        ),
+        (
+            dict(core="def f():\n    import torch  # because"),
+            ["core.py:2: torch is imported inside"],
+        ),
+        (dict(core="def f():\n    x = 1  # heavy: no\n    import torch"), ["core.py:3: torch"]),
+        (
+            dict(core="from .store import _put", store=""),
+            ["core.py:1: avkit.core imports _put of avkit.store"],
+        ),
+        (
+            dict(core="from . import store as s\ndef f(): return s._put", store=""),
+            ["core.py:2: avkit.core uses avkit.store._put"],
+        ),
+        (dict(core="import avkit.store\navkit.store._put()", store=""), ["uses avkit.store._put"]),
+        (dict(core="from . import store\ndef f(store): return store._put", store=""), []),
+        (
+            dict(core="__all__ = ['f']\ndef f(): pass", store="__all__ = ['f']\nf = 1"),
+            ["f is public in avkit.core and in avkit.store"],
+        ),
+        (
+            dict(
+                core="__all__ = ['f']\ndef f(): pass", store="__all__ = ['f']\nfrom .core import f"
+            ),
+            [],
+        ),
+        (
+            dict(
+                datasets__a="__all__ = ['index']\nindex = 1",
+                datasets__b="__all__ = ['index', 'plan']\nindex = plan = 1",
+                datasets__verify="__all__ = ['plan']\nplan = 1",
+            ),
+            ["plan is public in avkit.datasets.b and in avkit.datasets.verify"],
+        ),
+    ],
+)
 def test_imports(tmp_path: Path, files: dict[str, str], messages: list[str]) -> None:
     found = imports.check(tree(tmp_path, **files))
-    for m in messages: assert any(m in f for f in found), found
+    for m in messages:
+        assert any(m in f for f in found), found
     circles = [f for f in found if f.startswith("circle between packages")]
     expected = [m for m in messages if not m.startswith("circle between packages")]
     assert len(found) - len(circles) == len(expected), found
@@ -172,8 +241,12 @@ def test_imports(tmp_path: Path, files: dict[str, str], messages: list[str]) -> 
 
 def test_three_modules_in_a_knot(tmp_path: Path) -> None:
     "The shortest circle is shown, and who else is in the knot"
-    root = tree(tmp_path, models__a="from . import b", models__b="from . import a, c",
-                models__c="from . import a")
+    root = tree(
+        tmp_path,
+        models__a="from . import b",
+        models__b="from . import a, c",
+        models__c="from . import a",
+    )
     [message] = imports.check(root)
     first, second = "avkit.models.a -> avkit.models.b", "avkit.models.b -> avkit.models.a"
     assert f"{first} (avkit/models/a.py:1), {second} (avkit/models/b.py:1)" in message
@@ -188,18 +261,22 @@ def test_imports_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 # Style
 
-@pytest.mark.parametrize("source,message", [
-    ("a.append(1), b.append(2)", "a tuple as a statement"),
-    ("[a]", "a list as a statement"),
-    ("f() if x else g()", "a conditional expression as a statement"),
-    ("x or f()", "a boolean operation as a statement"),
-    ("[f(x) for x in y]", "a list comprehension as a statement"),
-    ("(f(x) for x in y)", "a generator that nothing runs as a statement"),
-    ("def f():\n    x and g()", "a boolean operation as a statement"),
-    ("x = 1; y = 2", "two statements on one line"),
-    ("if x: f(); g()", "two statements on one line"),
-    ("x = 1;", "`;` at the end of a line"),
-])
+
+@pytest.mark.parametrize(
+    "source,message",
+    [
+        ("a.append(1), b.append(2)", "a tuple as a statement"),
+        ("[a]", "a list as a statement"),
+        ("f() if x else g()", "a conditional expression as a statement"),
+        ("x or f()", "a boolean operation as a statement"),
+        ("[f(x) for x in y]", "a list comprehension as a statement"),
+        ("(f(x) for x in y)", "a generator that nothing runs as a statement"),
+        ("def f():\n    x and g()", "a boolean operation as a statement"),
+        ("x = 1; y = 2", "two statements on one line"),
+        ("if x: f(); g()", "two statements on one line"),
+        ("x = 1;", "`;` at the end of a line"),
+    ],
+)
 def test_style_finds(tmp_path: Path, source: str, message: str) -> None:
     notebook(tmp_path / "nbs/a.ipynb", "# A", f"#| export\n{source}")
     tree(tmp_path, core=source)
@@ -208,10 +285,22 @@ def test_style_finds(tmp_path: Path, source: str, message: str) -> None:
     assert in_module.startswith("avkit/core.py:") and message in in_module
 
 
-@pytest.mark.parametrize("source", [
-    '"A docstring"', "...", "f()", "x[0]", "f = lambda x: x", "s = 'a;b'", "f'{x:;>3}'", "x = 1, 2",
-    "# a; b", "if x: f()", "try: f()\nfinally: g()",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"A docstring"',
+        "...",
+        "f()",
+        "x[0]",
+        "f = lambda x: x",
+        "s = 'a;b'",
+        "f'{x:;>3}'",
+        "x = 1, 2",
+        "# a; b",
+        "if x: f()",
+        "try: f()\nfinally: g()",
+    ],
+)
 def test_style_lets_pass(tmp_path: Path, source: str) -> None:
     notebook(tmp_path / "nbs/a.ipynb", f"#| export\n{source}")
     tree(tmp_path, core=source)
@@ -225,7 +314,10 @@ def test_style_of_cells_that_show(tmp_path: Path) -> None:
     assert style.check(tmp_path) == []
     notebook(tmp_path / "nbs/bad.ipynb", "f(), g()\nx", "f();\nx", "x = (")
     assert [m.split(": ")[0] for m in style.check(tmp_path)] == [
-        "nbs/bad.ipynb:cell 1:1", "nbs/bad.ipynb:cell 2:1", "nbs/bad.ipynb:cell 3:1"]
+        "nbs/bad.ipynb:cell 1:1",
+        "nbs/bad.ipynb:cell 2:1",
+        "nbs/bad.ipynb:cell 3:1",
+    ]
 
 
 def test_style_reads_tests_and_benchmarks(tmp_path: Path) -> None:
@@ -238,6 +330,7 @@ def test_style_reads_tests_and_benchmarks(tmp_path: Path) -> None:
 
 # Measures
 
+
 def measured(tmp_path: Path, *sources: str | tuple[str, str]) -> dict[str, float | None]:
     "Every measure of a notebook of these cells"
     nb = notebook(tmp_path / "a.ipynb", *sources)
@@ -248,14 +341,25 @@ def measured(tmp_path: Path, *sources: str | tuple[str, str]) -> dict[str, float
 EXPORTED = "#| export\ndef f(x): return x"
 
 
-@pytest.mark.parametrize("after,shown", [
-    (["f(1)"], 1), ([("print(f(1))", "1")], 1), (["# Text", "f(1)"], 1), (["raise ValueError"], 1),
-    (["try: f()\nexcept TypeError as e: print(e)"], 1),
-    ([], 0), (["#| hide\nf(1)"], 0), (["import numpy"], 0), (["assert f(1) == 1"], 0),
-    (["y = f(1)"], 0), (["test_eq(f(1), 1)"], 0), (["y = f(1)\nassert y"], 0),
-    (["#| hide\nf(1)", "f(1)"], 0),
-    (["#| export\nimport numpy", "f(1)"], 0),
-])
+@pytest.mark.parametrize(
+    "after,shown",
+    [
+        (["f(1)"], 1),
+        ([("print(f(1))", "1")], 1),
+        (["# Text", "f(1)"], 1),
+        (["raise ValueError"], 1),
+        (["try: f()\nexcept TypeError as e: print(e)"], 1),
+        ([], 0),
+        (["#| hide\nf(1)"], 0),
+        (["import numpy"], 0),
+        (["assert f(1) == 1"], 0),
+        (["y = f(1)"], 0),
+        (["test_eq(f(1), 1)"], 0),
+        (["y = f(1)\nassert y"], 0),
+        (["#| hide\nf(1)", "f(1)"], 0),
+        (["#| export\nimport numpy", "f(1)"], 0),
+    ],
+)
 def test_example(tmp_path: Path, after: list, shown: int) -> None:
     assert measured(tmp_path, EXPORTED, *after)["example"] == shown
 
@@ -268,7 +372,7 @@ def test_what_needs_no_example(tmp_path: Path) -> None:
 def test_lines_and_tokens(tmp_path: Path) -> None:
     wide = f"#| export\nx = 1\n\ny = '{'a' * 100}'\n"
     now = measured(tmp_path, wide, "z = " + "1 + " * 50 + "1")
-    assert now["long"] == .5 and now["line"] == 3 and now["function"] is None
+    assert now["long"] == 0.5 and now["line"] == 3 and now["function"] is None
     text = '#| export\ndef f(x):  # a number\n    "A docstring"\n    return f"{x} and {x + 1}"'
     assert measured(tmp_path, text)["function"] == 8  # def f ( x ) : return f"..."
 
@@ -276,22 +380,29 @@ def test_lines_and_tokens(tmp_path: Path) -> None:
 def test_definitions(tmp_path: Path) -> None:
     three = "#| export\ndef f(): pass\nclass A: pass\ng = lambda x: x"
     two = "#| export\ndef f(): pass\nclass A:\n    def g(self): pass\n    def h(self): pass"
-    assert measured(tmp_path, three, two, "#| export\nimport numpy")["packed"] == .5
+    assert measured(tmp_path, three, two, "#| export\nimport numpy")["packed"] == 0.5
 
 
 def test_types(tmp_path: Path) -> None:
-    text = ("#| export\ndef f(a: int, b, *args, c: int, **kwargs): pass\ndef _g(a): pass\n"
-            "class A:\n    def __init__(self, a): pass\n    def _h(self, a): pass\n"
-            "    @staticmethod\n    def s(a: int): pass\n"
-            "class _B:\n    def h(self, a): pass")
+    text = (
+        "#| export\ndef f(a: int, b, *args, c: int, **kwargs): pass\ndef _g(a): pass\n"
+        "class A:\n    def __init__(self, a): pass\n    def _h(self, a): pass\n"
+        "    @staticmethod\n    def s(a: int): pass\n"
+        "class _B:\n    def h(self, a): pass"
+    )
     assert measured(tmp_path, text)["typed"] == 3 / 5
 
 
-@pytest.mark.parametrize("signature,good", [
-    ("(\n    a,  # one\n    b=1,  # two\n    *,\n    c=(1,\n       2),  # three\n)", 1),
-    ("(\n    a,  # one\n    b,\n    c,  # three\n)", 0), ("(a, b, c)", 0),
-    ("(a,  # one\n    b,  # two\n    c)", 0), ("(\n    a, b,  # both\n    c,  # three\n)", 0),
-])
+@pytest.mark.parametrize(
+    "signature,good",
+    [
+        ("(\n    a,  # one\n    b=1,  # two\n    *,\n    c=(1,\n       2),  # three\n)", 1),
+        ("(\n    a,  # one\n    b,\n    c,  # three\n)", 0),
+        ("(a, b, c)", 0),
+        ("(a,  # one\n    b,  # two\n    c)", 0),
+        ("(\n    a, b,  # both\n    c,  # three\n)", 0),
+    ],
+)
 def test_one_parameter_a_line(tmp_path: Path, signature: str, good: int) -> None:
     text = f"#| export\ndef f{signature}: return a\ndef g(a, b): pass"
     assert measured(tmp_path, text)["spread"] == good
@@ -310,9 +421,11 @@ def test_measures_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
 
 # Notebooks and modules in step
 
+
 def small_project(root: Path) -> Path:
     "A project of one notebook and its module"
-    for name in ("settings.ini", "pyproject.toml"): shutil.copy(ROOT / name, root / name)
+    for name in ("settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
     start = "#| default_exp core"
     notebook(root / "nbs/0_core/00_core.ipynb", "# Core\n\n> The core.", start, EXPORTED, "f(1)")
     tree(root, core="")
@@ -332,17 +445,22 @@ def test_in_step(tmp_path: Path) -> None:
     (root / "nbs/unclean.ipynb").write_text(text.replace("exp core", "exp other"))
     (root / "avkit/__main__.py").write_text("")
     (root / "avkit/old.py").write_text("")
-    with (root / "avkit/core.py").open("a") as f: f.write("# by hand\n")
+    with (root / "avkit/core.py").open("a") as f:
+        f.write("# by hand\n")
     found = "\n".join(in_step.check(root))
-    for message in ("avkit.core is exported by nbs/0_core/00_core.ipynb and by nbs/copy.ipynb",
-                    "nbs/unclean.ipynb: not clean", "avkit/core.py: not what its notebook exports",
-                    "avkit/other.py: not what its notebook exports",
-                    "avkit/old.py: no notebook exports it"):
+    for message in (
+        "avkit.core is exported by nbs/0_core/00_core.ipynb and by nbs/copy.ipynb",
+        "nbs/unclean.ipynb: not clean",
+        "avkit/core.py: not what its notebook exports",
+        "avkit/other.py: not what its notebook exports",
+        "avkit/old.py: no notebook exports it",
+    ):
         assert message in found, found
     assert "__main__" not in found
 
 
 # This repository
+
 
 @pytest.mark.parametrize("check", [imports.check, style.check], ids=["imports", "style"])
 def test_repository(check) -> None:

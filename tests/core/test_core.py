@@ -1,4 +1,5 @@
 """Core: paths, files and parameters under many processes, kills, and odd places."""
+
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,8 @@ from avkit.core import parallel, read_json, repo_root, resolve, sweep_tmp, write
 
 
 def write_often(path, text):
-    for _ in range(50): write_text(path, text)
+    for _ in range(50):
+        write_text(path, text)
 
 
 def test_readers_see_one_whole_file_while_others_write(tmp_path):
@@ -24,18 +26,23 @@ def test_readers_see_one_whole_file_while_others_write(tmp_path):
     write_text(path, texts[0])
     fork = multiprocessing.get_context("fork")
     writers = [fork.Process(target=write_often, args=(path, t)) for t in texts]
-    for w in writers: w.start()
-    while any(w.is_alive() for w in writers): assert path.read_text() in texts
-    for w in writers: w.join()
+    for w in writers:
+        w.start()
+    while any(w.is_alive() for w in writers):
+        assert path.read_text() in texts
+    for w in writers:
+        w.join()
     assert [w.exitcode for w in writers] == [0, 0]
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_killed_writer_leaves_the_old_file_and_what_sweep_removes(tmp_path):
     write_text(tmp_path / "a.txt", "old")
-    code = ("import os, signal\nfrom avkit.core import atomic_path\n"
-            f"with atomic_path({str(tmp_path / 'a.txt')!r}) as tmp:\n"
-            "    tmp.write_text('ne')\n    os.kill(os.getpid(), signal.SIGKILL)")
+    code = (
+        "import os, signal\nfrom avkit.core import atomic_path\n"
+        f"with atomic_path({str(tmp_path / 'a.txt')!r}) as tmp:\n"
+        "    tmp.write_text('ne')\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
     child = subprocess.run([sys.executable, "-c", code])
     assert child.returncode == -signal.SIGKILL and (tmp_path / "a.txt").read_text() == "old"
     left = [n for n in os.listdir(tmp_path) if n.startswith(".tmp-")]
@@ -56,17 +63,20 @@ def test_a_file_has_the_rights_of_a_plain_one(tmp_path):
 
 @pytest.mark.parametrize("path", ["/dev/null/a.txt", "/proc/nowhere/a.txt"])
 def test_where_nothing_can_be_written_the_error_names_the_file(path):
-    with pytest.raises(AvkitError, match=f"Cannot write {path}.*writable"): write_text(path, "x")
+    with pytest.raises(AvkitError, match=f"Cannot write {path}.*writable"):
+        write_text(path, "x")
 
 
 def test_json_takes_numpy_and_names_a_damaged_file(tmp_path):
     p = tmp_path / "ä b.json"
-    write_json(p, dict(a=np.arange(2), b=np.float32(.5), c=p, d={"ü"}))
-    assert read_json(p) == dict(a=[0, 1], b=.5, c=str(p), d=["ü"])
-    with pytest.raises(TypeError, match="object has no JSON form"): write_json(p, object())
-    assert read_json(p)["b"] == .5  # what was there stays
+    write_json(p, dict(a=np.arange(2), b=np.float32(0.5), c=p, d={"ü"}))
+    assert read_json(p) == dict(a=[0, 1], b=0.5, c=str(p), d=["ü"])
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        write_json(p, object())
+    assert read_json(p)["b"] == 0.5  # what was there stays
     p.write_text("{")
-    with pytest.raises(AvkitError, match="ä b.json as JSON"): read_json(p)
+    with pytest.raises(AvkitError, match="ä b.json as JSON"):
+        read_json(p)
 
 
 def test_keys_do_not_change():
@@ -93,19 +103,24 @@ def test_the_cache_without_a_clone(tmp_path, monkeypatch):
     assert cache_dir("store") == tmp_path / "avkit/store"
 
 
-def train(fusion: str = "ca", epochs: int | None = None, lr: float = .1) -> dict: return {}
+def train(fusion: str = "ca", epochs: int | None = None, lr: float = 0.1) -> dict:
+    return {}
 
 
-@pytest.mark.parametrize("given,message", [
-    (dict(fusoin="ca"), "Unknown parameter 'fusoin', did you mean 'fusion'"),
-    (dict(epochs="3"), r"Parameter 'epochs' should be int \| None, got '3' \(str\).*YAML"),
-    (dict(epochs=2.), r"should be int \| None, got 2.0 \(float\)"),
-    (dict(lr="1e-3"), "'lr' should be float.*write 1e-3 as 0.001"),
-    (dict(lr=True), "'lr' should be float, got True"),
-    (dict(fusion=None), "'fusion' should be str, got None"),
-])
+@pytest.mark.parametrize(
+    "given,message",
+    [
+        (dict(fusoin="ca"), "Unknown parameter 'fusoin', did you mean 'fusion'"),
+        (dict(epochs="3"), r"Parameter 'epochs' should be int \| None, got '3' \(str\).*YAML"),
+        (dict(epochs=2.0), r"should be int \| None, got 2.0 \(float\)"),
+        (dict(lr="1e-3"), "'lr' should be float.*write 1e-3 as 0.001"),
+        (dict(lr=True), "'lr' should be float, got True"),
+        (dict(fusion=None), "'fusion' should be str, got None"),
+    ],
+)
 def test_guard_says_what_is_wrong(given, message):
-    with pytest.raises(AvkitError, match=message): guard(given, train)
+    with pytest.raises(AvkitError, match=message):
+        guard(given, train)
 
 
 def test_guard_again_in_the_same_kernel():
@@ -115,30 +130,37 @@ def test_guard_again_in_the_same_kernel():
     scope["corpus"] = [1, 2]
     assert guard(scope, train) == dict(fusion="ca", epochs=None)
     scope["epochs"] = "many"
-    with pytest.raises(AvkitError, match="'epochs'"): guard(scope, train)
+    with pytest.raises(AvkitError, match="'epochs'"):
+        guard(scope, train)
 
 
 def test_parallel_in_order_and_with_errors():
     squares = parallel(pow, [(k, 2) for k in range(6)], None, n_jobs=2, ordered=True)
     assert list(squares) == [0, 1, 4, 9, 16, 25]
     assert list(parallel(pow, [], None)) == []
-    with pytest.raises(ZeroDivisionError): list(parallel(divmod, [(1, 1), (1, 0)], None, n_jobs=1))
+    with pytest.raises(ZeroDivisionError):
+        list(parallel(divmod, [(1, 1), (1, 0)], None, n_jobs=1))
 
 
 def test_command_ends_with_a_line_and_a_status(capsys):
     @command
     def main(argv):
         "Do it"
-        if argv: raise AvkitError("No such thing: look elsewhere.")
+        if argv:
+            raise AvkitError("No such thing: look elsewhere.")
         return 0
+
     assert main() == 0 and main(["x"]) == 2 and main.__doc__ == "Do it"
     assert capsys.readouterr().err == "avkit: No such thing: look elsewhere.\n"
-    with pytest.raises(KeyError): command(lambda argv: {}["a"])()  # a bug keeps its traceback
+    with pytest.raises(KeyError):
+        command(lambda argv: {}["a"])()  # a bug keeps its traceback
 
 
 def test_a_reader_that_leaves_is_no_error():
-    code = ("from avkit.core import command\n@command\n"
-            "def main(argv): print('x' * 10_000_000)\nraise SystemExit(main())")
+    code = (
+        "from avkit.core import command\n@command\n"
+        "def main(argv): print('x' * 10_000_000)\nraise SystemExit(main())"
+    )
     pipe = subprocess.PIPE
     child = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe)
     child.stdout.read(10)

@@ -1,4 +1,5 @@
 """The store: keys, what is damaged, what two processes make at once."""
+
 import multiprocessing
 import os
 
@@ -11,7 +12,8 @@ from avkit.store import Store, is_packed, pack
 
 
 @pytest.fixture
-def store(tmp_path): return Store(tmp_path / "store")
+def store(tmp_path):
+    return Store(tmp_path / "store")
 
 
 def test_the_default_is_in_the_cache():
@@ -42,14 +44,17 @@ def test_a_slice_is_written_as_it_reads(store):
 
 
 def test_a_put_that_fails_leaves_nothing(store):
-    with pytest.raises(TypeError): store.put("ef" * 32, dict(x=torch.ones(1)), dict(bad=object()))
+    with pytest.raises(TypeError):
+        store.put("ef" * 32, dict(x=torch.ones(1)), dict(bad=object()))
     assert not store.has("ef" * 32) and not list(store.root.rglob("*.safetensors"))
 
 
-def numbered(i, j): return dict(x=torch.arange(i, j), y=torch.arange(i, j).repeat(3, 1).T.float())
+def numbered(i, j):
+    return dict(x=torch.arange(i, j), y=torch.arange(i, j).repeat(3, 1).T.float())
 
 
-def pack_it(root): pack(Store(root), "same", 10, numbered, None)
+def pack_it(root):
+    pack(Store(root), "same", 10, numbered, None)
 
 
 def test_another_process_makes_the_same_pack_meanwhile(store):
@@ -60,6 +65,7 @@ def test_another_process_makes_the_same_pack_meanwhile(store):
         other.start()
         other.join()
         return numbered(i, j)
+
     assert pack(store, "same", 10, slowly, None)["x"].tolist() == list(range(10))
     assert os.listdir(store.root / "packed") == ["same"]
 
@@ -72,7 +78,10 @@ def test_a_pack_is_mapped_and_not_written_to(store):
 
 
 def test_a_full_disk_leaves_no_pack(store, monkeypatch):
-    def full(*args): raise OSError(28, "No space left on device")
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr("avkit.store._fill", full)
-    with pytest.raises(AvkitError, match="Disk full"): pack(store, "k", 4, numbered, None)
+    with pytest.raises(AvkitError, match="Disk full"):
+        pack(store, "k", 4, numbered, None)
     assert not is_packed(store, "k") and os.listdir(store.root / "packed") == []

@@ -1,4 +1,5 @@
 "One's own data: folders, tables, and errors that tell a newcomer what to do."
+
 import shutil
 
 import pytest
@@ -12,19 +13,34 @@ pytest.importorskip("cv2")
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("folder") / "ä b", speakers=6, takes=3, size=(96, 80), n_jobs=2, progress=False)
+    return render_twin(
+        tmp_path_factory.mktemp("folder") / "ä b",
+        speakers=6,
+        takes=3,
+        size=(96, 80),
+        n_jobs=2,
+        progress=False,
+    )
 
 
 def test_folders(twin):
     m = index(twin)
-    assert len(m) == 72 and m.classes == ["angry", "calm", "happy", "sad"] and not len(m.problems) and m.notes["rendered"]
-    assert (m.clips.audio != m.clips.video).sum() == 24 and (m.clips.audio != "").all()  # the third take's sound is beside it
+    assert (
+        len(m) == 72
+        and m.classes == ["angry", "calm", "happy", "sad"]
+        and not len(m.problems)
+        and m.notes["rendered"]
+    )
+    assert (m.clips.audio != m.clips.video).sum() == 24 and (
+        m.clips.audio != ""
+    ).all()  # the third take's sound is beside it
     s = apply_split(m)
     assert s.split["name"] == "kfold5" and s.split["speaker_independent"] is True
 
 
 def test_ceilings_by_construction():
-    for f in (drawn_face_code, drawn_voice_code): assert sorted(map(f, range(4))) == [0, 0, 1, 1]
+    for f in (drawn_face_code, drawn_voice_code):
+        assert sorted(map(f, range(4))) == [0, 0, 1, 1]
     assert len({(drawn_face_code(c), drawn_voice_code(c)) for c in range(4)}) == 4
 
 
@@ -40,23 +56,64 @@ def test_speakers_not_known(twin, tmp_path):
 def test_table(twin, tmp_path):
     m, path = index(twin).clips, tmp_path / "mine.csv"
     side = dict(zip(sorted(m.speaker.unique()), ["Train", "train", "train", "dev", "test", "test"]))
-    lines = ["file,audio,label,speaker,split", *[f"{r.video},{r.audio if r.audio != r.video else ''},{r.label},{r.speaker},{side[r.speaker]}" for r in m.itertuples()]]
-    path.write_bytes(("\ufeff" + "\r\n".join([*lines[:-1], lines[1], "", "gone.mp4,,happy,anna,train", lines[2].replace("rain", "rian")])).encode())
+    lines = [
+        "file,audio,label,speaker,split",
+        *[
+            f"{r.video},{r.audio if r.audio != r.video else ''},{r.label},{r.speaker},{side[r.speaker]}"
+            for r in m.itertuples()
+        ],
+    ]
+    path.write_bytes(
+        (
+            "\ufeff"
+            + "\r\n".join(
+                [
+                    *lines[:-1],
+                    lines[1],
+                    "",
+                    "gone.mp4,,happy,anna,train",
+                    lines[2].replace("rain", "rian"),
+                ]
+            )
+        ).encode()
+    )
     got = index(twin, annotations=str(path))
-    assert sorted(got.problems.status) == ["invalid", "invalid", "missing", "unexpected", "unexpected"]  # the last clip is two files
+    assert sorted(got.problems.status) == [
+        "invalid",
+        "invalid",
+        "missing",
+        "unexpected",
+        "unexpected",
+    ]  # the last clip is two files
     assert f"line {len(lines)}: a second row" in " ".join(got.problems.problem)
     assert len(got) == 71 and apply_split(got).split["name"] == "official"
-    path.write_text("\n".join(["file,valence,arousal,speaker", *[f"{r.video},{i % 7},{i % 3},{r.speaker}" for i, r in enumerate(m.itertuples())]]))
+    path.write_text(
+        "\n".join(
+            [
+                "file,valence,arousal,speaker",
+                *[f"{r.video},{i % 7},{i % 3},{r.speaker}" for i, r in enumerate(m.itertuples())],
+            ]
+        )
+    )
     got = index(twin, annotations=str(path))
     assert got.task == "regression" and got.targets == ["valence", "arousal"]
 
 
-@pytest.mark.parametrize("make,word", [
-    (lambda d: None, "a folder per class"), (lambda d: (d / "happy").mkdir(), "a folder per class"),
-    (lambda d: ((d / "happy").mkdir(), (d / "happy/a.wav").write_bytes(b"x")), "one class only"),
-    (lambda d: (d / "a.wav").write_bytes(b"x"), "not in class/"),
-    (lambda d: (d / "labels.csv").write_text("file,label\na.wav\n"), "line 2"),
-    (lambda d: (d / "labels.csv").write_text("path,label\na.wav,b\n"), "no column `file`")])
+@pytest.mark.parametrize(
+    "make,word",
+    [
+        (lambda d: None, "a folder per class"),
+        (lambda d: (d / "happy").mkdir(), "a folder per class"),
+        (
+            lambda d: ((d / "happy").mkdir(), (d / "happy/a.wav").write_bytes(b"x")),
+            "one class only",
+        ),
+        (lambda d: (d / "a.wav").write_bytes(b"x"), "not in class/"),
+        (lambda d: (d / "labels.csv").write_text("file,label\na.wav\n"), "line 2"),
+        (lambda d: (d / "labels.csv").write_text("path,label\na.wav,b\n"), "no column `file`"),
+    ],
+)
 def test_refusals(make, word, tmp_path):
     make(tmp_path)
-    with pytest.raises(AvkitError, match=word): index(tmp_path)
+    with pytest.raises(AvkitError, match=word):
+        index(tmp_path)

@@ -1,4 +1,5 @@
 "MSP-IMPROV: the twin, labels turned round once, and what is set aside."
+
 import numpy as np
 import pytest
 
@@ -11,22 +12,32 @@ SMALL = dict(takes=3, size=(96, 80), progress=False)
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory): return render_twin(tmp_path_factory.mktemp("msp") / "ä b", n_jobs=1, **SMALL)
+def twin(tmp_path_factory):
+    return render_twin(tmp_path_factory.mktemp("msp") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_labels_are_what_was_rendered(twin):
     m = index(twin)
-    assert m.task == "regression" and m.targets == MSP_TARGETS and m.notes["rendered"] and len(m) == 35
+    assert (
+        m.task == "regression" and m.targets == MSP_TARGETS and m.notes["rendered"] and len(m) == 35
+    )
     truth = {s: _targets(a, v) for s, _, a, v in _plan(3, 0)}
     got = m.clips.set_index("clip")[MSP_TARGETS]
-    assert all(np.abs(got.loc[s].to_numpy() - y).max() < 1e-6 for s, y in truth.items() if s in got.index)
+    assert all(
+        np.abs(got.loc[s].to_numpy() - y).max() < 1e-6 for s, y in truth.items() if s in got.index
+    )
 
 
 def test_arousal_is_turned_round_once(twin):
     first, again = index(twin), index(twin)
     assert (first.clips.arousal == again.clips.arousal).all()
-    rows = dict(l.split(",")[:2] for l in (twin / "labels/labels_consensus.csv").read_text().splitlines()[1:])
-    assert all(abs(r.arousal + float(rows[r.clip + ".wav"]) - 6) < 1e-9 for r in first.clips.itertuples())
+    rows = dict(
+        l.split(",")[:2]
+        for l in (twin / "labels/labels_consensus.csv").read_text().splitlines()[1:]
+    )
+    assert all(
+        abs(r.arousal + float(rows[r.clip + ".wav"]) - 6) < 1e-9 for r in first.clips.itertuples()
+    )
 
 
 def test_sessions_are_speaker_independent(twin):
@@ -43,25 +54,48 @@ def test_problems(twin, tmp_path):
     whole = path.read_text()
     rows = whole.splitlines()
     try:
-        path.write_text("\n".join([rows[0], *rows[2:], rows[3], rows[1].replace(",", ",0.5,", 1).rsplit(",", 3)[0] + ",x,y"]))
+        path.write_text(
+            "\n".join(
+                [
+                    rows[0],
+                    *rows[2:],
+                    rows[3],
+                    rows[1].replace(",", ",0.5,", 1).rsplit(",", 3)[0] + ",x,y",
+                ]
+            )
+        )
         p = index(twin).problems
-        assert any(f"line {len(rows)}: a second row" in t for t in p.problem) and any("EmoAct='0.5'" in t for t in p.problem)
+        assert any(f"line {len(rows)}: a second row" in t for t in p.problem) and any(
+            "EmoAct='0.5'" in t for t in p.problem
+        )
         path.write_text("\n".join(rows[1:]))
-        with pytest.raises(AvkitError, match="No label list"): index(twin)
+        with pytest.raises(AvkitError, match="No label list"):
+            index(twin)
         path.write_text("\n".join([rows[0], rows[1].rsplit(",", 1)[0]]))
-        with pytest.raises(AvkitError, match="line 2: 5 fields"): index(twin)
-    finally: path.write_text(whole)
+        with pytest.raises(AvkitError, match="line 2: 5 fields"):
+            index(twin)
+    finally:
+        path.write_text(whole)
 
 
 def test_official_sides(twin, tmp_path):
     m = index(twin)
     side = {1: "Train", 2: "Train", 3: "Train", 4: "Development", 5: "Development", 6: "Test"}
     path = tmp_path / "list.csv"
-    path.write_text("FileName,EmoAct,EmoVal,EmoDom,Split_Set\n" + "\n".join(f"{r.clip}.avi,3,3,3,{side[r.session]}" for r in m.clips.itertuples()))
+    path.write_text(
+        "FileName,EmoAct,EmoVal,EmoDom,Split_Set\n"
+        + "\n".join(f"{r.clip}.avi,3,3,3,{side[r.session]}" for r in m.clips.itertuples())
+    )
     got = apply_split(index(twin, annotations=str(path)))
-    assert got.split["name"] == "official" and set(got.clips.split) == {"train", "validation", "test"}
+    assert got.split["name"] == "official" and set(got.clips.split) == {
+        "train",
+        "validation",
+        "test",
+    }
 
 
 def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
-    read = lambda r: {p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()}
+    read = lambda r: {
+        p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
+    }
     assert read(render_twin(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)

@@ -1,4 +1,5 @@
 "Data sets register themselves; `rendered` and its alias; errors that say what a newcomer forgot; a data set added in a few lines."
+
 import importlib
 import re
 import shutil
@@ -10,7 +11,16 @@ import pytest
 import avkit.datasets
 from avkit.core import AvkitError
 from avkit.datasets import manifest, registry
-from avkit.datasets.registry import CORPORA, ceilings, corpus_module, dataset_names, normal_root, open_dataset, rendered, variants
+from avkit.datasets.registry import (
+    CORPORA,
+    ceilings,
+    corpus_module,
+    dataset_names,
+    normal_root,
+    open_dataset,
+    rendered,
+    variants,
+)
 
 ROOT = Path(__file__).parents[2]
 FACTS = """
@@ -22,7 +32,7 @@ how_to_get = "It is made up."
 classes = ["happy", "sad"]
 default_split = "kfold3"
 """
-CODE = '''
+CODE = """
 from avkit.datasets.manifest import corpus_info, data_folder, make_manifest
 from avkit.datasets.synth import plan_of_classes
 
@@ -36,7 +46,7 @@ def index(data_root):
 def plan(speakers=2, takes=1):
     name = lambda label, speaker, number: {f"{speaker}_{label}_{number}.mp4": "av"}
     return plan_of_classes(["happy", "sad"], name, speakers, takes)
-'''
+"""
 
 
 @pytest.fixture
@@ -55,8 +65,14 @@ def test_every_data_set_is_registered_by_its_two_files():
     assert CORPORA == ["ravdess", "crema_d", "msp_improv", "affwild2", "vgaf", "folder"]
     for name in CORPORA:
         module = corpus_module(name)
-        assert callable(module.index) and callable(module.plan) and callable(module.render_twin) and module.SAMPLE, name
-    with pytest.raises(AvkitError, match="did you mean 'ravdess'"): corpus_module("ravdes")
+        assert (
+            callable(module.index)
+            and callable(module.plan)
+            and callable(module.render_twin)
+            and module.SAMPLE
+        ), name
+    with pytest.raises(AvkitError, match="did you mean 'ravdess'"):
+        corpus_module("ravdes")
 
 
 @pytest.mark.parametrize("page,link", [("README.md", "| `{}` |"), ("nbs/README.md", "_{}.ipynb)")])
@@ -73,19 +89,41 @@ def test_no_list_of_data_sets_is_typed():
 
 def test_variants():
     assert [tuple(v.values()) for v in variants()] == [
-        ("ravdess",), ("crema_d", "intended"), ("crema_d", "consensus"), ("msp_improv",), ("affwild2", "va"),
-        ("affwild2", "expr"), ("vgaf",), ("folder",)]
+        ("ravdess",),
+        ("crema_d", "intended"),
+        ("crema_d", "consensus"),
+        ("msp_improv",),
+        ("affwild2", "va"),
+        ("affwild2", "expr"),
+        ("vgaf",),
+        ("folder",),
+    ]
 
 
 def test_words_for_rendered_data():
-    assert [normal_root(r) for r in ("twin", "rendered", "sample", "twins", None)] == ["rendered", "rendered", "sample", "twins", None]
-    assert [rendered(r) for r in ("twin", "rendered", "sample", "twins", None, Path("twin"))] == [True, True, True, False, False, True]
+    assert [normal_root(r) for r in ("twin", "rendered", "sample", "twins", None)] == [
+        "rendered",
+        "rendered",
+        "sample",
+        "twins",
+        None,
+    ]
+    assert [rendered(r) for r in ("twin", "rendered", "sample", "twins", None, Path("twin"))] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("root", ["twin", "rendered", "sample"])
 def test_each_word_opens_the_folder_it_means(root, monkeypatch):
     asked = []
-    monkeypatch.setattr(registry, "twin", lambda name, difficulty, **size: asked.append(size) or "folder")
+    monkeypatch.setattr(
+        registry, "twin", lambda name, difficulty, **size: asked.append(size) or "folder"
+    )
     monkeypatch.setattr(corpus_module("vgaf"), "index", lambda data_root: data_root)
     assert open_dataset("vgaf", root) == "folder"
     assert asked == [corpus_module("vgaf").SAMPLE if root == "sample" else {}]
@@ -96,34 +134,59 @@ def test_a_data_set_of_a_dozen_lines(home):
     (home / "toy.py").write_text(CODE)
     assert dataset_names()[-1] == "toy" and len(CODE.strip().splitlines()) <= 15
     m = open_dataset("toy", "rendered")
-    assert m.clips["clip"].tolist() == [f"{s}_{c}_{n}" for s in (1, 2) for c in ("happy", "sad") for n in (1, 2)]
+    assert m.clips["clip"].tolist() == [
+        f"{s}_{c}_{n}" for s in (1, 2) for c in ("happy", "sad") for n in (1, 2)
+    ]
     assert m.notes["rendered"] and open_dataset("toy", "twin").data_hash == m.data_hash
-    assert ceilings("toy").ceiling.tolist() == [.5, .5, 1.]
+    assert ceilings("toy").ceiling.tolist() == [0.5, 0.5, 1.0]
     (home / "toy.py").write_text(CODE.replace("speakers=2", "speakers=3"))
     sys.modules.pop("avkit.datasets.toy")
     importlib.invalidate_caches()
     assert open_dataset("toy", "rendered").root != m.root  # another plan, another folder
 
 
-@pytest.mark.parametrize("code,facts,message", [
-    (None, FACTS, "data_manifests/toy.toml has no module avkit.datasets.toy"),
-    ("x = 1", FACTS, "lacks the function `index`"),
-    ("def index(data_root): pass", FACTS, "lacks the function `plan`, which data_root=rendered needs"),
-    (CODE, FACTS.replace("classes", "klasses"), "lacks `classes` .the labels' names"),
-    (CODE, "name = toy", "Cannot read .*toy.toml"),
-    (CODE, None, "avkit.datasets.toy has no facts: write data_manifests/toy.toml"),
-    (CODE.replace("clip=path.stem, ", ""), FACTS, "no `clip`"),
-    (CODE.replace("label=label", "label=label.upper()"), FACTS, "The clip '1_happy_1': Unknown label 'HAPPY'")])
+@pytest.mark.parametrize(
+    "code,facts,message",
+    [
+        (None, FACTS, "data_manifests/toy.toml has no module avkit.datasets.toy"),
+        ("x = 1", FACTS, "lacks the function `index`"),
+        (
+            "def index(data_root): pass",
+            FACTS,
+            "lacks the function `plan`, which data_root=rendered needs",
+        ),
+        (CODE, FACTS.replace("classes", "klasses"), "lacks `classes` .the labels' names"),
+        (CODE, "name = toy", "Cannot read .*toy.toml"),
+        (CODE, None, "avkit.datasets.toy has no facts: write data_manifests/toy.toml"),
+        (CODE.replace("clip=path.stem, ", ""), FACTS, "no `clip`"),
+        (
+            CODE.replace("label=label", "label=label.upper()"),
+            FACTS,
+            "The clip '1_happy_1': Unknown label 'HAPPY'",
+        ),
+    ],
+)
 def test_what_a_newcomer_forgets(home, code, facts, message):
     pytest.importorskip("cv2")
-    if code: (home / "toy.py").write_text(code)
-    if facts is None: (home / "facts/toy.toml").unlink()
-    else: (home / "facts/toy.toml").write_text(facts)
-    with pytest.raises(AvkitError, match=message): open_dataset("toy", "rendered")
+    if code:
+        (home / "toy.py").write_text(code)
+    if facts is None:
+        (home / "facts/toy.toml").unlink()
+    else:
+        (home / "facts/toy.toml").write_text(facts)
+    with pytest.raises(AvkitError, match=message):
+        open_dataset("toy", "rendered")
 
 
 def test_rows_without_a_file(home, tmp_path):
-    m = manifest.make_manifest("toy", tmp_path, [dict(clip="a", label="happy"), dict(clip="b", label="sad", video=None)], ["happy", "sad"])
+    m = manifest.make_manifest(
+        "toy",
+        tmp_path,
+        [dict(clip="a", label="happy"), dict(clip="b", label="sad", video=None)],
+        ["happy", "sad"],
+    )
     assert (m.clips[["audio", "video", "audio_sha256", "video_sha256"]] == "").all(axis=None)
     with pytest.raises(AvkitError, match="'a': `audio` should be text"):
-        manifest.make_manifest("toy", tmp_path, [dict(clip="a", label="happy", audio=float("nan"))], ["happy"])
+        manifest.make_manifest(
+            "toy", tmp_path, [dict(clip="a", label="happy", audio=float("nan"))], ["happy"]
+        )

@@ -1,4 +1,5 @@
 "The corpus that renders itself: its layout, that it is the same every time, and that it gives nothing away."
+
 import os
 import re
 from collections import Counter
@@ -8,31 +9,58 @@ import pytest
 
 from avkit.core import AvkitError, read_json
 from avkit.preprocessing.media import decode
-from avkit.datasets.synth import FACES, FPS, RATE, VOICES, express, _names, _nuisance, _plan, rng_of, face_code, render, render_clip, voice_code
+from avkit.datasets.synth import (
+    FACES,
+    FPS,
+    RATE,
+    VOICES,
+    express,
+    _names,
+    _nuisance,
+    _plan,
+    rng_of,
+    face_code,
+    render,
+    render_clip,
+    voice_code,
+)
 
 pytest.importorskip("cv2")
 SMALL = dict(actors=2, repeats=1, size=(96, 80), seed=3, progress=False)
 
 
-def _bytes(root): return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.*")) if p.suffix != ".json"}
+def _bytes(root):
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in sorted(root.rglob("*.*"))
+        if p.suffix != ".json"
+    }
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory): return render(tmp_path_factory.mktemp("synth") / "ä b", n_jobs=1, **SMALL)
+def corpus(tmp_path_factory):
+    return render(tmp_path_factory.mktemp("synth") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_codes_meet_in_one_emotion():
     codes = [(face_code(e), voice_code(e)) for e in range(8)]
     assert len(set(codes)) == 8
-    for k in (0, 1): assert sorted(Counter(c[k] for c in codes).items()) == [(i, 2) for i in range(4)]
+    for k in (0, 1):
+        assert sorted(Counter(c[k] for c in codes).items()) == [(i, 2) for i in range(4)]
 
 
 def test_layout(corpus):
     names = sorted(_bytes(corpus))
-    assert len(names) == 2 * 8 * 2 and (corpus / "synth.json").is_file() and not (corpus / "synth.part.json").exists()
+    assert (
+        len(names) == 2 * 8 * 2
+        and (corpus / "synth.json").is_file()
+        and not (corpus / "synth.part.json").exists()
+    )
     pattern = r"Actor_(0[12])/(01-01-0[1-8]-0[12]-0[12]-0[12]-\1\.mp4|03-01-0[1-8]-0[12]-0[12]-0[12]-\1\.wav)"
     assert all(re.fullmatch(pattern, n) for n in names)
-    assert {n[12:].replace("mp4", "wav") for n in names if "/01-" in n} == {n[12:] for n in names if "/03-" in n}
+    assert {n[12:].replace("mp4", "wav") for n in names if "/01-" in n} == {
+        n[12:] for n in names if "/03-" in n
+    }
 
 
 def test_clips_are_whole_and_both_files_tell_the_same(corpus):
@@ -42,7 +70,7 @@ def test_clips_are_whole_and_both_files_tell_the_same(corpus):
         assert av.frames.shape[1:] == (80, 96, 3) and av.fps == FPS and av.rate == wav.rate == RATE
         assert 3.15 < av.duration < 4.1 and abs(len(av.frames) / FPS - len(wav.sound) / RATE) < 1e-6
         n = len(wav.sound) - 2000
-        assert np.corrcoef(av.sound[:n], wav.sound[:n])[0, 1] > .95
+        assert np.corrcoef(av.sound[:n], wav.sound[:n])[0, 1] > 0.95
 
 
 def test_same_bytes_whatever_the_number_of_processes(corpus, tmp_path):
@@ -56,24 +84,31 @@ def test_resumes_and_repeats(corpus):
     render(corpus, n_jobs=1, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in corpus.rglob("*.*")} == stamps
     lost = sorted(corpus.rglob("*.mp4"))[3], sorted(corpus.rglob("*.wav"))[5]
-    for p in lost: p.unlink()
+    for p in lost:
+        p.unlink()
     os.replace(corpus / "synth.json", corpus / "synth.part.json")  # as a kill leaves it
     render(corpus, n_jobs=1, **SMALL)
     assert _bytes(corpus) == before and (corpus / "synth.json").is_file()
     assert sum(p.stat().st_mtime_ns != t for p, t in stamps.items()) == 2
 
 
-@pytest.mark.parametrize("change", [dict(difficulty=.5), dict(seed=1), dict(actors=3), dict(size=(128, 96)), dict(repeats=2)])
+@pytest.mark.parametrize(
+    "change",
+    [dict(difficulty=0.5), dict(seed=1), dict(actors=3), dict(size=(128, 96)), dict(repeats=2)],
+)
 def test_another_setting_is_refused(corpus, change):
-    with pytest.raises(AvkitError, match=next(iter(change))): render(corpus, n_jobs=1, **{**SMALL, **change})
+    with pytest.raises(AvkitError, match=next(iter(change))):
+        render(corpus, n_jobs=1, **{**SMALL, **change})
     assert read_json(corpus / "synth.json")["seed"] == 3
 
 
 def test_an_unfinished_other_corpus_and_foreign_folders_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("my thesis")
-    with pytest.raises(AvkitError, match="other files"): render(tmp_path, n_jobs=1, **SMALL)
+    with pytest.raises(AvkitError, match="other files"):
+        render(tmp_path, n_jobs=1, **SMALL)
     for wrong in (dict(actors=25), dict(repeats=5), dict(difficulty=2), dict(size=(97, 80))):
-        with pytest.raises(AvkitError, match="actors 1-24"): render(tmp_path / "x", **{**SMALL, **wrong})
+        with pytest.raises(AvkitError, match="actors 1-24"):
+            render(tmp_path / "x", **{**SMALL, **wrong})
 
 
 @pytest.mark.parametrize("repeats", [1, 3, 4])
@@ -83,18 +118,19 @@ def test_plan_is_balanced_and_names_are_unique(repeats):
     assert set(Counter((c[0], c[4]) for c in plan).values()) == {repeats}
     assert all(c[1] == 1 for c in plan if c[0] == 0)
     strong = np.array([np.mean([c[1] == 2 for c in plan if c[0] == e]) for e in range(1, 8)])
-    assert repeats < 3 or (np.abs(strong - .5) < .25).all()
+    assert repeats < 3 or (np.abs(strong - 0.5) < 0.25).all()
 
 
 def test_nuisance_is_independent_of_the_emotion():
     "One-way F of length, begin, end, gain and rhythm over the emotions, in the plan of 24 actors: none stands out"
     from scipy.stats import f_oneway
+
     plan = _plan(24, 0, 4)
     nz = [_nuisance(rng_of(0, c[4], *c[:4], "nuisance")) for c in plan]
     e = np.array([c[0] for c in plan])
     for key in nz[0]:
         x = np.array([n[key] for n in nz])
-        assert f_oneway(*(x[e == k] for k in range(8))).pvalue > .005, key
+        assert f_oneway(*(x[e == k] for k in range(8))).pvalue > 0.005, key
     assert 3.2 <= min(n["seconds"] for n in nz) < 3.4 and 3.8 < max(n["seconds"] for n in nz) <= 4.0
 
 
@@ -103,28 +139,49 @@ def test_face_and_voice_keep_to_their_codes():
     for points, code in ((FACES, face_code), (VOICES, voice_code)):
         for a in range(8):
             for b in range(8):
-                same = np.allclose(*(express(points, code(e), rng_of(0, "x"), 0.) for e in (a, b)))
+                same = np.allclose(*(express(points, code(e), rng_of(0, "x"), 0.0) for e in (a, b)))
                 assert same == (code(a) == code(b))
     d0 = np.linalg.norm(FACES[0] - FACES[2])
-    far = [np.linalg.norm(np.subtract(*(express(FACES, c, rng_of(0, "x"), q) for c in (0, 2)))) for q in (0, .5, 1)]
-    assert np.allclose(far, [d0, d0 * .625, d0 * .25])
+    far = [
+        np.linalg.norm(np.subtract(*(express(FACES, c, rng_of(0, "x"), q) for c in (0, 2))))
+        for q in (0, 0.5, 1)
+    ]
+    assert np.allclose(far, [d0, d0 * 0.625, d0 * 0.25])
 
 
 def test_intensity_is_in_the_name_alone():
     "The rendered expression has the same distribution for both: only the seed differs"
-    frames = {i: np.mean([next(render_clip(2, intensity=i, actor=1, repetition=r, size=(96, 80))[0]) for r in (1, 2)], 0) for i in (1, 2)}
+    frames = {
+        i: np.mean(
+            [
+                next(render_clip(2, intensity=i, actor=1, repetition=r, size=(96, 80))[0])
+                for r in (1, 2)
+            ],
+            0,
+        )
+        for i in (1, 2)
+    }
     assert np.abs(frames[1] - frames[2]).mean() < 6
 
 
 def test_difficulty_adds_noise():
-    rough = lambda q: np.abs(np.diff(next(render_clip(2, difficulty=q, size=(96, 80))[0]).astype(float), axis=0)).mean()
-    assert rough(0.) < rough(.5) < rough(1.)
+    rough = lambda q: np.abs(
+        np.diff(next(render_clip(2, difficulty=q, size=(96, 80))[0]).astype(float), axis=0)
+    ).mean()
+    assert rough(0.0) < rough(0.5) < rough(1.0)
     quiet = lambda q: np.abs(render_clip(2, difficulty=q, size=(96, 80))[1][:2000]).mean()
-    assert quiet(0.) < quiet(.5) < quiet(1.)
+    assert quiet(0.0) < quiet(0.5) < quiet(1.0)
 
 
 def test_mtcnn_finds_the_faces():
     mtcnn = pytest.importorskip("facenet_pytorch").MTCNN(keep_all=False)
-    frames = [f for a in range(1, 9) for e in (0, 2, 4, 6) for f in list(render_clip(e, actor=a)[0])[20:60:20]]
+    frames = [
+        f
+        for a in range(1, 9)
+        for e in (0, 2, 4, 6)
+        for f in list(render_clip(e, actor=a)[0])[20:60:20]
+    ]
     _, p = mtcnn.detect(frames)
-    assert np.mean([float(x[0] or 0) >= .9 for x in p]) >= .96 and all(x[0] is not None for x in p)
+    assert np.mean([float(x[0] or 0) >= 0.9 for x in p]) >= 0.96 and all(
+        x[0] is not None for x in p
+    )

@@ -8,7 +8,7 @@ from avkit.models import backbones, weights as weights_module
 from avkit.training import frozen
 from avkit.datasets import synth
 from avkit.core import AvkitError
-from avkit.datasets.batches import standard, standardise
+from avkit.datasets.batches import mean_and_deviation, standardise
 from avkit.datasets.features import Rows, Stream
 from avkit.training.learner import fit
 from avkit.training.loading import load_data
@@ -238,8 +238,8 @@ def test_large_streams_are_scaled_alike():
     torch.manual_seed(0)
     x, mask = torch.randn(90, 5, 3) * 4 + 2, torch.rand(90, 5) < 0.7
     whole, lazy = Stream(x, mask, "x"), Stream(Rows(x, torch.arange(90)), mask, "x")
-    stats, idx = standard(whole, torch.arange(80)), torch.tensor([85, 3])
-    for a, b in zip(stats, standard(lazy, torch.arange(80))):
+    stats, idx = mean_and_deviation(whole, torch.arange(80)), torch.tensor([85, 3])
+    for a, b in zip(stats, mean_and_deviation(lazy, torch.arange(80))):
         assert torch.allclose(a, b, atol=1e-6)
     assert torch.equal(standardise(lazy, *stats).x[idx], standardise(whole, *stats).x[idx])
     assert not standardise(whole, *stats).x[~mask].any()

@@ -1,5 +1,6 @@
 """Every fusion with every pair of encoders keeps the invariants of nbs/papers/README.md: once a
 clip and once a label step, whatever the padding, the other clips or a missing modality."""
+
 import json
 import os
 import re
@@ -27,7 +28,8 @@ AUDIO = dict(
     features=(6, 7),
     conformer=(6, 7),
     segment_cnn=(3, 1, 32, 32),
-    mel_pictures=(4, 32, 32))
+    mel_pictures=(4, 32, 32),
+)
 VIDEO = dict(
     efficientface=(2, 3, 224, 224),
     light=(5, 3, 56, 56),
@@ -35,20 +37,23 @@ VIDEO = dict(
     features=(4, 9),
     groups=(8, 9),
     conformer=(4, 9),
-    pictures=(3, 6, 32, 32))
+    pictures=(3, 6, 32, 32),
+)
 SMALL = dict(
     features=dict(dim=8),
     groups=dict(dim=8),
     conformer=dict(dim=16, heads=2, layers=1),
     segment_cnn=dict(small=True),
     mel_pictures=dict(trunk="light", rnn=4),
-    pictures=dict(trunk="light", rnn=4))
+    pictures=dict(trunk="light", rnn=4),
+)
 SMALL_FUSIONS = dict(
     vavl=dict(dim=16, layers=1),
     jca=dict(dim=16),
     rnn=dict(hidden=8),
     gmu=dict(dim=16),
-    mbt=dict(dim=16))
+    mbt=dict(dim=16),
+)
 PAIRS = [
     ("audio_cnn", "light"),
     ("logmel_cnn", "vector"),
@@ -56,7 +61,8 @@ PAIRS = [
     ("segment_cnn", "groups"),
     ("mel_pictures", "pictures"),
     ("conformer", "conformer"),
-    ("features", "features")]
+    ("features", "features"),
+]
 SLOW = ("ia", ("audio_cnn", "efficientface"))
 QUICK = [*product(FUSIONS, PAIRS)]
 MATRIX = [*QUICK, SLOW]
@@ -70,9 +76,17 @@ def inputs(audio, video, n=3):
 
 def model(audio, video, fusion, heads=2, **settings):
     torch.manual_seed(0)
-    s = dict(modality="av", n_out=8, fusion=fusion, heads=heads, video_views=("face", "body"),
-             audio_encoder=audio, video_encoder=video,
-             encoder_options=SMALL, fusion_options=SMALL_FUSIONS)
+    s = dict(
+        modality="av",
+        n_out=8,
+        fusion=fusion,
+        heads=heads,
+        video_views=("face", "body"),
+        audio_encoder=audio,
+        video_encoder=video,
+        encoder_options=SMALL,
+        fusion_options=SMALL_FUSIONS,
+    )
     shapes = dict(audio=AUDIO[audio], video=VIDEO[video])
     widths = {f"{k}_dim": shape[1] for k, shape in shapes.items() if len(shape) == 2}
     return build_model(s | widths | settings).eval()
@@ -81,14 +95,14 @@ def model(audio, video, fusion, heads=2, **settings):
 def wider(x, extra):
     "Padded by garbage, with the mask that says so"
     mask = torch.ones(len(x), x.shape[1] + extra, dtype=torch.bool)
-    mask[:, x.shape[1]:] = False
+    mask[:, x.shape[1] :] = False
     garbage = torch.full_like(x[:, :1], float("nan")).expand(-1, extra, *x.shape[2:])
     return torch.cat([x, garbage], 1), mask
 
 
 def valid(z, steps):
     "What counts of (B,C), or of (B,S,C) with these label steps"
-    return z if steps is None else z[:, :steps.shape[1]][steps[:len(z)]]
+    return z if steps is None else z[:, : steps.shape[1]][steps[: len(z)]]
 
 
 def check(make, a, v, steps=None):  # () -> a model; steps (3,S): a label per step
@@ -97,7 +111,8 @@ def check(make, a, v, steps=None):  # () -> a model; steps (3,S): a label per st
     assert out.shape[:-1] == ((3,) if steps is None else (3, steps.shape[1]))
     assert out.isfinite().all()
     assert torch.equal(out, make()(a, v, step_mask=steps)), "the same seed gives the same model"
-    if steps is not None: assert out.std(1).max() > 1e-4, "steps differ"
+    if steps is not None:
+        assert out.std(1).max() > 1e-4, "steps differ"
     one = None if steps is None else steps[1:2]
     assert torch.allclose(m(a[1:2], v[1:2], step_mask=one)[0], out[1], atol=1e-5), "batch mates"
     check_padding(m, a, v, steps, out)
@@ -115,8 +130,9 @@ def check_missing(m, a, v, steps, out):
     call = partial(m, step_mask=steps)
     nan = float("nan")
     for masked, garbage, absent in (
-            (call(a, v, no_a), call(a * nan, v, no_a), call(None, v)),
-            (call(a, v, None, no_v), call(a, v * nan, None, no_v), call(a, None))):
+        (call(a, v, no_a), call(a * nan, v, no_a), call(None, v)),
+        (call(a, v, None, no_v), call(a, v * nan, None, no_v), call(a, None)),
+    ):
         assert torch.equal(masked, garbage) and masked.isfinite().all(), "a missing modality"
         assert not torch.allclose(masked, out), "a missing modality"
         same = torch.allclose(valid(masked, steps), valid(absent, steps), atol=1e-5)
@@ -130,7 +146,8 @@ def test_the_table_is_complete():
 
 @pytest.mark.parametrize("fusion,pair", MATRIX, ids=str)
 @torch.no_grad()
-def test_invariants(fusion, pair): check(lambda: model(*pair, fusion), *inputs(*pair))
+def test_invariants(fusion, pair):
+    check(lambda: model(*pair, fusion), *inputs(*pair))
 
 
 @pytest.mark.parametrize("fusion,pair", QUICK, ids=str)
@@ -145,7 +162,8 @@ RECIPE_INPUTS = dict(
     emotiw2023=((5, 1, 40, 40), (5, 3, 48, 48), False),
     jca2023=((8, 64, 30), (8, 3, 40, 40), True),
     vavl2023=((20, 64), (6, 3, 40, 40), False),
-    ntua2021=((4, 32, 30), (4, 9, 40, 40), True))
+    ntua2021=((4, 32, 30), (4, 9, 40, 40), True),
+)
 
 
 @pytest.mark.parametrize("recipe", RECIPE_INPUTS)
@@ -194,12 +212,13 @@ def test_the_heads_of_the_modalities_answer_beside(fusion, steps):
 @pytest.mark.parametrize("fusion,pair", QUICK, ids=str)
 def test_gradients_reach_what_is_used(fusion, pair, steps):
     "Both inputs from the fused logits, and every weight from all outputs"
-    m, (a, v) = model(*pair, fusion, reconstruction=1.).train(), inputs(*pair)
+    m, (a, v) = model(*pair, fusion, reconstruction=1.0).train(), inputs(*pair)
     a.requires_grad_()
     v.requires_grad_()
     fused, aux = m(a, v, step_mask=steps, return_aux=True)
     loss = fused.square().sum()
-    for grad in torch.autograd.grad(loss, (a, v), retain_graph=True): assert grad.abs().sum() > 0
+    for grad in torch.autograd.grad(loss, (a, v), retain_graph=True):
+        assert grad.abs().sum() > 0
     (loss + sum(z.square().sum() for z in aux.values())).backward()
     unused = {n for n, p in m.named_parameters() if p.grad is None}
     assert all(fusion == "ia" and ".proj." in n for n in unused), unused
@@ -237,15 +256,21 @@ DROPS = dict(
     lt=("vector", "vector"),
     mbt=("vector", "vector"),
     vavl=("vector", "vector"),
-    concat=("conformer", "conformer"))  # in the encoders
+    concat=("conformer", "conformer"),
+)  # in the encoders
 
 
 def with_drop_path(fusion, p):
     options = SMALL_FUSIONS.get(fusion, {})
-    if fusion != "concat": options = options | dict(drop_path=p)
+    if fusion != "concat":
+        options = options | dict(drop_path=p)
     encoder = SMALL["conformer"] | dict(drop_path=p)
-    return model(*DROPS[fusion], fusion, fusion_options={fusion: options},
-                 encoder_options=SMALL | dict(conformer=encoder))
+    return model(
+        *DROPS[fusion],
+        fusion,
+        fusion_options={fusion: options},
+        encoder_options=SMALL | dict(conformer=encoder),
+    )
 
 
 @pytest.mark.parametrize("fusion", DROPS)
@@ -258,28 +283,30 @@ def test_drop_path(fusion):
         torch.manual_seed(1)
         return m.train()(a, v), torch.get_rng_state()
 
-    plain, zero = model(*DROPS[fusion], fusion), with_drop_path(fusion, 0.)
+    plain, zero = model(*DROPS[fusion], fusion), with_drop_path(fusion, 0.0)
     assert list(plain.state_dict()) == list(zero.state_dict())
-    for x, y in zip(train(plain), train(zero)): assert torch.equal(x, y)
-    half = with_drop_path(fusion, .5)
+    for x, y in zip(train(plain), train(zero)):
+        assert torch.equal(x, y)
+    half = with_drop_path(fusion, 0.5)
     assert torch.equal(half(a, v), model(*DROPS[fusion], fusion)(a, v)), "evaluation"
-    assert torch.equal(train(half)[0], train(with_drop_path(fusion, .5))[0]), "the same draws"
-    assert not torch.equal(train(half)[0], train(with_drop_path(fusion, 0.))[0]), "in training"
+    assert torch.equal(train(half)[0], train(with_drop_path(fusion, 0.5))[0]), "the same draws"
+    assert not torch.equal(train(half)[0], train(with_drop_path(fusion, 0.0))[0]), "in training"
 
 
 @torch.no_grad()
 def test_drop_path_leaves_branches_of_a_clip_out():
     "Each of four branches of a clip with probability p: all four of it with p ** 4"
-    layer = ConformerLayer(8, 2, 3, dropout=0., drop_path=.5).train()
+    layer = ConformerLayer(8, 2, 3, dropout=0.0, drop_path=0.5).train()
     torch.manual_seed(0)
     x, mask = torch.randn(4000, 2, 8), torch.ones(4000, 2, dtype=torch.bool)
     gone = (layer(x, mask) - layer.norm(x)).abs().amax((1, 2)) < 1e-6
-    assert gone.float().mean() == pytest.approx(1 / 16, abs=.015)
+    assert gone.float().mean() == pytest.approx(1 / 16, abs=0.015)
     with pytest.raises(AvkitError, match="drop_path=1.5 is no probability"):
         ConformerLayer(8, 2, 3, drop_path=1.5)
 
 
 # A block of one's own
+
 
 @pytest.fixture
 def registry():
@@ -299,13 +326,16 @@ def test_the_example_in_contributing_is_a_block(registry):
     exec(code, dict(vars(fusion_module)))
     (name,) = set(registry) - known
     for pair, steps in product((PAIRS[1], PAIRS[4]), (None, STEPS)):
-        with torch.no_grad(): check(lambda pair=pair: model(*pair, name), *inputs(*pair), steps)
+        with torch.no_grad():
+            check(lambda pair=pair: model(*pair, name), *inputs(*pair), steps)
 
 
 def test_out_dim_must_be_right(registry):
     @fusion_module.fusion("twice")
     class Twice(Fusion):
-        def head_inputs(self, a, am, v, vm): return [(torch.cat([a, a], -1), am), (v, vm)]
+        def head_inputs(self, a, am, v, vm):
+            return [(torch.cat([a, a], -1), am), (v, vm)]
+
     m = model("vector", "vector", "twice")
     with pytest.raises(AvkitError, match="64 numbers a step, and its out_dim is 128: set .* = 192"):
         m(*inputs("vector", "vector"))
@@ -314,8 +344,11 @@ def test_out_dim_must_be_right(registry):
 
 def test_a_name_belongs_to_one_block(registry):
     with pytest.raises(AvkitError, match="'ca' is CrossAttention already"):
+
         @fusion_module.fusion("ca")
-        class Mine(Fusion): pass
+        class Mine(Fusion):
+            pass
+
     assert registry["ca"].__name__ == "CrossAttention"
 
 
@@ -334,7 +367,8 @@ def test_a_block_on_common_steps_gets_them(fusion):
     block.for_head(a, am, v, vm)
     a2, am2, v2, vm2 = seen
     assert (a2.shape[1] == v2.shape[1]) == block.needs_common_steps
-    if block.needs_common_steps: assert am2.shape == vm2.shape == (2, 6)
+    if block.needs_common_steps:
+        assert am2.shape == vm2.shape == (2, 6)
     assert am2.any(1).tolist() == [True, True] and vm2.any(1).tolist() == [True, False]
 
 
@@ -342,12 +376,18 @@ def test_released_layouts():
     "Every weight of the released checkpoints has its place here, with the same shape"
     data = Path(os.environ.get("AVKIT_DATA") or Path(__file__).parents[2] / "shared/data")
     folder = data / "released_layouts"
-    if not folder.is_dir(): pytest.skip("the released files' layouts are not at hand")
+    if not folder.is_dir():
+        pytest.skip("the released files' layouts are not at hand")
 
     def name(k):
-        for old, new in (("audio.", "audio_model."), ("video.trunk.net.", "visual_model."),
-                         ("video.", "visual_model."), ("fusion.", "")):
-            if k.startswith(old): return k.replace(old, new, 1)
+        for old, new in (
+            ("audio.", "audio_model."),
+            ("video.trunk.net.", "visual_model."),
+            ("video.", "visual_model."),
+            ("fusion.", ""),
+        ):
+            if k.startswith(old):
+                return k.replace(old, new, 1)
         return k
 
     for f in ("ia", "it", "lt"):

@@ -1,6 +1,7 @@
 """One container's mutants through prepare: `python fuzz_child.py SUFFIX COUNT FOLDER` prints a JSON line per mutant.
 
 Run by test_fuzz.py in a process of its own, so that a crash or a hang of a decoder ends here."""
+
 import hashlib, json, sys
 from pathlib import Path
 import numpy as np
@@ -16,34 +17,45 @@ KINDS = ("truncated", "flipped", "zeroed", "swapped", "empty")
 def mutant(data, kind, rng):
     "The bytes of a damaged copy"
     b, n = bytearray(data), len(data)
-    if kind == "empty": return b""
-    if kind == "truncated": return bytes(b[:int(rng.integers(1, n - 1))])
+    if kind == "empty":
+        return b""
+    if kind == "truncated":
+        return bytes(b[: int(rng.integers(1, n - 1))])
     if kind == "flipped":
-        for i in rng.integers(0, n, int(rng.integers(1, 40))): b[i] ^= 1 << int(rng.integers(8))
+        for i in rng.integers(0, n, int(rng.integers(1, 40))):
+            b[i] ^= 1 << int(rng.integers(8))
         return bytes(b)
     size = int(rng.integers(1, max(2, n // 4)))
     i, j = (int(k) for k in rng.integers(0, n - size, 2))
-    if kind == "zeroed": b[i:i + size] = bytes(size)
-    else: b[i:i + size], b[j:j + size] = b[j:j + size], b[i:i + size]
+    if kind == "zeroed":
+        b[i : i + size] = bytes(size)
+    else:
+        b[i : i + size], b[j : j + size] = b[j : j + size], b[i : i + size]
     return bytes(b)
 
 
 def source(path):
     "A whole file of a second of talking"
     frames, sound = perform(FACES[1], VOICES[1], actor=1, key=("fuzz",), seconds=1.2, size=(96, 80))
-    if path.suffix == ".wav": return write_wav(path, sound, RATE)
-    if path.suffix == ".flac": return _flac(path, sound)
+    if path.suffix == ".wav":
+        return write_wav(path, sound, RATE)
+    if path.suffix == ".flac":
+        return _flac(path, sound)
     return write_video(path, frames, 25, sound, RATE)
 
 
 def _flac(path, sound):
     import av
+
     with av.open(str(path), "w") as c:
         s = c.add_stream("flac", rate=RATE, layout="mono")
-        f = av.AudioFrame.from_ndarray((sound[None] * 32767).astype(np.int16), format="s16", layout="mono")
+        f = av.AudioFrame.from_ndarray(
+            (sound[None] * 32767).astype(np.int16), format="s16", layout="mono"
+        )
         f.sample_rate = RATE
         for x in (*av.AudioResampler("s16", "mono", RATE, frame_size=4096).resample(f), None):
-            for p in s.encode(x): c.mux(p)
+            for p in s.encode(x):
+                c.mux(p)
     return path
 
 
@@ -55,34 +67,56 @@ def kept(row, prep, store):
 
 def row_of(name, path, data, picture):
     h = hashlib.sha256(data).hexdigest()
-    return dict(clip=name, audio=path.name, video=path.name if picture else "", audio_sha256=h, video_sha256=h if picture else "")
+    return dict(
+        clip=name,
+        audio=path.name,
+        video=path.name if picture else "",
+        audio_sha256=h,
+        video_sha256=h if picture else "",
+    )
 
 
 def main(suffix, count, folder):
-    root, prep = Path(folder), Preparation(window=1., frames=4, size=32, rate=8000, detector="none", views=("frame",))
+    root, prep = (
+        Path(folder),
+        Preparation(window=1.0, frames=4, size=32, rate=8000, detector="none", views=("frame",)),
+    )
     whole = source(root / f"whole{suffix}")
-    picture, data, store = suffix not in (".wav", ".flac"), whole.read_bytes(), Store(root / "store")
+    picture, data, store = (
+        suffix not in (".wav", ".flac"),
+        whole.read_bytes(),
+        Store(root / "store"),
+    )
     good, first = decode(whole, video=picture), row_of("whole", whole, data, picture)
     prepare_clip(root, first, prep, store)
     for i in range(count):
         kind = KINDS[i % len(KINDS)] if i % 25 else "empty"
-        if kind == "empty" and i % 25: kind = KINDS[i // 5 % 4]
+        if kind == "empty" and i % 25:
+            kind = KINDS[i // 5 % 4]
         bad = mutant(data, kind, np.random.default_rng(i))
         path = root / f"m{i}{suffix}"
         path.write_bytes(bad)
         row = row_of(f"m{i}", path, bad, picture)
         line = prepare_clip(root, row, prep, store)
-        out = dict(mutant=i, kind=kind, same=bad == data, status=line["status"], reason=line["reason"])
+        out = dict(
+            mutant=i, kind=kind, same=bad == data, status=line["status"], reason=line["reason"]
+        )
         if line["status"] == "done":
-            try: got = decode(path, video=picture)
-            except MediaError:  # damaged where nobody looks: what was stored must be as from the whole file
+            try:
+                got = decode(path, video=picture)
+            except (
+                MediaError
+            ):  # damaged where nobody looks: what was stored must be as from the whole file
                 got = good if kept(row, prep, store) == kept(first, prep, store) else None
             if got is None:
                 print(json.dumps(out | dict(whole=False)), flush=True)
                 continue
-            out["whole"] = abs(len(got.sound) - len(good.sound)) < .05 * RATE and (not picture or abs(len(got.frames) - len(good.frames)) < 2)
+            out["whole"] = abs(len(got.sound) - len(good.sound)) < 0.05 * RATE and (
+                not picture or abs(len(got.frames) - len(good.frames)) < 2
+            )
         path.unlink()
         print(json.dumps(out), flush=True)
 
 
-if __name__ == "__main__": main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

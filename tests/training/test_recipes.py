@@ -2,6 +2,7 @@
 
 Through the loop that everyone uses, on streams of the recipe's own shapes.
 """
+
 import json
 from dataclasses import replace
 import numpy as np, pytest, torch
@@ -13,7 +14,7 @@ from avkit.training.checkpoint import load_model, make_model
 from avkit.training.configure import configure
 from avkit.training.learner import fit, loss_of, parts_of, start, train_step, training_batch
 from avkit.training.metrics import ccc
-from avkit.training.quirks import quirk_corpus, QUIRKS
+from avkit.training.quirks import with_quirks, QUIRKS
 from helpers import OWN, SIZES, config, toy
 
 
@@ -28,7 +29,8 @@ def test_a_recipe_trains(recipe, mode, tmp_path):
     assert set(r["quirks"]) == (defects if mode == "as_released" else set())
     both_only = "both_only" in r["quirks"]
     assert set(r["metrics"]["test"]) == ({"av"} if both_only else {"av", "audio", "video"})
-    for scores in r["metrics"]["test"].values(): assert all(np.isfinite(v) for v in scores.values())
+    for scores in r["metrics"]["test"].values():
+        assert all(np.isfinite(v) for v in scores.values())
     targets = 1 if "valence_only" in r["quirks"] else len(toy(recipe).data.classes)
     assert len(r["classes"]) == targets
     assert sum(p.numel() for p in load_model(tmp_path)[0].parameters()) == r["parameters"]
@@ -36,7 +38,8 @@ def test_a_recipe_trains(recipe, mode, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["jca2023", "vavl2023"])
 def test_the_same_seed_gives_the_same_weights(recipe, tmp_path):
-    for d in "ab": fit(config(recipe, tmp_path / d), toy(recipe), verbose=False)
+    for d in "ab":
+        fit(config(recipe, tmp_path / d), toy(recipe), verbose=False)
     a, b = (load_model(tmp_path / d)[0].state_dict() for d in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a)
 
@@ -47,8 +50,13 @@ def test_one_modality_of_vavl_is_its_part_of_the_model(modality, tmp_path):
     corpus, cfg = toy("vavl2023"), config("vavl2023", tmp_path, modality=modality)
     setattr(corpus.data, "video" if modality == "audio" else "audio", None)
     alone, both = (make_model(c, toy("vavl2023").data) for c in (cfg, config("vavl2023", tmp_path)))
-    own = (f"{modality}.", "fusion.shared", "fusion.norm", f"fusion.to_shared.{modality}",
-           f"reconstruct.{modality}")
+    own = (
+        f"{modality}.",
+        "fusion.shared",
+        "fusion.norm",
+        f"fusion.to_shared.{modality}",
+        f"reconstruct.{modality}",
+    )
     part = {k: v.shape for k, v in both.state_dict().items() if k.startswith(own)}
     assert {k: v.shape for k, v in alone.state_dict().items()} == part
     assert any(k.startswith("fusion.shared") for k in part)
@@ -105,7 +113,7 @@ def test_red_and_blue_swap_in_each_view_of_pictures_that_are_read_late(tmp_path)
     cfg = config("chumachenko2022", tmp_path, quirks="bgr_crops")
     x = torch.cat([corpus.data.video.x, corpus.data.video.x + 1], 2)
     corpus.data.video = replace(corpus.data.video, x=Rows(x, torch.arange(len(x))))
-    got = quirk_corpus(cfg, corpus).data.video.x
+    got = with_quirks(cfg, corpus).data.video.x
     assert len(got) == len(x) and got.shape == x.shape
     assert torch.equal(got[torch.tensor([3, 1])], x[[3, 1]][:, :, [2, 1, 0, 5, 4, 3]])
 
@@ -136,7 +144,8 @@ def test_paper_size_is_not_the_small_one():
 
 def test_a_rate_of_its_own_for_trunks(tmp_path):
     from avkit.training.learner import make_optimizer
+
     cfg = config("emotiw2023", tmp_path, backbone_lr=1e-4)
     groups = make_optimizer(cfg, make_model(cfg, toy("emotiw2023").data)).param_groups
-    assert [g["share"] for g in groups] == [1., pytest.approx(1e-4 / cfg["lr"])]
+    assert [g["share"] for g in groups] == [1.0, pytest.approx(1e-4 / cfg["lr"])]
     assert all(len(g["params"]) for g in groups)

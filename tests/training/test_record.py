@@ -1,4 +1,5 @@
 """Which changes of the code make a finished run stale: by rule, over every module of avkit."""
+
 import ast
 import functools
 import shutil
@@ -18,9 +19,12 @@ MODULES = sorted(p.relative_to(package_folder()).as_posix() for p in package_fol
 def makes_runs(module: str) -> bool:
     "The rule, in other words than the code's"
     room, _, rest = module.partition("/")
-    if module in TABLES or module.endswith("__init__.py"): return False
-    if not rest: return room in ("core.py", "store.py")
-    if room == "datasets" and Path(rest).stem in CORPORA: return Path(rest).stem == RAN_ON
+    if module in TABLES or module.endswith("__init__.py"):
+        return False
+    if not rest:
+        return room in ("core.py", "store.py")
+    if room == "datasets" and Path(rest).stem in CORPORA:
+        return Path(rest).stem == RAN_ON
     return room in ("preprocessing", "datasets", "models", "training")
 
 
@@ -48,8 +52,10 @@ def while_changed(folder: Path, module: str, change, then):
     path = folder / module
     before = path.read_text(encoding="utf-8")
     path.write_text(change(before), encoding="utf-8")
-    try: return then()
-    finally: path.write_text(before, encoding="utf-8")
+    try:
+        return then()
+    finally:
+        path.write_text(before, encoding="utf-8")
 
 
 def hash_after(folder: Path, module: str, change) -> str:
@@ -57,15 +63,18 @@ def hash_after(folder: Path, module: str, change) -> str:
     return while_changed(folder, module, change, lambda: hash_now(folder))
 
 
-def another_line(source: str) -> str: return source + "\nCHANGED = 1\n"
+def another_line(source: str) -> str:
+    return source + "\nCHANGED = 1\n"
 
 
 def other_words(source: str) -> str:
     "Other docstrings, comments and layout"
     tree = ast.parse(source)
     for n in ast.walk(tree):
-        if not isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)): continue
-        if ast.get_docstring(n) is not None: n.body[0].value.value = "In other words"
+        if not isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            continue
+        if ast.get_docstring(n) is not None:
+            n.body[0].value.value = "In other words"
     return f"# A comment\n\n{ast.unparse(tree)}\n\n# Another\n"
 
 
@@ -100,20 +109,28 @@ def test_a_changed_loss_is_other_code_and_another_docstring_is_not(copied):
     assert loss in source and docstring in source
     twice, told = (
         hash_after(copied, "training/metrics.py", lambda s, old=old, new=new: s.replace(old, new))
-        for old, new in ((loss, f"return 2 * {loss[7:]}"), (docstring, '"In other words')))
+        for old, new in ((loss, f"return 2 * {loss[7:]}"), (docstring, '"In other words'))
+    )
     assert twice != hash_now(copied) and told == hash_now(copied)
 
 
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_data_set_counts_for_itself_alone(copied, name):
     before = {n: hash_now(copied, n) for n in CORPORA}
-    now = while_changed(copied, f"datasets/{name}.py", another_line,
-                        lambda: {n: hash_now(copied, n) for n in CORPORA})
+    now = while_changed(
+        copied,
+        f"datasets/{name}.py",
+        another_line,
+        lambda: {n: hash_now(copied, n) for n in CORPORA},
+    )
     assert [n for n in CORPORA if now[n] != before[n]] == [name]
 
 
 def test_a_finished_run_is_done_again_after_a_changed_loss_alone(
-    toy_corpus, tmp_path, copied, monkeypatch,
+    toy_corpus,
+    tmp_path,
+    copied,
+    monkeypatch,
 ):
     configs = grid.combine(to=tmp_path / "runs", **toy_corpus, epochs=1)
     for m in (grid, record):

@@ -3,6 +3,7 @@
 The runs are forked from one small server process that has imported everything, so that a start
 costs no imports.
 """
+
 import json, os, random, signal, sys, time
 import pandas as pd, pytest
 from safetensors import safe_open
@@ -14,17 +15,22 @@ EPOCHS = 50
 def train(flags, kill_at=None):
     "What a run's process does; `kill_at`: die in the middle of writing the n-th safetensors file"
     import safetensors.torch as st, torch
+
     torch.set_num_threads(1)
     sys.stdout = open(os.devnull, "w")
     whole, calls = st.save_file, [0]
+
     def half(tensors, path, metadata=None):
         whole(tensors, path, metadata=metadata)
         calls[0] += 1
         if calls[0] == kill_at:
             os.truncate(path, os.path.getsize(path) // 2)
             os.kill(os.getpid(), signal.SIGKILL)
-    if kill_at: st.save_file = half
+
+    if kill_at:
+        st.save_file = half
     from avkit.cli import main
+
     sys.exit(main(["train", *flags]))
 
 
@@ -44,15 +50,20 @@ def finish(*args, **kw):
 
 def result(run_dir):
     "What must be equal: weights, optimizer, history, predictions"
+
     def tensors(p):
         with safe_open(p, "pt") as f:
             return {k: f.get_tensor(k).numpy().tobytes() for k in f.keys()}
+
     c = run_dir / "checkpoints"
     record = json.loads((run_dir / "record.json").read_text())
     return dict(
-        last=tensors(c / "last.safetensors"), best=tensors(c / "best.safetensors"),
-        metrics=record["metrics"], history=(run_dir / "history.csv").read_bytes(),
-        predictions=(run_dir / "predictions.csv").read_bytes())
+        last=tensors(c / "last.safetensors"),
+        best=tensors(c / "best.safetensors"),
+        metrics=record["metrics"],
+        history=(run_dir / "history.csv").read_bytes(),
+        predictions=(run_dir / "predictions.csv").read_bytes(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +80,9 @@ def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
     for kill in range(10):
         before = written()
         p = start(toy_corpus, run, "--resume")
-        while p.is_alive() and written() == before: time.sleep(.002)
-        time.sleep(rng.uniform(0, .1))
+        while p.is_alive() and written() == before:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
         assert p.is_alive(), f"the run ended before kill {kill + 1}, with {p.exitcode}"
         p.kill()
         p.join()
@@ -94,10 +106,13 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     from avkit.core import AvkitError
     from avkit.training.learner import fit
     from avkit.training.configure import configure
+
     settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
     fit(configure(**settings), verbose=False)
-    other = configure(**settings, resume=True, lr=.5)
-    with pytest.raises(AvkitError, match="another config"): fit(other, verbose=False)
+    other = configure(**settings, resume=True, lr=0.5)
+    with pytest.raises(AvkitError, match="another config"):
+        fit(other, verbose=False)
     (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
     again = configure(**settings, resume=True)
-    with pytest.raises(AvkitError, match="Cannot read the checkpoint"): fit(again, verbose=False)
+    with pytest.raises(AvkitError, match="Cannot read the checkpoint"):
+        fit(again, verbose=False)

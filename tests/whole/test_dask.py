@@ -1,4 +1,5 @@
 """A cluster that loses a worker in the middle: every run and every clip once, and whole; jobs that kill whoever takes them end in words."""
+
 import faulthandler, os, signal, threading, time
 import dask, numpy as np, pytest
 from joblib import parallel_config
@@ -14,9 +15,11 @@ from helpers import FORKS, READ
 @pytest.fixture(autouse=True)
 def hard_stop(seconds=150):
     "A test that hangs shows where and fails, once more where its cluster cannot be closed either"
+
     def stop(*_):
         faulthandler.dump_traceback()
         raise TimeoutError(f"no end in {seconds} s")
+
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, 20)
     yield
@@ -28,6 +31,7 @@ def hard_stop(seconds=150):
 def forks():
     "Workers are forked from a process that has read the package, not only Dask's"
     from distributed.utils import get_mp_context
+
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context()  # the first time it says what is to be read
         FORKS.set_forkserver_preload([*READ, "distributed", "av"])
@@ -38,15 +42,26 @@ def forks():
 def cluster(own_cache, forks):
     "Two workers with one thread each"
     from distributed import Client, LocalCluster
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as c, Client(c), parallel_config(backend="dask"): yield c
+
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as c,
+        Client(c),
+        parallel_config(backend="dask"),
+    ):
+        yield c
 
 
 def kill_one(cluster, when):
     "Kill a worker without warning as soon as there is a file like this: (folder, pattern)"
     pid = cluster.workers[0].process.pid
+
     def wait():
-        while not any(when[0].glob(when[1])): time.sleep(.01)
+        while not any(when[0].glob(when[1])):
+            time.sleep(0.01)
         os.kill(pid, signal.SIGKILL)
+
     t = threading.Thread(target=wait, daemon=True)
     t.start()
     return t
@@ -58,21 +73,40 @@ def test_every_run_once(cluster, toy_corpus, tmp_path):
     t = g.run_grid(runs)
     assert t.status.tolist() == ["done"] * 4, t.reason.tolist()
     assert not killer.is_alive() and len(cluster.scheduler.workers) > 0
-    for c in runs: assert [h["epoch"] for h in read_json(c.run_dir / "record.json")["history"]] == list(range(4))
+    for c in runs:
+        assert [h["epoch"] for h in read_json(c.run_dir / "record.json")["history"]] == list(
+            range(4)
+        )
     assert g.run_grid(runs).status.tolist() == ["cached"] * 4
 
 
 def test_every_clip_once(cluster, tmp_path):
-    rng, sound, names = np.random.default_rng(0), np.sin(np.arange(8000) / 20).astype(np.float32), [f"{i:02d}.mp4" for i in range(16)]
+    rng, sound, names = (
+        np.random.default_rng(0),
+        np.sin(np.arange(8000) / 20).astype(np.float32),
+        [f"{i:02d}.mp4" for i in range(16)],
+    )
     (tmp_path / "clips").mkdir()
-    for n in names: write_video(tmp_path / "clips" / n, rng.integers(0, 255, (25, 64, 64, 3), np.uint8), 25, sound, 8000)
-    m = make_manifest("mine", tmp_path / "clips", [dict(clip=n, audio=n, video=n) for n in names], ["a"])
-    prep, stores = Preparation(window=.5, rate=8000, frames=3, size=32, detector="none"), [Store(tmp_path / s) for s in ("there", "here")]
+    for n in names:
+        write_video(
+            tmp_path / "clips" / n, rng.integers(0, 255, (25, 64, 64, 3), np.uint8), 25, sound, 8000
+        )
+    m = make_manifest(
+        "mine", tmp_path / "clips", [dict(clip=n, audio=n, video=n) for n in names], ["a"]
+    )
+    prep, stores = (
+        Preparation(window=0.5, rate=8000, frames=3, size=32, detector="none"),
+        [Store(tmp_path / s) for s in ("there", "here")],
+    )
     killer = kill_one(cluster, (tmp_path / "there", "*/*.safetensors"))
     s = prepare(m, prep, stores[0])
-    assert s.rows["clip"].tolist() == names and set(s.rows.status) <= {"done", "cached"}  # cached: stored before its worker died
+    assert s.rows["clip"].tolist() == names and set(s.rows.status) <= {
+        "done",
+        "cached",
+    }  # cached: stored before its worker died
     assert not killer.is_alive()
-    with parallel_config(backend="loky"): prepare(m, prep, stores[1], n_jobs=1)
+    with parallel_config(backend="loky"):
+        prepare(m, prep, stores[1], n_jobs=1)
     for row in m.clips.to_dict("records"):
         for stream in ("audio", "video"):
             a, b = (x.get(stream_key(row, stream, prep))[0] for x in stores)
@@ -81,12 +115,15 @@ def test_every_clip_once(cluster, tmp_path):
 
 DIE = "__import__('os')._exit(9)"
 
+
 def test_a_job_that_kills_each_worker(cluster):
     cluster.scheduler.allowed_failures, done = 0, []
     with pytest.raises(AvkitError, match="1 of 3 jobs .* killed again and again"):
-        for x in parallel(eval, [("1",), (DIE,), ("3",)]): done.append(x)
+        for x in parallel(eval, [("1",), (DIE,), ("3",)]):
+            done.append(x)
     assert sorted(done) == [1, 3]
-    with pytest.raises(ModuleNotFoundError): list(parallel(eval, [("__import__('no_such')",)]))
+    with pytest.raises(ModuleNotFoundError):
+        list(parallel(eval, [("__import__('no_such')",)]))
 
 
 def test_a_process_that_dies_once_here(tmp_path):

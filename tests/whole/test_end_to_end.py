@@ -1,4 +1,5 @@
 """From files on disk to a record, through the functions that the notebooks call; and what bad input does."""
+
 import json, os, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
@@ -24,11 +25,19 @@ SPLIT = "speaker,split\n1,train\n2,train\n3,train\n4,train\n5,validation\n6,test
 @pytest.fixture
 def settings(rendered, tmp_path):
     (tmp_path / "split.csv").write_text(SPLIT)
-    return dict(dataset="ravdess", data_root=str(rendered), split=str(tmp_path / "split.csv"), epochs=2, device="cpu", n_jobs=2)
+    return dict(
+        dataset="ravdess",
+        data_root=str(rendered),
+        split=str(tmp_path / "split.csv"),
+        epochs=2,
+        device="cpu",
+        n_jobs=2,
+    )
 
 
 @pytest.fixture(scope="module")
-def one_home(tmp_path_factory): return tmp_path_factory.mktemp("warm")
+def one_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("warm")
 
 
 @pytest.fixture
@@ -42,45 +51,80 @@ def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
     before = {p: p.stat().st_mtime_ns for p in Path(settings["data_root"]).rglob("*")}
     run = tmp_path / "run"
     assert main(["train", *(f"--{k}={v}" for k, v in (settings | dict(run_dir=run)).items())]) == 0
-    assert {p: p.stat().st_mtime_ns for p in Path(settings["data_root"]).rglob("*")} == before, "data_root was written into"
+    assert {p: p.stat().st_mtime_ns for p in Path(settings["data_root"]).rglob("*")} == before, (
+        "data_root was written into"
+    )
     r = json.loads((run / "record.json").read_text())
-    assert set(r["metrics"]) == {"train", "validation", "test"} and set(r["metrics"]["test"]) == {"av", "audio", "video"}
-    assert {"accuracy", "uar", "f1_macro", "f1_micro", "f1_weighted"} <= set(r["metrics"]["test"]["av"])
-    assert r["speakers"]["test"] == ["06"] and r["split"]["speaker_independent"] and not r["set_aside"]
+    assert set(r["metrics"]) == {"train", "validation", "test"} and set(r["metrics"]["test"]) == {
+        "av",
+        "audio",
+        "video",
+    }
+    assert {"accuracy", "uar", "f1_macro", "f1_micro", "f1_weighted"} <= set(
+        r["metrics"]["test"]["av"]
+    )
+    assert (
+        r["speakers"]["test"] == ["06"] and r["split"]["speaker_independent"] and not r["set_aside"]
+    )
     p = pd.read_csv(run / "predictions.csv")
-    assert list(p.columns[:6]) == ["clip", "split", "condition", "fold", "target", "prediction"] and list(p.columns[6:]) == r["classes"]
+    assert (
+        list(p.columns[:6]) == ["clip", "split", "condition", "fold", "target", "prediction"]
+        and list(p.columns[6:]) == r["classes"]
+    )
     assert np.allclose(p[r["classes"]].sum(axis=1), 1, atol=1e-4)
     for side in r["metrics"]:
         rows = p[(p.split == side) & (p.condition == "av")]
-        assert len(rows) == r["counts"][side] and abs((rows.target == rows.prediction).mean() - r["metrics"][side]["av"]["accuracy"]) < 1e-9
-    assert len(pd.read_csv(run / "history.csv")) == 2 and (run / "checkpoints/best.safetensors").exists() and any((run / "tensorboard").iterdir())
+        assert (
+            len(rows) == r["counts"][side]
+            and abs((rows.target == rows.prediction).mean() - r["metrics"][side]["av"]["accuracy"])
+            < 1e-9
+        )
+    assert (
+        len(pd.read_csv(run / "history.csv")) == 2
+        and (run / "checkpoints/best.safetensors").exists()
+        and any((run / "tensorboard").iterdir())
+    )
     # a second run, without decoder and detector, reads the filled store and comes to the same predictions
-    code = ("import sys; sys.modules.update(av=None, cv2=None, facenet_pytorch=None, onnxruntime=None)\n"
-            "from avkit.cli import main; sys.exit(main([\"train\", *sys.argv[1:]]))")
+    code = (
+        "import sys; sys.modules.update(av=None, cv2=None, facenet_pytorch=None, onnxruntime=None)\n"
+        'from avkit.cli import main; sys.exit(main(["train", *sys.argv[1:]]))'
+    )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "again")).items()]
     subprocess.run([sys.executable, "-c", code, *flags], check=True, capture_output=True)
-    assert (tmp_path / "again/predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+    assert (tmp_path / "again/predictions.csv").read_bytes() == (
+        run / "predictions.csv"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("modality", ["audio", "video"])
 def test_one_modality(settings, tmp_path, modality, warm):
-    r = fit(configure(**settings, modality=modality, run_dir=str(tmp_path / modality)), verbose=False)
+    r = fit(
+        configure(**settings, modality=modality, run_dir=str(tmp_path / modality)), verbose=False
+    )
     assert set(r["metrics"]["test"]) == {modality}
 
 
 def test_noise_in_the_sound(settings, tmp_path, warm):
     "As good as none changes nothing, as loud as the voice does; asked twice it is the same noise; a model of pictures hears none"
     from avkit.evaluation.evaluate import evaluate
-    run = fit(configure(**settings, modality="audio", run_dir=str(tmp_path / "run")), verbose=False) and tmp_path / "run"
+
+    run = (
+        fit(configure(**settings, modality="audio", run_dir=str(tmp_path / "run")), verbose=False)
+        and tmp_path / "run"
+    )
     evaluate(run, "audio,audio_snr_120dB,audio_snr_0dB", verbose=False)
     once = (run / "predictions.csv").read_bytes()
     p = pd.read_csv(run / "predictions.csv").query("split == 'test'").set_index("condition")
-    clean, faint, loud = (p.loc[c, json.loads((run / "record.json").read_text())["classes"]].to_numpy() for c in ("audio", "audio_snr_120dB", "audio_snr_0dB"))
+    clean, faint, loud = (
+        p.loc[c, json.loads((run / "record.json").read_text())["classes"]].to_numpy()
+        for c in ("audio", "audio_snr_120dB", "audio_snr_0dB")
+    )
     assert abs(clean - faint).max() < 1e-3 < abs(clean - loud).max()
     evaluate(run, "audio_snr_0dB", verbose=False)
     assert (run / "predictions.csv").read_bytes() == once
     fit(configure(**settings, modality="video", run_dir=str(tmp_path / "seen")), verbose=False)
-    with pytest.raises(AvkitError, match="pictures alone"): evaluate(tmp_path / "seen", "audio_snr_10dB", verbose=False)
+    with pytest.raises(AvkitError, match="pictures alone"):
+        evaluate(tmp_path / "seen", "audio_snr_10dB", verbose=False)
 
 
 def test_bad_files_are_set_aside(rendered, settings, tmp_path):
@@ -92,10 +136,15 @@ def test_bad_files_are_set_aside(rendered, settings, tmp_path):
     c.write_text("not a video")
     corpus = load_data(configure(**settings | dict(data_root=str(root))), verbose=False)
     assert sorted(corpus.set_aside["clip"]) == sorted(p.stem for p in (a, b, c))
-    assert all(str(p) in r for p, r in zip(sorted(map(str, (a, b, c))), corpus.set_aside.sort_values("clip").reason))
+    assert all(
+        str(p) in r
+        for p, r in zip(sorted(map(str, (a, b, c))), corpus.set_aside.sort_values("clip").reason)
+    )
     assert len(corpus.data) == len(corpus.manifest) - 3
     again = load_data(configure(**settings | dict(data_root=str(root))), verbose=False)
-    assert (again.summary.rows.status == "cached").sum() == len(corpus.data) and len(again.summary.failures) == 3
+    assert (again.summary.rows.status == "cached").sum() == len(corpus.data) and len(
+        again.summary.failures
+    ) == 3
 
 
 def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
@@ -105,19 +154,22 @@ def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
     from avkit.preprocessing.media import decode
     from avkit.preprocessing.writing import write_video
     from avkit.preprocessing.prepare import prepare
+
     root = tmp_path / "odd"
     shutil.copytree(rendered / "Actor_01", root / "Actor_01")
-    for p in root.rglob("03-*.wav"): p.unlink()
+    for p in root.rglob("03-*.wav"):
+        p.unlink()
     silent, faceless, short, dark = sorted(root.rglob("01-*.mp4"))[:4]
     c = decode(silent)
     write_video(silent, c.frames, 25)
     write_video(faceless, np.full_like(c.frames, 128), 25, c.sound, c.rate)
-    write_video(short, c.frames[:25], 25, c.sound[:c.rate], c.rate)
+    write_video(short, c.frames[:25], 25, c.sound[: c.rate], c.rate)
     with av.open(str(dark), "w") as out:
         s = out.add_stream("aac", rate=24000, layout="mono")
         f = av.AudioFrame.from_ndarray(c.sound[None].astype("f4"), format="fltp", layout="mono")
         f.rate = 24000
-        for p in [*s.encode(f), *s.encode()]: out.mux(p)
+        for p in [*s.encode(f), *s.encode()]:
+            out.mux(p)
     store = Store(tmp_path / "store")
     s = prepare(index(root), store=store, n_jobs=1)
     why = s.rows.set_index("clip")[["status", "reason"]].agg(" ".join, axis=1)
@@ -125,17 +177,27 @@ def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
     assert "no face in any of 15 frames" in why[faceless.stem] and "no picture" in why[dark.stem]
     assert why[short.stem] == "done " and (s.rows.status == "done").sum() == len(s.rows) - 3
     again = prepare(index(root), store=store, n_jobs=1).rows
-    assert again.status.value_counts().to_dict() == {"cached": len(s.rows) - 3, "failed": 2, "no face": 1}
+    assert again.status.value_counts().to_dict() == {
+        "cached": len(s.rows) - 3,
+        "failed": 2,
+        "no face": 1,
+    }
 
 
 def test_a_full_disk(settings, tmp_path):
     "Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of a file is left"
-    code = ("import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.cli import main\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main([\"train\", *sys.argv[1:]]))")
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.cli import main\n"
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(["train", *sys.argv[1:]]))'
+    )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "run", n_jobs=1)).items()]
     env = os.environ | dict(AVKIT_HOME=str(tmp_path / "home"))
-    r = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, env=env)
-    assert r.returncode == 2 and "avkit: " in r.stderr and "Traceback" not in r.stderr, r.stdout + r.stderr
+    r = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, text=True, env=env
+    )
+    assert r.returncode == 2 and "avkit: " in r.stderr and "Traceback" not in r.stderr, (
+        r.stdout + r.stderr
+    )
     assert "Cannot write" in r.stdout + r.stderr
     left = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.stat().st_size >= 20000]
     assert not left and not (tmp_path / "run/record.json").exists()
@@ -146,21 +208,44 @@ def test_a_killed_preparation_goes_on(rendered, settings, tmp_path, monkeypatch)
     import time, signal
     from avkit.preprocessing.prepare import Preparation, prepare
     from avkit.datasets.ravdess import index
-    cmd = [sys.executable, "-m", "avkit", "prepare", "--dataset=ravdess", f"--data_root={rendered}", "--n_jobs=1"]
+
+    cmd = [
+        sys.executable,
+        "-m",
+        "avkit",
+        "prepare",
+        "--dataset=ravdess",
+        f"--data_root={rendered}",
+        "--n_jobs=1",
+    ]
     p = subprocess.Popen(cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while p.poll() is None and len(list((tmp_path / "cache").rglob("*.safetensors"))) < 6: time.sleep(.01)
-    p.send_signal(signal.SIGKILL); p.wait()
+    while p.poll() is None and len(list((tmp_path / "cache").rglob("*.safetensors"))) < 6:
+        time.sleep(0.01)
+    p.send_signal(signal.SIGKILL)
+    p.wait()
     rows = prepare(index(rendered), Preparation(), Store(), n_jobs=2).rows
-    assert set(rows.status) == {"done", "cached"} and not list((tmp_path / "cache/store").rglob(".tmp-*.mp4"))
+    assert set(rows.status) == {"done", "cached"} and not list(
+        (tmp_path / "cache/store").rglob(".tmp-*.mp4")
+    )
 
 
-@pytest.mark.parametrize("change,message", [
-    (dict(data_root="/nowhere/at all"), "/nowhere/at all is not a folder"), (dict(data_root=None), "needs data_root"),
-    (dict(split="random.csv"), "Cannot read the split"), (dict(split="relased"), "did you mean 'released'"), (dict(fold=7, split="paper5"), "folds 0 to 4"),
-    (dict(audio_features="/nowhere.csv"), "/nowhere.csv does not exist"), (dict(device="cuda"), "sees no GPU")])
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (dict(data_root="/nowhere/at all"), "/nowhere/at all is not a folder"),
+        (dict(data_root=None), "needs data_root"),
+        (dict(split="random.csv"), "Cannot read the split"),
+        (dict(split="relased"), "did you mean 'released'"),
+        (dict(fold=7, split="paper5"), "folds 0 to 4"),
+        (dict(audio_features="/nowhere.csv"), "/nowhere.csv does not exist"),
+        (dict(device="cuda"), "sees no GPU"),
+    ],
+)
 def test_clear_errors(settings, change, message, capsys, warm):
     import torch
-    if change.get("device") == "cuda" and torch.cuda.is_available(): pytest.skip("there is a GPU here")
+
+    if change.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     settings = {k: v for k, v in (settings | change).items() if v is not None}
     assert main(["train", *(f"--{k}={v}" for k, v in settings.items())]) == 2
     assert message in capsys.readouterr().err
@@ -169,21 +254,55 @@ def test_clear_errors(settings, change, message, capsys, warm):
 def test_a_leaking_split_is_refused(settings, tmp_path, capsys):
     own = tmp_path / "leak.csv"
     from avkit.datasets.ravdess import index
+
     clips = index(settings["data_root"]).clips["clip"]
-    own.write_text("clip,split\n" + "\n".join(f"{c},{('train', 'validation')[i % 2]}" for i, c in enumerate(clips)))
+    own.write_text(
+        "clip,split\n"
+        + "\n".join(f"{c},{('train', 'validation')[i % 2]}" for i, c in enumerate(clips))
+    )
     assert main(["train", *(f"--{k}={v}" for k, v in (settings | dict(split=own)).items())]) == 2
     assert "Speaker(s) 01, 02" in capsys.readouterr().err
 
 
 def test_random_split_says_so(settings, tmp_path, warm):
-    r = fit(configure(**settings | dict(split="random", epochs=1, run_dir=str(tmp_path / "r"))), verbose=False)
+    r = fit(
+        configure(**settings | dict(split="random", epochs=1, run_dir=str(tmp_path / "r"))),
+        verbose=False,
+    )
     assert r["split"]["note"] == "not speaker-independent"
 
 
 def test_installed_wheel(rendered, settings, tmp_path):
     "A wheel built from the clone works in an empty folder, from a ten-line script"
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, repo_root()], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "site", *tmp_path.glob("*.whl")], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            tmp_path,
+            repo_root(),
+        ],
+        check=True,
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            tmp_path / "site",
+            *tmp_path.glob("*.whl"),
+        ],
+        check=True,
+    )
     (tmp_path / "empty").mkdir()
     script = f"""
 import avkit.core, avkit.datasets.manifest
@@ -191,13 +310,19 @@ from avkit.training.learner import fit
 from avkit.training.loading import load_data
 from avkit.training.record import score_lines
 from avkit.training.configure import configure
-assert avkit.core.repo_root() is None and {str(tmp_path / 'site')!r} in avkit.core.__file__
-cfg = configure(dataset="ravdess", data_root={settings['data_root']!r}, split={settings['split']!r}, epochs=1, run_dir="run", device="cpu")
+assert avkit.core.repo_root() is None and {str(tmp_path / "site")!r} in avkit.core.__file__
+cfg = configure(dataset="ravdess", data_root={settings["data_root"]!r}, split={settings["split"]!r}, epochs=1, run_dir="run", device="cpu")
 corpus = load_data(cfg)
 record = fit(cfg, corpus)
 print(score_lines(record))
 """
     env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    r = subprocess.run([sys.executable, "-c", script], cwd=tmp_path / "empty", env=env, capture_output=True, text=True)
+    r = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path / "empty",
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert r.returncode == 0, r.stderr[-3000:]
     assert (tmp_path / "empty/run/record.json").exists()

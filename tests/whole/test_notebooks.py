@@ -1,4 +1,5 @@
 """Run notebooks: parameters that papermill and the guard agree on, at most a dozen cells, no logic, no outputs."""
+
 import re, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
@@ -12,7 +13,8 @@ RUNS = [p for p in ALL if not p.name[0].isdigit()]
 BIN = Path(sys.executable).parent
 
 
-def parameters(nb): return [c for c in nb.cells if "parameters" in c.metadata.get("tags", [])]
+def parameters(nb):
+    return [c for c in nb.cells if "parameters" in c.metadata.get("tags", [])]
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda p: p.stem)
@@ -23,7 +25,8 @@ def test_every_notebook(path):
     assert re.match(r"# .+\n\n> .+", nb.cells[0].source), "the first cell is a title and one line"
     assert path.stat().st_size < 150_000
     for c in nb.cells:
-        if "#| export" in c.source: assert c.source.count("\n") < 70, c.source[:80]
+        if "#| export" in c.source:
+            assert c.source.count("\n") < 70, c.source[:80]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
@@ -41,18 +44,37 @@ def test_parameters_are_the_settings():
     assert not parameters_check.stale()
     scope = {}
     exec(parameters(nbformat.read(NBS / "train.ipynb", 4))[0].source, scope)
-    assert {k: v for k, v in scope.items() if not k.startswith("_")} == {k: DEFAULTS[k] for k in FLAGS}
+    assert {k: v for k, v in scope.items() if not k.startswith("_")} == {
+        k: DEFAULTS[k] for k in FLAGS
+    }
 
 
 def test_papermill_knows_every_parameter():
-    out = subprocess.run([BIN / "papermill", "--help-notebook", NBS / "train.ipynb"], capture_output=True, text=True, check=True).stdout
-    for name in FLAGS: assert f"{name}:" in out
+    out = subprocess.run(
+        [BIN / "papermill", "--help-notebook", NBS / "train.ipynb"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in FLAGS:
+        assert f"{name}:" in out
     assert setting_help("fusion") in out
 
 
-@pytest.mark.parametrize("flags,message", [(["-p", "fusoin", "ca"], "did you mean 'fusion'"), (["-p", "epochs", "many"], "should be int"),
-                                           (["-p", "fusion", "cat"], "Unknown fusion"), (["-p", "dataset", "ravdes"], "did you mean 'ravdess'"),
-                                           (["-p", "dataset", "ravdess", "-p", "data_root", "/nowhere"], "/nowhere is not a folder")])
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (["-p", "fusoin", "ca"], "did you mean 'fusion'"),
+        (["-p", "epochs", "many"], "should be int"),
+        (["-p", "fusion", "cat"], "Unknown fusion"),
+        (["-p", "dataset", "ravdes"], "did you mean 'ravdess'"),
+        (["-p", "dataset", "ravdess", "-p", "data_root", "/nowhere"], "/nowhere is not a folder"),
+    ],
+)
 def test_papermill_refuses(flags, message, tmp_path):
-    r = subprocess.run([BIN / "papermill", NBS / "train.ipynb", tmp_path / "out.ipynb", *flags], capture_output=True, text=True)
+    r = subprocess.run(
+        [BIN / "papermill", NBS / "train.ipynb", tmp_path / "out.ipynb", *flags],
+        capture_output=True,
+        text=True,
+    )
     assert r.returncode != 0 and message in r.stderr
