@@ -1,4 +1,5 @@
-"""What the benchmark scripts share: a markdown table, the environment below it, and real data when it is at hand."""
+"""What the benchmark scripts share: a markdown table, the environment below it, and real data
+when it is at hand."""
 
 import importlib.metadata, os, platform, sys, time
 from pathlib import Path
@@ -40,11 +41,12 @@ def cpu():
 def environment(*packages, threads):
     "One line: processor, threads, versions"
     got = [f"{p} {importlib.metadata.version(p)}" for p in packages]
-    return f"{cpu()}, {os.cpu_count()} cores, {threads} thread(s); Python {platform.python_version()}, {', '.join(got)}"
+    return f"{cpu()}, {os.cpu_count()} cores, {threads} thread(s); Python {platform.python_version()}, {', '.join(got)}"  # noqa: E501
 
 
 def best(f, repeats):  # a function, how often
-    "The shortest of some wall clock times in seconds: what it takes when nobody else needs the processor"
+    """The shortest of some wall clock times in seconds: what it takes when nobody else needs the
+    processor"""
     times = []
     for _ in range(repeats):
         t = time.perf_counter()

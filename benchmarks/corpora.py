@@ -1,4 +1,5 @@
-"""Preparation of every corpus's rendered stand-in (clips and minutes of video a second), and the peak memory of a short and a long video."""
+"""Preparation of every corpus's rendered stand-in (clips and minutes of video a second), and the
+peak memory of a short and a long video."""
 
 import argparse, itertools, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -18,7 +19,7 @@ row = dict(clip=name, audio=name, video=name)
 prep = Preparation(long=True, size=112, every=5, rate=22050, detector="mtcnn")
 faces, _ = make_track(root, row, ["video", "audio"], dict(video="a" * 64, audio="b" * 64), prep, Store(store))
 print(json.dumps(dict(faces=faces, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)))
-"""
+"""  # noqa: E501
 
 
 def speed(n_jobs):

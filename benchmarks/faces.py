@@ -1,4 +1,5 @@
-"""Face detectors: seconds for 15 frames of a clip on one core, and how well the steady box agrees with MTCNN frame by frame at full size."""
+"""Face detectors: seconds for 15 frames of a clip on one core, and how well the steady box agrees
+with MTCNN frame by frame at full size."""
 
 import argparse, os, tempfile, time
 
@@ -62,7 +63,7 @@ def main():
     p.add_argument("--rounds", type=int, default=3, help="the shortest of so many rounds counts")
     p.add_argument(
         "--face-model",
-        help="the file of YuNet's weights; default: yunet/*.onnx of the real data, if it is at hand",
+        help="the file of YuNet's weights; default: yunet/*.onnx of the real data, if it is at hand",  # noqa: E501
     )
     a = p.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,5 @@
-"""Training on a frozen backbone's features from the store against running the backbone in every step: an epoch of each recipe, with the kit's own loop."""
+"""Training on a frozen backbone's features from the store against running the backbone in every
+step: an epoch of each recipe, with the kit's own loop."""
 
 import argparse, tempfile, time
 from common import environment, table
@@ -232,7 +233,7 @@ def main():
     settle(a)
     rows = [r for k in a.recipes for m in a.modality for r in case(k, m, a)]
     print(
-        f"An epoch of {a.clips} clips on {machine(a)}; backbones at their published size, random weights\n"
+        f"An epoch of {a.clips} clips on {machine(a)}; backbones at their published size, random weights\n"  # noqa: E501
     )
     print(
         table(rows),

@@ -1,4 +1,5 @@
-"""Joint cross-attention (jca2023), forward and backward: the kit's batched block against a Python loop over the samples, as released."""
+"""Joint cross-attention (jca2023), forward and backward: the kit's batched block against a Python
+loop over the samples, as released."""
 
 import argparse
 from common import best, environment, table
@@ -67,7 +68,7 @@ def main():
         ]
     name = torch.cuda.get_device_name() if a.device.startswith("cuda") else "CPU"
     print(
-        f"Joint cross-attention on {name}, 8 sub-sequences, forward and backward (goal: 1.5 times on a CPU, 20 on a GPU)\n"
+        f"Joint cross-attention on {name}, 8 sub-sequences, forward and backward (goal: 1.5 times on a CPU, 20 on a GPU)\n"  # noqa: E501
     )
     print(table(rows), "\n\n" + environment("torch", threads=a.threads))
 

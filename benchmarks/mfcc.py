@@ -1,4 +1,5 @@
-"""MFCC of many clips: avkit.preprocessing.audio (batched, torch) against librosa, one clip after the other."""
+"""MFCC of many clips: avkit.preprocessing.audio (batched, torch) against librosa, one clip after
+the other."""
 
 import argparse
 from common import best, environment, table
@@ -49,7 +50,7 @@ def main():
             ),
         ]
     print(
-        f"MFCC of {a.clips} clips of {a.seconds} s (goal: 2 times librosa; largest difference {worst:.1e} standard deviations)\n"
+        f"MFCC of {a.clips} clips of {a.seconds} s (goal: 2 times librosa; largest difference {worst:.1e} standard deviations)\n"  # noqa: E501
     )
     print(
         table(rows),

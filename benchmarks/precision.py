@@ -1,4 +1,5 @@
-"""What bf16 costs in score: every recipe trained on its corpus's stand-in in fp32 and in bf16, the same seed; and the fp32 weights asked in bf16."""
+"""What bf16 costs in score: every recipe trained on its corpus's stand-in in fp32 and in bf16,
+the same seed; and the fp32 weights asked in bf16."""
 
 import argparse
 import frozen
@@ -93,7 +94,7 @@ def main():
     frozen.settle(a)
     rows = [row(k, a) for k in a.recipes]
     print(
-        f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; rendered corpora: nobody's result\n"
+        f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; rendered corpora: nobody's result\n"  # noqa: E501
     )
     print(table(rows), "\n\n" + environment("torch", "torchvision", "timm", threads=a.threads))
 

@@ -1,4 +1,5 @@
-"""Preparing a RAVDESS-like clip on one core: avkit.preprocessing.prepare, the straightforward way, and decoding alone."""
+"""Preparing a RAVDESS-like clip on one core: avkit.preprocessing.prepare, the straightforward
+way, and decoding alone."""
 
 import argparse, os, shutil, tempfile, time
 from functools import partial
@@ -23,13 +24,15 @@ def one_core():
     "This process on one core with one thread, everywhere"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    torch.set_num_threads(1), cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def baseline(
     path, prep, mtcnn, whole=True
 ):  # whole: the second pass decodes everything, as the first does
-    "As the papers' scripts do it: pictures by OpenCV, sound in a second pass, MTCNN on each full frame -> boxes (n,4)"
+    """As the papers' scripts do it: pictures by OpenCV, sound in a second pass, MTCNN on each
+    full frame -> boxes (n,4)"""
     cap, frames = cv2.VideoCapture(str(path)), []
     while (read := cap.read())[0]:
         frames.append(read[1])
@@ -106,7 +109,7 @@ def main():
         clips = index(Path(tmp) / "corpus").clips.to_dict("records")
         rows = compare(Path(tmp), clips, a, MTCNN())
     print(
-        f"\nGoals: 5 times the baseline's clips a minute, at most twice decoding alone, median IoU .85\n\n{table(rows)}\n"
+        f"\nGoals: 5 times the baseline's clips a minute, at most twice decoding alone, median IoU .85\n\n{table(rows)}\n"  # noqa: E501
     )
     print(
         environment(

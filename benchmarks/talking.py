@@ -1,4 +1,5 @@
-"""RAVDESS-like clips for the benchmarks: 1280x720, 30 fps, 3.7 s, H.264 at about 10 Mb/s, AAC at 48 kHz, one talking face."""
+"""RAVDESS-like clips for the benchmarks: 1280x720, 30 fps, 3.7 s, H.264 at about 10 Mb/s, AAC at
+48 kHz, one talking face."""
 
 from pathlib import Path
 from common import real_data
@@ -12,7 +13,8 @@ SECONDS, FPS, SIZE = 3.7, 30, (1280, 720)
 
 
 def faces(n):
-    "n clips of a face (T,h,w,3), their fps, sound (N,), rate, and what they are: real ones (GRID) or rendered"
+    """n clips of a face (T,h,w,3), their fps, sound (N,), rate, and what they are: real ones
+    (GRID) or rendered"""
     folder = real_data("grid_clips")
     for f in sorted(folder.glob("*.mpg"))[:n] if folder else ():
         c = decode(f)

@@ -1,4 +1,5 @@
-"""A training step of every recipe, with the kit's own loop on random input of the recipe's shapes: time, clips a second, memory of the GPU; fp32 and bf16."""
+"""A training step of every recipe, with the kit's own loop on random input of the recipe's
+shapes: time, clips a second, memory of the GPU; fp32 and bf16."""
 
 import argparse
 import frozen

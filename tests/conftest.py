@@ -18,14 +18,15 @@ def shared_data():
     d = Path(os.environ.get("AVKIT_DATA") or repo_root().parent / "shared/data")
     if not d.is_dir():
         pytest.skip(
-            "real data not at hand: set AVKIT_DATA to a folder with ravdess_speech/, grid_clips/, ..."
+            "real data not at hand: set AVKIT_DATA to a folder with ravdess_speech/, grid_clips/, ..."  # noqa: E501
         )
     return d
 
 
 @pytest.fixture(scope="session")
 def toy_corpus(tmp_path_factory):
-    "RAVDESS names of 24 actors without media, and features that tell the emotion: sound the first bit, face the others"
+    """RAVDESS names of 24 actors without media, and features that tell the emotion: sound the
+    first bit, face the others"""
     rng, tmp_path = np.random.default_rng(0), tmp_path_factory.mktemp("toy")
     root = tmp_path / "ravdess"
     rows = []

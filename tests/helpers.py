@@ -1,4 +1,5 @@
-"""What several test files share: toy data of every recipe, and processes that are forked from one that has imported everything."""
+"""What several test files share: toy data of every recipe, and processes that are forked from one
+that has imported everything."""
 
 import multiprocessing
 import numpy as np, pandas as pd, torch

@@ -130,7 +130,8 @@ def _ahead(
 def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[Tensor]:
     "What the backbone gives for each row of a group; nothing for a row without an item"
     some = [items for _, (items, _) in group if len(items)]
-    y = iter(apply_backbone(t, torch.cat(some), device).split([len(x) for x in some]) if some else ())
+    sizes = [len(x) for x in some]
+    y = iter(apply_backbone(t, torch.cat(some), device).split(sizes) if some else ())
     for _, (items, _) in group:
         yield next(y) if len(items) else torch.zeros(0, t.dim)
 

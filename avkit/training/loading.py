@@ -375,7 +375,8 @@ def _standardise_streams(cfg: Config, corpus: RunData, stats: Mapping[str, _Scal
     for s, stream in d.streams.items():
         asked = cfg[f"{s}_features"] or s in cfg["standardise"]
         if stream.x.ndim != 3 or not asked: continue
-        corpus.stats[s] = mean_and_deviation(stream, d.indices("train")) if stats is None else stats[s]
+        own = mean_and_deviation(stream, d.indices("train")) if stats is None else stats[s]
+        corpus.stats[s] = own
         setattr(d, s, standardise(stream, *corpus.stats[s]))
 
 # %% ../../nbs/4_training/06_loading.ipynb #46103f11

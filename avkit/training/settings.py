@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from ..core import AvkitError, unknown
+from ..core import unknown
 from ..datasets.registry import DATASETS
 from ..models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from ..models.fusion import FUSIONS
@@ -67,8 +67,8 @@ class DataSettings:
         "demo", "which paper, or which recipe of the kit's own", "data", named=True)
     dataset: str = setting("synth", "the data set (synth renders itself)", "data", named=True)
     data_root: str | None = setting(
-        None, "the folder with the data set's files, only ever read; rendered: a stand-in that renders"
-        " itself; sample: a few clips of it", "data", path="folder", named=True)
+        None, "the folder with the data set's files, only ever read; rendered: clips that render"
+        " themselves; sample: a few of these", "data", path="folder", named=True)
     label: str | None = setting(None, "crema_d: intended, consensus", "data", named=True)
     track: str | None = setting(None, "affwild2: va, expr", "data", named=True)
     annotations: str | None = setting(

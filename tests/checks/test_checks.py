@@ -120,7 +120,7 @@ def test_clean_imports(tmp_path: Path) -> None:
         (
             dict(core="from . import store", store="import avkit.core"),
             [
-                "circle between modules: avkit.core -> avkit.store (avkit/core.py:1), avkit.store -> "
+                "circle between modules: avkit.core -> avkit.store (avkit/core.py:1), avkit.store -> "  # noqa: E501
                 "avkit.core (avkit/store.py:1)"
             ],
         ),
@@ -143,7 +143,7 @@ def test_clean_imports(tmp_path: Path) -> None:
                 datasets__d="",
             ),
             [
-                "circle between packages: datasets -> preprocessing (avkit/datasets/a.py:1), preprocessing",
+                "circle between packages: datasets -> preprocessing (avkit/datasets/a.py:1), preprocessing",  # noqa: E501
                 "avkit/preprocessing/c.py:1: avkit.preprocessing.c imports avkit.datasets.d, but",
             ],
         ),

@@ -1,4 +1,5 @@
-"Every corpus's annotation files, line by line: what is understood, what stands in the verify table, what is refused with file and line."
+"""Every corpus's annotation files, line by line: what is understood, what stands in the verify
+table, what is refused with file and line."""
 
 from dataclasses import dataclass
 
@@ -259,7 +260,7 @@ def test_editions_are_not_mixed(faces):
     root = faces("b", eight)
     with pytest.raises(
         AvkitError,
-        match="editions are mixed: .*good.txt names 7.*b.txt 8|editions are mixed: .*b.txt names 8.*good.txt 7",
+        match="editions are mixed: .*good.txt names 7.*b.txt 8|editions are mixed: .*b.txt names 8.*good.txt 7",  # noqa: E501
     ):
         affwild2.index(root, track="expr")
     faces("b", "7\n1\n1\n")

@@ -112,7 +112,8 @@ def test_problems_and_refusals(twin, tmp_path):
     root = shutil.copytree(twin, tmp_path / "c")
     (root / "AudioWAV/1001_XXX_ANG_XX.wav").write_bytes(b"")
     lost = next((root / "AudioWAV").glob("1006_*"))
-    lost.unlink(), (root / f"VideoFlash/{lost.stem}.flv").unlink()
+    lost.unlink()
+    (root / f"VideoFlash/{lost.stem}.flv").unlink()
     p = index(root, label="intended").problems
     assert set(zip(p.file, p.status)) == {
         ("AudioWAV/1001_XXX_ANG_XX.wav", "invalid"),

@@ -1,4 +1,5 @@
-"Download from a server in this process: resume, checksums, broken transfers, archives that lie, whole corpora."
+"""Download from a server in this process: resume, checksums, broken transfers, archives that lie,
+whole corpora."""
 
 import hashlib
 import http.server
@@ -24,7 +25,8 @@ FAST = dict(wait=0, bar=False)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    "files: {path: bytes}; ranges: whether it knows them; most: bytes after which it hangs up; log: (path, Range, If-Range)"
+    """files: {path: bytes}; ranges: whether it knows them; most: bytes after which it hangs up;
+    log: (path, Range, If-Range)"""
 
     daemon_threads = True
 
@@ -58,18 +60,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if m and s.ranges and self.headers.get("If-Range", s.tag) == s.tag:
             start = int(m[1])
         if start and start >= len(data):
-            (
-                self.send_response(416),
-                self.send_header("Content-Range", f"bytes */{len(data)}"),
-                self.send_header("Content-Length", "0"),
-            )
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(data)}")
+            self.send_header("Content-Length", "0")
             return self.end_headers()
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         if s.length:
             self.send_header("Content-Length", str(len(data) - start))
-        self.send_header("ETag", s.tag), self.end_headers()
+        self.send_header("ETag", s.tag)
+        self.end_headers()
         self.wfile.write(data[start : start + s.most] if s.most else data[start:])
 
 
@@ -80,7 +81,8 @@ def server():
     t = threading.Thread(target=s.serve_forever, kwargs=dict(poll_interval=0.01), daemon=True)
     t.start()
     yield s
-    s.shutdown(), s.server_close()
+    s.shutdown()
+    s.server_close()
 
 
 def left(folder):
@@ -373,7 +375,8 @@ def test_download_ravdess_as_it_is_laid_out(server, tmp_path, monkeypatch, capsy
 
 
 def test_download_crema_d_by_its_lfs_pointers(server, tmp_path, monkeypatch):
-    "The list of clips brings the files, their pointers the checksums; a file that is not the owners' is fetched from the next address"
+    """The list of clips brings the files, their pointers the checksums; a file that is not the
+    owners' is fetched from the next address"""
     from avkit.datasets.manifest import corpus_info
 
     info, clips = corpus_info("crema_d"), ["1001_IEO_NEU_XX", "1001_IEO_HAP_LO"]
@@ -412,7 +415,7 @@ def test_download_crema_d_by_its_lfs_pointers(server, tmp_path, monkeypatch):
         for f in (f"AudioWAV/{c}.wav", f"VideoFlash/{c}.flv"):
             data = f.encode() * 100
             server.files["/raw" + repo + f] = (
-                f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(data).hexdigest()}\nsize {len(data)}\n".encode()
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{hashlib.sha256(data).hexdigest()}\nsize {len(data)}\n".encode()  # noqa: E501
             )
             server.files["/media/media" + repo + f] = data
     broken = f"AudioWAV/{clips[0]}.wav"

@@ -59,7 +59,7 @@ def test_table(twin, tmp_path):
     lines = [
         "file,audio,label,speaker,split",
         *[
-            f"{r.video},{r.audio if r.audio != r.video else ''},{r.label},{r.speaker},{side[r.speaker]}"
+            f"{r.video},{r.audio if r.audio != r.video else ''},{r.label},{r.speaker},{side[r.speaker]}"  # noqa: E501
             for r in m.itertuples()
         ],
     ]

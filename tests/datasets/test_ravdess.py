@@ -81,7 +81,8 @@ def test_one_stream_trees(twin, tmp_path):
 
 
 def test_copies_of_one_recording_stay_on_one_side(twin):
-    "The three files of a recording are one clip; if a table names them one by one, the split is refused"
+    """The three files of a recording are one clip; if a table names them one by one, the split is
+    refused"""
     m = index(twin)
     assert m.clips.recording.is_unique
     two = m.clips.iloc[[0, 0]].assign(

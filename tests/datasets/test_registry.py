@@ -1,4 +1,5 @@
-"Data sets register themselves; `rendered` and its alias; errors that say what a newcomer forgot; a data set added in a few lines."
+"""Data sets register themselves; `rendered` and its alias; errors that say what a newcomer
+forgot; a data set added in a few lines."""
 
 import importlib
 import re
@@ -46,7 +47,7 @@ def index(data_root):
 def plan(speakers=2, takes=1):
     name = lambda label, speaker, number: {f"{speaker}_{label}_{number}.mp4": "av"}
     return plan_of_classes(["happy", "sad"], name, speakers, takes)
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"The corpus that renders itself: its layout, that it is the same every time, and that it gives nothing away."
+"""The corpus that renders itself: its layout, that it is the same every time, and that it gives
+nothing away."""
 
 import os
 import re
@@ -56,7 +57,7 @@ def test_layout(corpus):
         and (corpus / "synth.json").is_file()
         and not (corpus / "synth.part.json").exists()
     )
-    pattern = r"Actor_(0[12])/(01-01-0[1-8]-0[12]-0[12]-0[12]-\1\.mp4|03-01-0[1-8]-0[12]-0[12]-0[12]-\1\.wav)"
+    pattern = r"Actor_(0[12])/(01-01-0[1-8]-0[12]-0[12]-0[12]-\1\.mp4|03-01-0[1-8]-0[12]-0[12]-0[12]-\1\.wav)"  # noqa: E501
     assert all(re.fullmatch(pattern, n) for n in names)
     assert {n[12:].replace("mp4", "wav") for n in names if "/01-" in n} == {
         n[12:] for n in names if "/03-" in n
@@ -122,7 +123,8 @@ def test_plan_is_balanced_and_names_are_unique(repeats):
 
 
 def test_nuisance_is_independent_of_the_emotion():
-    "One-way F of length, begin, end, gain and rhythm over the emotions, in the plan of 24 actors: none stands out"
+    """One-way F of length, begin, end, gain and rhythm over the emotions, in the plan of 24
+    actors: none stands out"""
     from scipy.stats import f_oneway
 
     plan = _plan(24, 0, 4)

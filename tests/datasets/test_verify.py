@@ -26,12 +26,10 @@ def samples(path):
 def write_wav(path, x, rate):
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as f:
-        (
-            f.setnchannels(x.shape[1]),
-            f.setsampwidth(2),
-            f.setframerate(rate),
-            f.writeframes(x.astype("<i2").tobytes()),
-        )
+        f.setnchannels(x.shape[1])
+        f.setsampwidth(2)
+        f.setframerate(rate)
+        f.writeframes(x.astype("<i2").tobytes())
     return path
 
 

@@ -53,7 +53,8 @@ def test_six_validation_clips_are_three_films_and_three_sounds(twin):
 
 
 def test_tensors_instead_of_clips(tmp_path):
-    (tmp_path / "Val").mkdir(), (tmp_path / "Train").mkdir()
+    (tmp_path / "Val").mkdir()
+    (tmp_path / "Train").mkdir()
     for side, n in (("Train", 3), ("Val", 2)):
         for i in range(n):
             for frames in (5, 75):
@@ -153,10 +154,8 @@ def test_tensors_are_prepared(tmp_path):
     for side in ("Train", "Val"):
         (root / side).mkdir(parents=True)
         x = torch.full((5, 3, 16, 16), 0.5)
-        (
-            torch.save(x, root / side / "1_1.mp4.img.5.pt"),
-            torch.save(x - 1, root / side / "2_1.mp4.img.5.pt"),
-        )
+        torch.save(x, root / side / "1_1.mp4.img.5.pt")
+        torch.save(x - 1, root / side / "2_1.mp4.img.5.pt")
         (root / f"{side}_labels.txt").write_text("1_1 1\n2_1 2\n")
     m, prep, store = index(root), Preparation(size=8, views=("frame",)), Store(tmp_path / "s")
     rows = prepare(m, prep, store, ["video"], n_jobs=1).rows.set_index("clip")

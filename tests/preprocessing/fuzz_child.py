@@ -1,4 +1,5 @@
-"""One container's mutants through prepare: `python fuzz_child.py SUFFIX COUNT FOLDER` prints a JSON line per mutant.
+"""One container's mutants through prepare: `python fuzz_child.py SUFFIX COUNT FOLDER` prints a
+JSON line per mutant.
 
 Run by test_fuzz.py in a process of its own, so that a crash or a hang of a decoder ends here."""
 

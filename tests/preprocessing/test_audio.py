@@ -1,4 +1,5 @@
-"""MFCC on real speech, from the file on: decoding, mono, resampling, window, features, against librosa doing the same."""
+"""MFCC on real speech, from the file on: decoding, mono, resampling, window, features, against
+librosa doing the same."""
 
 import numpy as np, pytest, torch
 from avkit.preprocessing.audio import fit_window, log_mel, mfcc

@@ -1,4 +1,5 @@
-"""Faces: every detector on rendered and real faces, tracks that survive misses, false alarms and passers-by."""
+"""Faces: every detector on rendered and real faces, tracks that survive misses, false alarms and
+passers-by."""
 
 import subprocess, sys
 import numpy as np, pytest
@@ -89,7 +90,8 @@ def test_nothing_to_find(each):
 
 
 def test_a_clip_does_not_depend_on_the_one_before(each, actors):
-    "A clip without a face stays without one, whatever was seen before (released: the previous video's box)"
+    """A clip without a face stays without one, whatever was seen before (released: the previous
+    video's box)"""
     each.detect(actors[1])
     path, found = track(each.detect(np.zeros((3, 384, 512, 3), np.uint8)))
     assert not found.any() and not path.any()

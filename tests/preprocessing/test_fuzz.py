@@ -1,4 +1,5 @@
-"""Damaged files of every container go through prepare: no crash, no hang, nothing short is stored (by two
+"""Damaged files of every container go through prepare: no crash, no hang, nothing short is stored
+(by two
 pictures or .05 s of sound: AVI and MPEG have no checksums), each failure one row."""
 
 import json

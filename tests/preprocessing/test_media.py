@@ -258,7 +258,8 @@ def test_wav_roundtrip_and_streamed_header(tmp_path):
 
 
 def test_resample_agrees_with_librosa():
-    "MFCC within 1 % of each coefficient's standard deviation, for sound that fades and rises as speech does"
+    """MFCC within 1 % of each coefficient's standard deviation, for sound that fades and rises as
+    speech does"""
     librosa = pytest.importorskip("librosa")
     t = np.arange(3 * 48000) / 48000
     rng = np.random.default_rng(0)
@@ -297,7 +298,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 
 def test_importing_media_does_not_import_av():
-    code = "import sys, avkit.preprocessing.media; sys.exit(any(m in sys.modules for m in ('av', 'cv2', 'torch')))"
+    code = "import sys, avkit.preprocessing.media; sys.exit(any(m in sys.modules for m in ('av', 'cv2', 'torch')))"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -352,7 +353,8 @@ def test_passing_over_pictures_changes_none_that_is_kept(tmp_path, preset, suffi
 
 
 def test_passing_over_pictures_of_a_wandering_rate(tmp_path):
-    "B-frames in an MP4 whose pictures come at uneven times: nothing is passed over, the right ones are kept"
+    """B-frames in an MP4 whose pictures come at uneven times: nothing is passed over, the right
+    ones are kept"""
     at, path = np.cumsum([0] + [40, 40, 200, 40, 80] * 12), tmp_path / "vfr.mp4"
     with av.open(str(path), "w") as c:
         s = c.add_stream("libx264", rate=25, options={"crf": "5", "preset": "medium"})

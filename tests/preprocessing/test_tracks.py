@@ -11,7 +11,8 @@ from avkit.preprocessing.tracks import Track, make_track
 
 
 def variable_rate(path, times, rate=8000):
-    "A video whose frame i is shown at times[i] and has the brightness 5 i; a click stands at each of its times"
+    """A video whose frame i is shown at times[i] and has the brightness 5 i; a click stands at
+    each of its times"""
     av = pytest.importorskip("av")
     from fractions import Fraction
 
@@ -105,7 +106,8 @@ def test_a_killed_track_is_not_whole_and_resumes(wandering, tmp_path, monkeypatc
 
 
 def test_blocks_do_not_change_the_boxes(tmp_path):
-    "Faces cut from a stream of blocks are those of the same frames: the median looks across the blocks' edges"
+    """Faces cut from a stream of blocks are those of the same frames: the median looks across the
+    blocks' edges"""
     from avkit.preprocessing.tracks import smooth_boxes
 
     boxes = np.cumsum(np.random.default_rng(0).normal(size=(40, 4)), 0)

@@ -1,4 +1,5 @@
-"""A cluster that loses a worker in the middle: every run and every clip once, and whole; jobs that kill whoever takes them end in words."""
+"""A cluster that loses a worker in the middle: every run and every clip once, and whole; jobs
+that kill whoever takes them end in words."""
 
 import faulthandler, os, signal, threading, time
 import dask, numpy as np, pytest
@@ -127,5 +128,5 @@ def test_a_job_that_kills_each_worker(cluster):
 
 
 def test_a_process_that_dies_once_here(tmp_path):
-    once = f"1 if __import__('os').path.exists({str(tmp_path / 'x')!r}) else (open({str(tmp_path / 'x')!r}, 'w'), {DIE})"
+    once = f"1 if __import__('os').path.exists({str(tmp_path / 'x')!r}) else (open({str(tmp_path / 'x')!r}, 'w'), {DIE})"  # noqa: E501
     assert list(parallel(eval, [("0",), (once,), ("2",)], n_jobs=2, ordered=True)) == [0, 1, 2]

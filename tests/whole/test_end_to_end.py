@@ -1,4 +1,5 @@
-"""From files on disk to a record, through the functions that the notebooks call; and what bad input does."""
+"""From files on disk to a record, through the functions that the notebooks call; and what bad
+input does."""
 
 import json, os, shutil, subprocess, sys
 from pathlib import Path
@@ -84,9 +85,9 @@ def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
         and (run / "checkpoints/best.safetensors").exists()
         and any((run / "tensorboard").iterdir())
     )
-    # a second run, without decoder and detector, reads the filled store and comes to the same predictions
+    # a second run, without decoder and detector, reads the filled store and comes to the same predictions  # noqa: E501
     code = (
-        "import sys; sys.modules.update(av=None, cv2=None, facenet_pytorch=None, onnxruntime=None)\n"
+        "import sys; sys.modules.update(av=None, cv2=None, facenet_pytorch=None, onnxruntime=None)\n"  # noqa: E501
         'from avkit.cli import main; sys.exit(main(["train", *sys.argv[1:]]))'
     )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "again")).items()]
@@ -105,7 +106,8 @@ def test_one_modality(settings, tmp_path, modality, warm):
 
 
 def test_noise_in_the_sound(settings, tmp_path, warm):
-    "As good as none changes nothing, as loud as the voice does; asked twice it is the same noise; a model of pictures hears none"
+    """As good as none changes nothing, as loud as the voice does; asked twice it is the same
+    noise; a model of pictures hears none"""
     from avkit.evaluation.evaluate import evaluate
 
     run = (
@@ -185,10 +187,11 @@ def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
 
 
 def test_a_full_disk(settings, tmp_path):
-    "Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of a file is left"
+    """Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of
+    a file is left"""
     code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.cli import main\n"
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(["train", *sys.argv[1:]]))'
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.cli import main\n"  # noqa: E501
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(["train", *sys.argv[1:]]))'  # noqa: E501
     )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "run", n_jobs=1)).items()]
     env = os.environ | dict(AVKIT_HOME=str(tmp_path / "home"))
@@ -315,7 +318,7 @@ cfg = configure(dataset="ravdess", data_root={settings["data_root"]!r}, split={s
 corpus = load_data(cfg)
 record = fit(cfg, corpus)
 print(score_lines(record))
-"""
+"""  # noqa: E501
     env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     r = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,4 +1,5 @@
-"""What people do on their first day: trials beside finished runs, weights in the wrong place, tiny corpora, numbers out of range."""
+"""What people do on their first day: trials beside finished runs, weights in the wrong place,
+tiny corpora, numbers out of range."""
 
 import os
 import pandas as pd, pytest

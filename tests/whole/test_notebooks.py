@@ -1,4 +1,5 @@
-"""Run notebooks: parameters that papermill and the guard agree on, at most a dozen cells, no logic, no outputs."""
+"""Run notebooks: parameters that papermill and the guard agree on, at most a dozen cells, no
+logic, no outputs."""
 
 import re, subprocess, sys
 from pathlib import Path
