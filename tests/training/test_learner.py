@@ -11,7 +11,7 @@ from avkit.datasets.batches import draws
 from avkit.training import learner
 from avkit.training.configure import configure
 from avkit.training.learner import (
-    fit, lr_at, mixed_batch, mixing, own_batch, start, train_order, training_batch,
+    fit, lr_at, mixed_batch, mixing, batch_of_rank, start, train_order, training_batch,
 )
 from avkit.training.loading import load_data
 from helpers import SIZES, config, toy
@@ -175,7 +175,7 @@ def test_the_loss_is_that_of_both_classes(toy_corpus):
     t, data = start(cfg, corpus), corpus.data
     t.model.eval()
     idx, u = train_order(cfg, data, 0)[0], draws(len(data), cfg["seed"], 0)
-    b = own_batch(t, data, idx, u, 0, 0)
+    b = batch_of_rank(t, data, idx, u, 0, 0)
     partners, weight = mixing(cfg, idx, 0, 0)
     assert torch.equal(b["target"], data.target[idx])
     assert torch.equal(b["other"], data.target[partners])
