@@ -46,7 +46,7 @@ def gather_rows(
 def all_gather_with_grad(
     x: torch.Tensor,  # (n,...), n may differ between processes
 ) -> torch.Tensor:
-    "(N,...): the rows of all processes; the own ones carry a gradient"
+    "(N,...): the rows of all processes; those of this one carry a gradient"
     rank, world = rank_and_world()
     parts = gather_rows(x)
     if x.requires_grad:

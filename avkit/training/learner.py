@@ -6,7 +6,7 @@
 __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
            'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
            'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
-           'train_step', 'parts_of', 'train_order', 'set_rate', 'own_batch', 'train_epoch', 'validate',
+           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
            'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
@@ -289,7 +289,7 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
-    "The weights by their share of the learning rate"
+    "The weights in groups, each with its part of the learning rate (`share`)"
     rate = cfg["backbone_lr"] / cfg["lr"] if cfg["backbone_lr"] else 1.
     named = list(model.named_parameters())
     backbone = [p for name, p in named if rate != 1 and ".trunk" in name]
@@ -398,7 +398,7 @@ def set_rate(
     return lr
 
 # %% ../../nbs/4_training/11_learner.ipynb #7d9102b9
-def own_batch(
+def batch_of_rank(
     t: Training,        # the run
     data: AVData,       # all clips, as they are in this epoch
     idx: torch.Tensor,  # (B,) clip numbers of the whole batch
@@ -422,7 +422,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
     t.model.train()
     for step, idx in enumerate(whole):
         lr = set_rate(t, epoch, step, len(whole))
-        b = own_batch(t, data, idx, u, epoch, step)
+        b = batch_of_rank(t, data, idx, u, epoch, step)
         for part in parts_of(cfg): sums = train_step(t, b, part)
         if t.ema: t.ema.update_parameters(acc.unwrap_model(t.model))
         total += sums
