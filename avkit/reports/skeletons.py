@@ -61,17 +61,16 @@ def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
     text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
     write_text(path, text + "\n")
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #c56b58d4
+# %% ../../nbs/6_reports/18_skeletons.ipynb #e567b7c5
 def _text(cell: Mapping[str, Any]) -> str: return "".join(cell["source"])
 
 
-def _is_export(cell: Mapping[str, Any]) -> bool: return "#| export" in _text(cell)
+def _is_export(cell: Mapping[str, Any]) -> bool: return _text(cell).startswith("#| export")
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #2b4537a4
+# %% ../../nbs/6_reports/18_skeletons.ipynb #ae5a4131
 def place_after(cells: Sequence[Mapping[str, Any]], pattern: str) -> int:
-    "Where a cell goes: after the last code that begins a line like this, and what belongs to it"
-    like = [i for i, c in enumerate(cells)
-            if c["cell_type"] == "code" and re.search(pattern, _text(c), re.M)]
+    "Where a cell goes: after the last exported one with a line like this, and what belongs to it"
+    like = [i for i, c in enumerate(cells) if _is_export(c) and re.search(pattern, _text(c), re.M)]
     at = like[-1] + 1 if like else len(cells)
     while at < len(cells) and cells[at]["cell_type"] == "code" and not _is_export(cells[at]):
         at += 1
@@ -166,12 +165,13 @@ from fastcore.test import test_fail
 What does a name say? Which labels are there, who gave them, and who speaks?
 """)]
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #1ba70ac4
+# %% ../../nbs/6_reports/18_skeletons.ipynb #b5420d85
 DATASET_NAMES = [
     ("export", """
 def parse(stem: str) -> dict[str, str]:  # a file's name without its ending
     "label and speaker of a clip"
-    raise AvkitError("$name: say what a file's name means: write `parse` in $notebook")
+    raise AvkitError("$name: say what a file's name means: write `parse` in "
+                     "$notebook")
 """),
     ("code", """
 try: print(parse("01_happy_001"))
@@ -202,7 +202,7 @@ try: index(tempfile.mkdtemp())
 except AvkitError as e: print(e)
 """)]
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #0ae0157a
+# %% ../../nbs/6_reports/18_skeletons.ipynb #70590213
 DATASET_PLAN = [
     ("markdown", """
 ## Rendered
@@ -217,7 +217,8 @@ SAMPLE = dict(speakers=2)
 
 def plan(speakers: int = 4, takes: int = 1) -> DataFrame:
     "What is rendered: labels, film, sound, actor and files of each clip"
-    raise AvkitError("$name: nothing is rendered yet: write `plan` in $notebook")
+    raise AvkitError("$name: nothing is rendered yet: write `plan` in "
+                     "$notebook")
 """),
     ("code", """
 try: plan()
@@ -241,11 +242,11 @@ def _free_number(folder: Path) -> int:
     taken = [int(p.name[:2]) for p in folder.glob("[0-9][0-9]_*.ipynb")]
     return max(taken, default=-1) + 1
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #26476b8c
+# %% ../../nbs/6_reports/18_skeletons.ipynb #06f52516
 KERNEL = dict(display_name="python3", language="python", name="python3")
 DATASET_NEXT = [
     "data_manifests/$name.toml: fill in what it is, its classes and its split",
-    "nbs/2_datasets/$notebook: write `parse`, look at `index`, write `plan`",
+    "$notebook: write `parse`, look at `index`, write `plan`",
     "make export",
     "avkit index --dataset $name --data_root FOLDER",
     "avkit train --dataset $name --data_root rendered --epochs 1"]
@@ -262,7 +263,7 @@ def _told(
     numbered = [f"{i}. {Template(s).substitute(values)}" for i, s in enumerate(steps, 1)]
     return "\n".join([*lines, "", "next:", *numbered])
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #480ed6e5
+# %% ../../nbs/6_reports/18_skeletons.ipynb #06c1be49
 def _refuse_dataset(name: str, root: Path) -> None:
     "Refuse a name that a data set, or another module of its room, has"
     check_name(name)
@@ -279,7 +280,8 @@ def new_dataset(name: str, root: Path) -> str:
     _refuse_dataset(name, root)
     folder = root / "nbs/2_datasets"
     notebook = folder / f"{_free_number(folder):02d}_{name}.ipynb"
-    facts, values = root / f"data_manifests/{name}.toml", _values(name, notebook.name)
+    facts = root / f"data_manifests/{name}.toml"
+    values = _values(name, notebook.relative_to(root).as_posix())
     write_text(facts, Template(DATASET_FACTS).substitute(values).lstrip())
     write_notebook(notebook, dict(
         cells=cells_of(DATASET, values), metadata=dict(kernelspec=KERNEL), nbformat=4,
@@ -324,10 +326,10 @@ FUSION_NEXT = [
     "pytest tests/models  (walks it through every encoder: batch mates, padding, a lost modality)",
     "avkit train --fusion $name"]
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #c0e3b53d
+# %% ../../nbs/6_reports/18_skeletons.ipynb #51c50adf
 def _names_in(path: Path, pattern: str) -> list[str]:
-    "What a pattern's group finds in the code of a notebook"
-    code = [_text(c) for c in read_notebook(path)["cells"] if c["cell_type"] == "code"]
+    "What a pattern's group finds in the exported cells of a notebook"
+    code = [_text(c) for c in read_notebook(path)["cells"] if _is_export(c)]
     return [name for text in code for name in re.findall(pattern, text, re.M)]
 
 
@@ -356,7 +358,7 @@ def _refuse_known(
     if name in known:
         raise AvkitError(f"{kind} {name} exists already, in {where}: take another name, or edit it")
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #c0e4675a
+# %% ../../nbs/6_reports/18_skeletons.ipynb #cd824f89
 RECIPE = [
     ("markdown", """
 ## $name
@@ -367,6 +369,9 @@ What it does and on which data set (arXiv number; code owner/repository@commit).
 RECIPES["$name"] = COMMON | dict(
     about="What it does (authors, where, year)",
     # behind each number its source: sec. and eq. of the paper, code, or ours
+    preparation=dict(
+        detector="mtcnn",  # ours
+        size=224),         # ours
     fusion="concat",  # ours
     lr=1e-3,          # ours
     epochs=100)       # ours

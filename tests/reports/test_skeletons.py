@@ -11,6 +11,9 @@ from avkit.cli import main
 from avkit.core import AvkitError, repo_root
 from avkit.datasets import manifest
 from avkit.reports import skeletons
+from avkit.training import recipes
+from avkit.training.configure import configure
+from avkit.training.settings import COMMON
 
 NOTEBOOKS = ("3_models/05_fusion", "4_training/02_recipes", "6_reports/04_papers")
 
@@ -100,16 +103,25 @@ def test_names_that_cannot_be(kind, clone):
 def test_cells_stand_behind_their_like(clone):
     skeletons.new("fusion", "gate", clone)
     skeletons.new("paper", "someone2030", clone)
-    recipes, studies = (sources(clone / f"nbs/{n}.ipynb") for n in NOTEBOOKS[1:])
-    at = next(i for i, s in enumerate(recipes) if 'RECIPES["someone2030"] =' in s)
-    assert not any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in recipes[at + 1:])
-    assert any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in recipes[:at])
+    entries, studies = (sources(clone / f"nbs/{n}.ipynb") for n in NOTEBOOKS[1:])
+    at = next(i for i, s in enumerate(entries) if 'RECIPES["someone2030"] =' in s)
+    assert not any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in entries[at + 1:])
+    assert any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in entries[:at])
     at = next(i for i, s in enumerate(studies) if 'STUDIES["someone2030"] =' in s)
     assert not any(re.search(r'^STUDIES\["\w+"\] =', s, re.M) for s in studies[at + 1:])
     assert sum('@fusion("gate")' in s for s in sources(clone / f"nbs/{NOTEBOOKS[0]}.ipynb")) == 1
     for name in NOTEBOOKS:
         ids = [c["id"] for c in cells(clone / f"nbs/{name}.ipynb")]
         assert len(ids) == len(set(ids))
+
+
+def test_a_new_recipe_is_a_config(clone):
+    skeletons.new("paper", "someone2030", clone)
+    cells = sources(clone / f"nbs/{NOTEBOOKS[1]}.ipynb")
+    code = next(s for s in cells if 'RECIPES["someone2030"] =' in s)
+    exec(code, dict(RECIPES=recipes.RECIPES, COMMON=COMMON))
+    try: assert configure(recipe="someone2030")["fusion"] == "concat"
+    finally: del recipes.RECIPES["someone2030"]
 
 
 def test_the_header_of_what_was_reported_is_as_it_is_told(clone):
