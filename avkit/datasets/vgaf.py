@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, cache_dir, resolve
 from . import scenes, synth
-from avkit.datasets.manifest import (corpus_info, data_folder, make_manifest, Manifest,
-    read_lines)
+from .manifest import corpus_info, data_folder, make_manifest, Manifest, read_lines
 from .scenes import CODES, make_scenes, mix_count, read_scenes
-from avkit.datasets.synth import (express, FACES, perform, planned_settings, render_jobs,
-    rng_of, VOICES)
+from avkit.datasets.synth import (express, FACES, perform, planned_settings, render_jobs, rng_of,
+    VOICES)
 from ..preprocessing.writing import write_video
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #08f302b0
@@ -222,7 +221,7 @@ def _people(folder, seed, key, spec):
     return who, boxes, angles, back, phase
 
 
-def _sound(who, look, heard, key, seed, difficulty, seconds):
+def _sound(who, look, heard, key, seed, difficulty, seconds) -> Any:
     "The voices of two of the people, mixed (N,)"
     rng, voices = rng_of(seed, *key, "voices", heard), []
     for actor in map(int, who[:2]):
