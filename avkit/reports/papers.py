@@ -235,6 +235,21 @@ def _settings(key: str, p: Protocol) -> dict[str, Any]:
         pretrained=p.pretrained, seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
     return {k: v for k, v in (same | s.data).items() if v is not None}
 
+# %% ../../nbs/6_reports/04_papers.ipynb #b1e09f34
+def _row_of(c: Config) -> str:
+    "The row of a paper's table that a run goes to"
+    return method_of(dict(config=asdict(c.settings), recipe=c.recipe))
+
+
+def _check_rows(key: str, runs: Sequence[Config]) -> None:
+    "Runs of one row, seed and fold that are not the same would be averaged without a word"
+    first: dict[tuple, str] = {}
+    for c in runs:
+        row = (_row_of(c), c["seed"], c["fold"])
+        if first.setdefault(row, c.hash) != c.hash:
+            raise AvkitError(f"study {key}: different runs would be averaged in the row "
+                             f"`{row[0]}`. Make the setting that differs a variant of the recipe.")
+
 # %% ../../nbs/6_reports/04_papers.ipynb #0eac5e29
 def _combined(key: str, p: Protocol, lists: Sequence[Mapping]) -> list[Config]:
     "The configurations of lists of settings under a protocol"
@@ -243,16 +258,17 @@ def _combined(key: str, p: Protocol, lists: Sequence[Mapping]) -> list[Config]:
 
 
 def study(key: str, p: Protocol) -> list[Config]:
-    "The runs of a paper's tables"
+    "The runs of a paper's tables; `AvkitError` where different runs would be one row"
     s = study_of(key, p.dataset)
-    return _combined(key, p, s.runs if p.smoke else [*s.runs, *s.paper_size])
+    runs = _combined(key, p, s.runs if p.smoke else [*s.runs, *s.paper_size])
+    _check_rows(key, runs)
+    return runs
 
 # %% ../../nbs/6_reports/04_papers.ipynb #1fde0932
 def left_out(key: str, p: Protocol) -> list[str]:
     "The rows that the smoke leaves out, by name"
     lists = study_of(key, p.dataset).paper_size if p.smoke else []
-    runs = [dict(config=asdict(c.settings), recipe=c.recipe) for c in _combined(key, p, lists)]
-    return list(dict.fromkeys(map(method_of, runs)))
+    return list(dict.fromkeys(map(_row_of, _combined(key, p, lists))))
 
 # %% ../../nbs/6_reports/04_papers.ipynb #68828f8b
 def _theirs(
