@@ -6,6 +6,9 @@ A tuple, list, conditional expression, boolean operation or comprehension that s
 statement does its work in passing: `a.append(1), b.append(2)`, `ok or complain()`,
 `[f(x) for x in y]`. The last statement of a cell that is not exported is what the cell shows, and
 free.
+
+What a notebook sets in a module that it imports, it also sets back: nbdev_test runs many notebooks
+in one process.
 """
 
 import ast
@@ -61,9 +64,27 @@ def semicolons(cell: Cell) -> list[str]:
     return out
 
 
+def left_patched(notebook: list[Cell]) -> list[str]:
+    "`module.name = ...` in a notebook that never sets it back: the next notebooks would see it"
+    statements = [(c, s) for c in notebook for s in c.tree.body]
+    froms = (ast.Import, ast.ImportFrom)
+    imports = [a for _, s in statements if isinstance(s, froms) for a in s.names]
+    known = {a.asname or a.name.split(".")[0] for a in imports}
+    sets: dict[str, list[str]] = {}
+    for c, s in statements:
+        for t in s.targets if isinstance(s, ast.Assign) else []:
+            if isinstance(t, ast.Attribute) and ast.unparse(t).split(".")[0] in known:
+                sets.setdefault(ast.unparse(t), []).append(c.at(s.lineno))
+    once = {name: at[0] for name, at in sets.items() if len(at) == 1}
+    return [
+        f"{at}: {name} is never set back: set it back, or use `patch`." for name, at in once.items()
+    ]
+
+
 def check(root: Path = ROOT) -> list[str]:
     "Every message about the notebooks and Python files below `root`"
-    cells = [c for p in files(root / "nbs", ".ipynb") for c in read_notebook(p, root)]
+    notebooks = [read_notebook(p, root) for p in files(root / "nbs", ".ipynb")]
+    cells = [c for notebook in notebooks for c in notebook]
     for top in ("avkit", "tests", "benchmarks"):
         cells += [read_python(p, root) for p in files(root / top, ".py") if p.name != "_modidx.py"]
     out = []
@@ -72,6 +93,8 @@ def check(root: Path = ROOT) -> list[str]:
             out += disguised(cell) + semicolons(cell)
         except (SyntaxError, tokenize.TokenError) as e:
             out.append(f"{cell.at(getattr(e, 'lineno', None) or 1)}: not Python: {e.args[0]}.")
+    if not out:
+        out = [m for notebook in notebooks for m in left_patched(notebook)]
     return out
 
 

@@ -320,6 +320,16 @@ def test_style_of_cells_that_show(tmp_path: Path) -> None:
     ]
 
 
+def test_style_finds_a_module_left_patched(tmp_path: Path) -> None:
+    first, restored = "import avkit\navkit.a = 1", "avkit.a = None"
+    notebook(tmp_path / "nbs/00_a.ipynb", first, "x = 1")
+    assert style.check(tmp_path) == [
+        "nbs/00_a.ipynb:cell 1:2: avkit.a is never set back: set it back, or use `patch`."
+    ]
+    notebook(tmp_path / "nbs/00_a.ipynb", first, restored, "y.a = 1")
+    assert style.check(tmp_path) == []
+
+
 def test_style_reads_tests_and_benchmarks(tmp_path: Path) -> None:
     for top in ("tests", "benchmarks"):
         (tmp_path / top).mkdir()
