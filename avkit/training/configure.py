@@ -225,6 +225,7 @@ class Config:
     "Settings and the recipe they make; `cfg[name]` looks in the recipe first"
     settings: Settings
     recipe: dict
+    placed: bool = False  # its run_dir was chosen by avkit, not by the user
 
     def __getitem__(self, name: str) -> Any:
         return self.recipe[name] if name in self.recipe else getattr(self.settings, name)
@@ -367,6 +368,17 @@ def _readers(r: dict) -> dict[str, dict[str, Any]]:
     return known | {f"encoder_options.{n}": tuple(e) for n, e in encoders.items()}
 
 # %% ../../nbs/4_training/04_configure.ipynb #chk00003
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    "Refuse a value of another type; a list may be a tuple, a text is no sequence of letters"
+    texts = (hint, *typing.get_args(hint))
+    if isinstance(value, str) and not any(t in (str, Path, Any) for t in texts):
+        raise AvkitError(f"Option {name!r} should be {hint}, got {value!r} (str).")
+    try:
+        check_types({name: value}, {name: hint})
+    except AvkitError:
+        check_types({name: tuple(value) if isinstance(value, list) else value}, {name: hint})
+
+
 def _check_option(
     place: str,             # dotted name of the options
     given: Any,             # the options
@@ -377,11 +389,7 @@ def _check_option(
         raise AvkitError(f"{place} should map names to values, got {given!r}")
     for k, v in given.items():
         if k not in types: raise unknown(f"option of {place}", k, types)
-        both = v, tuple(v) if isinstance(v, list) else v
-        try:
-            check_types({f"{place}.{k}": both[0]}, {f"{place}.{k}": types[k]})
-        except AvkitError:
-            check_types({f"{place}.{k}": both[1]}, {f"{place}.{k}": types[k]})
+        _check_type(f"{place}.{k}", v, types[k])
 
 
 def _check_nested(r: dict) -> None:

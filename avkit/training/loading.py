@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunData', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of', 'frame_size',
-           'clip_stream', 'window_streams', 'read_clips', 'load_data', 'in_audio_noise']
+           'clip_stream', 'window_streams', 'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -421,14 +421,18 @@ def read_clips(
     return _standardised(cfg, make(cfg, m, store, summary), stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
+def split_manifest(cfg: Config) -> Manifest:
+    "The manifest of a run, its clips in subsets"
+    return apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
+
+
 def load_data(
     cfg: Config,  # settings and recipe
     store: Store | None = None,  # by default the cache folder's
     verbose: bool = True,        # print what became of the clips
 ) -> RunData:
     "Index, split, prepare and read the data set of a run"
-    m = apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
-    return read_clips(cfg, m, store, verbose)
+    return read_clips(cfg, split_manifest(cfg), store, verbose)
 
 # %% ../../nbs/4_training/06_loading.ipynb #3c7ca63d
 def in_audio_noise(
