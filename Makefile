@@ -35,7 +35,7 @@ prepare-demo: $(READY)
 demo: prepare-demo  ## render, prepare, train through papermill; table and figures in reports/runs/demo
 	@echo "== training: about a minute on two cores"
 	@mkdir -p reports/runs/demo
-	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca --log-output --no-progress-bar
+	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca -p run_dir $(DEMO) --log-output --no-progress-bar
 	@echo "== scores"
 	$(BIN)/avkit report $(DEMO) --to reports/runs/demo --title "Demo: cross-attention on the rendered corpus"
 	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"

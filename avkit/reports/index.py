@@ -207,7 +207,9 @@ def ready(configs: Sequence[Config]) -> bool:
 def _demo(report: Report, n_jobs: int) -> pd.DataFrame:
     cfg = configure(fusion="ca")
     if not ready([cfg]):
-        run_notebook("nbs/train.ipynb", "reports/runs/demo/train.ipynb", fusion="ca")
+        again = (cfg.run_dir / "record.json").is_file()  # other code, or other numbers, left it
+        run_notebook("nbs/train.ipynb", "reports/runs/demo/train.ipynb", fusion="ca",
+                     run_dir=cfg.run_dir, again=again)
     return runs_report([cfg.run_dir], report.folder, report.title)[0]
 
 

@@ -19,11 +19,11 @@ from ..evaluation.figures import save_figure, style
 from .tables import write_frame
 from ..training.checkpoint import load_model
 from ..training.configure import Config, configure
-from ..training.grid import finished_record, identity
 from ..training.inference import evaluate_subset, predict_logits, scored
 from ..training.learner import fit
 from ..training.loading import load_data, RunData
 from ..training.quirks import with_quirks, unlabelled_as_zero
+from ..training.record import settled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -79,7 +79,8 @@ def run_or_open(**settings: Any) -> Ran:
     "A run of these settings; trained where it is not there yet"
     cfg = configure(**settings)
     corpus = load_data(cfg, verbose=False)
-    record = finished_record(cfg, identity(cfg)) or fit(cfg, corpus, verbose=False)
+    cfg = settled(cfg, corpus.manifest)
+    record = fit(cfg, corpus, verbose=False, renew=True)
     return Ran(record, cfg, with_quirks(cfg, corpus), load_model(cfg.run_dir)[0])
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #d9112142

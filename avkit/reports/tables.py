@@ -35,11 +35,17 @@ FIELDS_OF_PLACE = {  # where and how a run ran, and which one of an experiment i
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     "All settings that could change a result but seed and fold: {`preparation.size`: 224, ...}"
-    every = record["config"] | record["recipe"]
+    every = record["config"] | record.get("recipe", {})
     s = {k: v for k, v in every.items() if k not in FIELDS_OF_PLACE}
     if s.get("modality", "av") != "av": s["fusion"] = None
-    about = dict(split=record["split"]["name"], rendered=bool(record.get("rendered")))
+    about = dict(split=_split_of(record)[0], rendered=bool(record.get("rendered")))
     return _flattened(s | about | _data_told(record))
+
+
+def _split_of(record: Mapping[str, Any]) -> tuple[str, int | None]:
+    "The name of a run's split, and its fold"
+    split = record.get("split") or {}
+    return split.get("name", ""), split.get("fold")
 
 
 def _data_told(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,21 +64,20 @@ def _flattened(d: Mapping[str, Any], head: str = "") -> dict[str, Any]:
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00003
 def _configuration(record: Mapping[str, Any]) -> Any:
     "What is the same of all seeds and folds of a configuration"
-    if "batch_size" in record["recipe"]:  # the whole recipe is there
+    if "batch_size" in record.get("recipe", {}):  # the whole recipe is there
         return config_of(record["config"], record["recipe"]).experiment
     return record.get("experiment") or {k: v for k, v in settings_of(record).items() if k != "data"}
 
 
 def experiment_of(record: Mapping[str, Any]) -> str:
     "The key of a run's experiment: its configuration, its files, its data, the name of its split"
-    files, where = record.get("files") or {}, record["split"]["name"]
-    classes = record.get("classes")
-    return content_key(_configuration(record), files, record.get("data_hash"), classes, where)
+    data = record.get("data_hash"), record.get("classes"), record.get("files") or {}
+    return content_key(_configuration(record), data, _split_of(record)[0])
 
 
 def _fold_of(record: Mapping[str, Any]) -> tuple:
     "Which run of an experiment it is: its seed and its fold"
-    return record["seed"], record["split"]["fold"]
+    return record.get("seed"), _split_of(record)[1]
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00006
 def experiments(records: Sequence[dict]) -> dict[str, list[dict]]:
@@ -91,7 +96,8 @@ def _of_one_split(records: Sequence[dict]) -> dict[str, list[dict]]:
     "{'' or a hash: runs}: apart where runs of one fold have other clips in their subsets"
     clips: dict[Any, set] = {}
     for r in records:  # a random split goes by the seed
-        fold = _fold_of(r) if r["split"]["name"] == "random" else r["split"]["fold"]
+        name, fold = _split_of(r)
+        if name == "random": fold = _fold_of(r)
         clips.setdefault(fold, set()).add(r.get("split_hash"))
     if all(len(hashes) == 1 for hashes in clips.values()): return {"": list(records)}
     out: dict[str, list[dict]] = {}
@@ -113,6 +119,7 @@ def telling(
     return used
 
 
+_SPLIT = "clips of the split"
 _FIRST = ("classes", "data", "epochs", "size", "mode", "variants", "quirks")
 
 
@@ -125,6 +132,8 @@ def what_differs(
     told = [settings_of(rs[0]) | _split_told(rs[0]) for rs in groups]
     names = [n for n in dict.fromkeys(n for s in told for n in s) if n not in skip]
     differ = [n for n in names if len({str(s.get(n)) for s in told}) > 1]
+    by_data = {(s.get("data"), s[_SPLIT]) for s in told}
+    if len(by_data) == len({d for d, _ in by_data}): differ = [n for n in differ if n != _SPLIT]
     some = [n for n in _FIRST if n in differ]
     if len(differ) > most:
         cut = [{n: s.get(n) for n in differ} for s in told]
@@ -136,12 +145,12 @@ def what_differs(
 def _split_told(record: Mapping[str, Any]) -> dict[str, str]:
     "Eight digits of a split's hash, and of each file of one's own"
     files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
-    return files | {"clips of the split": (record.get("split_hash") or "")[:8]}
+    return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00012
 def folds_of(record: Mapping[str, Any]) -> int:
     "How many folds a run's split has"
-    name, dataset = record["split"]["name"], record["dataset"]
+    name, dataset = _split_of(record)[0], record.get("dataset")
     if found := re.fullmatch(r"kfold(\d+)|nested(\d+)x(\d+)", name):
         k, outer, inner = (int(n or 1) for n in found.groups())
         return k * outer * inner
@@ -151,7 +160,9 @@ def folds_of(record: Mapping[str, Any]) -> int:
 
 def _missing(records: Sequence[dict]) -> str:
     "Which folds and seeds of an experiment are not there, in words; '' where all are"
-    seeds, have = sorted({r["seed"] for r in records}), {_fold_of(r) for r in records}
+    have = {_fold_of(r) for r in records}
+    seeds = sorted({s for s, _ in have})
+    if _split_of(records[0])[1] is None: return ""
     lost = [(f, [s for s in seeds if (s, f) not in have]) for f in range(folds_of(records[0]))]
     lost = [(f, some) for f, some in lost if some]
     whole = [str(f) for f, some in lost if some == seeds]
@@ -178,8 +189,7 @@ def gaps(records: Sequence[dict]) -> list[str]:
     "What a table's reader has to know of its runs: folds that are missing, runs that are there twice"
     groups = list(experiments(records).values())
     names = _names(groups)
-    split = {len(rs) and rs[0]["split"]["name"] for rs in groups}
-    of = f" of {', '.join(map(str, sorted(split)))}"
+    of = f" of {', '.join(sorted({_split_of(rs[0])[0] for rs in groups}))}"
     lines = [f"**Missing: {text}{of}** ({who})." for text, who in _by_text(
         [_missing(rs) for rs in groups], names)]
     codes = ["yes" if len({r.get("code_hash") for r in rs}) > 1 else "" for rs in groups]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Values', 'IDLE', 'names_of', 'options_of', 'plain_value', 'as_lists', 'flattened', 'effective', 'Config', 'configure',
-           'config_of', 'differing', 'in_words', 'parse_settings']
+           'config_of', 'differing', 'in_words', 'parse_settings', 'read_flags', 'with_options']
 
 # %% ../../nbs/4_training/04_configure.ipynb #c54f05a2
 import argparse, ast, contextlib, inspect, json, os, re, sys, typing
@@ -122,7 +122,7 @@ def _raw(v: Values) -> list[str]:
 def _of_stream(stream: str) -> set[str]:
     "The settings of one modality: what is read of it, and who reads it"
     more = dict(audio={"spec_augment"}, video={"flip_rotate", "pretrained"})[stream]
-    return {n for n in DECLARED if n.startswith(f"{stream}_")} | more
+    return {n for n in DECLARED if n.split("_")[0] == stream} | more
 
 
 def _idle_streams(v: Values) -> set[str]:
@@ -492,3 +492,37 @@ def parse_settings(
     except AvkitError:  # said again, better, when the settings are used
         known = {}
     return settings_parser(prog, about, names, known, asked["recipe"])
+
+# %% ../../nbs/4_training/04_configure.ipynb #cmd00002
+def read_flags(
+    p: argparse.ArgumentParser,         # of settings
+    argv: Sequence[str] | None = None,  # what the user typed
+) -> tuple[dict[str, Any], dict[str, str]]:
+    "The parser's settings, and {dotted name: text} of numbers of the recipe that have no flag"
+    p.allow_abbrev = False
+    known, rest = p.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    return vars(known), _further_flags(rest, [a.dest for a in p._actions])
+
+
+def _further_flags(rest: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
+    "{dotted name: text} of `--name value` and `--name=value`; an `AvkitError` for any other name"
+    out, words = {}, list(rest)
+    names = [*COMMON, "preparation"]
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise AvkitError(f"What is {name!r} for? Settings are --name value.")
+        name = name[2:]
+        first = name.partition(".")[0]
+        if first not in names: raise unknown("flag", first, [*flags, *names])
+        if not equals and not words: raise AvkitError(f"--{name} needs a value")
+        out[name] = value if equals else words.pop(0)
+    return out
+
+
+def with_options(settings: Mapping[str, Any], further: Mapping[str, str]) -> dict[str, Any]:
+    "Settings, the further ones among their options"
+    if not further: return dict(settings)
+    given = options_of(settings.get("options"))
+    more = _nested((n, plain_value(text)) for n, text in further.items())
+    return {**settings, "options": json.dumps(_joined(given, more))}

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WHERE', 'Row', 'combine', 'placed', 'identity', 'finished_record', 'data_of', 'run_once', 'run_grid', 'lists_of',
-           'grid_on']
+           'option_lists', 'grid_on']
 
 # %% ../../nbs/4_training/12_grid.ipynb #33bc4c7a
-import contextlib, fcntl, itertools, threading, time
+import contextlib, fcntl, itertools, json, re, threading, time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd, torch
 from ..core import AvkitError, content_key, parallel, resolve
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split
-from .configure import Config, configure
+from .configure import Config, configure, with_options
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
 from .record import folder_of, hashes_of, held, own_files, run_key
@@ -262,9 +262,20 @@ def lists_of(
     out = {}
     for name, default in DEFAULTS.items():
         v = given.get(name)
-        if v is None or v == default: continue
+        if v is None or v == default or name == "options": continue  # their values have commas
         out[name] = _values(v, plain_type(name)) if isinstance(v, str) else [v]
     return out
+
+# %% ../../nbs/4_training/12_grid.ipynb #opl00001
+def option_lists(
+    options: str | None,         # of all runs
+    further: Mapping[str, str],  # {dotted name: its values, with commas}
+) -> dict[str, list]:
+    "The options of each combination; a comma inside brackets separates no values"
+    if not options and not further: return {}
+    values = [[(n, v) for v in re.split(r",(?![^\[(]*[\])])", text)] for n, text in further.items()]
+    made = [with_options(dict(options=options), dict(some)) for some in itertools.product(*values)]
+    return dict(options=[m["options"] for m in made])
 
 # %% ../../nbs/4_training/12_grid.ipynb #12c2a390
 def grid_on(

@@ -10,7 +10,7 @@ from avkit.training.learner import start, train_epoch, validate
 
 ANOTHER = dict(
     audio_encoder="logmel_cnn",
-    audio="wave",
+    audio="statistics",
     video_encoder="pictures",
     video_backbone="resnet18",
     audio_backbone="wav2vec2_tiny",
