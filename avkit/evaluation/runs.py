@@ -8,7 +8,6 @@ __all__ = ['example_folder', 'RunFacts', 'Trained', 'Run', 'open_run', 'record_p
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #b5133719
 import functools, types
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,7 +258,8 @@ def unfinished_runs(folder: str | Path) -> list[Path]:
     below = resolve(folder)
     begun = {p.parent for p in below.rglob("started.json")}
     begun |= {p.parent.parent for p in below.rglob("checkpoints/last.safetensors")}
-    return sorted(f for f in begun if not (f / "record.json").is_file() and not is_earlier(f, below))
+    open_ones = [f for f in begun if not (f / "record.json").is_file()]
+    return sorted(f for f in open_ones if not is_earlier(f, below))
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #2f1253cd
 def example_run(

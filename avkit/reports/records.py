@@ -54,8 +54,8 @@ def _short(text: str) -> str:
     return json.dumps(without_paths(nested)) if nested else _ABSOLUTE.sub("", text)
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
-KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash", "files",
-        "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts", "parameters",
+KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash",
+        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts", "parameters",
         "best_epoch", "epochs", "device", "size", "mode", "quirks")
 GIVEN = ("av", "audio", "video")  # conditions that every run of both modalities has
 
@@ -374,8 +374,9 @@ def runs_report(
     "Table, records and parameters of runs, in `to`; of a single run its figures too"
     found, repeated = _newest(_below(runs))
     records, notes = [r for _, r in found], [*repeated, *_not_finished(runs)]
-    spec = dict(kind="runs", title=title, records=[slim_record(r) for r in records])
-    spec |= dict(notes=notes) if notes else {}
+    spec: dict[str, Any] = dict(
+        kind="runs", title=title, records=[slim_record(r) for r in records])
+    if notes: spec["notes"] = notes
     write_spec(to, spec)
     table = write_runs(spec, to)
     print(*gaps(spec["records"]), *notes, sep="\n", end="\n" if notes or gaps(records) else "")

@@ -183,9 +183,10 @@ class Beside:
     def apart(self) -> str:
         "A warning where the two were not scored on the same clips"
         if same_clips(self.a, self.b): return ""
-        what = "data" if self.a.record["data_hash"] != self.b.record["data_hash"] else "split or fold"
-        return (f"A and B were scored on other clips (another {what}): a difference of their scores "
-                "would say nothing, so there is none.")
+        same = self.a.record["data_hash"] == self.b.record["data_hash"]
+        what = "split or fold" if same else "data"
+        return (f"A and B were scored on other clips (another {what}): a difference of their "
+                "scores would say nothing, so there is none.")
 
     def figure(self) -> "Figure":
         "Both learning curves"
@@ -202,7 +203,8 @@ class Beside:
 # %% ../../nbs/6_reports/15_side_by_side.ipynb #dbca9365
 def _text(two: Beside) -> str:
     "Both runs as text"
-    parts = [f"A {two.a.folder.name}\nB {two.b.folder.name}", two.apart, two.settings.to_string(index=False),
+    parts = [f"A {two.a.folder.name}\nB {two.b.folder.name}", two.apart,
+             two.settings.to_string(index=False),
              two.scores.round(3).to_string(index=False),
              "" if two.answers is None else two.answers.to_string(index=False)]
     return "\n\n".join(p for p in parts if p)

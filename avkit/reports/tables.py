@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, read_json, resolve, write_text
 from ..datasets.manifest import corpus_info, known_datasets
-from ..evaluation.runs import record_paths, unfinished_runs
+from ..evaluation.runs import record_paths
 from ..training.configure import config_of
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
@@ -186,7 +186,7 @@ def _by_text(texts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]
 
 
 def gaps(records: Sequence[dict]) -> list[str]:
-    "What a table's reader has to know of its runs: folds that are missing, runs that are there twice"
+    "What a table's reader has to know of its runs: which are missing, which are there twice"
     groups = list(experiments(records).values())
     names = _names(groups)
     of = f" of {', '.join(sorted({_split_of(rs[0])[0] for rs in groups}))}"

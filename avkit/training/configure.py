@@ -37,11 +37,12 @@ def names_of(x: str | Iterable[str] | None) -> list[str]:
 
 def options_of(x: str | dict | None) -> dict:
     "A mapping, given as one, as JSON or as `head.dropout=0.5`; dotted names go into nested ones"
+    given: Any = x or {}
     if isinstance(x, str):
-        x = _from_json(x) if x.lstrip().startswith(("{", "[", '"')) else _from_pairs(x)
-    if not isinstance(x or {}, dict):
+        given = _from_json(x) if x.lstrip().startswith(("{", "[", '"')) else _from_pairs(x)
+    if not isinstance(given, dict):
         raise AvkitError(f"options should map names of the recipe to values, got {x!r}")
-    return _nested((x or {}).items())
+    return _nested(given.items())
 
 # %% ../../nbs/4_training/04_configure.ipynb #opt00001
 def _from_json(text: str) -> Any:
@@ -355,8 +356,8 @@ def _takes(*readers: Callable) -> dict[str, Any]:
     return {n: t for n, t in out.items() if n not in _NO_OPTIONS or Preparation in readers}
 
 
-def _readers(r: dict) -> dict[str, dict[str, Any]]:
-    "{name of nested options: {option: its type}}"
+def _readers(r: dict) -> dict[str, tuple[Callable, ...]]:
+    "{name of nested options: the constructors or functions that read them}"
     known: dict[str, tuple] = dict(
         preparation=(Preparation,), windows=(Windows,), head=(Head,), spec_augment=(spec_augment,))
     if r["audio"] in AUDIO_FEATURES:
@@ -468,7 +469,8 @@ def differing(
     one, two = (dict(flattened(usual | x)) for x in (a, b))
     names = [*one, *(n for n in two if n not in one)]
     pairs = {n: (one.get(n, _UNSET), two.get(n, _UNSET)) for n in names}
-    return {n: p for n, p in pairs.items() if p[0] != p[1] and p not in (({}, _UNSET), (_UNSET, {}))}
+    alike = ({}, _UNSET), (_UNSET, {})
+    return {n: p for n, p in pairs.items() if p[0] != p[1] and p not in alike}
 
 
 def in_words(differ: Mapping[str, tuple[Any, Any]]) -> str:

@@ -7,19 +7,18 @@ __all__ = ['WHERE', 'Row', 'combine', 'placed', 'identity', 'finished_record', '
            'option_lists', 'grid_on']
 
 # %% ../../nbs/4_training/12_grid.ipynb #33bc4c7a
-import contextlib, fcntl, itertools, json, re, threading, time
+import contextlib, fcntl, itertools, re, threading, time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import pandas as pd, torch
 from ..core import AvkitError, content_key, parallel, resolve
-from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split
 from .configure import Config, configure, with_options
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
-from .record import folder_of, hashes_of, held, own_files, run_key
+from .record import folder_of, found_in, hashes_of, own_files, run_key
 from .settings import DECLARED, DEFAULTS, plain_type
 
 # %% ../../nbs/4_training/12_grid.ipynb #44002062
@@ -71,7 +70,7 @@ def finished_record(
     any_code: bool = False,    # made by whichever code
 ) -> dict[str, Any] | None:
     "The record of this very run, or None"
-    found = held(folder_of(cfg, who), cfg, who)
+    found = found_in(folder_of(cfg, who), cfg, who)
     fits = found.state == "finished" and (any_code or not found.other_code)
     return found.record if fits and not cfg["again"] else None
 
@@ -125,7 +124,7 @@ def run_once(
     began = time.time()
     try:
         with _alone(cfg.run_dir):
-            found = held(cfg.run_dir, cfg, who)
+            found = found_in(cfg.run_dir, cfg, who)
             if finished_record(cfg, who): return "cached", 0., ""
             goes_on = found.state == "unfinished" and not found.other_code
             cfg = cfg.changed(resume=goes_on, n_jobs=1)
@@ -238,7 +237,8 @@ def _sorted_out(
     for i, (c, who) in enumerate(each):
         if isinstance(who, AvkitError): rows[i] = "failed", 0., str(who)
         elif finished_record(c, who): rows[i] = "cached", 0., ""
-        elif not renew and finished_record(c, who, any_code=True): rows[i] = "cached", 0., _OTHER_CODE
+        elif not renew and finished_record(c, who, any_code=True):
+            rows[i] = "cached", 0., _OTHER_CODE
         else: todo[i] = c, who
     return rows, todo
 

@@ -32,7 +32,7 @@ from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
-    ccc_names, folder_of, Held, held, made_of, name_of, record_of, set_aside)
+    ccc_names, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
@@ -546,9 +546,9 @@ def finished_before(
     "Why a finished run is not trained again, as a sentence; '' where it is to be trained"
     if found.state != "finished" or cfg["again"] or (renew and found.other_code): return ""
     code = " with other code than this (settings, data and split are the same)"
-    return (f"{cfg.run_dir} was trained before{code if found.other_code else ''}, and is not trained "
-            "again: these are its scores. To train it again say --again (again=True); what is there "
-            "now then moves into its folder `earlier`.")
+    return (f"{cfg.run_dir} was trained before{code if found.other_code else ''}, and is not "
+            "trained again: these are its scores. To train it again say --again (again=True); what "
+            "is there now then moves into its folder `earlier`.")
 
 
 def check_free(cfg: Config, found: Held) -> None:
@@ -556,9 +556,9 @@ def check_free(cfg: Config, found: Held) -> None:
     last = cfg.run_dir / "checkpoints/last.safetensors"
     if found.state != "another" or cfg["again"] or (cfg["resume"] and last.is_file()): return
     raise AvkitError(
-        f"{cfg.run_dir} holds another run ({found.differs}). Leave run_dir out, and each run has a "
-        "folder of its own; choose another run_dir; or say --again (again=True): then what is there "
-        "moves into its folder `earlier`.")
+        f"{cfg.run_dir} holds another run ({found.differs}). Leave run_dir out, and each run has "
+        "a folder of its own; choose another run_dir; or say --again (again=True): then what is "
+        "there moves into its folder `earlier`.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #fit00003
 _GOES_ON = ("checkpoints", "tensorboard")  # where a run goes on from
@@ -612,7 +612,7 @@ def fit(
     with acc.main_process_first(): m = split_manifest(cfg) if corpus is None else corpus.manifest
     who = made_of(cfg, m)
     cfg = cfg.changed(run_dir=str(folder_of(cfg, who)))
-    found = held(cfg.run_dir, cfg, who)
+    found = found_in(cfg.run_dir, cfg, who)
     if (said := finished_before(cfg, found, renew)) and found.record:
         if loud: print(said)
         return found.record

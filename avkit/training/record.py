@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'FILES', 'THIS_RUN', 'EARLIER', 'SPELT', 'version_of', 'commit', 'environment',
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
-           'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'held', 'folder_of', 'settled',
+           'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in', 'folder_of', 'settled',
            'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
@@ -257,7 +257,7 @@ def _difference(cfg: Config, who: Mapping[str, Any], there: Mapping[str, Any]) -
     return "; ".join(p for p in parts if p)
 
 
-def held(
+def found_in(
     folder: Path,
     cfg: Config,
     who: Mapping[str, Any],  # its `made_of`
@@ -288,7 +288,7 @@ def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
     if cfg.settings.run_dir and not cfg.placed: return plain
     keyed = plain.with_name(f"{plain.name}-{run_key(who)}")
     own = _reads_own(cfg) and not cfg.placed
-    return keyed if own or keyed.is_dir() or held(plain, cfg, who).state == "another" else plain
+    return keyed if own or keyed.is_dir() or found_in(plain, cfg, who).state == "another" else plain
 
 
 def settled(cfg: Config, m: Manifest) -> Config:
