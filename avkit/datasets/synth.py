@@ -851,14 +851,24 @@ def meeting_codes(n: int) -> list[tuple[int, int, int]]:
     return [(c, c // 2, (c + 1) // 2 % pairs) for c in range(n)]
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #5dde11a7
+_Files = Callable[[str, int, int], Mapping[str, str]]  # (label, speaker, number) -> `files`
+
+
+def _files_by_path(path: str) -> _Files:
+    "One file for each clip, with audio and video in it, at a path with names in braces"
+    def files(label: str, speaker: int, number: int) -> dict[str, str]:
+        return {path.format(label=label, speaker=speaker, number=number): "av"}
+    return files
+
+
 def plan_of_classes(
     classes: Sequence[str],
-    files: Callable[[str, int, int], Mapping[str, str]],  # (label, speaker, number) -> `files`
+    files: str | _Files,  # a path with {label}, {speaker} and {number}; or a function -> `files`
     speakers: int,  # numbered from 1
     takes: int,  # of each speaker
 ) -> pd.DataFrame:
     "A plan: each speaker is filmed in each take with every class; `number` counts a label's clips"
-    rows, seen = [], {}
+    rows, seen, named = [], {}, _files_by_path(files) if isinstance(files, str) else files
     for speaker in range(1, speakers + 1):
         for take in range(takes):
             for c, face, voice in meeting_codes(len(classes)):
@@ -866,5 +876,5 @@ def plan_of_classes(
                 number = seen[speaker, label] = seen.get((speaker, label), 0) + 1
                 film, sound = (speaker, take, face), (speaker, take, voice)
                 rows.append(dict(label=label, film=film, sound=sound, actor=speaker,
-                                 files=files(label, speaker, number)))
+                                 files=named(label, speaker, number)))
     return pd.DataFrame(rows)
