@@ -2833,6 +2833,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'avkit/reports/papers.py'),
                                       'avkit.reports.papers.Study': ('6_reports/papers.html#study', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._cell': ('6_reports/papers.html#_cell', 'avkit/reports/papers.py'),
+                                      'avkit.reports.papers._check_choices': ( '6_reports/papers.html#_check_choices',
+                                                                               'avkit/reports/papers.py'),
                                       'avkit.reports.papers._check_rows': ('6_reports/papers.html#_check_rows', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._combined': ('6_reports/papers.html#_combined', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._first_type': ('6_reports/papers.html#_first_type', 'avkit/reports/papers.py'),

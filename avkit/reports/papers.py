@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, repo_root, resolve, unknown, write_text
-from ..datasets.manifest import manifests_dir
+from ..datasets.manifest import corpus_info, manifests_dir
 from ..datasets.registry import rendered
 from ..evaluation.figures import style
 from .comparison import (about, by_method, finished_runs, head_of, method_of,
@@ -165,16 +165,26 @@ STUDIES["ntua2021"] = Study(
         data=dict(dataset="affwild2", track="va"), metrics=AFFECT)))
 
 # %% ../../nbs/6_reports/04_papers.ipynb #4d073f19
+def _check_choices(key: str, data: Mapping[str, str]) -> None:
+    "An `AvkitError` where a study leaves open what its data set's `[choices]` ask"
+    for setting, values in corpus_info(data["dataset"]).get("choices", {}).items():
+        if data.get(setting) in values: continue
+        said = " or ".join(f'{setting}="{v}"' for v in values)
+        raise AvkitError(f'STUDIES["{key}"]: the data set {data["dataset"]} has no default for '
+                         f"`{setting}`, so `data` has to choose: {said}")
+
+
 def study_of(key: str, dataset: str | None = None) -> Study:
     "A paper's study, on its data set or on one that is named in its `also`"
     if key not in STUDIES:
         raise unknown("study", key, STUDIES)
     s = STUDIES[key]
-    if dataset in (None, s.data["dataset"]):
-        return s
-    if dataset not in s.also:
-        raise unknown(f"corpus of {key}", dataset, [s.data["dataset"], *s.also])
-    return replace(s, **s.also[dataset])
+    if dataset not in (None, s.data["dataset"]):
+        if dataset not in s.also:
+            raise unknown(f"corpus of {key}", dataset, [s.data["dataset"], *s.also])
+        s = replace(s, **s.also[dataset])
+    _check_choices(key, s.data)
+    return s
 
 
 def dataset_of(study: Study) -> str:
