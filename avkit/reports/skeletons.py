@@ -202,7 +202,7 @@ DATASET_RENDERED = [
 ## Rendered
 
 For those who do not have it, avkit renders clips in its layout: `data_root=rendered`. The plan has
-a row for each clip: its label, what is seen (`film`) and heard (`sound`), who speaks, which `files`.
+a row for each clip: its label, what is seen (`film`) and heard (`sound`), who speaks, its `files`.
 """),
     ("export", DATASET_BLOCK["plan"]),
     ("code", """
