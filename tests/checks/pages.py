@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 
+from avkit.core import AvkitError, unknown
 from avkit.datasets.registry import as_arguments
 from avkit.models.fusion import FUSIONS, PLACES, Fusion
 from avkit.reports.papers import STUDIES, paper_notebook_text, study_of
@@ -34,7 +35,7 @@ def told(name: str, block: type[Fusion]) -> tuple[str, str, str, str]:
     first = (block.__doc__ or "").strip().splitlines()[:1]
     found = FORM.fullmatch(first[0]) if first else None
     if found is None or found[1] != name:
-        raise SystemExit(
+        raise AvkitError(
             f"{FUSION_NOTEBOOK}: the first line of {block.__name__}'s docstring should be "
             f'"`{name}`, what it is called (its source): what it does"; it is {first}'
         )
@@ -53,8 +54,11 @@ def data_of(key: str) -> Iterator[str]:
 def papers() -> Iterator[tuple[str, str, str, str]]:
     "Of each paper: name, method, data sets, variants"
     for key in STUDIES:
+        if key not in RECIPES:
+            raise unknown("recipe", key, RECIPES)
         r = RECIPES[key]
-        yield key, r["about"], ", ".join(data_of(key)), ", ".join(map("`{}`".format, r["variants"]))
+        variants = ", ".join(map("`{}`".format, r.get("variants", {})))
+        yield key, r["about"], ", ".join(data_of(key)), variants
 
 
 def parts() -> Iterator[tuple[str, str, str]]:
@@ -99,7 +103,7 @@ def pages(root: Path) -> dict[str, str]:
     for page, mark, new in parts():
         text = out.get(page) or (root / page).read_text(encoding="utf-8")
         if f"<!-- {mark} -->" not in text or f"<!-- /{mark} -->" not in text:
-            raise SystemExit(f"{page}: <!-- {mark} --> or <!-- /{mark} --> is missing")
+            raise AvkitError(f"{page}: <!-- {mark} --> or <!-- /{mark} --> is missing")
         out[page] = filled_page(text, mark, new, page.endswith(".ipynb"))
     return out | {f"nbs/papers/{key}.ipynb": paper_notebook_text(key) for key in STUDIES}
 
@@ -122,7 +126,11 @@ def stale(root: Path = ROOT, write: bool = False) -> list[str]:
 def main() -> int:
     "Print what is stale, or mend it"
     write = "--write" in sys.argv[1:]
-    found = stale(write=write)
+    try:
+        found = stale(write=write)
+    except AvkitError as e:
+        print(e)
+        return 1
     print(*found, sep="\n", end="\n" if found else "")
     return int(bool(found) and not write)
 

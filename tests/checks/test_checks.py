@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from checks import cells, imports, measures, pages, style
 import in_step
+from avkit.core import AvkitError
 
 ROOT = Path(__file__).parents[2]
 
@@ -527,5 +528,11 @@ def test_a_block_that_does_not_say_what_it_is(monkeypatch):
         "a gate"
 
     monkeypatch.setitem(pages.FUSIONS, "gate", Gate)
-    with pytest.raises(SystemExit, match="the first line of Gate's docstring should be"):
+    with pytest.raises(AvkitError, match="the first line of Gate's docstring should be"):
         pages.stale()
+
+
+def test_what_an_entry_lacks_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(pages.STUDIES, "mine2025", pages.STUDIES["jca2023"])
+    assert pages.main() == 1
+    assert capsys.readouterr().out.startswith("Unknown recipe 'mine2025'")
