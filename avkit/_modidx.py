@@ -2844,6 +2844,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.reports.papers._parameter': ('6_reports/papers.html#_parameter', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._reported_rows': ( '6_reports/papers.html#_reported_rows',
                                                                                'avkit/reports/papers.py'),
+                                      'avkit.reports.papers._row_names': ('6_reports/papers.html#_row_names', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._row_of': ('6_reports/papers.html#_row_of', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._run_notes': ('6_reports/papers.html#_run_notes', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._settings': ('6_reports/papers.html#_settings', 'avkit/reports/papers.py'),

@@ -854,10 +854,12 @@ def meeting_codes(n: int) -> list[tuple[int, int, int]]:
 _Files = Callable[[str, int, int], Mapping[str, str]]  # (label, speaker, number) -> `files`
 
 
-def _files_by_path(path: str) -> _Files:
+def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
     "One file for each clip, with audio and video in it, at a path with names in braces"
+    said = {label: code for code, label in reversed(label_map.items())}  # the first code of each
     def files(label: str, speaker: int, number: int) -> dict[str, str]:
-        return {path.format(label=label, speaker=speaker, number=number): "av"}
+        names = dict(label=said.get(label, label), speaker=speaker, number=number)
+        return {path.format(**names): "av"}
     return files
 
 
@@ -866,9 +868,11 @@ def plan_of_classes(
     files: str | _Files,  # a path with {label}, {speaker} and {number}; or a function -> `files`
     speakers: int,  # numbered from 1
     takes: int,  # of each speaker
+    label_map: Mapping[str, str] | None = None,  # what paths say -> the class
 ) -> pd.DataFrame:
     "A plan: each speaker is filmed in each take with every class; `number` counts a label's clips"
-    rows, seen, named = [], {}, _files_by_path(files) if isinstance(files, str) else files
+    rows, seen = [], {}
+    named = _files_by_path(files, label_map or {}) if isinstance(files, str) else files
     for speaker in range(1, speakers + 1):
         for take in range(takes):
             for c, face, voice in meeting_codes(len(classes)):

@@ -256,7 +256,7 @@ def _quirks(report: Report, n_jobs: int) -> None:
 def _paper_report(key: str) -> Report:
     "The declaration of a paper's smoke"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
-    return Report(f"papers/{key}", "paper", _paper, STUDIES[key].title, beyond=beyond)
+    return Report(f"papers/{key}", "paper", _paper, study_of(key).title, beyond=beyond)
 
 
 RENDERED_REPORTS = [

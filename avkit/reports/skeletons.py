@@ -375,9 +375,7 @@ RECIPES["$name"]["small"] = _FAST | dict(video_encoder="light", video_size=40, e
 """
 STUDY_BLOCK = """
 STUDIES["$name"] = Study(
-    title="What it does, data set (authors, where, year)",
     claim="What it says is better than what, in a sentence.",
-    rows="The gate, and plain concatenation; audio alone, video alone.",
     data=dict(dataset="crema_d", label="consensus"), metrics=CLASSES,
     runs=[dict(fusion="gmu"), dict(variants="no_gate"), dict(modality=["audio", "video"])],
     differs=["What is not as in the paper, and why."])

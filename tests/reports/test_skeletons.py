@@ -14,6 +14,7 @@ import avkit.datasets
 from avkit.cli import main
 from avkit.core import AvkitError, repo_root
 from avkit.datasets import manifest
+from avkit.datasets import registry
 from avkit.datasets.registry import open_dataset
 from avkit.reports import papers, skeletons
 from avkit.training import recipes
@@ -106,8 +107,9 @@ def test_a_new_data_set_is_listed_exported_and_runs(clone, tmp_path, monkeypatch
     monkeypatch.setattr(avkit.datasets, "__path__", [*avkit.datasets.__path__, str(path.parent)])
     importlib.invalidate_caches()
     try:
-        m = open_dataset("dance", "rendered")
-        assert len(m) == 96 and not len(m.problems) and m.notes["rendered"]
+        registry.corpus_module("dance").SAMPLE = dict(speakers=2, takes=1)
+        m = open_dataset("dance", "sample")
+        assert len(m) == 8 and not len(m.problems) and m.notes["rendered"]
         (tmp_path / "mine").mkdir()
         (tmp_path / "mine/anna_sad_x.mp4").write_bytes(b"no video")
         (tmp_path / "mine/anna.mp4").write_bytes(b"no video")
@@ -191,6 +193,9 @@ def test_a_new_paper_runs_as_it_is(clone, monkeypatch):
         assert len(runs) == 4 and {c["size"] for c in runs} == {"small"}
         shown = papers.reported("someone2030", papers.dataset_of(papers.study_of("someone2030")))
         assert len(shown) == 1 and shown.value.isna().all() and shown.source.ne("").all()
+        assert papers.study_of("someone2030").title == "What it does (authors, where, year)"
+        rows, = re.findall(r"^\*\*Rows\.\*\* (.*)$", papers.paper_prose("someone2030"), re.M)
+        assert rows.startswith("`gmu`, ") and "no_gate" in rows and rows.count("`") == 8
     finally:
         del recipes.RECIPES["someone2030"]
         papers.STUDIES.pop("someone2030", None)
