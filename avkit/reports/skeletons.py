@@ -318,6 +318,7 @@ block = $camel(audio, video)
 block.fuse(a, am, v, vm).shape, $camel.places()
 """),
     ("hide", """
+# `$name`, step by step
 (y, steps), = block.for_head(a, am, v, vm)
 ax, vx, _ = align_steps(a, am, v, vm)
 for t in range(y.shape[1]): test_close(y[:, t], block.a(ax[:, t]) + block.v(vx[:, t]), 1e-5)

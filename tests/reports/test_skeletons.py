@@ -160,8 +160,8 @@ def test_names_that_cannot_be(kind, clone):
 
 
 def test_cells_stand_behind_their_like(clone):
-    skeletons.new("fusion", "gate", clone)
-    skeletons.new("paper", "someone2030", clone)
+    for name in ("product", "gate"): skeletons.new("fusion", name, clone)
+    for name in ("first2030", "someone2030"): skeletons.new("paper", name, clone)
     entries, studies = (sources(clone / f"nbs/{n}.ipynb") for n in NOTEBOOKS[1:])
     at = next(i for i, s in enumerate(entries) if 'RECIPES["someone2030"] =' in s)
     assert not any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in entries[at + 1:])
