@@ -54,6 +54,11 @@ def _band(
     i = torch.arange(size, device=width.device)[None]
     return (i >= s) & (i < s + w[:, None])
 
+# %% ../../nbs/2_datasets/16_augment.ipynb #5f1c417d
+def _steps(x: Tensor) -> Tensor:
+    "(B,T,...) -> (T,): the numbers of the steps"
+    return torch.arange(x.shape[1], device=x.device)
+
 # %% ../../nbs/2_datasets/16_augment.ipynb #ac26d9b9
 def _shifted(
     x: Tensor,    # (B,T,F)
@@ -61,7 +66,7 @@ def _shifted(
     n: Tensor,    # (B,) steps that a clip fills
 ) -> Tensor:
     "Each clip shifted in a circle of its own length; padding stays where it is"
-    at = torch.arange(x.shape[1], device=x.device)
+    at = _steps(x)
     around = (at - by[:, None]) % n.clamp(min=1)[:, None]
     return x.gather(1, torch.where(at < n[:, None], around, at)[..., None].expand(x.shape))
 
@@ -69,12 +74,12 @@ def _shifted(
 def _length(x: Tensor, mask: Tensor | None) -> Tensor:
     "(B,T,...), (B,T) bool -> (B,): up to where a clip has steps; without a mask, all T"
     if mask is None: return torch.full((len(x),), x.shape[1], device=x.device)
-    return (mask * (torch.arange(x.shape[1], device=x.device) + 1)).amax(1)
+    return (mask * (_steps(x) + 1)).amax(1)
 
 
 def _blank(x: Tensor, hit: Tensor, n: Tensor) -> Tensor:
     "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F) with the clip's mean where it is hit; padding stays"
-    real = (torch.arange(x.shape[1], device=x.device) < n[:, None])[:, :, None]
+    real = (_steps(x) < n[:, None])[:, :, None]
     mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * x.shape[2])[:, None, None]
     return torch.where(hit & real, mean, x)
 
@@ -102,7 +107,7 @@ def _each_step_alike(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
     "(B,S,F,T) -> (B,S,F,T): the spectrograms of a clip's steps, blanked at the same places"
     steps = x.flatten(0, 1).mT
     y = spec_augment(steps, u.repeat_interleave(x.shape[1], 0), None, **settings)
-    return y.mT.unflatten(0, x.shape[:2])
+    return y.mT.reshape(x.shape)
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #054f950f
 def _dimmed(

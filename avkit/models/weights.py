@@ -280,11 +280,15 @@ def read_weights(
     return _read(resolve(weights)), {}
 
 # %% ../../nbs/3_models/01_weights.ipynb #7cd1e29e
+def _prefixes(name: str) -> list[str]:
+    "'a.b.c' -> ['', 'a.', 'a.b.']"
+    return ["", *(name[:m.end()] for m in re.finditer(r"\.", name))]
+
+
 def common_prefix(names: Iterable[str], mine: Mapping[str, Any]) -> str:
     "The prefix under which a file has most of a network's own names (`module.`, `model.resnet.`)"
-    def prefixes(k): return ["", *(k[:m.end()] for m in re.finditer(r"\.", k))]
-    votes = Counter(p for k in names for p in prefixes(k) if k[len(p):] in mine)
-    return votes.most_common(1)[0][0] if votes else ""
+    votes = Counter(p for k in names for p in _prefixes(k) if k[len(p):] in mine)
+    return max(votes, key=votes.__getitem__, default="")
 
 # %% ../../nbs/3_models/01_weights.ipynb #76e0c95c
 _HEADS = ("fc.", "head.", "classifier.", "logits.", "lm_head.", "project_", "quantizer.",
@@ -295,6 +299,26 @@ def _deeper(k: str, mine: Mapping[str, Any]) -> bool:
     "Is a weight of a layer that the network does not have (`encoder.layers.12.`)?"
     layer = re.match(r"(.*\.layers\.)(\d+)\.", k)
     return bool(layer) and not any(own.startswith(layer[0]) for own in mine)
+
+# %% ../../nbs/3_models/01_weights.ipynb #76bbdeda
+def _is_spare(k: str, mine: Mapping[str, Any]) -> bool:
+    "Is a weight of the file of a head, or of a layer, that the network does not have?"
+    return k not in mine and (k.startswith(_HEADS) or _deeper(k, mine))
+
+
+def _without_heads(
+    state: State,             # the file's, under the network's own names but for a prefix
+    mine: Mapping[str, Any],  # the network's
+    where: str | Path,        # the file, for errors
+) -> dict[str, Tensor]:
+    "The file's weights without their prefix and without what the network does not take"
+    p = common_prefix(state, mine)
+    own = {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}
+    kept = {k: v for k, v in own.items() if not _is_spare(k, mine)}
+    if not kept:
+        raise AvkitError(f"{where} has no weight of this network, only of a head on top of one: "
+                         f"{', '.join(list(state)[:3]) or 'it is empty'}")
+    return kept
 
 # %% ../../nbs/3_models/01_weights.ipynb #5a0c3334
 def fit_weights(
@@ -307,10 +331,7 @@ def fit_weights(
     "Put a state dict into a network; returns the optional weights that were not there"
     mine = net.state_dict()
     if names: state = {names(k): v for k, v in state.items()}
-    p = common_prefix(state, mine)
-    state = {k[len(p):]: v for k, v in state.items() if k.startswith(p)}
-    state = {k: v for k, v in state.items()
-             if k in mine or not (k.startswith(_HEADS) or _deeper(k, mine))}
+    state = _without_heads(state, mine, where)
     drawn = {k: v for k, v in mine.items() if k.startswith(optional) and k not in state}
     fill_model(net, {**state, **drawn}, where)
     return sorted(drawn)
@@ -334,11 +355,15 @@ def source_of(weights: str | Path | None) -> str:
     return str(weights) if is_source(weights) else Path(weights).name
 
 # %% ../../nbs/3_models/01_weights.ipynb #d6a5df7d
+def _bytes_of(v: Tensor) -> bytes:
+    "What a tensor holds, of whatever type"
+    return v.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
 def tensors_hash(state: State) -> str:
     "SHA-256 (hex) of tensors and their names"
     h = hashlib.sha256()
-    for k, v in sorted(state.items()):
-        h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for k, v in sorted(state.items()): h.update(k.encode() + _bytes_of(v))
     return h.hexdigest()
 
 # %% ../../nbs/3_models/01_weights.ipynb #279065fb
