@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve, write_json, write_text
-from .figures import save_figure, style
+from .figures import edges_between, save_figure, style
 from .predict import demo_clip, predict, Prediction, prediction_summary, WHOLE_FRAME
 from .runs import Run
 from ..preprocessing.faces import DETECTORS
@@ -21,10 +21,8 @@ from ..training.settings import setting_help
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #8fd78236
 def _cells(t: pd.DataFrame) -> np.ndarray:
     "Rows of one face -> edges (n+1,) of cells around the middles of windows, or of the frames"
-    first, last = t.start.iloc[0], t.end.iloc[-1]
-    if len(t) == 1: return np.array([first, last])
-    mid = ((t.start + t.end) / 2).to_numpy()
-    return np.concatenate([[first], (mid[1:] + mid[:-1]) / 2, [last]])
+    middle = ((t.start + t.end) / 2).to_numpy()
+    return edges_between(middle, t.start.iloc[0], t.end.iloc[-1])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #716f9593
 def _without_holes(t: pd.DataFrame) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING
 import numpy as np, torch
 from ..datasets.augment import unit_range
+from ..evaluation.figures import edges_between
 from ..evaluation.runs import Run
 from .stored_clips import (draw_frames, draw_losses, draw_spectrogram, find,
     screen_style, stored_clip, StoredClip, title)
@@ -148,8 +149,7 @@ def _darkness(v: np.ndarray) -> np.ndarray:
 def _edges(t: np.ndarray, seconds: float) -> np.ndarray:
     "(n,) the middles of steps -> (n+1,) where they begin and end"
     if len(t) < 2: return np.array([0, seconds])
-    first, last = t[0] * 1.5 - t[1] / 2, t[-1] * 1.5 - t[-2] / 2
-    return np.concatenate([[first], (t[1:] + t[:-1]) / 2, [last]])
+    return edges_between(t, t[0] * 1.5 - t[1] / 2, t[-1] * 1.5 - t[-2] / 2)
 
 
 def _draw_map(
