@@ -16,6 +16,11 @@ def unit_range(frames: Tensor) -> Tensor:
     "8-bit frames as floats in [0,1]; floats as they are"
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
+# %% ../../nbs/2_datasets/16_augment.ipynb #c4e2e6b8
+def _map_row(x: Tensor, y: Tensor) -> Tensor:
+    "(B,), (B,) -> (B,3): what a new coordinate takes of the old ones, without a shift"
+    return torch.stack([x, y, torch.zeros_like(x)], -1)
+
 # %% ../../nbs/2_datasets/16_augment.ipynb #bdec5480
 def flip_rotate(
     frames: Tensor,  # (B,T,C,H,W)
@@ -35,9 +40,8 @@ def flip_rotate(
 
 def _turn(angle: Tensor, sign: Tensor) -> Tensor:
     "(B,), (B,) -> (B,2,3): the map of each clip, without a shift"
-    zero = torch.zeros_like(angle)
-    first = torch.stack([sign * angle.cos(), -angle.sin(), zero], -1)
-    second = torch.stack([sign * angle.sin(), angle.cos(), zero], -1)
+    first = _map_row(sign * angle.cos(), -angle.sin())
+    second = _map_row(sign * angle.sin(), angle.cos())
     return torch.stack([first, second], 1)
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #9468bcc8

@@ -6,7 +6,7 @@
 __all__ = ['CORRUPTIONS', 'corruptions_of', 'parse_condition', 'split_snr', 'corrupt']
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #ba5089af
-import re
+import itertools, re
 from collections.abc import Mapping, Sequence
 from typing import Any
 import torch
@@ -61,8 +61,8 @@ def _parse(part: str) -> _Corruption:
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #0c02fa92
 def _snr(condition: str) -> float | None:
     "The signal-to-noise ratio (dB) that a condition asks for, None where it asks for none"
-    parts = [c for part in condition.split("+") for c in parse_condition(part)]
-    noise = [n for _, what, n in parts if what == "snr"]
+    parts = map(parse_condition, condition.split("+"))
+    noise = [n for _, what, n in itertools.chain.from_iterable(parts) if what == "snr"]
     if len(noise) > 1:
         raise AvkitError(f"The condition {condition!r} asks for noise in the audio more than once")
     return noise[0] if noise else None

@@ -44,6 +44,12 @@ def _headers(
     if tag: out["If-Range"] = tag
     return out
 
+# %% ../../nbs/2_datasets/12_download.ipynb #b560bf37
+def _content_length(r: Any) -> int | None:
+    "The bytes of an answer that is not packed on its way, where it tells them"
+    n, packed = r.headers.get("Content-Length", ""), r.headers.get("Content-Encoding")
+    return int(n) if n.isdigit() and not packed else None
+
 # %% ../../nbs/2_datasets/12_download.ipynb #a0adadc9
 def _content_range(r: Any) -> tuple[int | None, int | None]:
     "The begin and the size of the whole that a partial answer tells, in bytes; None: untold"
@@ -54,10 +60,7 @@ def _content_range(r: Any) -> tuple[int | None, int | None]:
 
 def _range(r: Any) -> tuple[int | None, int | None]:
     "An answer -> where it begins, and the size of the whole file or None, in bytes"
-    if r.status_code in (206, 416): return _content_range(r)
-    n = r.headers.get("Content-Length", "")
-    packed = r.headers.get("Content-Encoding")
-    return 0, int(n) if n.isdigit() and not packed else None
+    return _content_range(r) if r.status_code in (206, 416) else (0, _content_length(r))
 
 
 # %% ../../nbs/2_datasets/12_download.ipynb #ff4d599f
@@ -335,13 +338,18 @@ def _read_pointer(text: str) -> tuple[str, int] | None:
     if not re.fullmatch(r"[0-9a-f]{64}", sha) or not size.isdigit(): return None
     return sha, int(size)
 
+# %% ../../nbs/2_datasets/12_download.ipynb #c25d0f49
+def _pointer_in(path: Path) -> tuple[str, int] | None:
+    "What a text that came tells, None where it is no pointer; the text is removed"
+    try: return _read_pointer(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError: return None
+    finally: path.unlink()
+
 
 def _pointer(url: str, path: Path, **kw: Any) -> tuple[str, int]:
     "(sha256, bytes) of a git-lfs file, from the text that stands for it in the repository"
     text = fetch(url, path.with_name(f".{path.name}.pointer"), bar=False, **kw)
-    try: found = _read_pointer(text.read_text(encoding="utf-8"))
-    except UnicodeDecodeError: found = None
-    finally: text.unlink()
+    found = _pointer_in(text)
     if found is None:
         raise AvkitError(f"{url} is not a git-lfs pointer; the owner may have moved the file.")
     return found

@@ -216,6 +216,11 @@ def edges_between(middle: np.ndarray, first: float, last: float) -> np.ndarray:
     "(n,) the middles of cells -> (n+1,) where they begin and end: half-way, and at both ends"
     return np.concatenate([[first], (middle[1:] + middle[:-1]) / 2, [last]])
 
+# %% ../../nbs/5_evaluation/01_figures.ipynb #934e9fa6
+def _z_scores(x: torch.Tensor) -> torch.Tensor:
+    "(T,F): each feature centred and scaled over time"
+    return (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)
+
 # %% ../../nbs/5_evaluation/01_figures.ipynb #a78e1003
 def _strip(ax: Any, frames: torch.Tensor) -> None:
     "(T,3,H,W) uint8, or in [0,1]: up to six frames in one row"
@@ -228,8 +233,7 @@ def _strip(ax: Any, frames: torch.Tensor) -> None:
 
 def _feature_map(ax: Any, x: torch.Tensor) -> None:
     "(T,F): each feature over time, centred and scaled"
-    z = ((x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)).T.numpy()
-    ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
+    ax.imshow(_z_scores(x).T.numpy(), aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
     ax.set(xlabel="step", yticks=[])
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #ea3dd640

@@ -123,11 +123,15 @@ class EfficientFace(nn.Module):
         from torchvision.models.shufflenetv2 import InvertedResidual as Block  # heavy: a second
         return nn.Sequential(Block(a, b, 2), *[Block(b, b, 1) for _ in range(n - 1)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Tensor:
+        "(n,3,224,224) -> (n,29,56,56)"
         if x.shape[-1] != 224:
             raise AvkitError(f"EfficientFace looks at 224 pixels, it got {x.shape[-1]}: "
                              "set video_size=224.")
-        x = self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+        return self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         x = self.modulator(self.stage2(x)) + self.local(x)
         return self.conv5(self.stage4(self.stage3(x))).mean((2, 3))
 
@@ -197,10 +201,13 @@ class Mixed(nn.Module):
         self.b2a = Unit3D(n_in, c0)
         self.b2b, self.b3b = Unit3D(c0, c1, 3), Unit3D(n_in, d)
 
+    def pooled(self, x: Tensor) -> Tensor:
+        "The fourth path: what is strongest around each place"
+        return self.b3b(_pool(x, (3, 3, 3), (1, 1, 1)))
+
     def forward(self, x: Tensor) -> Tensor:
         paths = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x))]
-        pooled = _pool(x, (3, 3, 3), (1, 1, 1))
-        return torch.cat([*paths, self.b3b(pooled)], 1)
+        return torch.cat([*paths, self.pooled(x)], 1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #d8173388
 _MIXED = dict(
@@ -228,9 +235,13 @@ class I3D(nn.Module):
         for k, v in _MIXED.items(): setattr(self, k, Mixed(*v))
         self.temporal = nn.Conv1d(1024, 512, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Tensor:
+        "(n,3,T,H,W) -> (n,192,T/2,H/4,W/4)"
         x = _pool(self.Conv3d_1a_7x7(x), (1, 3, 3), (1, 2, 2))
-        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
+        return self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         for k in _MIXED:
             if k in _POOLS: x = _pool(x, *_POOLS[k])
             x = getattr(self, k)(x)
@@ -340,8 +351,8 @@ def _torchvision(name: str, channels: int = 3) -> Callable[..., nn.Module]:
     "Builds a network of torchvision without its head"
     def make(channels: int = channels, **options) -> nn.Module:
         import torchvision  # heavy: a second to import
-        net = torchvision.models.get_model(name, weights=None, **options)
-        net = _with_channels(net, channels)
+        drawn = torchvision.models.get_model(name, weights=None, **options)
+        net = _with_channels(drawn, channels)
         net.num_features, net.fc = net.fc.in_features, nn.Identity()
         return net
     return make

@@ -99,12 +99,19 @@ class ValidBlock(nn.Sequential):
     def __init__(self, n_in: int, n_out: int):
         super().__init__(nn.Conv1d(n_in, n_out, 3), nn.BatchNorm1d(n_out), nn.ReLU(inplace=True))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Masked:
+    def check_length(self, x: Tensor) -> None:
+        "Refuse what four such blocks would leave nothing of"
         if x.shape[1] < 4:
             raise AvkitError(f"The audio CNN needs 13 steps or more, it got {x.shape[1]} here: "
                              "use the encoder 'vector'.")
-        h = super().forward(x.transpose(1, 2))
-        h = torch.maximum(h[..., 1:], h[..., :-1])  # the max-pool, at a fifth of its cost
+
+    def pooled(self, h: Tensor) -> Tensor:
+        "(B,n_out,T) -> (B,n_out,T-1): a max-pool over two steps, at a fifth of its cost"
+        return torch.maximum(h[..., 1:], h[..., :-1])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Masked:
+        self.check_length(x)
+        h = self.pooled(super().forward(x.transpose(1, 2)))
         return h.transpose(1, 2), mask.unfold(1, 4, 1).all(-1)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #ea5cda67

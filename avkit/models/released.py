@@ -187,8 +187,8 @@ class _MfccFirst(Released):
 
 def _heads_beside(path: str | Path) -> int:
     "num_heads of the `opts*.json` beside a checkpoint, or 1, the trainer's default"
-    said = map(read_json, resolve(path).parent.glob("opts*.json"))
-    heads = {n for d in said if (n := _heads_in(d))}
+    files = resolve(path).parent.glob("opts*.json")
+    heads = {_heads_in(read_json(f)) for f in files} - {0}
     if len(heads) > 1:
         raise AvkitError(f"The opts*.json beside {path} name several num_heads, "
                          f"{', '.join(map(str, sorted(heads)))}: say which")

@@ -78,11 +78,15 @@ _CURES = {r"operand 149": "it has pickle protocol 4 or 5. Save it again with tor
               "it holds code, which is not run. Save it again without that object"}
 
 
+def _telling_line(message: str) -> str:
+    "The line of torch's error that names the object, or else the first one"
+    first, lines = message.split("\n")[0], message.splitlines()
+    return next((l for l in lines if "Trying to" in l or "Unsupported" in l), first)
+
+
 def _why(e: Exception) -> str:
     "Why torch did not read a file, in a line"
-    lines = str(e).splitlines()
-    why = next((l for l in lines if "Trying to" in l or "Unsupported" in l),
-               str(e).split("\n")[0])[:160]
+    why = _telling_line(str(e))[:160]
     return next((cure for p, cure in _CURES.items() if re.search(p, str(e))), why)
 
 # %% ../../nbs/3_models/01_weights.ipynb #baff4f0d
@@ -244,13 +248,20 @@ def _fetch_torchvision(what: str) -> tuple[dict[str, Tensor], dict]:
     return weights.DEFAULT.get_state_dict(progress=False, check_hash=True), {}
 
 # %% ../../nbs/3_models/01_weights.ipynb #c696f009
-def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
+def _files_at_hf(what: str) -> tuple[str, list[str]]:
     "owner/repository, of which the usual files are tried, or owner/repository/file"
-    from huggingface_hub import hf_hub_download  # optional: weights of Hugging Face
     parts = what.split("/")
-    repository, file = "/".join(parts[:2]), "/".join(parts[2:])
+    file = "/".join(parts[2:])
+    usual = ["model.safetensors", "pytorch_model.bin"]
+    return "/".join(parts[:2]), [file] if file else usual
+
+
+def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
+    "The first file of a repository that can be read"
+    from huggingface_hub import hf_hub_download  # optional: weights of Hugging Face
+    repository, files = _files_at_hf(what)
     error: Exception = FileNotFoundError(what)
-    for f in [file] if file else ["model.safetensors", "pytorch_model.bin"]:
+    for f in files:
         try: return _read(hf_hub_download(repository, f)), {}
         except Exception as e: error = e
     raise error
@@ -259,16 +270,20 @@ def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
 _FETCH = dict(timm=_fetch_timm, torchvision=_fetch_torchvision, hf=_fetch_hf)
 
 # %% ../../nbs/3_models/01_weights.ipynb #7828d323
+def _not_fetched(weights: str, name: str, e: Exception) -> AvkitError:
+    "The error for a named source that cannot be reached, with the cure"
+    why = str(e).strip().splitlines() or [type(e).__name__]
+    return AvkitError(
+        f"The weights {weights} of {name} could not be fetched ({why[0][:160]}). Without a "
+        "network, fetch them where there is one and give the file, .safetensors or .pt, "
+        "as weights.")
+
+
 def _fetch(weights: str, name: str) -> tuple[dict[str, Tensor], dict]:
     "The state dict of a named source, and the scale of frames that it says it was trained with"
     kind, what = weights.split(":", 1)
     try: return _FETCH[kind](what)
-    except Exception as e:
-        why = str(e).strip().splitlines() or [type(e).__name__]
-        raise AvkitError(
-            f"The weights {weights} of {name} could not be fetched ({why[0][:160]}). Without a "
-            "network, fetch them where there is one and give the file, .safetensors or .pt, "
-            "as weights.") from e
+    except Exception as e: raise _not_fetched(weights, name, e) from e
 
 # %% ../../nbs/3_models/01_weights.ipynb #f852e7f9
 def read_weights(

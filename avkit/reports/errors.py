@@ -108,10 +108,15 @@ def frames_uri(x: np.ndarray, height: int = 72) -> str:  # (n,H,W,3) uint8
     Image.fromarray(np.hstack(small)).save(f, "JPEG", quality=82)
     return data_uri("image/jpeg", f.getvalue())
 
+# %% ../../nbs/6_reports/13_errors.ipynb #b240b14f
+def _in_16_bits(x: np.ndarray) -> np.ndarray:
+    "Floats in [-1,1] as whole numbers"
+    return (np.clip(np.asarray(x), -1, 1) * 32767).astype("<i2")
+
 # %% ../../nbs/6_reports/13_errors.ipynb #d6446ded
 def audio_uri(x: np.ndarray, rate: int) -> str:  # (N,) in [-1,1], Hz
     "Audio as MP3, or WAV where PyAV is missing"
-    samples = (np.clip(np.asarray(x), -1, 1) * 32767).astype("<i2")
+    samples = _in_16_bits(x)
     try: import av  # optional: PyAV
     except ImportError: return data_uri("audio/wav", _wav(samples, rate))
     return data_uri("audio/mpeg", _mp3(av, samples, rate))

@@ -414,6 +414,12 @@ def _seconds(on: np.ndarray) -> float:
     at = np.flatnonzero(on)
     return (at[-1] - at[0] + 1) / 100
 
+# %% ../../nbs/6_reports/09_overview.ipynb #20371548
+def _pitch_of(sound: np.ndarray, rate: int) -> np.ndarray:  # (N,), Hz
+    "`pitch`, of a copy at 16 kHz where the rate is higher"
+    if rate > 16000: return pitch(resample(sound, rate, 16000), 16000)
+    return pitch(sound, rate)
+
 # %% ../../nbs/6_reports/09_overview.ipynb #8a1bf051
 def _voiced(
     sound: np.ndarray,  # (N,)
@@ -421,9 +427,7 @@ def _voiced(
     on: np.ndarray,     # (T,) whether somebody speaks
 ) -> np.ndarray:
     "The pitch in Hz of those steps of 10 ms that are speech and have one"
-    if rate > 16000: f = pitch(resample(sound, rate, 16000), 16000)
-    else: f = pitch(sound, rate)
-    f = f[:len(on)]
+    f = _pitch_of(sound, rate)[:len(on)]
     return f[on[:len(f)] & ~np.isnan(f)]
 
 

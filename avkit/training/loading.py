@@ -140,11 +140,16 @@ def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
     if b and kind not in _KINDS[b.takes]: return audio_source(store, pieces, _KINDS[b.takes][0])
     return audio_source(store, pieces, kind, **cfg["audio_settings"])
 
+# %% ../../nbs/4_training/06_loading.ipynb #47fcf180
+def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
+    "The weights that the settings name, or else the recipe"
+    asked = getattr(cfg.settings, f"{stream}_weights", None)
+    return asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
+
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
 def _weights_of(cfg: Config, stream: str, name: str) -> Any:
     "A file or a named source, {view: one} where they differ, or None: random"
-    asked = getattr(cfg.settings, f"{stream}_weights", None)
-    weights = asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
+    weights = _asked_weights(cfg, stream, name)
     if stream == "audio": return weights
     each = of_views(weights, views_of(cfg))
     return each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
@@ -189,8 +194,7 @@ def clip_stream(
 def _targets(m: Manifest) -> np.ndarray:
     "Class numbers (N,), -1 without a label; or the numbers of a regression (N,k), NaN without"
     if m.task == "regression": return m.clips[m.targets].astype(float).to_numpy(np.float32)
-    number = {c: i for i, c in enumerate(m.classes)}
-    return np.array([number.get(c, -1) for c in m.clips["label"]], int)
+    return pd.Index(m.classes).get_indexer(m.clips["label"])
 
 
 def _known(target: np.ndarray) -> np.ndarray:
