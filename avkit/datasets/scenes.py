@@ -200,9 +200,8 @@ class _Material:
         photo = read_image(self.backgrounds[rng.integers(len(self.backgrounds))])
         return cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA)
 
-    def cut_out(self, label, rng):
-        "One of the label's photographed faces"
-        faces = self.cut_outs[label]
+    def cut_out(self, faces, rng):
+        "One of the photographed faces of a label"
         return read_image(faces[rng.integers(len(faces))], alpha=True)
 
     def face(self, label, rng):
@@ -210,7 +209,7 @@ class _Material:
         if self.cut_outs is None:
             x = express(FACES, _DRAWN_AS[label], rng, 0.)
             return drawn_face(x, int(rng.integers(1, 25)), self.seed)
-        return self.cut_out(label, rng)
+        return self.cut_out(self.cut_outs[label], rng)
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #9a8d5a04
 def _write_scene(root, label, name, material):

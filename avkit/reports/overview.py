@@ -442,13 +442,18 @@ def voice(sound: np.ndarray, rate: int) -> dict[str, float]:  # (N,) in [-1,1], 
         pitch=float(np.median(f)) if len(f) > 5 else np.nan,
         spread=float(top - bottom))
 
+# %% ../../nbs/6_reports/09_overview.ipynb #63934c13
+def _without_nan(x: Mapping[str, float]) -> dict[str, float | None]:
+    "Numbers as JSON knows them: None in place of NaN"
+    return {k: None if np.isnan(v) else float(v) for k, v in x.items()}
+
 # %% ../../nbs/6_reports/09_overview.ipynb #7bea90e9
 def _voice_of(path: Path) -> dict[str, float | None]:
     "`voice` of a file; {} when it cannot be decoded"
     try: c = decode(path, video=False)
     except MediaError: return {}
     if c.sound is None or c.rate is None: return {}
-    return {k: None if np.isnan(v) else float(v) for k, v in voice(c.sound, c.rate).items()}
+    return _without_nan(voice(c.sound, c.rate))
 
 
 def voices(m: Manifest, n_jobs: int = -1) -> DataFrame:

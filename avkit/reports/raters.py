@@ -42,7 +42,7 @@ def _audio_visual(votes: DataFrame) -> DataFrame:  # of `read_votes`
 # %% ../../nbs/6_reports/10_raters.ipynb #3989d97a
 def _by_speaker(hits: Iterable, speakers: Iterable) -> tuple[np.ndarray, np.ndarray]:
     "(N,), (N,) -> each speaker's sum of hits, and number of clips"
-    by = Series(list(hits), dtype=float).groupby(list(speakers))
+    by: Any = Series(list(hits), dtype=float).groupby(list(speakers))
     return by.sum().to_numpy(), by.size().to_numpy(float)
 
 

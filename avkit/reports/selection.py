@@ -89,7 +89,7 @@ def select_candidate(scores: pd.DataFrame) -> pd.DataFrame:
 
 def nested(scores: pd.DataFrame) -> pd.DataFrame:
     "A row for each fold: the candidate that its own validation chooses, and the test score of it"
-    groups = scores.groupby(["fold", "candidate"], sort=False)
+    groups: Any = scores.groupby(["fold", "candidate"], sort=False)
     m = groups[["validation", "test"]].mean().reset_index()
     return m.loc[m.groupby("fold").validation.idxmax()].reset_index(drop=True)
 

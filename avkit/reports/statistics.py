@@ -7,13 +7,14 @@ __all__ = ['tallies', 'score_of', 'stacked', 'draws_of', 'interval', 'exchanges'
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #03d4919d
 from collections.abc import Mapping, Sequence
+from typing import Any
 import numpy as np, pandas as pd
 from ..core import child_seed
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #9c16cf36
 def _class_numbers(predictions: pd.DataFrame, classes: Sequence[str]) -> list[np.ndarray]:
     "The truth (N,) and the prediction (N,) as class numbers"
-    number = {c: i for i, c in enumerate(classes)}
+    number: Any = {c: i for i, c in enumerate(classes)}
     return [predictions[c].map(number).to_numpy() for c in ("target", "prediction")]
 
 

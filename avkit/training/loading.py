@@ -194,7 +194,7 @@ def clip_stream(
 def _targets(m: Manifest) -> np.ndarray:
     "Class numbers (N,), -1 without a label; or the numbers of a regression (N,k), NaN without"
     if m.task == "regression": return m.clips[m.targets].astype(float).to_numpy(np.float32)
-    return pd.Index(m.classes).get_indexer(m.clips["label"])
+    return pd.Index(m.classes).get_indexer(list(m.clips["label"]))
 
 
 def _known(target: np.ndarray) -> np.ndarray:
