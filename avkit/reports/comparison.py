@@ -146,10 +146,8 @@ def needed(T: np.ndarray, metric: str) -> np.ndarray:
     if metric != "accuracy":
         return T
     right = np.einsum("...ii->...i", T).sum(-1)
-    out = np.zeros((*right.shape, 2, 2))
-    out[..., 0, 0] = right
-    out[..., 0, 1] = T.sum((-2, -1)) - right
-    return out
+    first = np.stack([right, T.sum((-2, -1)) - right], -1)
+    return np.stack([first, np.zeros_like(first)], -2)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #ff588cd1
 PAIR = ["a", "b", "difference", "low", "high", "effect", "p"]
@@ -273,17 +271,25 @@ def _source(records: Sequence[dict]) -> str:
     code = distinct(records, lambda r: (r["code_hash"] or "")[:9])
     return f"Code: {commit} (hash {code}); data: {distinct(records, lambda r: r['data_hash'][:9])}."
 
+# %% ../../nbs/6_reports/03_comparison.ipynb #8ee269ba
+def _environments(records: Sequence[dict]) -> list[str]:
+    "A line for each environment that slim records tell"
+    known = {_environment(r["environment"]) for r in records if r.get("environment")}
+    return [f"Environment: {e}." for e in sorted(known)]
+
+
+def _split_notes(records: Sequence[dict]) -> list[str]:
+    "A line for each note of their splits"
+    notes = {r["split"].get("note", "") for r in records} - {""}
+    return [f"**{n[0].upper()}{n[1:]}.**" for n in sorted(notes)]
+
 # %% ../../nbs/6_reports/03_comparison.ipynb #2fe47960
 def about(records: Sequence[dict]) -> list[str]:
     "What slim records have in common, as lines of Markdown"
-    lines = [in_common(records, _PROTOCOL), _source(records)]
-    known = {_environment(r["environment"]) for r in records if r.get("environment")}
-    lines += [f"Environment: {e}." for e in sorted(known)]
+    lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
     if any(map(is_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
-    notes = {r["split"].get("note", "") for r in records} - {""}
-    lines += [f"**{n[0].upper()}{n[1:]}.**" for n in sorted(notes)]
-    return lines + gaps(records)
+    return lines + _split_notes(records) + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(

@@ -12,6 +12,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from pandas import DataFrame
 from ..core import AvkitError
+from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
 from .errors import predictions_of
 from .tables import settings_of, telling
@@ -31,24 +32,29 @@ def _shown(name: str, value: Any) -> str | None:
     return f"{name.split('.')[-1]} {value}"
 
 # %% ../../nbs/6_reports/14_curves.ipynb #830963b6
+def _run_name(s: Mapping[str, Any], used: Sequence[str]) -> str:  # settings; those that tell
+    "`ca, fold 2`: the settings of a run that tell it from others, or else its recipe"
+    shown = (_shown(k, s.get(k)) for k in used)
+    return " ".join(filter(None, shown)) or s["recipe"]
+
+
 def run_names(records: Sequence[Mapping[str, Any]]) -> list[str]:
     "A short name for each record: the settings in which the experiments differ"
     experiments = [settings_of(r) for r in records]
     used = telling(experiments, HEAD)
-    names = []
-    for s in experiments:
-        parts = [_shown(k, s.get(k)) for k in used]
-        names.append(" ".join(p for p in parts if p) or s["recipe"])
-    return names
+    return [_run_name(s, used) for s in experiments]
 
 # %% ../../nbs/6_reports/14_curves.ipynb #449263f7
+def _history(record: Mapping[str, Any], name: str, run: int) -> DataFrame:
+    "A row per epoch of a run"
+    t = DataFrame(record["history"])
+    return t.assign(name=name, run=run, epoch=t.epoch + 1)
+
+
 def histories(records: Sequence[Mapping[str, Any]]) -> DataFrame:
     "A row per run and epoch: name, run, epoch (from 1), and the columns of the history"
-    tables = []
-    for i, (r, name) in enumerate(zip(records, run_names(records))):
-        t = DataFrame(r["history"])
-        tables.append(t.assign(name=name, run=i, epoch=t.epoch + 1))
-    return pd.concat(tables)
+    names = run_names(records)
+    return pd.concat([_history(r, name, i) for i, (r, name) in enumerate(zip(records, names))])
 
 # %% ../../nbs/6_reports/14_curves.ipynb #b2880f7c
 PANELS = dict(
@@ -192,7 +198,7 @@ def _scatter(
 def _arrows(ax: Any, q: Points, n: int) -> None:
     "From truth to prediction, of n points spread over the rows"
     colours = screen_style()[1].color_palette()
-    k = np.linspace(0, len(q.target) - 1, min(n, len(q.target))).round().astype(int)
+    k = even_places(len(q.target), n)
     a, b = q.target[k], q.prediction[k]
     ax.quiver(*a.T, *(b - a).T, angles="xy", scale_units="xy", scale=1, width=.004, headwidth=5,
               color=colours[1])

@@ -66,6 +66,11 @@ class Ran(NamedTuple):
     model: torch.nn.Module
 
     @property
+    def data(self) -> AVData:
+        "All its clips"
+        return self.corpus.data
+
+    @property
     def subset(self) -> str:
         "The subset that is reported: test, where there is one"
         return "test" if "test" in self.record["metrics"] else "validation"
@@ -114,14 +119,14 @@ def shuffled_indices(idx: torch.Tensor, seed: int = 0) -> torch.Tensor:
 
 def shuffled_scores(run: Ran, seed: int = 0) -> dict[str, float]:
     "The scores of a run's subset whose clips come in a random order"
-    idx = shuffled_indices(run.corpus.data.indices(run.subset), seed)
-    data = run.corpus.data
+    data = run.data
+    idx = shuffled_indices(data.indices(run.subset), seed)
     return scored(data, data.target[idx], predict_logits(run.cfg, run.model, data, idx, "av"))
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #1157cca1
 def _rescored(x: Experiment, run: Ran) -> dict[str, float]:
     "The same run scored as released code scores it"
-    data = run.corpus.data
+    data = run.data
     condition = "av" if x.again == "unlabelled" else x.again
     found: Any = evaluate_subset(run.cfg, run.model, data, run.subset, condition)
     scores, got = found

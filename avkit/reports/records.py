@@ -55,7 +55,8 @@ def _short(text: str) -> str:
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
 KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash",
-        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts", "parameters",
+        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts",
+        "parameters",
         "best_epoch", "epochs", "device", "size", "mode", "quirks")
 GIVEN = ("av", "audio", "video")  # conditions that every run of both modalities has
 
