@@ -61,58 +61,64 @@ def _identity(path):
     return s.st_dev, s.st_ino
 
 
-def _no_file(path: Path) -> tuple[str, str]:
-    "Status and reason of an entry that is neither file nor folder; two empty texts for a file"
+def _no_file(path: Path) -> tuple[str, str] | None:
+    "Status and reason of an entry that is neither file nor folder; None of a file"
     try: mode = path.stat().st_mode
     except FileNotFoundError: return "missing", "a link to nothing"
     except OSError as e: return "invalid", f"cannot be reached: {e.strerror}"
-    return ("", "") if stat.S_ISREG(mode) else ("invalid", "no file: a pipe, a socket or a device")
+    return None if stat.S_ISREG(mode) else ("invalid", "no file: a pipe, a socket or a device")
 
 
 def _entries(folder):
-    "Names in a folder, sorted, without those of systems"
-    return sorted(name for name in os.listdir(folder) if not _is_system(name))
+    "(path, folder?, plain file?) of what is in a folder, sorted, without what systems leave behind"
+    with os.scandir(folder) as entries:
+        found = [e for e in entries if not _is_system(e.name)]
+    plain = lambda e: e.is_file(follow_symlinks=False)
+    return sorted((folder / e.name, not plain(e) and os.path.isdir(e), plain(e)) for e in found)
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0019
 def walk(
-    root: str | Path,  # a folder
+    folder: str | Path,
     problems: list[Problem] | None = None,  # what is left out is added here
+    folders: list[Path] | None = None,  # the folders below it are added here
+    root: str | Path | None = None,  # what the problems' paths count from; None: `folder`
 ) -> Iterator[Path]:
-    "Yield files and folders below `root`, sorted: links followed, hidden and system files left out"
-    told = [] if problems is None else problems
-    yield from _walk(Path(root), Path(root), (_identity(root),), told)
+    "Yield the files below a folder, sorted: links followed, hidden and system files left out"
+    told, seen = [] if problems is None else problems, [] if folders is None else folders
+    folder, start = Path(folder), Path(folder if root is None else root)
+    say = lambda path, *why: told.append((printable(path.relative_to(start).as_posix()), *why))
+    try: yield from _walk(folder, (_identity(folder),), say, seen)
+    except OSError as e: say(folder, "invalid", f"cannot be read: {e.strerror}")
 
 
-def _walk(folder, root, above, told):
-    "The same of a folder; `above`: the folders that it lies in"
-    try: names = _entries(folder)
-    except OSError as e:
-        rel = folder.relative_to(root).as_posix()
-        told.append((rel, "invalid", f"cannot be read: {e.strerror}"))
-        return
-    for path in (folder / name for name in names):
-        why = _obstacle(path, above)
-        if why: told.append((printable(path.relative_to(root).as_posix()), *why))
+def _walk(folder, above, say, seen):
+    "The same of one folder; `above`: the folders that it lies in, and itself"
+    for path, is_folder, plain in _entries(folder):
+        why = _obstacle(path, is_folder, plain, above)
+        if why: say(path, *why)
+        elif not is_folder: yield path
         else:
-            yield path
-            if path.is_dir(): yield from _walk(path, root, (*above, _identity(path)), told)
+            seen.append(path)
+            try: yield from _walk(path, (*above, _identity(path)), say, seen)
+            except OSError as e: say(path, "invalid", f"cannot be read: {e.strerror}")
 
 
-def _obstacle(path, above):
+def _obstacle(path, is_folder, plain, above):
     "(status, why) of what cannot be used; None of a file or a folder"
     try: path.name.encode()
     except UnicodeEncodeError: return "invalid", "its name is not UTF-8: rename it"
-    if not path.is_dir(): return _no_file(path) if _no_file(path)[0] else None
+    if not is_folder: return None if plain else _no_file(path)
     loop = _identity(path) in above
     return ("invalid", "a link to a folder that it lies in: not followed") if loop else None
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0022
 def walk_media(
-    root: str | Path,  # a folder
-    problems: list[Problem] | None = None,  # what is left out is added here
+    folder: str | Path,
+    problems: list[Problem] | None = None,  # as of `walk`
+    root: str | Path | None = None,  # as of `walk`
 ) -> Iterator[Path]:
-    "Yield the media files below `root`, by their suffix"
-    return (p for p in walk(root, problems) if media_kind(p) and p.is_file())
+    "Yield the media files below a folder, by their suffix"
+    return (p for p in walk(folder, problems, root=root) if media_kind(p))
 
 
 def check_root(root: Path) -> None:

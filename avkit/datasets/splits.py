@@ -151,12 +151,14 @@ def _read_split(path):
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #92a368a2
 def _clip_keys(clips):
-    "{name: clip} of what a list may call a clip: with or without its suffix, or its folders"
+    "{name: clip} of what a list may call a clip: without its suffix, without folders, if unique"
+    names = pd.Series(list(clips), dtype=object)
+    bare = names.map(without_suffix)
     known: dict[str, str] = {}
-    shorter = (lambda c: c, without_suffix, lambda c: Path(without_suffix(c)).name)
-    for short in shorter:
-        for c in clips: known.setdefault(short(c), c)
-    return known
+    for short in (bare.map(lambda name: Path(name).name), bare):
+        once = ~short.duplicated(keep=False)
+        known |= dict(zip(short[once], names[once]))
+    return known | dict(zip(names, names))
 
 
 def _clip_key(known):
