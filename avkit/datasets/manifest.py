@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
            'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'make_manifest',
-           'write_manifest', 'read_cells', 'read_manifest', 'streams_of', 'streams_told', 'describe', 'read_lines',
+           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'describe', 'read_lines',
            'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
@@ -347,7 +347,7 @@ def _kind(m):
     return ", ".join(m.targets) if m.targets else f"{len(m.classes)} classes"
 
 
-def streams_of(m: Manifest) -> list[str]:
+def common_streams(m: Manifest) -> list[str]:
     "audio, video, or both: what every clip has"
     has = _has(m.clips)
     return [s for s in ("audio", "video") if has[s].all()]
@@ -365,7 +365,7 @@ def streams_told(m: Manifest) -> str:
     counts = {"audio and video": a & v, "audio alone": a & ~v, "video alone": v & ~a}
     told = ", ".join(f"{n.sum()} clips with {what}" for what, n in counts.items() if n.any())
     if (a & v).all(): return told
-    common = streams_of(m)
+    common = common_streams(m)
     if common: return f"{told}: --modality {common[0]} takes all of them (auto means the same)"
     return f"{told}: no stream is in all of them; --modality av takes the clips that have both"
 

@@ -238,6 +238,8 @@ def _prepared(
 ) -> dict:
     "`prepare_clip` where nothing goes wrong"
     keys = _keys(row, streams, prep, root)
+    if not keys and not row.get("synthetic"):
+        return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
     held = {s: store.get(k, []) for s, k in keys.items()}
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)

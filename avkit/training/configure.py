@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from ..core import AvkitError, check_types, content_key, resolve, unknown
-from ..datasets.registry import normal_root, rendered
+from ..datasets.manifest import common_streams, streams_told
+from ..datasets.registry import normal_root, open_asked, rendered
 from ..models.weights import is_source
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
@@ -158,6 +159,18 @@ def _steps(r: dict, s: Settings) -> str:
         f"fusion={r['fusion']}, modality={s.modality}, parts would never be trained. It is for "
         "fusion=vavl, modality=av; for others leave steps out, or say joint.")
 
+# %% ../../nbs/4_training/04_configure.ipynb #c0de0094
+def _with_modality(s: Settings, r: dict) -> Settings:
+    "The settings, with the streams that all clips have in place of auto"
+    if s.modality != "auto": return s
+    m = open_asked(asdict(s) | dict(synt_rate=r["synt_rate"]))
+    own = asdict(s)
+    has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
+    if not has: raise AvkitError(f"modality=auto: {m.root} holds {streams_told(m)}")
+    found = "av" if len(has) == 2 else has[0]
+    print(f"modality auto: {found} ({streams_told(m)})")
+    return replace(s, modality=found)
+
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
@@ -173,6 +186,7 @@ def configure(**settings: Any) -> Config:
     r = merged(r, options_of(s.options), "options")
     check_choices(r)
     _check_numbers(r, s)
+    s = _with_modality(s, r)
     return Config(s, r | dict(steps=_steps(r, s)))
 
 
