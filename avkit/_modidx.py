@@ -595,6 +595,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest._table': ( '2_datasets/manifest.html#_table',
                                                                              'avkit/datasets/manifest.py'),
+                                         'avkit.datasets.manifest._which_modality': ( '2_datasets/manifest.html#_which_modality',
+                                                                                      'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest.collect_files': ( '2_datasets/manifest.html#collect_files',
                                                                                     'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest.column_hint': ( '2_datasets/manifest.html#column_hint',

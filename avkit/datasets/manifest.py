@@ -360,21 +360,26 @@ def _has(clips):
 
 
 def streams_told(m: Manifest) -> str:
-    "How many clips have audio, video, both; and what to do where it is not both"
+    "How many clips have audio and video, audio alone, video alone"
     a, v = _has(m.clips).values()
     counts = {"audio and video": a & v, "audio alone": a & ~v, "video alone": v & ~a}
-    told = ", ".join(f"{n.sum()} clips with {what}" for what, n in counts.items() if n.any())
-    if (a & v).all(): return told
+    return ", ".join(f"{what} in {n.sum()}" for what, n in counts.items() if n.any())
+
+
+def _which_modality(m):
+    "What takes all clips, where they do not all have both streams"
     common = common_streams(m)
-    if common: return f"{told}: --modality {common[0]} takes all of them (auto means the same)"
-    return f"{told}: no stream is in all of them; --modality av takes the clips that have both"
+    if len(common) == 2: return ""
+    if common: return f" (--modality {common[0]}, or auto, takes all of them)"
+    return " (no stream is in all of them: --modality av takes those that have both)"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
 def describe(m: Manifest) -> str:
     "What is in a manifest, in a few lines: clips, speakers, streams, labels, notes"
     known = (m.clips.speaker != "").any()
     speakers = m.clips.speaker.nunique() if known else "unknown"
-    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {_kind(m)}", streams_told(m)]
+    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {_kind(m)}",
+             f"streams: {streams_told(m)}{_which_modality(m)}"]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
     return "\n".join([*lines, *(f"{k}: {v}" for k, v in m.notes.items())])
