@@ -87,8 +87,14 @@ def walk(
     told, seen = [] if problems is None else problems, [] if folders is None else folders
     folder, start = Path(folder), Path(folder if root is None else root)
     say = lambda path, *why: told.append((printable(path.relative_to(start).as_posix()), *why))
-    try: yield from _walk(folder, (_identity(folder),), say, seen)
+    try: yield from _walk(folder, (*_above(folder), *_above(start)), say, seen)
     except OSError as e: say(folder, "invalid", f"cannot be read: {e.strerror}")
+
+
+def _above(folder):
+    "A folder and all that it lies in, as identities"
+    real = folder.resolve()
+    return tuple(map(_identity, (real, *real.parents)))
 
 
 def _walk(folder, above, say, seen):

@@ -166,7 +166,9 @@ def _with_modality(s: Settings, r: dict) -> Settings:
     m = open_asked(asdict(s) | dict(synt_rate=r["synt_rate"]))
     own = asdict(s)
     has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
-    if not has: raise AvkitError(f"modality=auto: {m.root} holds {streams_told(m)}")
+    if not has:
+        raise AvkitError(f"modality=auto: no stream is in all clips of {m.root} "
+                         f"({streams_told(m)}); modality=av takes those that have both")
     found = "av" if len(has) == 2 else has[0]
     print(f"modality auto: {found} ({streams_told(m)})")
     return replace(s, modality=found)
