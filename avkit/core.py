@@ -317,8 +317,8 @@ def attempt(
     try: return f(*job)
     except WriteError: raise
     except Exception as e:
-        full = isinstance(e, OSError) and e.errno in _FULL
-        if full: raise write_error(e.filename or "a file", e) from e
+        if isinstance(e, OSError) and e.errno in _FULL:
+            raise write_error(e.filename or "a file", e) from e
         return instead(e, *job)
 
 # %% ../nbs/0_core/00_core.ipynb #c0de0004
@@ -355,8 +355,8 @@ def _rounds(
             yield from spread(list(todo.items()))
             break
         if instead: yield from _alone(list(todo.items())[:8 << again], f, instead)
-    for i, job in list(todo.items()) if instead else ():
-        yield i, instead(AvkitError(_KILLED), *job)
+    if not instead: return
+    for i, job in list(todo.items()): yield i, instead(AvkitError(_KILLED), *job)
 
 # %% ../nbs/0_core/00_core.ipynb #3f483d98
 def parallel(

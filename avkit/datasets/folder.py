@@ -164,7 +164,7 @@ def _row_streams(root, r):
     return dict(video=video, audio=r.get("audio") or own)
 
 
-def _table_row(r, streams, numbers):
+def _table_row(r, streams, numbers) -> dict[str, Any]:
     "A row of the manifest"
     row = dict(
         clip=r.get("clip") or Path(_main_file(r)).with_suffix("").as_posix(),
@@ -195,7 +195,7 @@ def _from_table(root, path, problems):
     "The manifest's rows, and the targets"
     table, numbers = _read_rows(path)
     good = _good_rows(root, path, table, problems)
-    rows = [_table_row(*pair, numbers) for pair in good]
+    rows = [_table_row(r, streams, numbers) for r, streams in good]
     alike = Counter(one_form(r["clip"]) for r in rows)  # take1.mp4, take1.webm
     for (r, _), row in zip(good, rows):
         if alike[one_form(row["clip"])] > 1 and not r.get("clip"): row["clip"] = _main_file(r)
