@@ -168,9 +168,9 @@ def speaker_key(name: object) -> str:
 
 
 def one_spelling(names: Sequence[str]) -> list[str]:
-    "Names, each in the first spelling (by alphabet) of those that have its key"
+    "Names, each in the first spelling (by alphabet, without blanks around) that has its key"
     first: dict[str, str] = {}
-    for name in sorted(set(names)): first.setdefault(speaker_key(name), name)
+    for name in sorted({n.strip() for n in names}): first.setdefault(speaker_key(name), name)
     return [first[speaker_key(name)] for name in names]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #01860fa4
