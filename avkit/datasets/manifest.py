@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'make_manifest',
+           'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'make_manifest',
            'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'describe', 'read_lines',
            'column_hint', 'read_table']
 
@@ -201,6 +201,30 @@ def keep_first(
     if first == rel: return
     problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc02
+_UNREADABLE = (AvkitError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def named_clips(
+    root: Path,  # what paths are relative to
+    pattern: str,  # of files: "*.mp4", or "**/*.mp4" with folders below
+    read_name: Callable[[Path], Mapping[str, Any]],  # relative path -> label, speaker, and more
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    "Rows of clips, each of one file, and as problems the files whose path cannot be read"
+    rows, problems = [], []
+    for path in sorted(p.relative_to(root) for p in root.glob(pattern)):
+        file = path.as_posix()
+        row = dict(clip=path.with_suffix("").as_posix(), audio=file, video=file)
+        try: rows.append(row | dict(read_name(path)))
+        except _UNREADABLE as e: problems.append((file, "invalid", _why_unreadable(path, e)))
+    return rows, problems
+
+
+def _why_unreadable(path, error):
+    "A sentence for `problems`"
+    if isinstance(error, AvkitError): return str(error)
+    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
 
@@ -274,6 +298,14 @@ def _copies(clips):
             out.append((path, "unexpected", f"the same bytes as {first}{why}"))
     return out
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc05
+def _first_problem(problems):
+    "Why no clip is left, by the first file that was set aside; '' where none was"
+    if not problems: return ""
+    file, status, why = problems[0]
+    others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f" that can be used: {file} is {status}, {why}{others}"
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
     corpus: str,  # the data set's name
@@ -285,9 +317,9 @@ def make_manifest(
     **more: Any,  # task, level, targets, frames of the `Manifest`
 ) -> Manifest:
     "A `Manifest` from an indexer's rows: sorted by clip, files hashed, copies told"
-    classes = [one_form(c) for c in classes]
+    classes, problems = [one_form(c) for c in classes], list(problems)
     filled = sorted(map(_complete, rows), key=lambda r: r["clip"])
-    if not filled: raise AvkitError(f"{corpus}: no clip below {root}")
+    if not filled: raise AvkitError(f"{corpus}: no clip below {root}{_first_problem(problems)}")
     by_clip = more.get("level") != "frame"
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
