@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError, content_key, file_hash, resolve, unknown
+from ..files import stamp
 from ..store import Store
 
 # %% ../../nbs/3_models/01_weights.ipynb #64f553ca
@@ -352,12 +353,13 @@ def fit_weights(
     return sorted(drawn)
 
 # %% ../../nbs/3_models/01_weights.ipynb #db75af37
-def file_stamp(weights: str | Path) -> tuple[str, int, int]:
-    "A file, its size in bytes and when it was changed (ns): what a file in memory is known by"
-    try: s = resolve(weights).stat()
+def file_stamp(weights: str | Path) -> tuple[str, str]:
+    "A file, and what changes when it is changed or replaced: what a file in memory is known by"
+    path = resolve(weights)
+    try: path.stat()
     except OSError as e:
         raise AvkitError(f"Cannot read the weights {weights}: {e.strerror or e}") from e
-    return str(resolve(weights)), s.st_size, s.st_mtime_ns
+    return str(path), stamp(path)
 
 
 @functools.lru_cache(16)

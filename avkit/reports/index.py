@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from ..core import AvkitError, read_json, repo_root, resolve, write_text
+from ..datasets.manifest import read_cells
 from ..datasets.registry import open_dataset
 from .ceilings import ceilings_report
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
@@ -472,12 +473,12 @@ def _of_quirks(folder: Path) -> dict[str, str]:
         what="Runs with and without a defect of the papers' released code, on rendered stand-ins, "
              "two "
              "seeds.",
-        headline=defects(pd.read_csv(folder / "table.csv")),
+        headline=defects(read_cells(folder / "table.csv", ())),
         sure="**Rendered**: the size of an effect on stand-ins, not on people.")
 
 
 def _of_records(folder: Path, spec: dict) -> dict[str, str]:
-    table = pd.read_csv(folder / "table.csv")
+    table = read_cells(folder / "table.csv", ())
     return dict(what=what(spec), headline=KINDS[spec["kind"]].headline(table), sure=sure(spec),
                 made=made_from(spec))
 

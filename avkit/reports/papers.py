@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, repo_root, resolve, unknown, write_text
-from ..datasets.manifest import corpus_info, manifests_dir
+from ..datasets.manifest import corpus_info, manifests_dir, read_cells
 from ..datasets.registry import rendered
 from ..evaluation.figures import style
 from .comparison import (about, by_method, finished_runs, head_of, method_of,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # %% ../../nbs/6_reports/04_papers.ipynb #08f48baa
 def reported(key: str | None = None, dataset: str | None = None) -> pd.DataFrame:
     "A paper's numbers (a recipe's name) on a data set, as `affwild2 va`; NaN: not recovered"
-    t = pd.read_csv(manifests_dir() / "reported.csv", dtype=str, keep_default_na=False)
+    t = read_cells(manifests_dir() / "reported.csv")
     for c in ("value", "spread"):
         t[c] = pd.to_numeric(t[c], errors="coerce")
     mine = (t.paper == (key or t.paper)) & (t.corpus == (dataset or t.corpus))

@@ -15,7 +15,8 @@ from typing import Any
 from ..core import AvkitError, check_types, content_key, resolve, unknown
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
-from ..datasets.registry import normal_root, rendered
+from ..datasets.manifest import common_streams, streams_told
+from ..datasets.registry import normal_root, open_asked, rendered
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
@@ -406,6 +407,20 @@ def _check_nested(r: dict) -> None:
             if name not in known: raise unknown(f"name in {first}", name, known)
     if r["focal"]: _check_option("focal", r["focal"], dict(alpha=float, gamma=float))
 
+# %% ../../nbs/4_training/04_configure.ipynb #c0de0094
+def _with_modality(s: Settings, r: dict) -> Settings:
+    "The settings, with the streams that all clips have in place of auto"
+    if s.modality != "auto": return s
+    m = open_asked(asdict(s) | dict(synt_rate=r["synt_rate"]))
+    own = asdict(s)
+    has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
+    if not has:
+        raise AvkitError(f"modality=auto: no stream is in all clips of {m.root} "
+                         f"({streams_told(m)}); modality=av takes those that have both")
+    found = "av" if len(has) == 2 else has[0]
+    print(f"modality auto: {found} ({streams_told(m)})")
+    return replace(s, modality=found)
+
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
@@ -424,6 +439,7 @@ def configure(**settings: Any) -> Config:
     check_choices(r)
     _check_nested(r)
     _check_numbers(r, s)
+    s = _with_modality(s, r)
     return Config(s, r | dict(steps=_steps(r, s)))
 
 

@@ -16,8 +16,8 @@ from ..core import AvkitError, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
     own_stream, AudioWindows, Source, Stream, track_frame_rows, track_windows)
-from ..datasets.manifest import corpus_info, Manifest
-from ..datasets.registry import open_dataset
+from ..datasets.manifest import common_streams, corpus_info, Manifest
+from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
 from ..models.backbones import BACKBONES
@@ -46,10 +46,7 @@ class RunData:
 # %% ../../nbs/4_training/06_loading.ipynb #621aec26
 def open_manifest(cfg: Config) -> Manifest:
     "The manifest of the data set that the settings name"
-    own = ("label", "track", "annotations", "synthetic")
-    options = {k: cfg[k] for k in own if cfg[k] is not None}
-    if cfg["synt_rate"]: options["synt_rate"] = cfg["synt_rate"]
-    return open_dataset(cfg["dataset"], cfg["data_root"], difficulty=cfg["difficulty"], **options)
+    return open_asked(cfg)
 
 # %% ../../nbs/4_training/06_loading.ipynb #2a7816e3
 def views_of(cfg: Config) -> tuple[str, ...]:
@@ -231,8 +228,15 @@ def _check_subsets(
     asked = set(m.clips["split"])
     for subset in [s for s in SUBSETS[:2] if s in asked] or ["test"]:
         if subset in subsets: continue
-        some = [reason for reason in why if reason][:3]
-        raise AvkitError(f"No usable clip in {subset} of {m.root}: {some}")
+        some = list(dict.fromkeys(reason for reason in why if reason))[:3]
+        raise AvkitError(f"No usable clip in {subset} of {m.root}: {some}{_other_stream(m, why)}")
+
+
+def _other_stream(m: Manifest, why: pd.Series) -> str:
+    "The cure where clips lack a stream that was asked for, and all have the other"
+    has, lacks = common_streams(m), {"no audio", "no video"} & set(why)
+    if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
+    return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:

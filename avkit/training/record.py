@@ -63,7 +63,7 @@ def environment() -> dict[str, Any]:
                 platform=platform.platform(), packages=packages, threads=torch.get_num_threads())
 
 # %% ../../nbs/4_training/10_record.ipynb #2537ef60
-CODE = ("core.py", "store.py", "preprocessing", "datasets", "models", "training")
+CODE = ("core.py", "store.py", "files.py", "preprocessing", "datasets", "models", "training")
 TABLES = ("training/recipes.py", "training/settings.py")
 
 
