@@ -16,6 +16,7 @@ from torch import nn
 from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..models.model import build_model
+from ..numerics import numerics
 from .configure import Config
 from .loading import RunData
 
@@ -75,10 +76,11 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
     return {f"optimizer.{i}.{k}": v for i, s in state for k, v in s.items() if v is not None}
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #e42965af
-def _belongs_to(t: Resumable) -> dict[str, str | None]:
-    "The hashes of what a checkpoint was made with"
+def _belongs_to(t: Resumable) -> dict[str, Any]:
+    "What a checkpoint was made with: hashes, and what else decides on bits"
     m = t.corpus.manifest
-    return dict(config=t.cfg.hash, data=m.data_hash, split=m.split_hash)
+    return dict(config=t.cfg.hash, data=m.data_hash, split=m.split_hash, numerics=numerics(),
+                threads=t.cfg["threads"])
 
 
 def save_checkpoint(t: Resumable, path: Path) -> None:

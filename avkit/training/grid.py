@@ -11,10 +11,11 @@ import contextlib, fcntl, itertools, threading, time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-import pandas as pd, torch
+import pandas as pd
 from ..core import AvkitError, content_key, parallel, read_json, resolve, write_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split
+from ..numerics import numerics, with_threads
 from .configure import Config, configure
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
@@ -75,15 +76,6 @@ def finished_record(cfg: Config, who: Mapping[str, Any]) -> dict[str, Any] | Non
     return r if all(r.get(k) == v for k, v in who.items()) else None
 
 # %% ../../nbs/4_training/12_grid.ipynb #ae475fa4
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    "torch computes with one thread"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(threads)
-
-
 _PROCESS = threading.RLock()  # random numbers and devices are global
 
 
@@ -93,7 +85,7 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _PROCESS, open(folder / ".lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
-        with _one_thread(): yield
+        with with_threads(1): yield
 
 # %% ../../nbs/4_training/12_grid.ipynb #d2715c18
 _LAST: dict[str, RunData] = {}
@@ -122,16 +114,17 @@ def run_once(cfg: Config, who: Mapping[str, Any]) -> tuple[str, float, str]:
     try:
         with _alone(cfg.run_dir):
             if finished_record(cfg, who): return "cached", 0., ""
-            goes_on = _started(cfg.run_dir, who)
+            goes_on = _started(cfg, who)
             cfg = cfg.changed(resume=goes_on, n_jobs=1)
             fit(cfg, data_of(cfg, who), verbose=False)
     except Exception as e: return "failed", time.time() - began, f"{type(e).__name__}: {e}"
     return "done", time.time() - began, ""
 
 
-def _started(run_dir: Path, who: Mapping[str, Any]) -> bool:
+def _started(cfg: Config, who: Mapping[str, Any]) -> bool:
     "Note for which run the checkpoints of a folder are made; whether those in it are its own"
-    note = run_dir / "started.json"
+    note = cfg.run_dir / "started.json"
+    who = dict(who, numerics=numerics(), threads=cfg["threads"])
     own = note.is_file() and read_json(note) == who
     write_json(note, who)
     return own

@@ -7,7 +7,8 @@ __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 
            'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
            'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
            'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'fit']
+           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'threads_of',
+           'check_numerics', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -21,6 +22,7 @@ from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
 from ..datasets.batches import AVData, batches, draws
 from ..models.masks import zero_padding
+from ..numerics import numerics, obstacle, with_threads
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
 from .configure import Config
@@ -277,7 +279,11 @@ class Training:
         return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
 
 # %% ../../nbs/4_training/11_learner.ipynb #3f84de26
-def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    cfg: Config,                         # settings and recipe
+    model: nn.Module,                    # of `make_model`
+    device: str | torch.device = "cpu",  # where it will be trained
+) -> torch.optim.Optimizer:
     "The recipe's optimizer; with `backbone_lr`, backbones of images have a rate of their own"
     opts = dict(lr=cfg["lr"], weight_decay=cfg["weight_decay"])
     groups = parameter_groups(cfg, model)
@@ -285,7 +291,8 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
         return torch.optim.SGD(groups, **momentum, **opts)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    return kind(groups, betas=tuple(cfg["betas"]), **opts)
+    exact = True if torch.device(device).type == "cpu" else None  # 0_core/02_numerics, Roots
+    return kind(groups, betas=tuple(cfg["betas"]), fused=exact, **opts)
 
 
 def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
@@ -322,7 +329,7 @@ def start(
     model = model or make_model(cfg, corpus.data)
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model))
+    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
@@ -536,6 +543,19 @@ def finish(
         write_json(run_dir / "record.json", record)
     return record
 
+# %% ../../nbs/4_training/11_learner.ipynb #9d2c7a10
+def threads_of(cfg: Config, device: torch.device) -> int:
+    "With how many threads a run computes; beside a GPU with as many as there are"
+    return cfg["threads"] if device.type == "cpu" else torch.get_num_threads()
+
+
+def check_numerics(cfg: Config) -> None:
+    "Refuse numerics that this process was not started with"
+    want, holds = cfg["numerics"], numerics()
+    if want is None or want == holds or (want == "portable" and obstacle()): return
+    raise AvkitError(f"numerics={want}, but NumPy and torch were loaded as {holds}: set the "
+                     f"variable AVKIT_NUMERICS={want} and start again, with `import avkit` first.")
+
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(
     cfg: Config,                     # settings and recipe
@@ -544,10 +564,23 @@ def fit(
     verbose: bool = True,            # a line for each epoch
 ) -> dict[str, Any]:
     "Train, keep the best epoch on validation, evaluate it on every subset, write the record"
+    check_numerics(cfg)
     acc = accelerator(cfg)
     if corpus is None:
         with acc.main_process_first():
             corpus = load_data(cfg, verbose=verbose and acc.is_main_process)
+    with with_threads(threads_of(cfg, acc.device)):
+        return _train(cfg, corpus, model, acc, verbose)
+
+
+def _train(
+    cfg: Config,
+    corpus: RunData,
+    model: nn.Module | None,
+    acc: "Accelerator",
+    verbose: bool,
+) -> dict[str, Any]:
+    "`fit` with data at hand"
     t, run_dir = start(cfg, with_quirks(cfg, corpus), model, acc), cfg.run_dir
     started = time.time()
     first = _open_run(t, run_dir)
