@@ -65,8 +65,8 @@ def portable_variables() -> dict[str, str]:
 
 # %% ../nbs/0_core/02_numerics.ipynb #40531cba
 _LATE = (
-    "{} came before avkit and chose kernels for this processor: other machines give other bits, "
-    "and records say `numerics: fast`. Import avkit first, or start the program as `avkit env ...`; "
+    "{} came before avkit and chose kernels for this processor: others give other bits, and "
+    "records say `numerics: fast`. Import avkit first, or start the program as `avkit env ...`; "
     "AVKIT_NUMERICS=fast says that it is meant so.")
 _IMPOSSIBLE = (
     "{}: other machines give other bits, and records say `numerics: fast` "

@@ -379,7 +379,7 @@ def write_paper(spec: dict, folder: str | Path) -> pd.DataFrame:
     scored = {c for r in records for c in r["metrics"][r["side"]]}
     t = method_summary(records, metrics, [c for c in ("av", "audio", "video") if c in scored])
     shown = beside_reported(t, known, metrics)
-    write_frame(shown, folder, spec["title"], _notes(spec, s, known), t.drop(columns=["ms", "mb"]))
+    write_frame(shown, folder, spec["title"], _notes(spec, s, known), t.drop(columns="mb"))
     write_figure(paper_curves(records), folder, "curves")
     return shown
 
