@@ -465,11 +465,11 @@ def protocol_cell() -> str:
 # %% ../../nbs/6_reports/04_papers.ipynb #3774367e
 _IMPORTS = """\
 from IPython.display import Image, Markdown, display
-import pandas as pd
 from avkit.core import guard
 from avkit.reports.papers import Protocol, paper_report, reported, study
 from avkit.training.grid import grid_on
-from avkit.training.record import code_hash, environment"""
+from avkit.training.record import code_hash, environment
+import pandas as pd"""
 _CHOSEN = """\
 protocol = Protocol(**guard(globals(), Protocol))  # refuses unknown names and wrong types
 runs = study("{key}", protocol)

@@ -1,5 +1,6 @@
 """The same bits on other processors: with and without AVX-512, and on an emulated one."""
 
+import ast
 import json
 import os
 import platform
@@ -91,3 +92,25 @@ def test_an_emulated_processor_of_the_other_vendor_learns_the_same_weights():
     here, there = trained(), trained(emulator, "-cpu", other)
     assert here == there, f"{platform.processor()} and {other}"
     assert not any("signal" in v for v in here.values())
+
+
+ROOT = Path(__file__).parents[2]
+RUNS = [p for folder in (".", "papers", "corpora") for p in (ROOT / "nbs" / folder).glob("*.ipynb")]
+LOADS_NUMPY = {"numpy", "torch", "pandas", "matplotlib", "matplotlib_inline", "cv2", "seaborn"}
+
+
+def imported(path):
+    "The packages that a notebook's cells import, in their order"
+    for c in json.loads(path.read_text())["cells"]:
+        source = "".join(line for line in c["source"] if line.lstrip()[:1] not in ("%", "!"))
+        for node in ast.walk(ast.parse(source)) if c["cell_type"] == "code" else ():
+            if isinstance(node, ast.Import):
+                yield from (a.name.split(".")[0] for a in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("path", sorted(RUNS), ids=lambda p: p.stem)
+def test_a_notebook_that_is_run_imports_avkit_first(path):
+    order = [p for p in imported(path) if p == "avkit" or p in LOADS_NUMPY]
+    assert not order or order[0] == "avkit", order
