@@ -226,6 +226,8 @@ class RunSettings:
     threads: int = setting(
         1, "of a CPU that trains: more are faster, and add up in another order", "run")
     resume: bool = setting(False, "go on where run_dir was stopped", "run")
+    again: bool = setting(
+        False, "train a finished run again; what is there moves into its folder `earlier`", "run")
     run_dir: str | None = setting(
         None, "the run's folder; by default reports/runs/<what it is>", "run", path="folder")
 

@@ -110,7 +110,7 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
     fit(configure(**settings), verbose=False)
     other = configure(**settings, resume=True, lr=0.5)
-    with pytest.raises(AvkitError, match="another config"):
+    with pytest.raises(AvkitError, match="lr: 0.003 then, 0.5 now"):
         fit(other, verbose=False)
     (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
     again = configure(**settings, resume=True)
@@ -128,6 +128,7 @@ def test_resume_goes_on_with_the_same_threads_and_says_how_many(toy_corpus, tmp_
     settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
     record = fit(configure(**settings, threads=2), verbose=False)
     assert (record["environment"]["threads"], record["environment"]["numerics"]) == (2, numerics())
+    (tmp_path / "r/record.json").unlink()
     with pytest.raises(AvkitError, match="threads"):
         fit(configure(**settings, resume=True), verbose=False)
     assert configure(threads=2).hash == configure().hash  # no other method
