@@ -8,7 +8,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
-export OMP_NUM_THREADS ?= 2
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .PHONY: help setup demo prepare-demo check test twins export lab benchmarks reports
@@ -33,7 +32,7 @@ prepare-demo: $(READY)
 	$(BIN)/avkit prepare --dataset synth
 
 demo: prepare-demo  ## render, prepare, train through papermill; table and figures in reports/runs/demo
-	@echo "== training: about a minute on two cores"
+	@echo "== training: about a minute and a half"
 	@mkdir -p reports/runs/demo
 	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca -p run_dir $(DEMO) --log-output --no-progress-bar
 	@echo "== scores"
@@ -56,20 +55,20 @@ check: $(READY)  ## in two minutes: ruff, exports in step, imports downhill, typ
 	@echo "== types"
 	$(BIN)/pyright
 	@echo "== the fast tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
+	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs"
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
+	$(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing
 	@echo "== pytest"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/checks --ignore tests/core --ignore tests/models
+	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/checks --ignore tests/core --ignore tests/models
 
 twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the table in reports/twins
 	@$(BIN)/python -c 'from avkit.datasets.registry import as_arguments, variants; print(*map(as_arguments, variants()), sep="\n")' | while read -r d; do \
 	  echo "== $$d"; \
 	  for step in index verify prepare; do $(BIN)/avkit $$step $$d --data_root rendered < /dev/null || exit 1; done || exit 1; \
 	done
-	OMP_NUM_THREADS=1 $(BIN)/avkit reports twins
+	$(BIN)/avkit reports twins
 
 reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated, long ones are left to commands of their own
 	$(BIN)/avkit reports
@@ -81,7 +80,7 @@ export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleane
 	$(BIN)/python tests/checks/pages.py --write
 
 lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab LAB="--no-browser --port 8899"
-	$(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
+	$(BIN)/avkit env $(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 benchmarks: $(READY)  ## the speed tables

@@ -1,8 +1,10 @@
 """Reproducible audio-visual emotion recognition: `configure`, `load_data`, `fit`, `evaluate`, `predict`, `open_run`, `released`."""
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from .numerics import set_numerics
 
 __version__ = "0.1.0"
+set_numerics()  # before anything imports NumPy or torch: they read the environment as they load
 
 if TYPE_CHECKING:
     from .evaluation.evaluate import evaluate as evaluate

@@ -8,12 +8,13 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'TAKES', 'TYPES', '
            'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
-import argparse, inspect, re, shutil, sys, time, typing
+import argparse, inspect, os, re, shlex, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 from . import __version__
 from .core import AvkitError, command, unknown
+from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
 Command = Callable[[Sequence[str] | None], int | None]
@@ -549,3 +550,23 @@ def _new(argv: Sequence[str] | None = None) -> int:
     a = p.parse_args(argv)
     print(new(a.kind, a.name))
     return 0
+
+# %% ../nbs/7_cli.ipynb #5e1f0c21
+def _env_parser() -> argparse.ArgumentParser:
+    "What `env` takes"
+    p = parser_of("env", "Run a command with the variables under which every x86-64 processor "
+                  "computes the same bits; without a command, print them for a shell.")
+    p.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND",
+                   help="such as: jupyter lab")
+    return p
+
+
+@subcommand("Something new")
+def _env(argv: Sequence[str] | None = None) -> int:
+    "run a command under avkit's numerics: avkit env jupyter lab"
+    a = _env_parser().parse_args(argv)
+    if not a.command:
+        for k, v in portable_variables().items(): print(f"export {k}={shlex.quote(v)}")
+        return 0
+    if shutil.which(a.command[0]) is None: raise AvkitError(f"There is no command {a.command[0]}")
+    os.execvp(a.command[0], a.command)

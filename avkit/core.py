@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 import numpy as np
+from .numerics import numerics
 
 # %% ../nbs/0_core/00_core.ipynb #71c75c60
 class AvkitError(Exception):
@@ -55,7 +56,8 @@ def cache_dir(*parts: str) -> Path:  # names of folders below the cache
     xdg = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = repo_root()
     home = os.environ.get("AVKIT_HOME") or (root / ".avkit" if root else xdg / "avkit")
-    return Path(home).expanduser().joinpath(*parts)
+    apart = [] if numerics() == "portable" else ["fast"]
+    return Path(home).expanduser().joinpath(*apart, *parts)
 
 # %% ../nbs/0_core/00_core.ipynb #d9565b04
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import numpy as np, pandas as pd, pytest
 from avkit.core import repo_root
 

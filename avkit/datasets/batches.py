@@ -12,6 +12,7 @@ import numpy as np, torch
 from torch import Tensor
 from ..core import child_seed
 from .features import is_large, Stream
+from ..numerics import exact_sqrt
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #a873c068
 @dataclass
@@ -71,7 +72,7 @@ def _in_two_passes(stream: Stream, idx: Tensor) -> tuple[Tensor, Tensor]:
     n, zero = stream.mask[idx].sum(), torch.tensor(0)
     mean = sum((p.sum(0) for p in _parts(stream, idx)), zero) / n
     squares = sum(((p - mean).square().sum(0) for p in _parts(stream, idx)), zero)
-    return mean, (squares / n).sqrt()
+    return mean, exact_sqrt(squares / n)
 
 
 def _parts(stream: Stream, idx: Tensor) -> Iterator[Tensor]:

@@ -110,7 +110,7 @@ def _noisy(
         out[mask] = real + real.mean() + real.std(correction=0) * noise
     else:
         over = [d for d in range(real.ndim) if d != 1 or real.shape[0] == 1]
-        deviation = real.var(over, correction=0, keepdim=True).sqrt()
+        deviation = real.std(over, correction=0, keepdim=True)
         out[mask] = real + deviation * 10 ** (-n / 20) * noise
     return out, mask
 

@@ -442,7 +442,7 @@ def place_of(name: str, weights: str | Path | None) -> str | Path | None:
 def _standard_waves(x: Tensor) -> Tensor:
     "(n,samples): each by its own mean and deviation, as wav2vec2's feature extractor does"
     sd, mean = torch.std_mean(x, -1, keepdim=True, correction=0)
-    return (x - mean) / (sd.square() + 1e-7).sqrt()
+    return (x - mean) * (sd.square() + 1e-7).rsqrt()
 
 # %% ../../nbs/3_models/02_backbones.ipynb #a53d953d
 class Backbone(nn.Module):

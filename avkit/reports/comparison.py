@@ -125,7 +125,6 @@ def _costs(records: Sequence[dict], condition: str) -> dict[str, float]:
     "Calibration and cost, means over runs"
     return dict(ece=_mean_of(r["ece"].get(condition) for r in records),
                 parameters=records[0]["parameters"],
-                ms=_mean_of(r["cost"]["ms"] for r in records),
                 mb=_mean_of(r["cost"]["mb"] for r in records))
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #70237143
@@ -242,7 +241,6 @@ def readable_summary(summary: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFr
     out.insert(4, "95 % interval", [_ends(*pair) for pair in zip(t.low, t.high)])
     out["ECE"] = [_number(x, ".3f") for x in t.ece]
     out["parameters"] = [f"{n:,}" for n in t.parameters]
-    out["ms a clip"] = [_number(x, ".2f") for x in t.ms]
     out["MB"] = [_number(x, ".2f") for x in t.mb]
     return out
 
@@ -256,7 +254,8 @@ def dataset_name(record: dict) -> str:
 def _environment(environment: dict) -> str:
     "Python 3.11, torch 2.11.0, ..."
     packages = [f"{k} {v}" for k, v in environment["packages"].items() if v]
-    return ", ".join([f"Python {environment['python']}", *packages])
+    how = [f"{k}: {environment[k]}" for k in ("numerics", "threads") if k in environment]
+    return ", ".join([f"Python {environment['python']}", *packages, *how])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #49057506
 _PROTOCOL = dict(

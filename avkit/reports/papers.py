@@ -390,7 +390,7 @@ def write_paper(spec: dict, folder: str | Path) -> pd.DataFrame:
     scored = {c for r in records for c in r["metrics"][r["side"]]}
     t = method_summary(records, metrics, [c for c in ("av", "audio", "video") if c in scored])
     shown = beside_reported(t, known, metrics)
-    write_frame(shown, folder, spec["title"], _notes(spec, s, known), t.drop(columns=["ms", "mb"]))
+    write_frame(shown, folder, spec["title"], _notes(spec, s, known), t.drop(columns="mb"))
     write_figure(paper_curves(records), folder, "curves")
     return shown
 
@@ -483,11 +483,11 @@ def protocol_cell() -> str:
 # %% ../../nbs/6_reports/04_papers.ipynb #3774367e
 _IMPORTS = """\
 from IPython.display import Image, Markdown, display
-import pandas as pd
 from avkit.core import guard
 from avkit.reports.papers import Protocol, paper_report, reported, study
 from avkit.training.grid import grid_on
-from avkit.training.record import code_hash, environment"""
+from avkit.training.record import code_hash, environment
+import pandas as pd"""
 _CHOSEN = """\
 protocol = Protocol(**guard(globals(), Protocol))  # refuses unknown names and wrong types
 runs = study("{key}", protocol)

@@ -16,6 +16,7 @@ from torch import nn
 from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..models.model import build_model
+from ..numerics import numerics
 from .configure import Config, differing, in_words
 from .loading import RunData
 
@@ -75,10 +76,14 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
     return {f"optimizer.{i}.{k}": v for i, s in state for k, v in s.items() if v is not None}
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #e42965af
-def _belongs_to(t: Resumable) -> dict[str, str | None]:
-    "The hashes of what a checkpoint was made with"
+_CHECKED = ("data", "split", "numerics", "threads")
+
+
+def _belongs_to(t: Resumable) -> dict[str, Any]:
+    "What a checkpoint was made with: hashes, and what else decides on bits"
     m = t.corpus.manifest
-    return dict(config=t.cfg.hash, data=m.data_hash, split=m.split_hash)
+    return dict(config=t.cfg.hash, data=m.data_hash, split=m.split_hash, numerics=numerics(),
+                threads=t.cfg["threads"])
 
 
 def save_checkpoint(t: Resumable, path: Path) -> None:
@@ -131,7 +136,7 @@ def _epochs_reason(cfg: Config, done: int, old: Any) -> str:
 def _check_resumable(t: Resumable, meta: dict[str, Any], path: Path) -> None:
     "Refuse a checkpoint of other settings or data, by name; more epochs may be possible"
     now = _belongs_to(t)
-    why = [f"other {k}" for k in ("data", "split") if meta.get(k) != now[k]]
+    why = [f"other {k}" for k in _CHECKED if meta.get(k) != now[k]]
     if "settings" in meta:
         differ = differing(meta["settings"], t.cfg.learned)
         if set(differ) == {"epochs"}:

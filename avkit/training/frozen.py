@@ -240,7 +240,9 @@ def backbone_stream(
     "(N,T,D) what a frozen backbone makes of each row, and what the record says of it"
     spec, note = spec_of(name), _note(store, name, weights)
     cut = steps if spec.takes == "clips" else None
-    keys = [k and content_key("backbone", RUNNING, note, cut, k) for k in source.keys]
+    chip = torch.device(device).type
+    apart = [] if chip == "cpu" else [chip]  # a GPU gives other last bits
+    keys = [k and content_key("backbone", RUNNING, note, cut, k, *apart) for k in source.keys]
     key = content_key("backbone rows", PACKING, keys)
     if not is_packed(store, key):
         todo = [r for r, k in enumerate(keys) if k and not store.has(k)]

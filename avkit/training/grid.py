@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-import pandas as pd, torch
+import pandas as pd
 from ..core import AvkitError, content_key, parallel, resolve
 from ..datasets.splits import apply_split
+from ..numerics import with_threads
 from .configure import Config, configure, with_options
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
@@ -75,15 +76,6 @@ def finished_record(
     return found.record if fits and not cfg["again"] else None
 
 # %% ../../nbs/4_training/12_grid.ipynb #ae475fa4
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    "torch computes with one thread"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try: yield
-    finally: torch.set_num_threads(threads)
-
-
 _PROCESS = threading.RLock()  # random numbers and devices are global
 
 
@@ -93,7 +85,7 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with _PROCESS, open(folder / ".lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
-        with _one_thread(): yield
+        with with_threads(1): yield
 
 # %% ../../nbs/4_training/12_grid.ipynb #d2715c18
 _LAST: dict[str, RunData] = {}

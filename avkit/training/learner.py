@@ -7,8 +7,8 @@ __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 
            'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
            'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
            'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'finished_before',
-           'check_free', 'begin', 'train', 'fit']
+           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'threads_of',
+           'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -22,6 +22,7 @@ from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
 from ..datasets.batches import AVData, batches, draws
 from ..models.masks import zero_padding
+from ..numerics import numerics, obstacle, with_threads
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
 from .configure import Config
@@ -279,7 +280,11 @@ class Training:
         return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
 
 # %% ../../nbs/4_training/11_learner.ipynb #3f84de26
-def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    cfg: Config,                         # settings and recipe
+    model: nn.Module,                    # of `make_model`
+    device: str | torch.device = "cpu",  # where it will be trained
+) -> torch.optim.Optimizer:
     "The recipe's optimizer; with `backbone_lr`, backbones of images have a rate of their own"
     opts = dict(lr=cfg["lr"], weight_decay=cfg["weight_decay"])
     groups = parameter_groups(cfg, model)
@@ -287,7 +292,8 @@ def make_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
         return torch.optim.SGD(groups, **momentum, **opts)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    return kind(groups, betas=tuple(cfg["betas"]), **opts)
+    exact = True if torch.device(device).type == "cpu" else None  # 0_core/03_numerics, Roots
+    return kind(groups, betas=tuple(cfg["betas"]), fused=exact, **opts)
 
 
 def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
@@ -324,7 +330,7 @@ def start(
     model = model or make_model(cfg, corpus.data)
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model))
+    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
@@ -537,6 +543,19 @@ def finish(
         write_json(run_dir / "record.json", record)
     return record
 
+# %% ../../nbs/4_training/11_learner.ipynb #9d2c7a10
+def threads_of(cfg: Config, device: torch.device) -> int:
+    "With how many threads a run computes; beside a GPU with as many as there are"
+    return cfg["threads"] if device.type == "cpu" else torch.get_num_threads()
+
+
+def check_numerics(cfg: Config) -> None:
+    "Refuse numerics that this process was not started with"
+    want, holds = cfg["numerics"], numerics()
+    if want is None or want == holds or (want == "portable" and obstacle()): return
+    raise AvkitError(f"numerics={want}, but NumPy and torch were loaded as {holds}: set the "
+                     f"variable AVKIT_NUMERICS={want} and start again, with `import avkit` first.")
+
 # %% ../../nbs/4_training/11_learner.ipynb #fit00001
 def finished_before(
     cfg: Config,
@@ -607,6 +626,7 @@ def fit(
     renew: bool = False,             # train again what other code has finished
 ) -> dict[str, Any]:
     "Train, keep the best epoch on validation, evaluate it on every subset, write the record"
+    check_numerics(cfg)
     acc = accelerator(cfg)
     loud, started = verbose and acc.is_main_process, time.time()
     with acc.main_process_first(): m = split_manifest(cfg) if corpus is None else corpus.manifest
@@ -619,6 +639,7 @@ def fit(
     check_free(cfg, found)
     if corpus is None:
         with acc.main_process_first(): corpus = read_clips(cfg, m, verbose=loud)
-    t = start(cfg, with_quirks(cfg, corpus), model, acc)
-    train(t, begin(t, found, who), verbose)
-    return finish(t, cfg.run_dir, time.time() - started)
+    with with_threads(threads_of(cfg, acc.device)):
+        t = start(cfg, with_quirks(cfg, corpus), model, acc)
+        train(t, begin(t, found, who), verbose)
+        return finish(t, cfg.run_dir, time.time() - started)

@@ -22,6 +22,7 @@ from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
 from ..models.backbones import BACKBONES
 from ..models.weights import of_views
+from ..numerics import exact_sqrt
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
@@ -402,7 +403,7 @@ def _standardise_target(corpus: RunData) -> None:
     d = corpus.data
     y = d.target[d.indices("train")].flatten(0, -2).double()
     mean = y.nanmean(0)
-    deviation = (y - mean).square().nanmean(0).sqrt().clamp(min=1e-6).float()
+    deviation = exact_sqrt((y - mean).square().nanmean(0)).clamp(min=1e-6).float()
     mean = mean.float()
     corpus.stats["target"] = mean, deviation
     scaled = lambda v: (v - mean) / deviation

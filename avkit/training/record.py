@@ -24,6 +24,7 @@ from ..datasets.registry import CORPORA, rendered
 from ..datasets.splits import SUBSETS
 from ..models.backbones import backbones_of
 from ..models.weights import by_view
+from ..numerics import kernels, numerics, processor
 from .checkpoint import Resumable
 from .configure import Config, config_of, differing, in_words
 from .inference import missing
@@ -56,14 +57,19 @@ def _git(root: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 # %% ../../nbs/4_training/10_record.ipynb #4eb17509
-def environment() -> dict[str, Any]:
-    "Git commit, package versions and machine of a run"
+def environment(
+    device: str = "cpu",  # that computes
+) -> dict[str, Any]:
+    "Git commit, package versions and machine of a run: processor, kernels, threads, numerics"
     packages = {p: version_of(p) for p in PACKAGES}
     return dict(avkit=version_of("avkit"), commit=commit(), python=platform.python_version(),
-                platform=platform.platform(), packages=packages, threads=torch.get_num_threads())
+                platform=platform.platform(), processor=processor(), packages=packages,
+                threads=torch.get_num_threads(), kernels=kernels(),
+                numerics=numerics() if device == "cpu" else "fast")
 
 # %% ../../nbs/4_training/10_record.ipynb #2537ef60
-CODE = ("core.py", "store.py", "files.py", "preprocessing", "datasets", "models", "training")
+CODE = ("numerics.py", "core.py", "store.py", "files.py", "preprocessing", "datasets", "models",
+        "training")
 TABLES = ("training/recipes.py", "training/settings.py")
 
 
@@ -158,7 +164,8 @@ def _means_of(t: Finished) -> dict[str, Any]:
     "With what: code, files, machine"
     acc = t.accelerator
     return dict(git_commit=commit(), code_hash=code_hash(t.corpus.manifest.corpus),
-                files=own_files(t.cfg), environment=environment(), device=str(acc.device),
+                files=own_files(t.cfg), environment=environment(acc.device.type),
+                device=str(acc.device),
                 processes=acc.num_processes, precision=acc.mixed_precision)
 
 # %% ../../nbs/4_training/10_record.ipynb #9306ca5f

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from ..core import unknown
+from ..numerics import NUMERICS
 from ..datasets.registry import DATASETS
 from ..models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from ..models.fusion import FUSIONS
@@ -220,6 +221,11 @@ class RunSettings:
     n_jobs: int = setting(-1, "processes for preparation; -1: every core", "run")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
+    numerics: str | None = setting(
+        None, "portable: the same bits on every x86-64 processor with AVX2, the default on a CPU;"
+        " fast: the libraries' own choice", "run")
+    threads: int = setting(
+        1, "of a CPU that trains: more are faster, and add up in another order", "run")
     resume: bool = setting(False, "go on where run_dir was stopped", "run")
     again: bool = setting(
         False, "train a finished run again; what is there moves into its folder `earlier`", "run")
@@ -252,6 +258,7 @@ CHOICES: dict[str, Collection[str]] = dict(
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
+    numerics=NUMERICS,
     class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 

@@ -116,3 +116,39 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     again = configure(**settings, resume=True)
     with pytest.raises(AvkitError, match="Cannot read the checkpoint"):
         fit(again, verbose=False)
+
+
+def test_resume_goes_on_with_the_same_threads_and_says_how_many(toy_corpus, tmp_path):
+    "Their number changes the last bits of sums"
+    from avkit.core import AvkitError
+    from avkit.numerics import numerics
+    from avkit.training.learner import fit
+    from avkit.training.configure import configure
+
+    settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
+    record = fit(configure(**settings, threads=2), verbose=False)
+    assert (record["environment"]["threads"], record["environment"]["numerics"]) == (2, numerics())
+    (tmp_path / "r/record.json").unlink()
+    with pytest.raises(AvkitError, match="threads"):
+        fit(configure(**settings, resume=True), verbose=False)
+    assert configure(threads=2).hash == configure().hash  # no other method
+
+
+def test_adam_on_a_cpu_takes_exact_roots():
+    "MKL's are off by a bit in one of six, and elsewhere on another vendor's processor"
+    import math, torch
+    from avkit.training.configure import configure
+    from avkit.training.learner import make_optimizer
+
+    layer = torch.nn.Linear(64, 64, bias=False)
+    before = layer.weight.detach().clone()
+    cfg = configure(options={"optimizer": "adam", "weight_decay": 0.0}, lr=1.0)
+    optimizer = make_optimizer(cfg, layer)
+    layer.weight.grad = torch.rand(64, 64) + 0.5
+    second = (1 - cfg["betas"][1]) * layer.weight.grad * layer.weight.grad
+    optimizer.step()
+    state = optimizer.state[layer.weight]
+    assert optimizer.param_groups[0]["fused"] and torch.allclose(state["exp_avg_sq"], second)
+    assert make_optimizer(cfg, layer, "cuda").param_groups[0]["fused"] is None
+    step = (before - layer.weight).detach()
+    assert math.isclose(float(step.mean()), 1.0, rel_tol=1e-3)
