@@ -176,13 +176,14 @@ def _verify_parser() -> argparse.ArgumentParser:
 def _verify(argv: Sequence[str] | None = None) -> int:
     "compare a data set with what its owners published; status 1: a file is invalid"
     from avkit.core import write_text
+    from avkit.markup import sheet_text  # heavy: pandas
     from avkit.datasets import verify as verification  # heavy: pandas
     a = _verify_parser().parse_args(argv)
     m = _open(a)
     t = verification.verify(m, media=a.media)
     if len(t): print(_first_rows(t, 40))
     print(verification.verification_summary(t, m))
-    if a.to: write_text(a.to, t.to_csv(index=False, lineterminator="\n"))
+    if a.to: write_text(a.to, sheet_text(t))
     return int((t.status == "invalid").any())
 
 # %% ../nbs/7_cli.ipynb #ae748e4f
@@ -346,7 +347,7 @@ def _grid_parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     for action in p._actions:
         if action.type: action.type = str
     flag(p, "to", "the folder of the run folders (default: reports/runs)",
-         default="reports/runs", metavar="FOLDER")
+         metavar="FOLDER")
     flag(p, "dask", "a Dask scheduler (default: processes here)")
     return p
 
@@ -473,10 +474,11 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
 # %% ../nbs/7_cli.ipynb #d2b50fc6
 def _tables_alone(name: str) -> None:
     "Of a report whose runs take long: its table, made again from the committed records"
-    from avkit.core import resolve
+    from avkit.core import kit_path
     from avkit.reports.index import LONG, remake  # heavy: torch
-    there = (resolve(f"reports/{name}") / "records.json").is_file()
-    if there: remake(f"reports/{name}")
+    folder = kit_path(f"reports/{name}")
+    there = (folder / "records.json").is_file()
+    if there: remake(folder)
     again = "; the table is made again from the committed records" if there else ""
     print(f"its runs take longer and are not this command's: {LONG[name]}{again}")
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, resolve, write_json, write_text
+from ..core import AvkitError, kit_path, resolve, write_json, write_text
 from .figures import save_figure, style
 from .predict import demo_clip, predict, Prediction, prediction_summary, WHOLE_FRAME
 from .runs import Run
+from ..markup import csv_text
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
 from ..training.settings import setting_help
@@ -365,8 +366,7 @@ def save_prediction(
     "predictions.csv, timeline.png and .svg, settings.json, annotated.mp4; returns their paths"
     import matplotlib.pyplot as plt  # heavy: figures only
     folder = resolve(folder)
-    table = p.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_text(folder / "predictions.csv", table)
+    write_text(folder / "predictions.csv", csv_text(p.table, "%.6g"))
     write_json(folder / "settings.json", p.settings)
     fig = timeline(p)
     made = [folder / "predictions.csv", folder / "settings.json"]
@@ -390,7 +390,7 @@ def predict_to(
     path = video or demo_clip()
     p = predict(path, run, hop, faces, device, detector, face_model)
     print(prediction_summary(p))
-    folder = resolve(to or f"reports/predictions/{Path(path).stem}")
+    folder = resolve(to) if to else kit_path(f"reports/predictions/{Path(path).stem}")
     save_prediction(p, folder, annotate)
     return p, folder
 

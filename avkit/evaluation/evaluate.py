@@ -18,6 +18,7 @@ from ..datasets.corruptions import corruptions_of, split_snr
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
 from .runs import example_run, open_run, Run
+from ..markup import csv_text
 from ..training.configure import Config
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
@@ -92,7 +93,7 @@ def merge_predictions(
         old = pd.read_csv(path, dtype=str, keep_default_na=False)
         stays = [k not in new for k in _keys(old)]
         rows = pd.concat([old.loc[stays], rows])
-    write_text(path, _in_order(rows, order).to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_text(_in_order(rows, order)))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #257d25d6
 def update(

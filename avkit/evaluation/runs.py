@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 import pandas as pd, torch
-from ..core import AvkitError, cache_dir, file_hash, read_json, resolve
+from ..core import AvkitError, cache_dir, file_hash, kit_path, read_json, resolve
 from ..datasets.registry import rendered
 from ..datasets.synth import render
 from ..models.model import build_model
@@ -207,7 +207,7 @@ def _folder_of(run: str | Path | None) -> Path:
             raise AvkitError(f"There is no run in {folder}. Give run=..., the folder of a finished "
                              "run or of a card; or make the demo model, in some minutes: make demo")
         return folder
-    places = resolve(run), resolve(f"reports/runs/{run}")
+    places = resolve(run), kit_path(run), kit_path(f"reports/runs/{run}")
     folder = next((f for f in places if f.is_dir()), places[0])
     if not folder.is_dir():
         raise AvkitError(f"There is no run in {folder}, nor below reports/runs. Give the folder of "

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, repo_root, resolve, unknown, write_text
+from ..core import AvkitError, content_key, kit_path, repo_root, resolve, unknown, write_text
 from ..datasets.manifest import manifests_dir
 from ..datasets.registry import rendered
 from ..evaluation.figures import style
@@ -216,7 +216,7 @@ class Protocol:
         usual = f"reports/runs/papers/{key}-report"
         if self.dataset:
             usual += f"-{self.dataset}"
-        return resolve(self.report or usual)
+        return resolve(self.report) if self.report else kit_path(usual)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #f78b8c5f
 def _numbers(text: str | None, default: Iterable[int]) -> list[int]:
@@ -253,7 +253,7 @@ def _check_rows(key: str, runs: Sequence[Config]) -> None:
 # %% ../../nbs/6_reports/04_papers.ipynb #0eac5e29
 def _combined(key: str, p: Protocol, lists: Sequence[Mapping]) -> list[Config]:
     "The configurations of lists of settings under a protocol"
-    to = f"reports/runs/papers/{key}"
+    to = kit_path(f"reports/runs/papers/{key}")
     return [c for runs in lists for c in combine(to=to, **_settings(key, p), **runs)]
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from ..core import AvkitError, check_types, content_key, resolve, unknown
+from ..core import AvkitError, check_types, content_key, kit_path, resolve, unknown
 from ..datasets.registry import normal_root, rendered
-from ..models.weights import is_source
+from ..models.weights import by_view, is_source
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
 from .recipes import RECIPES, merged
-from avkit.training.settings import (COMMON, DECLARED, DEFAULTS, Settings, check_choices,
-    settings_parser)
+from .settings import (COMMON, DECLARED, DEFAULTS, Settings, check_choices,
+    last_part, settings_parser)
 
 # %% ../../nbs/4_training/04_configure.ipynb #af71e606
 def names_of(x: str | Iterable[str] | None) -> list[str]:
@@ -78,6 +78,7 @@ class Config:
     def learned(self) -> dict[str, Any]:
         "What decides on the result, and differs from the usual"
         mine = {n: self[n] for n, d in DECLARED.items() if d.part != "run" and not d.path}
+        mine["split"] = last_part(self["split"])  # who is in it is hashed beside
         mine |= {n: v for n, d in DECLARED.items() if d.path and is_source(v := self[n])}
         usual = DEFAULTS | COMMON
         return {n: v for n, v in mine.items() if v != usual.get(n)} | dict(quirks=self["quirks"])
@@ -107,7 +108,7 @@ class Config:
             return resolve(self.settings.run_dir)
         given = {n: v for n, v in asdict(self.settings).items() if v != DEFAULTS[n]}
         hand = {n: v for n, v in given.items() if not DECLARED[n].named and _decides(n)}
-        return resolve(f"reports/runs/{self.name}" + (f"-{content_key(hand)[:6]}" if hand else ""))
+        return kit_path(f"reports/runs/{self.name}" + (f"-{content_key(hand)[:6]}" if hand else ""))
 
 # %% ../../nbs/4_training/04_configure.ipynb #a1cbb337
 def _with_quirks(r: dict, s: Settings) -> dict:
@@ -158,12 +159,28 @@ def _steps(r: dict, s: Settings) -> str:
         f"fusion={r['fusion']}, modality={s.modality}, parts would never be trained. It is for "
         "fusion=vavl, modality=av; for others leave steps out, or say joint.")
 
+# %% ../../nbs/4_training/04_configure.ipynb #3d0b9c12
+def _absolute(name: str, value: str) -> str:
+    "A setting's path, absolute; a word in place of a path as it is"
+    views = by_view(value) if name.endswith("_weights") else value
+    if isinstance(views, dict):
+        return ",".join(f"{view}={_absolute(name, p)}" for view, p in views.items())
+    word = is_source(value) or rendered(value) or name == "split" and not value.endswith(".csv")
+    return value if word else str(resolve(value))
+
+
+def _placed(s: Settings) -> dict[str, str]:
+    "{setting: its path, absolute}"
+    names = [n for n, d in DECLARED.items() if d.path] + ["split"]
+    return {n: _absolute(n, v) for n in names if isinstance(v := getattr(s, n), str) and v}
+
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
     check_types(settings, typing.get_type_hints(Settings))
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
+    s = replace(s, **_placed(s))
     check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = _recipe(s)

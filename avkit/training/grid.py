@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import pandas as pd, torch
-from ..core import AvkitError, content_key, parallel, read_json, resolve, write_json
+from ..core import AvkitError, content_key, kit_path, parallel, read_json, resolve, write_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split
 from .configure import Config, configure
@@ -23,13 +23,14 @@ from .settings import DECLARED, DEFAULTS, plain_type
 
 # %% ../../nbs/4_training/12_grid.ipynb #44002062
 def combine(
-    to: str | Path = "reports/runs",  # the folder of the run folders
-    **settings: Any,                  # names of `Settings`, any of them as a list
+    to: str | Path | None = None,  # the folder of the run folders; None: avkit's reports/runs
+    **settings: Any,               # names of `Settings`, any of them as a list
 ) -> list[Config]:
     "A checked `Config` for every combination of the values"
     lists = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in settings.items()}
     made = [configure(**dict(zip(lists, v))) for v in itertools.product(*lists.values())]
-    return [c if c.settings.run_dir else placed(c, to) for c in made]
+    folder = resolve(to) if to else kit_path("reports/runs")
+    return [c if c.settings.run_dir else placed(c, folder) for c in made]
 
 
 def placed(cfg: Config, to: str | Path) -> Config:

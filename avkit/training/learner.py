@@ -20,6 +20,7 @@ from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
 from ..datasets.batches import AVData, batches, draws
+from ..markup import csv_text
 from ..models.masks import zero_padding
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
@@ -459,7 +460,7 @@ def keep(t: Training, run_dir: Path) -> None:
 
 def write_history(history: list[dict[str, Any]], run_dir: Path) -> None:
     "history.csv, a line for each epoch"
-    table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
+    table = csv_text(pd.DataFrame(history))
     write_text(run_dir / "history.csv", table)
 
 # %% ../../nbs/4_training/11_learner.ipynb #7ca64dea
@@ -530,7 +531,7 @@ def finish(
     predictions, metrics = score_conditions(t.cfg, t.corpus, t.scored, conditions(t.cfg), device)
     record = record_of(t, metrics, seconds)
     if t.accelerator.is_main_process:
-        table = predictions.to_csv(index=False, lineterminator="\n")
+        table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
         write_history(t.history, run_dir)
         write_json(run_dir / "record.json", record)
