@@ -220,18 +220,18 @@ def _strip(ax: Any, frames: torch.Tensor) -> None:
     ax.set(xticks=[], yticks=[])
 
 
-def _feature_map(ax: Any, x: torch.Tensor) -> None:
+def _feature_map(ax: Any, x: torch.Tensor, along: str = "step") -> None:
     "(T,F): each feature over time, centred and scaled"
     z = ((x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)).T.numpy()
     ax.imshow(z, aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
-    ax.set(xlabel="step", yticks=[])
+    ax.set(xlabel=along, yticks=[])
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #ea3dd640
 def _panel(ax: Any, stream: Stream, i: int) -> None:
     "One clip of a stream: frames, a feature map over time, or a vector"
     x = stream.x[i][stream.mask[i]]
-    if x.ndim == 3: x = x.transpose(1, 2).flatten(0, 1)  # (T,F,W): a spectrogram in pieces
     if x.ndim == 4: _strip(ax, x)
+    elif x.ndim == 3: _feature_map(ax, x.transpose(1, 2).flatten(0, 1), "spectrum")  # (T,F,W)
     elif len(x) > 1: _feature_map(ax, x)
     else:
         ax.bar(range(x.shape[1]), x[0].numpy())
