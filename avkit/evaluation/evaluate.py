@@ -228,6 +228,15 @@ def _about(
                              f"{other['dataset']}, made in the same way")
     return run.with_config(Config(replace(run.cfg.settings, **other), run.cfg.recipe))
 
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #ca5d0001
+def _refuse_card(run: str | Path | Run) -> None:
+    "Refuse a card, which holds a model and its scores but neither its data nor its split"
+    opened = open_run(run)
+    if not opened.card: return
+    raise AvkitError(f"{opened.folder} is a card: it does not say on which clips it was trained, "
+                     "so nothing can be scored without a leak. Give the run that it was exported "
+                     f"from, or let it look at a video: avkit predict VIDEO --run {opened.folder}")
+
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #f165ab37
 def evaluate(
     run: str | Path | Run | None = None,    # a folder, or a name below reports/runs
@@ -248,6 +257,7 @@ def evaluate(
 ) -> dict[str, Any]:
     "Evaluate a finished run, on its own data or others; updates and returns its record"
     run = example_run() if run is None else run
+    _refuse_card(run)
     own: dict[str, Any] = dict(
         data_root=data_root, annotations=annotations,
         audio_features=audio_features, video_features=video_features)
