@@ -3638,6 +3638,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'avkit/training/loading.py'),
                                         'avkit.training.loading.backbone_of': ( '4_training/loading.html#backbone_of',
                                                                                 'avkit/training/loading.py'),
+                                        'avkit.training.loading.check_files': ( '4_training/loading.html#check_files',
+                                                                                'avkit/training/loading.py'),
                                         'avkit.training.loading.clip_stream': ( '4_training/loading.html#clip_stream',
                                                                                 'avkit/training/loading.py'),
                                         'avkit.training.loading.frame_size': ( '4_training/loading.html#frame_size',

@@ -106,10 +106,8 @@ def flag(
 
 # %% ../nbs/7_cli.ipynb #750ff04a
 def _told(action: argparse.Action) -> str:
-    "A setting's help with what holds without it; an empty list says nothing"
-    text = re.sub(r" \(recipe \w+: (\[\]|\{\}|None)\)", "", action.help or "")
-    zero = action.default == 0 and action.default is not False
-    return f"{text} (default: {action.default})" if zero and "default" not in text else text
+    "A setting's help; a recipe's empty list says nothing"
+    return re.sub(r" \(recipe \w+: (\[\]|\{\}|None)\)", "", action.help or "")
 
 
 def as_manual(

@@ -195,9 +195,10 @@ def configure(**settings: Any) -> Config:
 
 def _check_numbers(r: dict, s: Settings) -> None:
     "Refuse numbers that cannot be meant"
-    for least, names in ((1, ("epochs", "batch_size", "heads")), (0, ("lr", "weight_decay"))):
+    at_least_0 = "lr", "weight_decay", "warmup", "mixup", "label_smoothing", "aux_loss"
+    for least, names in ((1, ("epochs", "batch_size", "heads")), (0, at_least_0)):
         for k in names:
-            if r[k] < least:
+            if not r[k] >= least:
                 raise AvkitError(f"{k} should be {least} or more, got {r[k]}")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
