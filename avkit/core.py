@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['AvkitError', 'repo_root', 'in_jupyter', 'resolve', 'base_dir', 'kit_path', 'cache_dir', 'write_error', 'atomic_path',
            'write_text', 'write_json', 'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed',
-           'seed_everything', 'unknown', 'check_types', 'guard', 'progress', 'parallel', 'command']
+           'seed_everything', 'unknown', 'check_types', 'guard', 'progress', 'hush', 'stderr_without', 'parallel',
+           'command']
 
 # %% ../nbs/0_core/00_core.ipynb #acb46d66
-import contextlib, difflib, errno, functools, hashlib, inspect, json, os, random, sys, time, types
-import typing, warnings
+import contextlib, difflib, errno, functools, hashlib, inspect, json, os, random
+import sys, tempfile, time, types, typing, warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,43 @@ def progress(
     every = .1 if live else 15
     return tqdm(it, desc=desc, total=total, disable=off, leave=False, mininterval=every, **kw)
 
+# %% ../nbs/0_core/00_core.ipynb #9015e004
+_NOISE: tuple[tuple[str, type[Warning], str], ...] = (  # how it begins, its kind, who warns; why
+    # a program in torch's own format is mapped into memory, and only ever read
+    ("The given buffer is not writable", UserWarning, r"torch\."),
+    # torch.export calls a name of torch's that torch calls old
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning, ""),
+    # a rare class has fewer clips than a split has blocks; `avkit index` tells how many
+    ("The least populated class in y has only", UserWarning, r"sklearn\."),
+    # `parallel` does the jobs of a worker that was killed again
+    ("A worker stopped while some jobs", UserWarning, r"joblib\."),
+)
+
+
+def hush() -> None:
+    "Filter the warnings of libraries that nobody who starts a command can do anything about"
+    for message, kind, module in _NOISE: warnings.filterwarnings("ignore", message, kind, module)
+
+
+hush()
+
+# %% ../nbs/0_core/00_core.ipynb #9015e002
+@contextlib.contextmanager
+def stderr_without(text: str) -> Iterator[None]:
+    "Leave out the lines with `text` of what the block writes to the terminal, C++ code included"
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as f:
+        terminal = os.dup(2)
+        os.dup2(f.fileno(), 2)
+        try: yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            f.seek(0)
+            for line in f:
+                if text.encode() not in line: os.write(2, line)
+
 # %% ../nbs/0_core/00_core.ipynb #78b8e938
 def _numbered(f: Callable, i: int, job: tuple) -> tuple[int, Any]:
     "Which job it was, and f(*job)"
@@ -322,15 +360,13 @@ def parallel(
     n = len(todo)
     do = _spread(n, n_jobs, few, f=f, ordered=ordered, opts=opts)
     bar = progress(range(n), desc)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "A worker stopped")
-        for _ in range(3 if n else 0):
-            with contextlib.suppress(BrokenProcessPool):
-                for i, x in do(list(todo.items())):
-                    del todo[i]
-                    bar.update()
-                    yield x
-                break
+    for _ in range(3 if n else 0):
+        with contextlib.suppress(BrokenProcessPool):
+            for i, x in do(list(todo.items())):
+                del todo[i]
+                bar.update()
+                yield x
+            break
     bar.close()
     if todo:
         raise AvkitError(f"{len(todo)} of {n} jobs are not done: their process was killed again "

@@ -7,7 +7,7 @@ __all__ = ['Inputs', 'AGREES', 'Ask', 'OPSET', 'card_config', 'Graph', 'example'
            'to_graphs', 'card_text', 'export_card']
 
 # %% ../../nbs/5_evaluation/06_export.ipynb #8c7e559e
-import json, warnings
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -129,11 +129,9 @@ def to_program(
     x: Inputs,   # of `example`
 ) -> tuple[dict[str, Any], torch.export.ExportedProgram]:
     "Write the model as a `torch.export` program; returns what the check found, and the program"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = _exported(run, x)
-        torch.export.save(program, str(path))
-        loaded = torch.export.load(str(path)).module()
+    program = _exported(run, x)
+    torch.export.save(program, str(path))
+    loaded = torch.export.load(str(path)).module()
 
     def ask(batch: Inputs) -> torch.Tensor:
         return loaded(*(batch[n] for n in x))
@@ -161,11 +159,9 @@ def to_onnx(
 ) -> dict[str, Any]:
     "Write the program as ONNX; returns what the check with onnxruntime found"
     runtime, names = _need_onnx(), list(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            program, f=str(path), input_names=names, output_names=["output"], opset_version=OPSET,
-            dynamo=True, external_data=False, verbose=False)
+    torch.onnx.export(
+        program, f=str(path), input_names=names, output_names=["output"], opset_version=OPSET,
+        dynamo=True, external_data=False, verbose=False)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {i.name: [str(d) for d in i.shape] for i in session.get_inputs()}
 

@@ -205,7 +205,8 @@ def _folder_of(run: str | Path | None) -> Path:
         folder = configure().run_dir
         if not (folder / "record.json").is_file():
             raise AvkitError(f"There is no run in {folder}. Give run=..., the folder of a finished "
-                             "run or of a card; or make the demo model, in some minutes: avkit train")
+                             "run or of a card; or make the demo model, in some minutes: avkit "
+                             "train")
         return folder
     places = resolve(run), kit_path(run), kit_path(f"reports/runs/{run}")
     folder = next((f for f in places if f.is_dir()), places[0])

@@ -25,7 +25,7 @@ from ..models.masks import zero_padding
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
 from .configure import Config
-from .distributed import accelerator, over_processes, sync_buffers
+from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
 from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import load_data, RunData
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
@@ -324,6 +324,7 @@ def start(
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model))
+    quiet_first_pass(wrapped)
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)

@@ -65,7 +65,8 @@ def test_a_card_is_not_evaluated(here, capsys, monkeypatch, tmp_path):
     argv = [*DATA, *OWN, *SPLIT, "--epochs", "1", "--device", "cpu"]
     argv = [str((here / a).resolve()) if a.startswith("../") else a for a in argv]
     said(capsys, "train", *argv, "--run_dir", "a")
-    assert next_of(said(capsys, "export", "--run", "a", "--to", "card", "--no-onnx"))[0] == "predict"
+    out = said(capsys, "export", "--run", "a", "--to", "card", "--no-onnx")
+    assert next_of(out)[0] == "predict"
     assert main(["evaluate", "--run", "card"]) == 2
     assert "is a card" in capsys.readouterr().err
 
