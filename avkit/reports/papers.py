@@ -430,6 +430,9 @@ is left out) on a few rendered clips, small size, one fold, one seed, two epochs
 goes on where it stopped:
 
     papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root /data/{dataset}
+
+A relative path counts from the folder where papermill was started; in Jupyter from this notebook's
+folder, and what is not there from the root of the repository.
 """
 _ALSO = "\nAnother data set: `-p dataset {name}`, with `-p data_root` its folder.\n"
 
