@@ -387,4 +387,8 @@ def command(main: Callable) -> Callable:  # main(argv) -> exit status
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())  # or Python flushes once more as it ends
             return 141
+        except OSError as e:  # a disk, a folder, a network: the user's, and no bug
+            where = f"{e.filename}: " if e.filename else ""
+            print(f"avkit: {where}{e.strerror or e}", file=sys.stderr)
+            return 2
     return run

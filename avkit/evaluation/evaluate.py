@@ -165,7 +165,9 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     "{class: meaning} of a CSV file"
     if not labels: return None
-    t = pd.read_csv(resolve(labels), dtype=str, keep_default_na=False)
+    path = resolve(labels)
+    try: t = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
     return dict(zip(t["class"], t.meaning))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d

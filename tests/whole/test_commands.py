@@ -84,3 +84,30 @@ def test_where_a_command_is_started_does_not_change_what_a_run_is(here, monkeypa
     assert one["split"] == str(own) and one["data_root"] == str(here / "d")
     assert one["video_weights"] == f"face={here / 'w.pt'},body=published"
     assert os.path.isabs(configure().run_dir)
+
+
+@pytest.mark.parametrize(
+    "argv,message",
+    [
+        (["download", "--dataset", "ravdess", "--data_root", "file/x"], "file"),
+        (["train", "--split", "nofile.csv"], "Cannot read the split"),
+        (["train", "--options", '{"warmup": -1.0}'], "warmup should be 0 or more"),
+        (["train", "--lr", "nan"], "lr should be 0 or more"),
+        (["predict"], "avkit train"),
+        (["export", "--run", "nowhere", "--to", "x"], "There is no run in"),
+    ],
+)
+def test_wrong_arguments_are_a_sentence_at_once(argv, message, tmp_path, capfd, monkeypatch):
+    "Status 2, nothing rendered, no traceback; in a folder without a clone"
+    from avkit import core
+    from avkit.evaluation import runs
+    from avkit.training import configure
+
+    monkeypatch.chdir(tmp_path)
+    for module in (core, runs, configure):
+        monkeypatch.setattr(module, "kit_path", lambda p: tmp_path / p)
+    (tmp_path / "file").write_text("")
+    assert main(argv) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("avkit: ") and message in err
+    assert not list(Path(os.environ["AVKIT_HOME"]).rglob("*.mp4")), "nothing was rendered"
