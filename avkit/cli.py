@@ -12,6 +12,7 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKE
 import argparse, inspect, re, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 from . import __version__
 from .core import AvkitError, command, unknown
@@ -311,15 +312,16 @@ def _prepare(argv: Sequence[str] | None = None) -> int:
     "decode a data set once into the store that training reads"
     from avkit.core import cache_dir
     from avkit.reports.endings import data_flags, next_step, usual_subsets  # heavy: pandas
-    from avkit.training.configure import configure, parse_settings  # heavy: torch
+    from avkit.training.configure import (  # heavy: torch
+        configure, parse_settings, read_flags, with_options)
     from avkit.training.loading import open_manifest, prepare_clips
     p = parse_settings("avkit prepare", PREPARE_ABOUT, argv, PREPARE_SETTINGS)
-    a = vars(as_manual(p, DATA_USAGE).parse_args(argv))
+    a = with_options(*read_flags(as_manual(p, DATA_USAGE), argv))
     cfg = configure(**a)
     m = open_manifest(cfg)
     summary = prepare_clips(cfg, m)
     print(summary, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
-    recipe = () if a["recipe"] == "demo" else ("--recipe", a["recipe"])
+    recipe = () if cfg["recipe"] == "demo" else ("--recipe", cfg["recipe"])
     print(next_step("train", *recipe, *data_flags(a)))
     nothing = summary is not None and len(summary.failures) == len(summary.rows)
     return int(nothing)
@@ -347,7 +349,8 @@ TRAIN_EXAMPLES = """\
 @subcommand("Runs")
 def _train(argv: Sequence[str] | None = None) -> int:
     "train a recipe on a data set, score it, write its record"
-    from avkit.training.configure import configure, parse_settings  # heavy: torch
+    from avkit.training.configure import (  # heavy: torch
+        configure, parse_settings, read_flags, with_options)
     from avkit.training.distributed import rank_and_world
     from avkit.training.learner import fit
     from avkit.training.record import score_lines
@@ -355,20 +358,20 @@ def _train(argv: Sequence[str] | None = None) -> int:
     p = as_manual(
         parse_settings("avkit train", TRAIN_ABOUT, argv), TRAIN_USAGE, TRAIN_EXAMPLES)
     try:
-        cfg = configure(**vars(p.parse_args(argv)))
-        record = fit(cfg)
+        record = fit(configure(**with_options(*read_flags(p, argv))))
     except AvkitError as e:  # once, not once a process
         if rank_and_world()[0] == 0: print(f"avkit: {e}", file=sys.stderr)
         return 2
     if rank_and_world()[0] == 0:
-        print(score_lines(record), run_ending(record, cfg.run_dir), sep="\n")
+        folder = Path(record["config"]["run_dir"])
+        print(score_lines(record), run_ending(record, folder), sep="\n")
     return 0
 
 # %% ../nbs/7_cli.ipynb #1591a0ea
 GRID_ABOUT = """\
 Train every combination of settings. A setting may be a list with commas, such
 as --seed 1,2,3 --fusion ca,lt: that is six runs. Finished runs are not repeated,
-so a grid that was stopped goes on."""
+so a grid that was stopped goes on; nor are combinations that come to the same run."""
 
 
 def _grid_parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
@@ -389,9 +392,12 @@ def _grid_parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 def _grid(argv: Sequence[str] | None = None) -> int:
     "train every combination of settings; finished runs are not repeated"
     from avkit.reports.endings import grid_ending, with_scores  # heavy: pandas
-    from avkit.training.grid import combine, grid_on, lists_of  # heavy: torch
-    a = _grid_parser(argv).parse_args(argv)
-    t = grid_on(a.dask, combine(a.to, **lists_of(vars(a))), int(a.n_jobs))
+    from avkit.training.configure import read_flags  # heavy: torch
+    from avkit.training.grid import combine, grid_on, lists_of, option_lists
+    a, further = read_flags(_grid_parser(argv), argv)
+    lists = lists_of(a) | option_lists(a["options"], further)
+    configs = combine(a["to"], **lists)
+    t = grid_on(a["dask"], configs, int(a["n_jobs"]), renew=bool(a["again"]))
     print(with_scores(t).to_string(index=False), grid_ending(t), sep="\n")
     return int((t.status == "failed").any())
 

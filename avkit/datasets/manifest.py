@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'data_folder', 'collect_files', 'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines',
-           'read_table']
+           'data_folder', 'collect_files', 'named_clips', 'make_manifest', 'write_manifest', 'read_manifest',
+           'describe', 'read_lines', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, tomllib, zlib
@@ -180,6 +180,30 @@ def _keep_first(files, stream, rel, problems):
     if first == rel: return
     problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc02
+_UNREADABLE = (AvkitError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def named_clips(
+    root: Path,  # what paths are relative to
+    pattern: str,  # of files: "*.mp4", or "**/*.mp4" with folders below
+    read_name: Callable[[Path], Mapping[str, Any]],  # relative path -> label, speaker, and more
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    "Rows of clips, each of one file, and as problems the files whose path cannot be read"
+    rows, problems = [], []
+    for path in sorted(p.relative_to(root) for p in root.glob(pattern)):
+        file = path.as_posix()
+        row = dict(clip=path.with_suffix("").as_posix(), audio=file, video=file)
+        try: rows.append(row | dict(read_name(path)))
+        except _UNREADABLE as e: problems.append((file, "invalid", _why_unreadable(path, e)))
+    return rows, problems
+
+
+def _why_unreadable(path, error):
+    "A sentence for `problems`"
+    if isinstance(error, AvkitError): return str(error)
+    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
 
@@ -233,6 +257,14 @@ def _table(corpus, root, rows):
     others = [c for c in clips if c not in COLUMNS]
     return clips[COLUMNS + others].reset_index(drop=True)
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc05
+def _first_problem(problems):
+    "Why no clip is left, by the first file that was set aside; '' where none was"
+    if not problems: return ""
+    file, status, why = problems[0]
+    others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f" that can be used: {file} is {status}, {why}{others}"
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
     corpus: str,  # the data set's name
@@ -244,13 +276,13 @@ def make_manifest(
     **more: Any,  # task, level, targets, frames of the `Manifest`
 ) -> Manifest:
     "A `Manifest` from an indexer's rows: sorted by clip, files hashed"
-    classes = list(classes)
+    classes, problems = list(classes), list(problems)
     filled = sorted(map(_complete, rows), key=lambda r: r["clip"])
-    if not filled: raise AvkitError(f"{corpus}: no clip below {root}")
+    if not filled: raise AvkitError(f"{corpus}: no clip below {root}{_first_problem(problems)}")
     by_clip = more.get("level") != "frame"
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
-    aside = pd.DataFrame(list(problems), columns=PROBLEMS)
+    aside = pd.DataFrame(problems, columns=PROBLEMS)
     table: Any = _table(corpus, root, filled)
     return Manifest(corpus, Path(root), table, classes, aside, notes=about, **more)
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
 from ..evaluation.figures import all_figures
+from ..evaluation.runs import record_paths, unfinished_runs
 from .statistics import tallies
-from .tables import read_records, write_table
+from .tables import experiments, gaps, read_records, write_table
 from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
@@ -53,8 +54,9 @@ def _short(text: str) -> str:
     return json.dumps(without_paths(nested)) if nested else _ABSOLUTE.sub("", text)
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
-KEPT = ("recipe_name", "config_hash", "data_hash", "split_hash", "code_hash", "files", "git_commit",
-        "seed", "dataset", "rendered", "task", "classes", "split", "counts", "parameters",
+KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash",
+        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts",
+        "parameters",
         "best_epoch", "epochs", "device", "size", "mode", "quirks")
 GIVEN = ("av", "audio", "video")  # conditions that every run of both modalities has
 
@@ -333,7 +335,7 @@ def gather(
 # %% ../../nbs/6_reports/02_records.ipynb #b1adb175
 def write_runs(spec: dict, folder: str | Path) -> pd.DataFrame:
     "The table of a report of single runs, from what was kept of them"
-    return write_table(spec["records"], folder, spec["title"])
+    return write_table(spec["records"], folder, spec["title"], spec.get("notes", []))
 
 
 def params_of(record: dict) -> dict:
@@ -342,18 +344,44 @@ def params_of(record: dict) -> dict:
     return told | {k: record[k] for k in ("config_hash", "data_hash", "split_hash")}
 
 # %% ../../nbs/6_reports/02_records.ipynb #da347b2e
+def _newest(records: Sequence[tuple[Path, dict]]) -> tuple[list[tuple[Path, dict]], list[str]]:
+    "Of runs that are there twice the newest one, sorted by path; and a line that names the others"
+    place = {id(r): p for p, r in records}
+    kept = {id(r) for rs in experiments([r for _, r in records]).values() for r in rs}
+    out = sorted((p, r) for p, r in records if id(r) in kept) if kept else []
+    lost = sorted(p.parent.name for i, p in place.items() if i not in kept)
+    said = f"**Repeated (the same seed and fold), the newest counts, left out: {', '.join(lost)}.**"
+    return out, [said] if lost else []
+
+
+def _below(runs: Sequence[str | Path]) -> list[tuple[Path, dict]]:
+    "(record.json, record) of the runs below some folders, the oldest first"
+    read_records(runs)  # an error where there are none
+    paths = {p for f in runs for p in record_paths(f)}
+    return [(p, read_json(p)) for p in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+
+
+def _not_finished(runs: Sequence[str | Path]) -> list[str]:
+    "A line that names the runs that were begun and are not in the table"
+    names = sorted({p.name for f in runs for p in unfinished_runs(f)})
+    return [f"**Not finished, so not in the table: {', '.join(names)}.**"] if names else []
+
+
 def runs_report(
     runs: Sequence[str | Path],  # run folders, or folders that hold some
     to: str | Path,              # where it goes
     title: str = "Runs",         # its heading
 ) -> tuple[pd.DataFrame, list[Path]]:
     "Table, records and parameters of runs, in `to`; of a single run its figures too"
-    records = read_records(runs)
-    spec = dict(kind="runs", title=title, records=[slim_record(r) for r in records])
+    found, repeated = _newest(_below(runs))
+    records, notes = [r for _, r in found], [*repeated, *_not_finished(runs)]
+    spec: dict[str, Any] = dict(
+        kind="runs", title=title, records=[slim_record(r) for r in records])
+    if notes: spec["notes"] = notes
     write_spec(to, spec)
     table = write_runs(spec, to)
+    print(*gaps(spec["records"]), *notes, sep="\n", end="\n" if notes or gaps(records) else "")
     write_json(resolve(to) / "params.json", [params_of(r) for r in records])
     if len(records) > 1:
         return table, []
-    folder = next(resolve(runs[0]).rglob("record.json")).parent
-    return table, all_figures(folder, resolve(to))
+    return table, all_figures(found[0][0].parent, resolve(to))

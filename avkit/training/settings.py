@@ -220,6 +220,8 @@ class RunSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
     resume: bool = setting(False, "go on where run_dir was stopped", "run")
+    again: bool = setting(
+        False, "train a finished run again; what is there moves into its folder `earlier`", "run")
     run_dir: str | None = setting(
         None, "the run's folder; by default reports/runs/<what it is>", "run", path="folder")
 
