@@ -18,12 +18,13 @@ help:
 
 setup: $(READY)  ## everything that is needed, pinned, in .venv
 
-$(READY): constraints.txt pyproject.toml Makefile
+$(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 5 GB, a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
+	@mkdir -p $(VENV)/etc/ipython && cp .lab/ipython_kernel_config.py $(VENV)/etc/ipython/
 	@touch $@
 
 prepare-demo: $(READY)

@@ -19,6 +19,7 @@ import numpy as np, pandas as pd
 from ..core import (AvkitError, cache_dir, content_key, file_hash, progress, read_json,
     repo_root, resolve, unknown, write_json, write_text)
 from ..files import check_root, one_form, stamp
+from ..markup import csv_text
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
 def manifests_dir() -> Path:
@@ -341,7 +342,7 @@ def _spellings(names):
 # %% ../../nbs/2_datasets/00_manifest.ipynb #70e37ed1
 def write_manifest(m: Manifest, path: str | Path) -> None:
     "Write the table to `path` as CSV, atomically"
-    write_text(path, m.clips.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_text(m.clips))
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #b5eada67
 def read_cells(

@@ -7,7 +7,7 @@ __all__ = ['SUBSETS', 'GENERIC', 'SUBSET_NAMES', 'split_folds', 'assign_fold', '
            'assign_file', 'LeakError', 'leaks', 'check_split', 'apply_split']
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #26ce57a3
-import re, warnings
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,9 +70,7 @@ def blocks(
     _check_blocks(clips, n)
     out, labels = np.zeros(len(clips), int), clips.label.astype("category").cat.codes
     cut = StratifiedGroupKFold(n, shuffle=True, random_state=seed % 2**32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a rare class has fewer clips than blocks
-        for k, (_, i) in enumerate(cut.split(clips, labels, _groups(clips))): out[i] = k
+    for k, (_, i) in enumerate(cut.split(clips, labels, _groups(clips))): out[i] = k
     return out
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #01798f0f

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, resolve, write_json, write_text
+from ..core import AvkitError, kit_path, resolve, write_json, write_text
 from .figures import edges_between, save_figure, style
 from .predict import demo_clip, predict, Prediction, prediction_summary, WHOLE_FRAME
-from .runs import Run
+from .runs import open_run, Run
+from ..markup import csv_text
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
 from ..training.settings import setting_help
@@ -357,7 +358,7 @@ def annotated(
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #96a029c9
 def _csv_of(p: Prediction) -> str:
     "The table as CSV, numbers with six digits"
-    return p.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return csv_text(p.table, "%.6g")
 
 
 def _save_timeline(p: Prediction, folder: Path) -> Path:
@@ -395,17 +396,18 @@ def predict_to(
     face_model: str | None = None,  # the file of a detector that comes without one
 ) -> tuple[Prediction, Path]:
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
+    opened = open_run(run)  # before a clip is rendered for it
     path = video or demo_clip()
-    p = predict(path, run, hop, faces, device, detector, face_model)
+    p = predict(path, opened, hop, faces, device, detector, face_model)
     print(prediction_summary(p))
-    folder = resolve(to or f"reports/predictions/{Path(path).stem}")
+    folder = resolve(to) if to else kit_path(f"reports/predictions/{Path(path).stem}")
     save_prediction(p, folder, annotate)
     return p, folder
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #23f9c7e8
 PREDICT_HELP = dict(
     video="any video or audio that FFmpeg reads; None: a clip that renders itself",
-    run="the folder of a run or of a card; None: the demo model (make demo)",
+    run="the folder of a run or of a card; None: the demo model (avkit train)",
     to="the folder to write into; None: reports/predictions/<video>",
     annotate="also a copy of the video with boxes and bars",
     hop="seconds from window to window; None: half a window",

@@ -19,6 +19,7 @@ from ..datasets.manifest import read_cells
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
 from .runs import example_run, open_run, Run
+from ..markup import csv_text
 from ..training.configure import Config
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
@@ -93,7 +94,7 @@ def merge_predictions(
         old = read_cells(path)
         stays = [k not in new for k in _keys(old)]
         rows = pd.concat([old.loc[stays], rows])
-    write_text(path, _in_order(rows, order).to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_text(_in_order(rows, order)))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #257d25d6
 def update(
@@ -165,7 +166,9 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     "{class: meaning} of a CSV file"
     if not labels: return None
-    t = read_cells(resolve(labels))
+    path = resolve(labels)
+    try: t = read_cells(path)
+    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
     return dict(zip(t["class"], t.meaning))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d
@@ -228,6 +231,15 @@ def _about(
                              f"{other['dataset']}, made in the same way")
     return run.with_config(Config(replace(run.cfg.settings, **other), run.cfg.recipe))
 
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #ca5d0001
+def _refuse_card(run: str | Path | Run) -> None:
+    "Refuse a card, which holds a model and its scores but neither its data nor its split"
+    opened = open_run(run)
+    if not opened.card: return
+    raise AvkitError(f"{opened.folder} is a card: it does not say on which clips it was trained, "
+                     "so nothing can be scored without a leak. Give the run that it was exported "
+                     f"from, or let it look at a video: avkit predict VIDEO --run {opened.folder}")
+
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #f165ab37
 def evaluate(
     run: str | Path | Run | None = None,    # a folder, or a name below reports/runs
@@ -248,6 +260,7 @@ def evaluate(
 ) -> dict[str, Any]:
     "Evaluate a finished run, on its own data or others; updates and returns its record"
     run = example_run() if run is None else run
+    _refuse_card(run)
     own: dict[str, Any] = dict(
         data_root=data_root, annotations=annotations,
         audio_features=audio_features, video_features=video_features)

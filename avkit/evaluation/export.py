@@ -7,7 +7,7 @@ __all__ = ['Inputs', 'AGREES', 'Ask', 'OPSET', 'card_config', 'Graph', 'example'
            'to_graphs', 'card_text', 'export_card']
 
 # %% ../../nbs/5_evaluation/06_export.ipynb #8c7e559e
-import json, warnings
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +17,7 @@ from .. import __version__
 from ..core import AvkitError, file_hash, resolve, write_error, write_json, write_text
 from ..datasets.manifest import corpus_info
 from .runs import open_run, Run
+from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
 from ..training.settings import portable
@@ -128,11 +129,9 @@ def to_program(
     x: Inputs,   # of `example`
 ) -> tuple[dict[str, Any], torch.export.ExportedProgram]:
     "Write the model as a `torch.export` program; returns what the check found, and the program"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = _exported(run, x)
-        torch.export.save(program, str(path))
-        loaded = torch.export.load(str(path)).module()
+    program = _exported(run, x)
+    torch.export.save(program, str(path))
+    loaded = torch.export.load(str(path)).module()
 
     def ask(batch: Inputs) -> torch.Tensor:
         return loaded(*(batch[n] for n in x))
@@ -160,11 +159,9 @@ def to_onnx(
 ) -> dict[str, Any]:
     "Write the program as ONNX; returns what the check with onnxruntime found"
     runtime, names = _need_onnx(), list(x)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            program, f=str(path), input_names=names, output_names=["output"], opset_version=OPSET,
-            dynamo=True, external_data=False, verbose=False)
+    torch.onnx.export(
+        program, f=str(path), input_names=names, output_names=["output"], opset_version=OPSET,
+        dynamo=True, external_data=False, verbose=False)
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {i.name: [str(d) for d in i.shape] for i in session.get_inputs()}
 
@@ -224,11 +221,8 @@ def _scores(record: dict) -> str:
     rows = [(s, c, v) for s, cs in record["metrics"].items() if s != "train" for c, v in cs.items()]
     main = "accuracy", "uar", "f1_macro"
     names = [n for n in rows[0][2] if n in main or n.startswith("ccc")]
-    lines = [["split", "given", *names], ["---"] * (2 + len(names))]
-    for subset, condition, v in rows:
-        told = [f"{v[n]:.3f}" if n in v else "" for n in names]
-        lines.append([subset, condition, *told])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    told = [[s, c, *(f"{v[n]:.3f}" if n in v else "" for n in names)] for s, c, v in rows]
+    return pipe_table(["split", "given", *names], told)
 
 # %% ../../nbs/5_evaluation/06_export.ipynb #2943250e
 def _result(run: Run, info: dict, kind: str) -> dict[str, Any]:
@@ -281,7 +275,9 @@ def _frozen(run: Run) -> str:
     for s in run.streams:
         name, file = run.cfg[f"{s}_backbone"], run.cfg[f"{s}_weights"]
         weights = Path(file).name if file else "random"
-        if name: used.append(f"{s} goes through the frozen backbone `{name}` (weights: {weights})")
+        if name:
+            used.append(f"{s} goes through the frozen backbone {markdown_text(name)} "
+                        f"(weights: {markdown_text(weights)})")
     if not used: return ""
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n"
 
@@ -289,7 +285,8 @@ def _frozen(run: Run) -> str:
 def _about(run: Run) -> str:
     "What the model is, in a line"
     c = run.cfg
-    what = ", ".join(run.classes) + (" (numbers)" if run.task == "regression" else "")
+    what = ", ".join(map(markdown_text, run.classes))
+    if run.task == "regression": what += " (numbers)"
     how = f"fusion {c['fusion']}, {c['audio_encoder']} and {c['video_encoder']}"
     if c["modality"] != "av":
         how = f"{c['modality']} alone, {c[c['modality'] + '_encoder']}"
@@ -303,15 +300,25 @@ def _rendered(record: dict) -> str:
     return ("\n**Trained on drawn people and synthesised voices: its scores say nothing about real "
             "ones.**\n")
 
+# %% ../../nbs/5_evaluation/06_export.ipynb #50ce0001
+def _source(info: dict) -> str:
+    "Sentences on the training data: what they are, their terms, where they come from"
+    if info["citation"] == info["licence"]:
+        return ("Data of the author's own, which are not published with this card: ask the author "
+                "where they come from and under which terms.")
+    said = info["title"], f"Licence: {info['licence']}", info["citation"], info["landing_page"]
+    return " ".join(f"{s}." if s != info["landing_page"] else s for s in said if s)
+
 # %% ../../nbs/5_evaluation/06_export.ipynb #978b15a0
 def _trained_on(run: Run) -> str:
     "The split, how many clips each subset has, the seed and the epoch"
     r, unit = run.record, "windows" if run.level == "frame" else "clips"
-    note = r["split"].get("note")
+    note, name = r["split"].get("note"), markdown_text(r["split"].get("name"))
     noted = f" **{note[0].upper()}{note[1:]}.**" if note else ""
     counts = ", ".join(f"{n} {subset}" for subset, n in r["counts"].items())
-    return (f"Split `{r['split'].get('name')}`: {counts} {unit}.{noted} Seed {r['seed']}, best "
-            f"epoch {r['best_epoch'] + 1} of {r['epochs']}, avkit commit {r['git_commit']}.")
+    code = f"commit {r['git_commit']}" if r["git_commit"] else __version__
+    return (f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, best epoch "
+            f"{r['best_epoch'] + 1} of {r['epochs']}, avkit {code}.")
 
 # %% ../../nbs/5_evaluation/06_export.ipynb #a245fab8
 def card_text(
@@ -322,7 +329,7 @@ def card_text(
     info = corpus_info(run.record["dataset"])
     return f"""{_front(run, info)}
 
-# {run.name}
+# {markdown_text(run.name)}
 
 {_about(run)}
 {_rendered(run.record)}{_frozen(run)}
@@ -337,7 +344,7 @@ def card_text(
 
 ## Training data and licence
 
-{info['title']}, {info['licence']}. {info['citation']}. {info['landing_page']}
+{_source(info)}
 
 The weights are made of that data: its terms hold for them too. {_trained_on(run)}
 

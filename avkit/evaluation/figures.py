@@ -29,6 +29,7 @@ _STYLE = {
     "savefig.dpi": 150, "savefig.bbox": "tight", "figure.dpi": 70,
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.labelsize": 8,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7,
+    "text.parse_math": False,  # `$` in a class's name is a dollar
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "avkit"}
 
 
@@ -223,24 +224,26 @@ def _z_scores(x: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #a78e1003
 def _strip(ax: Any, frames: torch.Tensor) -> None:
-    "(T,3,H,W) uint8, or in [0,1]: up to six frames in one row"
+    "(T,C,H,W) uint8, or in [0,1]: up to six frames in one row; of 3V channels a row for each view"
     step = -(-frames.shape[-1] // 112)  # pixels enough for a figure
     some = frames[even_places(len(frames), 6), :, ::step, ::step]
-    row = list(some.permute(0, 2, 3, 1).numpy())
-    ax.imshow(np.hstack(row), aspect="auto")
+    views = some.split(3 if some.shape[1] % 3 == 0 else 1, 1)
+    rows = [np.hstack(list(v.permute(0, 2, 3, 1).numpy())) for v in views]
+    ax.imshow(np.vstack(rows), aspect="auto")
     ax.set(xticks=[], yticks=[])
 
 
-def _feature_map(ax: Any, x: torch.Tensor) -> None:
+def _feature_map(ax: Any, x: torch.Tensor, along: str = "step") -> None:
     "(T,F): each feature over time, centred and scaled"
     ax.imshow(_z_scores(x).T.numpy(), aspect="auto", origin="lower", cmap="magma", vmin=-2, vmax=2)
-    ax.set(xlabel="step", yticks=[])
+    ax.set(xlabel=along, yticks=[])
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #ea3dd640
 def _panel(ax: Any, stream: Stream, i: int) -> None:
     "One clip of a stream: frames, a feature map over time, or a vector"
     x = stream.x[i][stream.mask[i]]
     if x.ndim == 4: _strip(ax, x)
+    elif x.ndim == 3: _feature_map(ax, x.transpose(1, 2).flatten(0, 1), "spectrum")  # (T,F,W)
     elif len(x) > 1: _feature_map(ax, x)
     else:
         ax.bar(range(x.shape[1]), x[0].numpy())

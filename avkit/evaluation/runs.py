@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 import pandas as pd, torch
-from ..core import AvkitError, cache_dir, file_hash, read_json, resolve
+from ..core import AvkitError, cache_dir, file_hash, kit_path, read_json, resolve
 from ..datasets.manifest import read_cells
 from ..datasets.registry import rendered
 from ..datasets.synth import render
@@ -202,7 +202,7 @@ class Run(RunFacts):
 def _keyed(run: str | Path) -> list[Path]:
     "The folders below reports/runs that have a key after a name; an `AvkitError` where many have"
     digits = "[0-9a-f]" * 8
-    found = sorted(resolve("reports/runs").glob(f"{Path(run).name}-{digits}"))
+    found = sorted(kit_path("reports/runs").glob(f"{Path(run).name}-{digits}"))
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise AvkitError(f"There are {len(found)} runs of this name, on other data or splits: "
@@ -216,9 +216,10 @@ def _folder_of(run: str | Path | None) -> Path:
         folder = configure().run_dir
         if not (folder / "record.json").is_file():
             raise AvkitError(f"There is no run in {folder}. Give run=..., the folder of a finished "
-                             "run or of a card; or make the demo model, in some minutes: make demo")
+                             "run or of a card; or make the demo model, in some minutes: avkit "
+                             "train")
         return folder
-    places = [resolve(run), resolve(f"reports/runs/{run}"), *_keyed(run)]
+    places = [resolve(run), kit_path(run), kit_path(f"reports/runs/{run}"), *_keyed(run)]
     folder = next((f for f in places if f.is_dir()), places[0])
     if not folder.is_dir():
         raise AvkitError(f"There is no run in {folder}, nor below reports/runs. Give the folder of "

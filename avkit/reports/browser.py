@@ -7,14 +7,15 @@ __all__ = ['TICK_TWO', 'live', 'RunRows', 'sorted_by', 'turned', 'Controls', 'Gr
            'of_one_corpus', 'Looked', 'look_at', 'labels_in_time']
 
 # %% ../../nbs/6_reports/16_browser.ipynb #188253b0
-import html, os, sys
+import os, sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import pandas as pd
 from pandas import DataFrame
-from ..core import AvkitError, read_json, resolve
+from ..core import AvkitError, kit_path, read_json, resolve
 from ..evaluation.runs import newest_run, open_run, record_paths, Run
+from ..markup import html_text
 from .curves import label_timeline, plane
 from .errors import predictions_of
 from .side_by_side import Beside, narrow_cell, run_table
@@ -145,7 +146,7 @@ def compared_now(folder: Path, ticked: list[str]) -> str:
     "The two ticked runs beside each other, as HTML"
     if len(ticked) < 2: return TICK_TWO
     try: return Beside(*(open_run(folder / r) for r in ticked))._repr_html_()
-    except AvkitError as e: return html.escape(str(e))
+    except AvkitError as e: return html_text(e)
 
 
 class Browser:
@@ -219,7 +220,7 @@ def browse(folder: str | Path, widgets: bool | None = None) -> Any:  # None: as 
 # %% ../../nbs/6_reports/16_browser.ipynb #b2699a09
 class Look:
     "The parameters of `nbs/look.ipynb`, for `guard`"
-    runs: str
+    runs: str | None
     run: str | None
     other: str | None
     clip: str | None
@@ -248,16 +249,16 @@ class Looked:
 
 # %% ../../nbs/6_reports/16_browser.ipynb #26d4dbe6
 def look_at(
-    runs: str | Path = "reports/runs",  # the folder of all runs
-    run: str | None = None,             # the one to look into; None: the newest
-    other: str | None = None,           # one to set beside it; None: the newest other one
-    clip: str | None = None,            # as of `find`
-    side: str | None = None,            # a subset: train, validation, test
-    condition: str | None = None,       # what the model was given
-    n_errors: int = 6,                  # how many errors
+    runs: str | Path | None = None,  # the folder of all runs; None: avkit's reports/runs
+    run: str | None = None,          # the one to look into; None: the newest
+    other: str | None = None,        # one to set beside it; None: the newest other one
+    clip: str | None = None,         # as of `find`
+    side: str | None = None,         # a subset: train, validation, test
+    condition: str | None = None,    # what the model was given
+    n_errors: int = 6,               # how many errors
 ) -> Looked:
     "What the parameters name, opened; an `AvkitError` when it is not there"
-    runs = resolve(runs)
+    runs = resolve(runs) if runs else kit_path("reports/runs")
     chosen = open_run(run) if run else newest_run(runs)
     _check_scored(chosen, side, condition)
     if clip: find(chosen, clip)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 from ..core import AvkitError, read_json, resolve, write_text
 from ..datasets.registry import ceilings_of
+from ..markup import sheet_text
 from .tables import (
-    csv_text, experiments, labels_trained_on, to_markdown, what_differs)
+    experiments, labels_trained_on, to_markdown, what_differs)
 
 # %% ../../nbs/6_reports/08_ceilings.ipynb #76ab0fcc
 _COLUMNS = ["dataset", "labels", "trained on", "side", "given", "score", "value", "ceiling",
@@ -77,5 +78,5 @@ def ceilings_report(runs: Sequence[str | Path], to: str | Path) -> pd.DataFrame:
         raise AvkitError("None of these runs is on rendered data: of real files nobody knows the "
                          "ceiling")
     write_text(resolve(to) / "ceilings.md", _HEAD + to_markdown(t) + "\n")
-    write_text(resolve(to) / "ceilings.csv", csv_text(t))
+    write_text(resolve(to) / "ceilings.csv", sheet_text(t))
     return t

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, resolve, write_text
+from ..core import AvkitError, kit_path, resolve, write_text
 from ..evaluation.figures import save_figure, style
 from ..models.fusion import FUSIONS
 from .records import gather, keep_own, own_condition, write_spec
 from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
-from .tables import (csv_text, distinct, experiments, gaps, in_common, is_rendered,
+from ..markup import sheet_text
+from .tables import (distinct, experiments, gaps, in_common, is_rendered,
     mean_and_spread, what_differs, write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
@@ -312,7 +313,7 @@ def write_compare(spec: dict, folder: str | Path) -> pd.DataFrame:
     shown = readable_summary(t, metrics)
     notes = about(records) + spec.get("notes", [])
     write_frame(shown, folder, spec["title"], notes, t, {head_of(m): t[m] for m in metrics})
-    write_text(resolve(folder) / "pairs.csv", csv_text(tests, "%.6f"))
+    write_text(resolve(folder) / "pairs.csv", sheet_text(tests, "%.6f"))
     if t.pooled.notna().any():
         fig = interval_figure(t.loc[t.pooled.notna()], tests, metrics[0])
         write_figure(fig, folder, "intervals")
@@ -339,8 +340,18 @@ class Comparison:
     device: str = "auto"                # auto, cpu, cuda
     n_jobs: int = -1                    # runs at a time
     dask: str | None = None             # the address of a Dask scheduler
-    runs: str = "reports/runs/compare"  # the folder of the run folders
-    report: str = "reports/runs/compare-report"  # where the table goes
+    runs: str | None = None             # of the run folders; None: reports/runs/compare
+    report: str | None = None           # where the table goes; None: reports/runs/compare-report
+
+    @property
+    def run_folder(self) -> Path:
+        "Where the run folders are"
+        return resolve(self.runs) if self.runs else kit_path("reports/runs/compare")
+
+    @property
+    def report_folder(self) -> Path:
+        "Where the table goes"
+        return resolve(self.report) if self.report else kit_path("reports/runs/compare-report")
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #05e97641
 _PASSED = ("recipe", "dataset", "data_root", "label", "track", "audio_features", "video_features",
@@ -363,8 +374,8 @@ def comparison(p: Comparison) -> list[Config]:
     same = {k: v for k in _PASSED if (v := getattr(p, k)) is not None}
     same |= dict(fold=numbers_of(p.folds), seed=numbers_of(p.seeds))
     fusions = list(FUSIONS) if p.fusions == "all" else p.fusions.split(",")
-    out = combine(to=p.runs, **same, fusion=fusions, modality_dropout=_dropouts(p))
-    return out + (combine(to=p.runs, **same, modality=["audio", "video"]) if p.alone else [])
+    out = combine(to=p.run_folder, **same, fusion=fusions, modality_dropout=_dropouts(p))
+    return out + (combine(to=p.run_folder, **same, modality=["audio", "video"]) if p.alone else [])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #7adf4148
 def finished_runs(done: pd.DataFrame, what: str = "run") -> list[str]:
@@ -389,8 +400,8 @@ def compare_report(
 ) -> pd.DataFrame:
     "Slim records, table and figure of a comparison's finished runs; returns the table"
     runs = finished_runs(done)
-    records = [keep_own(r, [r["side"]]) for r in gather(runs, p.report)]
+    records = [keep_own(r, [r["side"]]) for r in gather(runs, p.report_folder)]
     spec = dict(kind="compare", title=title or f"Every fusion: {p.dataset}",
                 notes=[*notes, *failed_note(done)], records=records)
-    write_spec(p.report, spec)
-    return write_compare(spec, p.report)
+    write_spec(p.report_folder, spec)
+    return write_compare(spec, p.report_folder)

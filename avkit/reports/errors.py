@@ -7,7 +7,7 @@ __all__ = ['CARD', 'BAR', 'CARD_HEAD', 'CARD_IMAGE', 'CARD_PLAYER', 'GRID', 'pre
            'data_uri', 'frames_uri', 'audio_uri', 'card', 'Errors', 'show_errors']
 
 # %% ../../nbs/6_reports/13_errors.ipynb #e7310b94
-import base64, html, io
+import base64, io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TYPE_CHECKING
@@ -16,6 +16,7 @@ from pandas import DataFrame, Series
 from ..core import AvkitError
 from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
+from ..markup import html_text
 from .stored_clips import from_clip, from_track, screen_style, StoredClip
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
@@ -160,7 +161,7 @@ def _bar(
     colour: str,  # of CSS
 ) -> str:
     "A named probability as a bar"
-    return BAR.format(name=html.escape(str(name)), colour=colour, percent=100 * p, p=p)
+    return BAR.format(name=html_text(name), colour=colour, percent=100 * p, p=p)
 
 # %% ../../nbs/6_reports/13_errors.ipynb #2f444ffe
 def _numbers_told(row: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
@@ -172,7 +173,7 @@ def _numbers_told(row: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
 def _answer(run: Run, row: Mapping[str, Any]) -> list[str]:
     "What was said and what is true, as HTML"
     if run.task == "regression":
-        return [f"<div>{html.escape(t)}</div>" for t in _numbers_told(row, run.classes)]
+        return [f"<div>{html_text(t)}</div>" for t in _numbers_told(row, run.classes)]
     return [_bar(f"said {row['prediction']}", row["sure"], "#de8f05"),
             _bar(f"is {row['target']}", row["truth"], "#0173b2")]
 
@@ -185,8 +186,8 @@ CARD_PLAYER = ("<audio controls preload='metadata' style='width:100%;height:30px
 
 def card(run: Run, row: Mapping[str, Any]) -> str:  # a row of `confident_errors`
     "One error as HTML: frames, what was true and what was said, the audio"
-    p, where = moment(run, row), f", frame {row['frame']}" if "frame" in row else ""
-    parts = [CARD_HEAD.format(name=html.escape(row["clip"]), where=where)]
+    p, where = moment(run, row), f", frame {html_text(row['frame'])}" if "frame" in row else ""
+    parts = [CARD_HEAD.format(name=html_text(row["clip"]), where=where)]
     if p.frames is not None: parts.append(CARD_IMAGE.format(uri=frames_uri(p.frames)))
     parts += _answer(run, row)
     if p.audio is not None: parts.append(CARD_PLAYER.format(uri=audio_uri(p.audio, p.rate)))
@@ -206,7 +207,7 @@ class Errors:
 
     def _repr_html_(self) -> str:
         cards = "".join(card(self.run, r) for r in self.rows.to_dict("records"))
-        return f"<p>{html.escape(self.about)}</p>{GRID.format(cards=cards)}"
+        return f"<p>{html_text(self.about)}</p>{GRID.format(cards=cards)}"
 
     def __repr__(self) -> str:
         told = ("clip", "frame", "sure", "truth")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..core import AvkitError, read_json, repo_root, resolve, write_text
+from ..core import AvkitError, kit_path, read_json, repo_root, resolve, write_text
 from ..datasets.manifest import read_cells
 from ..datasets.registry import open_dataset
 from .ceilings import ceilings_report
@@ -133,7 +133,7 @@ def _is_run(path: Path, top: Path) -> bool:
 
 def committed() -> list[Path]:
     "The reports that can be made again from their records"
-    top = resolve("reports")
+    top = kit_path("reports")
     return sorted(p.parent for p in top.rglob("records.json") if not _is_run(p, top))
 
 # %% ../../nbs/6_reports/17_index.ipynb #cc42fe9b
@@ -149,7 +149,7 @@ def absent(name: str) -> pd.DataFrame | None:
     print(f"The real data of {name} are not at hand (AVKIT_DATA): its tables are made again from "
           f"the "
           "committed records, if there are any")
-    folder = resolve(f"reports/{name}")
+    folder = kit_path(f"reports/{name}")
     return remake(folder) if (folder / "records.json").is_file() else None
 
 # %% ../../nbs/6_reports/17_index.ipynb #40498dae
@@ -170,8 +170,13 @@ class Report:
 
     @property
     def folder(self) -> str:
-        "Where its files go"
+        "Where its files go, as the clone names it"
         return f"reports/{self.name}"
+
+    @property
+    def path(self) -> Path:
+        "The same folder, wherever the command was started"
+        return kit_path(self.folder)
 
     @property
     def made_by(self) -> str:
@@ -193,11 +198,12 @@ class Report:
 def run_notebook(path: str, out: str, **parameters: Any) -> None:
     "Run a notebook of the clone through papermill"
     flags = [x for k, v in parameters.items() for x in ("-p", k, str(v))]
-    resolve(out).parent.mkdir(parents=True, exist_ok=True)
-    papermill = [sys.executable, "-m", "papermill", str(resolve(path)), str(resolve(out))]
+    made = kit_path(out)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    papermill = [sys.executable, "-m", "papermill", str(kit_path(path)), str(made)]
     r = subprocess.run([*papermill, "--no-progress-bar", *flags])
     if r.returncode:
-        raise AvkitError(f"{path} failed: what it said is in {out}")
+        raise AvkitError(f"{path} failed: what it said is in {made}")
 
 
 def ready(configs: Sequence[Config]) -> bool:
@@ -214,23 +220,23 @@ def _demo(report: Report, n_jobs: int) -> pd.DataFrame:
         again = (cfg.run_dir / "record.json").is_file()  # other code, or other numbers, left it
         run_notebook("nbs/train.ipynb", "reports/runs/demo/train.ipynb", fusion="ca",
                      run_dir=cfg.run_dir, again=again)
-    return runs_report([cfg.run_dir], report.folder, report.title)[0]
+    return runs_report([cfg.run_dir], report.path, report.title)[0]
 
 
 def _smoke_compare(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(report=report.folder)
+    p = Comparison(report=str(report.path))
     return compare_report(p, run_grid(comparison(p), n_jobs, "compare"), report.title)
 
 # %% ../../nbs/6_reports/17_index.ipynb #004beee7
 def _smoke_robustness(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(dropouts="nodropout,softhard", n_jobs=n_jobs, report=report.folder)
+    p = Comparison(dropouts="nodropout,softhard", n_jobs=n_jobs, report=str(report.path))
     done = run_grid(comparison(p), n_jobs, "robustness")
     return robustness_report(p, done, USUAL, report.title)
 
 
 def _paper(report: Report, n_jobs: int) -> pd.DataFrame:
     key = Path(report.name).name
-    return run_paper(key, Protocol(n_jobs=n_jobs, report=report.folder))
+    return run_paper(key, Protocol(n_jobs=n_jobs, report=str(report.path)))
 
 # %% ../../nbs/6_reports/17_index.ipynb #a9e048ff
 def _refuse_failed(done: pd.DataFrame) -> None:  # what `run_grid` returned
@@ -254,12 +260,12 @@ def twin_runs() -> list[Config]:
 def _twins(report: Report, n_jobs: int) -> None:
     done = run_grid(twin_runs(), n_jobs, "twins")
     _refuse_failed(done)
-    runs_report(list(done.run_dir), report.folder, report.title)
-    ceilings_report(list(done.run_dir), report.folder)
+    runs_report(list(done.run_dir), report.path, report.title)
+    ceilings_report(list(done.run_dir), report.path)
 
 # %% ../../nbs/6_reports/17_index.ipynb #349dbb9d
 def _quirks(report: Report, n_jobs: int) -> None:
-    run_notebook("nbs/quirks.ipynb", "reports/runs/quirks.ipynb", to=report.folder,
+    run_notebook("nbs/quirks.ipynb", "reports/runs/quirks.ipynb", to=report.path,
                  **report.settings)
 
 
@@ -295,7 +301,7 @@ def folds(**more: Any) -> Comparison:
     usual: dict[str, Any] = dict(
         recipe="ravdess_folds", dataset="ravdess", data_root=str(d / "ravdess_speech"),
         video_features=str(faces), split="kfold5", folds="0,1,2,3,4", seeds="1,2,3", epochs=None,
-        device="cpu", runs="reports/runs/ravdess_folds")
+        device="cpu", runs=str(kit_path("reports/runs/ravdess_folds")))
     return Comparison(**(usual | more))
 
 # %% ../../nbs/6_reports/17_index.ipynb #170ceb84
@@ -315,7 +321,7 @@ REAL_NOTES = (
 
 
 def _ravdess_real(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = folds(fusions="all", alone=True, report=report.folder)
+    p = folds(fusions="all", alone=True, report=str(report.path))
     done = run_grid(comparison(p), n_jobs, "RAVDESS")
     return compare_report(p, done, report.title, report.notes)
 
@@ -331,8 +337,9 @@ def _ravdess_choice(report: Report, n_jobs: int) -> pd.DataFrame:
     p = folds()
     names = ("recipe", "dataset", "data_root", "video_features", "split", "device")
     same = {k: getattr(p, k) for k in names} | dict(fold=[0, 1, 2, 3, 4], seed=1)
-    return selection_report(same, CANDIDATES, "reports/runs/ravdess_choice", report.folder,
-                            report.title, report.notes, n_jobs)
+    runs = kit_path("reports/runs/ravdess_choice")
+    return selection_report(
+        same, CANDIDATES, runs, report.path, report.title, report.notes, n_jobs)
 
 # %% ../../nbs/6_reports/17_index.ipynb #cefb1c7f
 ROBUST_NOTES = (
@@ -345,7 +352,7 @@ ROBUST_NOTES = (
 
 
 def _robustness_real(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = folds(fusions="late,concat,ca,jca", n_jobs=n_jobs, report=report.folder)
+    p = folds(fusions="late,concat,ca,jca", n_jobs=n_jobs, report=str(report.path))
     runs = comparison(p) + comparison(replace(p, fusions="ca", dropouts="softhard"))
     done = run_grid(runs, n_jobs, "RAVDESS")
     kinds = ("masked", "zeroed", "noise", "snr")
@@ -354,13 +361,13 @@ def _robustness_real(report: Report, n_jobs: int) -> pd.DataFrame:
 # %% ../../nbs/6_reports/17_index.ipynb #66562893
 def _corpus(report: Report, n_jobs: int) -> None:
     name, root = Path(report.name).name, (real_data(*report.real) or Path()) / report.real[0]
-    told = resolve(report.folder) / "params.json"
+    told = report.path / "params.json"
     now = open_dataset(name, root, **report.settings).data_hash
     if told.is_file() and read_json(told)["data_hash"] == now:
         print("the same files and labels: left as it is")
         return
     run_notebook(f"nbs/{report.name}.ipynb", f"reports/runs/corpora-{name}.ipynb", data_root=root,
-                 n_jobs=n_jobs, to=resolve(report.folder), **report.settings)
+                 n_jobs=n_jobs, to=report.path, **report.settings)
 
 
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
@@ -606,5 +613,5 @@ def index_text(top: Path) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #62d12fb4
 def write_index() -> None:
     "reports/README.md: what was run, on what, how sure, from which commit, how to repeat"
-    top = resolve("reports")
+    top = kit_path("reports")
     write_text(top / "README.md", index_text(top))

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd
 from pandas import DataFrame, Series
-from ..core import (AvkitError, cache_dir, content_key, read_json, resolve, write_json,
-    write_text)
+from ..core import (
+    AvkitError, cache_dir, content_key, kit_path, read_json, resolve, write_json, write_text)
+from ..markup import markdown_text, pipe_table, sheet_text
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
@@ -665,29 +666,22 @@ def _without_none(d: Mapping[str, Any]) -> dict[str, Any]:
 def _markdown(t: DataFrame, most: int = 60) -> str:
     "A table as Markdown; long ones are cut"
     rows = t.astype(object).where(t.notna(), "").values.tolist()[:most]
-    rows = [t.columns, ["---"] * t.shape[1], *rows]
-    lines = [f"| {' | '.join(map(_cell, r))} |" for r in rows]
     more = f"\n\nand {len(t) - most} more rows in the CSV" if len(t) > most else ""
-    return "\n".join(lines) + more
-
-
-def _cell(x: Any) -> str:
-    "A cell in one line, whose bars are no borders"
-    return str(x).replace("|", "\\|").replace("\n", " ")
+    return pipe_table(t.columns, rows) + more
 
 # %% ../../nbs/6_reports/09_overview.ipynb #4d1cbb82
 def _split_line(split: Mapping[str, Any]) -> list[str]:
     "How the clips were split; nothing where they were not"
     if not split: return []
     note = f" ({split['note']})" if split["note"] else ""
-    return [f"split {split['name']}, fold {split['fold']}{note}", ""]
+    return [f"split {markdown_text(split['name'])}, fold {split['fold']}{note}", ""]
 
 
 def _note(name: str, v: Any) -> str:
     "A note of the index as a line"
     if isinstance(v, dict): v = ", ".join(f"{a} {b}" for a, b in v.items())
     if isinstance(v, list): v = ", ".join(map(str, v))
-    return f"- {name.replace('_', ' ')}: {v}"
+    return f"- {name.replace('_', ' ')}: {markdown_text(v)}"
 
 # %% ../../nbs/6_reports/09_overview.ipynb #f9254222
 NOT_PEOPLE = ("**Rendered by avkit in this corpus's layout: these are not people, and no number "
@@ -729,7 +723,7 @@ def _body(o: Overview) -> list[str]:
 def _write_csv(t: DataFrame, path: Path, o: Overview) -> None:
     "A table as CSV; of a rendered data set each row says so"
     t = t.assign(rendered=True) if o.rendered else t
-    write_text(path, t.to_csv(index=False, lineterminator="\n"))
+    write_text(path, sheet_text(t))
 
 
 def _write_figure(fig: "Figure", name: str, to: Path, o: Overview) -> None:
@@ -818,5 +812,5 @@ def _with_frames(clips: DataFrame) -> DataFrame:
 # %% ../../nbs/6_reports/09_overview.ipynb #9a3d3eb5
 def report_folder(corpus: str, data_root: str | Path) -> Path:
     "Where a notebook writes a data set's report: below reports/runs, where git does not look"
-    if rendered(data_root): return resolve(f"reports/runs/corpora/{corpus}-{data_root}")
-    return resolve(f"reports/runs/corpora/{corpus}")
+    if rendered(data_root): return kit_path(f"reports/runs/corpora/{corpus}-{data_root}")
+    return kit_path(f"reports/runs/corpora/{corpus}")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, repo_root, resolve, unknown, write_text
+from ..core import AvkitError, content_key, kit_path, repo_root, resolve, unknown, write_text
 from ..datasets.manifest import corpus_info, manifests_dir, read_cells
 from ..datasets.registry import rendered
 from ..evaluation.figures import style
@@ -227,7 +227,7 @@ class Protocol:
         usual = f"reports/runs/papers/{key}-report"
         if self.dataset:
             usual += f"-{self.dataset}"
-        return resolve(self.report or usual)
+        return resolve(self.report) if self.report else kit_path(usual)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #f78b8c5f
 def _numbers(text: str | None, default: Iterable[int]) -> list[int]:
@@ -264,7 +264,7 @@ def _check_rows(key: str, runs: Sequence[Config]) -> None:
 # %% ../../nbs/6_reports/04_papers.ipynb #0eac5e29
 def _combined(key: str, p: Protocol, lists: Sequence[Mapping]) -> list[Config]:
     "The configurations of lists of settings under a protocol"
-    to = f"reports/runs/papers/{key}"
+    to = kit_path(f"reports/runs/papers/{key}")
     return [c for runs in lists for c in combine(to=to, **_settings(key, p), **runs)]
 
 
@@ -441,6 +441,9 @@ is left out) on a few rendered clips, small size, one fold, one seed, two epochs
 goes on where it stopped:
 
     papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root /data/{dataset}
+
+A relative path counts from the folder where papermill was started; in Jupyter from this notebook's
+folder, and what is not there from the root of the repository.
 """
 _ALSO = "\nAnother data set: `-p dataset {name}`, with `-p data_root` its folder.\n"
 

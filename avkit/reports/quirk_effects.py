@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np, pandas as pd, torch
-from ..core import child_seed, unknown
+from ..core import child_seed, kit_path, resolve, unknown
 from ..datasets.batches import AVData
 from ..evaluation.figures import save_figure, style
 from .tables import write_frame
@@ -259,11 +259,12 @@ def quirk_report(
     data_root: str,     # sample, twin
     seeds: str,         # such as 1,2
     epochs: int,        # 0: the recipes' own
-    to: str,            # the folder of the report
+    to: str | None,     # the folder of the report; None: reports/runs/quirks-report
 ) -> tuple[pd.DataFrame, Any]:
     "Run what is missing, then the report; returns the table and the figure"
     names = EXPERIMENTS if experiments == "all" else [n.strip() for n in experiments.split(",")]
     numbers = [int(s) for s in str(seeds).split(",")]
     more = dict(epochs=epochs) if epochs else {}
     rows = pd.concat([quirk_effect(n, numbers, data_root, **more) for n in names])
-    return write_effects(rows, to, _protocol(data_root, seeds, epochs))
+    folder = resolve(to) if to else kit_path("reports/runs/quirks-report")
+    return write_effects(rows, folder, _protocol(data_root, seeds, epochs))

@@ -21,7 +21,8 @@ from avkit.reports.comparison import (about, by_method, Comparison, failed_note,
 from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
     write_spec)
 from .statistics import draws_of, score_of, tallies
-from .tables import csv_text, write_frame
+from ..markup import sheet_text
+from .tables import write_frame
 from ..training.distributed import accelerator
 from ..training.grid import data_of
 from ..training.inference import score_conditions
@@ -381,7 +382,7 @@ def write_robustness(spec: dict, folder: str | Path) -> pd.DataFrame:
     numbers = {c: wide[c] for c in wide.columns[2:]}
     shown = wide.assign(**{c: x.map("{:.3f}".format) for c, x in numbers.items()})
     write_frame(shown, folder, spec["title"], notes, areas, numbers)
-    write_text(resolve(folder) / "curves.csv", csv_text(curves, "%.6f"))
+    write_text(resolve(folder) / "curves.csv", sheet_text(curves, "%.6f"))
     write_figure(curves_figure(curves, chance, score), folder, "curves")
     return wide
 
@@ -411,6 +412,6 @@ def robustness_report(
     measure_conditions(runs, kept, p.n_jobs)
     spec = dict(kind="robustness", title=title or f"Missing and damaged streams: {p.dataset}",
                 kinds=kept, notes=[*notes, *why, *failed_note(done)],
-                records=lean(runs, kept, p.report))
-    write_spec(p.report, spec)
-    return write_robustness(spec, p.report)
+                records=lean(runs, kept, p.report_folder))
+    write_spec(p.report_folder, spec)
+    return write_robustness(spec, p.report_folder)

@@ -156,8 +156,8 @@ def write_selection(spec: dict, folder: str | Path) -> pd.DataFrame:
 def selection_report(
     settings: Mapping[str, Any],    # of all runs; lists make folds and seeds
     options: Sequence[dict],        # of `candidates`
-    runs: str,                      # the folder of the run folders
-    report: str,                    # where the table goes
+    runs: str | Path,               # the folder of the run folders
+    report: str | Path,             # where the table goes
     title: str,                     # its heading
     notes: Sequence[str] = (),      # lines above the table
     n_jobs: int = -1,               # runs at a time

@@ -7,7 +7,7 @@ __all__ = ['SCORES', 'CELL', 'TABLE', 'PAGE', 'run_table', 'same_clips', 'settin
            'narrow_cell', 'to_html', 'figure_uri', 'Beside', 'compare_runs']
 
 # %% ../../nbs/6_reports/15_side_by_side.ipynb #5c1ae1cb
-import html, io
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from pandas import DataFrame
 from ..core import read_json, resolve
 from ..evaluation.runs import open_run, record_paths, Run
+from ..markup import html_text
 from .curves import curves, run_names
 from .errors import data_uri, predictions_of
 from .stored_clips import screen_style
@@ -129,7 +130,7 @@ def narrow_cell(x: Any, most: int = 60) -> str:
     "A value as HTML: three digits, at most so many characters"
     if isinstance(x, float): return _narrow_number(x)
     x = str(x)
-    return html.escape(x if len(x) <= most else x[:most - 1] + "…")
+    return html_text(x if len(x) <= most else x[:most - 1] + "…")
 
 
 def _narrow_number(x: float) -> str:
@@ -217,11 +218,12 @@ PAGE = ("{head}<div style='display:flex;flex-wrap:wrap;gap:0 40px;margin-top:8px
 
 def _page(two: Beside) -> str:
     "Both runs as HTML"
-    names = [html.escape(r.folder.name) for r in (two.a, two.b)]
+    names = [html_text(r.folder.name) for r in (two.a, two.b)]
     head = "".join(f"<div><b>{n}</b> {name}</div>" for n, name in zip("AB", names))
     head += f"<p><b>{two.apart}</b></p>" if two.apart else ""
     settings, answers, told = two.settings, two.answers, ""
-    if answers is not None: told = f"<b>{two.a.side}, the same clips</b>{to_html(answers)}"
+    if answers is not None:
+        told = f"<b>{html_text(two.a.side)}, the same clips</b>{to_html(answers)}"
     return PAGE.format(
         head=head, settings=to_html(settings) if len(settings) else "<p>the same settings</p>",
         answers=told, scores=to_html(two.scores), figure=figure_uri(two.figure()))

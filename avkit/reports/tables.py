@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'settings_of', 'experiment_of', 'experiments', 'telling',
            'what_differs', 'folds_of', 'gaps', 'labels_trained_on', 'runs_table', 'mean_and_spread', 'readable_table',
-           'distinct', 'in_common', 'is_rendered', 'caption', 'to_markdown', 'csv_text', 'write_frame', 'write_table']
+           'distinct', 'in_common', 'is_rendered', 'caption', 'to_markdown', 'write_frame', 'write_table']
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, read_json, resolve, write_text
 from ..datasets.manifest import corpus_info, known_datasets
 from ..evaluation.runs import record_paths
+from ..markup import latex_text, pipe_table, sheet_text
 from ..training.configure import config_of
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
@@ -338,9 +339,7 @@ def caption(records: Sequence[dict]) -> list[str]:
 # %% ../../nbs/6_reports/00_tables.ipynb #dbf4fe15
 def to_markdown(table: pd.DataFrame) -> str:
     "A pipe table"
-    head, rule = list(table.columns), ["---"] * table.shape[1]
-    rows = [head, rule, *table.astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(r) + " |" for r in rows)
+    return pipe_table(table.columns, table.astype(str).values.tolist())
 
 # %% ../../nbs/6_reports/00_tables.ipynb #dcbdaa1d
 _MARKS = (r"\textbf{%s}", r"\underline{%s}")
@@ -354,35 +353,23 @@ def _marked(cells: Sequence[str], numbers: Collection[float]) -> list[str]:
     return [marks.get(v, "%s") % cell for cell, v in zip(cells, six)]
 
 # %% ../../nbs/6_reports/00_tables.ipynb #99a30a3a
-_SPECIAL = {"±": r"$\pm$", "_": r"\_", "%": r"\%"}
-
-
 def _tex_line(cells: Sequence[str]) -> str:
-    "A row of a LaTeX table"
-    out = []
-    for cell in cells:
-        for sign, tex in _SPECIAL.items():
-            cell = cell.replace(sign, tex)
-        out.append(cell)
-    return " & ".join(out) + r" \\"
+    "A row of a LaTeX table, of cells that are LaTeX already"
+    return " & ".join(cells) + r" \\"
 
 
 def _tex(table: pd.DataFrame, rank: Mapping[str, Collection[float]] | None = None) -> str:
     "A booktabs table; `rank` gives the numbers behind a column, of which the best two are marked"
-    shown = table.astype(str)
+    shown = table.astype(str).map(latex_text)
     for column, numbers in (rank or {}).items():
         shown[column] = _marked(list(shown[column]), numbers)
-    head, *body = map(_tex_line, [list(shown.columns), *shown.values.tolist()])
+    names = [latex_text(c) for c in shown.columns]
+    head, *body = map(_tex_line, [names, *shown.values.tolist()])
     begin = r"\begin{tabular}{" + "l" * shown.shape[1] + "}"
     lines = [begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 # %% ../../nbs/6_reports/00_tables.ipynb #0fe4565d
-def csv_text(table: pd.DataFrame, number: str | None = None) -> str:
-    "A table as CSV, the same bytes on every system; `number` is a format, such as %.6f"
-    return table.to_csv(index=False, lineterminator="\n", float_format=number)
-
-
 def write_frame(
     shown: pd.DataFrame,                # the table as it is read
     folder: str | Path,                 # where it goes
@@ -396,7 +383,7 @@ def write_frame(
     folder = resolve(folder)
     numbers = shown if csv is None else csv
     text = f"# {title}\n\n" + "\n".join(notes) + f"\n\n{to_markdown(shown)}\n"
-    write_text(folder / f"{name}.csv", csv_text(numbers, "%.6f"))
+    write_text(folder / f"{name}.csv", sheet_text(numbers, "%.6f"))
     write_text(folder / f"{name}.md", text)
     write_text(folder / f"{name}.tex", _tex(shown, rank))
     return shown

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from ..core import AvkitError, check_types, content_key, resolve, unknown
+from ..core import AvkitError, check_types, content_key, kit_path, resolve, unknown
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, streams_told
@@ -20,7 +20,7 @@ from ..datasets.registry import normal_root, open_asked, rendered
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
-from ..models.weights import is_source
+from ..models.weights import by_view, is_source
 from ..preprocessing.audio import log_mel, mfcc
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
@@ -290,8 +290,8 @@ class Config:
         told = {n: v for n, v in asdict(self.settings).items() if DECLARED[n].named}
         base = configure(**told)
         base = replace(base, recipe=base.recipe | dict(seed=self["seed"]))
-        return resolve(f"reports/runs/{self.name}"
-                       + ("" if base.hash == self.hash else f"-{self.hash[:6]}"))
+        return kit_path(f"reports/runs/{self.name}"
+                        + ("" if base.hash == self.hash else f"-{self.hash[:6]}"))
 
 # %% ../../nbs/4_training/04_configure.ipynb #a1cbb337
 def _with_quirks(r: dict, s: Settings) -> dict:
@@ -341,6 +341,21 @@ def _steps(r: dict, s: Settings) -> str:
         "steps=alternating trains each branch alone, then the common head: of "
         f"fusion={r['fusion']}, modality={s.modality}, parts would never be trained. It is for "
         "fusion=vavl, modality=av; for others leave steps out, or say joint.")
+
+# %% ../../nbs/4_training/04_configure.ipynb #3d0b9c12
+def _absolute(name: str, value: str) -> str:
+    "A setting's path, absolute; a word in place of a path as it is"
+    views = by_view(value) if name.endswith("_weights") else value
+    if isinstance(views, dict):
+        return ",".join(f"{view}={_absolute(name, p)}" for view, p in views.items())
+    word = is_source(value) or rendered(value) or name == "split" and not value.endswith(".csv")
+    return value if word else str(resolve(value))
+
+
+def _placed(s: Settings) -> dict[str, str]:
+    "{setting: its path, absolute}"
+    names = [n for n, d in DECLARED.items() if d.path] + ["split"]
+    return {n: _absolute(n, v) for n in names if isinstance(v := getattr(s, n), str) and v}
 
 # %% ../../nbs/4_training/04_configure.ipynb #chk00001
 _AUDIO = dict(mfcc=mfcc, logmel=log_mel, statistics=mfcc)  # features made by these functions
@@ -427,6 +442,7 @@ def configure(**settings: Any) -> Config:
     check_types(settings, typing.get_type_hints(Settings))
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
+    s = replace(s, **_placed(s))
     check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = _recipe(s)
@@ -458,9 +474,10 @@ def _check_options(
 
 def _check_numbers(r: dict, s: Settings) -> None:
     "Refuse numbers that cannot be meant"
-    for least, names in ((1, ("epochs", "batch_size", "heads")), (0, ("lr", "weight_decay"))):
+    at_least_0 = "lr", "weight_decay", "warmup", "mixup", "label_smoothing", "aux_loss"
+    for least, names in ((1, ("epochs", "batch_size", "heads")), (0, at_least_0)):
         for k in names:
-            if r[k] < least:
+            if not r[k] >= least:
                 raise AvkitError(f"{k} should be {least} or more, got {r[k]}")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")

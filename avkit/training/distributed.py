@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['rank_and_world', 'lengths_of_all', 'gather_rows', 'all_gather_with_grad', 'in_order', 'over_processes', 'in_bf16',
-           'accelerator', 'sync_buffers']
+           'quiet_first_pass', 'accelerator', 'sync_buffers']
 
 # %% ../../nbs/4_training/07_distributed.ipynb #a395dd45
+import contextlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TYPE_CHECKING
 import torch
-from ..core import AvkitError
+from ..core import AvkitError, stderr_without
 from .configure import Config
 
 # %% ../../nbs/4_training/07_distributed.ipynb #0e8d53f1
@@ -99,6 +100,23 @@ def _habits() -> list:
         DistributedDataParallelKwargs, InitProcessGroupKwargs)
     return [DistributedDataParallelKwargs(find_unused_parameters=True),
             InitProcessGroupKwargs(timeout=timedelta(hours=12))]
+
+# %% ../../nbs/4_training/07_distributed.ipynb #dd9a0002
+def quiet_first_pass(model: torch.nn.Module) -> None:
+    "Leave out DDP's remark on weights without a gradient, which comes in the first pass"
+    if not isinstance(model, torch.nn.parallel.DistributedDataParallel): return
+    stack = contextlib.ExitStack()
+
+    def before(*_: Any) -> None:
+        stack.enter_context(stderr_without("find_unused_parameters=True was specified"))
+        hooks[0].remove()
+
+    def after(*_: Any) -> None:
+        stack.close()
+        hooks[1].remove()
+
+    hooks = [model.register_forward_pre_hook(before),
+             model.register_forward_hook(after, always_call=True)]
 
 # %% ../../nbs/4_training/07_distributed.ipynb #c38a1e76
 def accelerator(

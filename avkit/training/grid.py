@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..core import AvkitError, content_key, parallel, resolve
+from ..core import AvkitError, content_key, kit_path, parallel, resolve
 from ..datasets.splits import apply_split
 from ..numerics import with_threads
 from .configure import Config, configure, with_options
@@ -24,13 +24,14 @@ from .settings import DECLARED, DEFAULTS, plain_type
 
 # %% ../../nbs/4_training/12_grid.ipynb #44002062
 def combine(
-    to: str | Path = "reports/runs",  # the folder of the run folders
-    **settings: Any,                  # names of `Settings`, any of them as a list
+    to: str | Path | None = None,  # the folder of the run folders; None: avkit's reports/runs
+    **settings: Any,               # names of `Settings`, any of them as a list
 ) -> list[Config]:
     "A checked `Config` for every combination of the values"
     lists = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in settings.items()}
     made = [configure(**dict(zip(lists, v))) for v in itertools.product(*lists.values())]
-    return [c if c.settings.run_dir else placed(c, to) for c in made]
+    folder = resolve(to) if to else kit_path("reports/runs")
+    return [c if c.settings.run_dir else placed(c, folder) for c in made]
 
 
 def placed(cfg: Config, to: str | Path) -> Config:

@@ -21,12 +21,13 @@ from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
 from ..datasets.batches import AVData, batches, draws
+from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..numerics import numerics, obstacle, with_threads
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
 from .configure import Config
-from .distributed import accelerator, over_processes, sync_buffers
+from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
 from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
@@ -331,6 +332,7 @@ def start(
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
+    quiet_first_pass(wrapped)
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
@@ -467,7 +469,7 @@ def keep(t: Training, run_dir: Path) -> None:
 
 def write_history(history: list[dict[str, Any]], run_dir: Path) -> None:
     "history.csv, a line for each epoch"
-    table = pd.DataFrame(history).to_csv(index=False, lineterminator="\n")
+    table = csv_text(pd.DataFrame(history))
     write_text(run_dir / "history.csv", table)
 
 # %% ../../nbs/4_training/11_learner.ipynb #7ca64dea
@@ -537,7 +539,7 @@ def finish(
     predictions, metrics = score_conditions(t.cfg, t.corpus, t.scored, conditions(t.cfg), device)
     record = record_of(t, metrics, seconds)
     if t.accelerator.is_main_process:
-        table = predictions.to_csv(index=False, lineterminator="\n")
+        table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
         write_history(t.history, run_dir)
         write_json(run_dir / "record.json", record)

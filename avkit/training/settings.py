@@ -334,7 +334,7 @@ def _add_flag(
 
 def _told(default: Any, value: Any, recipe: str) -> str:
     "The value that holds when a flag is not given, in brackets"
-    if default not in (None, False):
+    if default is not None and default is not False:
         return f" (default: {default})"
     return f" (recipe {recipe}: {value})" if default is None and value is not None else ""
 

@@ -13,7 +13,16 @@ import pytest
 
 from avkit import core
 from avkit.core import AvkitError, atomic_path, cache_dir, child_seed, command, content_key, guard
-from avkit.core import parallel, read_json, repo_root, resolve, sweep_tmp, write_json, write_text
+from avkit.core import (
+    kit_path,
+    parallel,
+    read_json,
+    repo_root,
+    resolve,
+    sweep_tmp,
+    write_json,
+    write_text,
+)
 
 
 def write_often(path, text):
@@ -87,13 +96,24 @@ def test_keys_do_not_change():
     assert child_seed(1, "shuffle", 7) == 7023092453836891134
 
 
-def test_relative_paths_do_not_follow_the_working_directory(tmp_path, monkeypatch):
+def test_relative_paths_count_from_where_a_command_was_started(tmp_path, monkeypatch):
     root = repo_root()
-    monkeypatch.chdir(root / "nbs")
-    assert resolve("reports/demo") == root / "reports/demo"
-    assert str(resolve("~/data")) == os.path.expanduser("~/data")
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     monkeypatch.chdir(tmp_path)
+    assert resolve("reports/mine") == tmp_path / "reports/mine"
+    assert kit_path("reports/demo") == root / "reports/demo"  # avkit's own, from anywhere
+    assert str(resolve("~/data")) == os.path.expanduser("~/data")
     assert repo_root() == root and repo_root(tmp_path) is None  # found from where avkit's code is
+
+
+def test_in_jupyter_they_count_from_the_notebook_or_else_from_the_clone(tmp_path, monkeypatch):
+    root = repo_root()
+    monkeypatch.setenv("JPY_SESSION_NAME", "nbs/train.ipynb")
+    monkeypatch.chdir(root / "nbs")
+    assert resolve("papers") == root / "nbs/papers"
+    assert resolve("reports/demo") == root / "reports/demo"
+    monkeypatch.chdir(tmp_path)  # a notebook of one's own, elsewhere
+    assert resolve("mine") == tmp_path / "mine"
 
 
 def test_the_cache_without_a_clone(tmp_path, monkeypatch):

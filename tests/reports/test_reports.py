@@ -201,8 +201,7 @@ def parameters(path):
 def test_parameters_of_a_comparison_are_those_of_its_notebooks():
     own = {f.name: f.default for f in fields(Comparison)}
     assert parameters("compare.ipynb") == own
-    more = dict(dropouts="nodropout,softhard", report="reports/runs/robustness-report",
-                kinds="masked,lost,noise,snr")
+    more = dict(dropouts="nodropout,softhard", kinds="masked,lost,noise,snr")
     assert parameters("robustness.ipynb") == own | more
 
 
@@ -210,9 +209,10 @@ def test_notebooks_write_where_git_does_not_look():
     "With nothing changed; `avkit reports` names the committed folders"
     if subprocess.run(["git", "-C", ROOT, "rev-parse"], capture_output=True).returncode:
         pytest.skip("not a git clone")
-    c = parameters("robustness.ipynb")
-    to = [Comparison().report, Comparison().runs, c["report"], parameters("quirks.ipynb")["to"],
-          *(Protocol().folder(key) for key in STUDIES), "reports/runs/demo"]
+    assert parameters("robustness.ipynb")["report"] is None
+    assert parameters("quirks.ipynb")["to"] is None
+    usual = [f"reports/runs/{name}-report" for name in ("robustness", "quirks")]
+    to = [Comparison().report_folder, Comparison().run_folder, *usual, *(Protocol().folder(key) for key in STUDIES), "reports/runs/demo"]
     for path in to:
         ignored = subprocess.run(["git", "-C", ROOT, "check-ignore", "-q", f"{path}/table.md"])
         assert ignored.returncode == 0, f"git sees {path}"

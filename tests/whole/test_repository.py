@@ -115,3 +115,22 @@ def test_readme_shows_the_tables_that_runs_made():
         assert len(rows) > 3 and "\n".join(rows) in readme, (
             f"README.md does not show reports/{name}/table.md"
         )
+
+
+def test_a_kernel_is_silent_of_what_nobody_can_change(caplog):
+    "`make setup` puts the file where kernels read it; it leaves out one warning, and no other"
+    import inspect, logging
+    from ipykernel import kernelapp
+
+    config = (ROOT / ".lab/ipython_kernel_config.py").read_text()
+    assert ".lab/ipython_kernel_config.py $(VENV)/etc/ipython/" in (ROOT / "Makefile").read_text()
+    assert "without encryption" in inspect.getsource(kernelapp), "ipykernel no longer says so"
+    log = logging.getLogger("IPKernelApp")
+    before = list(log.filters)
+    try:
+        exec(config, {})
+        log.warning("Kernel is running over TCP without encryption. All of it")
+        log.warning("something real")
+    finally:
+        log.filters = before
+    assert [r.getMessage() for r in caplog.records] == ["something real"]
