@@ -26,6 +26,7 @@ from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
 from .configure import Config
+from .distributed import device_name
 from .frozen import backbone_stream
 
 # %% ../../nbs/4_training/06_loading.ipynb #a037b569
@@ -153,8 +154,7 @@ def _encoded(
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
     weights, device = _weights_of(cfg, stream, name), cfg["device"]
-    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    s, note = backbone_stream(store, source, name, weights, device, steps)
+    s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
     notes.setdefault("backbones", {})[stream] = note
     return s
 
