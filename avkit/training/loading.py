@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core import AvkitError, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
-    own_stream, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+    own_features, AudioWindows, Source, Stream, track_frame_rows, track_windows)
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import open_dataset
 from ..datasets.splits import apply_split, SUBSETS
@@ -168,7 +168,11 @@ def clip_stream(
 ) -> Stream:
     "A stream of all clips of the manifest, from the store or from the user's own file"
     own = cfg[f"{stream}_features"]
-    if own: return own_stream(own, m.corpus, m.clips["clip"].tolist())
+    if own:
+        files = m.clips[["audio", "video"]].values.tolist()
+        s, told = own_features(own, m.corpus, m.clips["clip"].tolist(), files)
+        notes.setdefault("features", {})[stream] = f"{stream}_features {told}"
+        return s
     keys = _keys(cfg, m, stream)
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
@@ -418,7 +422,9 @@ def read_clips(
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
-    return _standardised(cfg, make(cfg, m, store, summary), stats)
+    corpus = make(cfg, m, store, summary)
+    for line in corpus.notes.get("features", {}).values() if verbose else (): print(line)
+    return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
 def load_data(
