@@ -691,14 +691,22 @@ def track_audio(
     return audio_source(store, pieces, kind, **settings).stream(store)
 
 # %% ../../nbs/2_datasets/14_features.ipynb #c259db2d
-_NAMES = dict.fromkeys(("clip", "file", "name", "filename"), str)  # text, whatever they look like
+_NAMES = "clip", "file", "name", "filename"  # columns of text, whatever their values look like
+_EMPTY = ["", "NA", "N/A", "#N/A", "nan", "NaN", "null", "None"]  # in the others
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    "A CSV in which a clip may be called 001, or NA"
+    head = pd.read_csv(path, encoding="utf-8-sig", nrows=0).columns
+    numbers: dict[Any, Any] = {c: _EMPTY for c in head if c not in _NAMES}
+    return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=numbers,
+                       dtype={c: str for c in head if c in _NAMES})
 
 
 def _read_table(path: Path) -> dict[str, np.ndarray]:
     "{name: array (T,F)} from a CSV or Parquet file"
     parquet = path.suffix == ".parquet"
-    t = pd.read_parquet(path) if parquet else pd.read_csv(
-        path, encoding="utf-8-sig", converters=_NAMES)
+    t = pd.read_parquet(path) if parquet else _read_csv(path)
     text = [c for c in t if not pd.api.types.is_numeric_dtype(t[c])]
     if not text: raise AvkitError(f"{path} has no text column that names the clip")
     name, rest = text[0], [c for c in t if c not in text]

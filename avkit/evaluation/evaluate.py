@@ -17,7 +17,7 @@ from ..core import AvkitError, read_json, resolve, unknown, write_json, write_te
 from ..datasets.corruptions import corruptions_of, split_snr
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
-from .runs import example_run, open_run, Run
+from .runs import check_backbones, example_run, open_run, Run
 from ..training.configure import Config
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
@@ -138,6 +138,7 @@ def _own_scores(
 ) -> dict[str, Any]:
     "Score subsets of the run's own split; returns its record"
     conds, subsets = conditions_of(run.cfg, asked), {s: s for s in _subsets(sides)}
+    check_backbones(run)
     corpus = load_data(run.cfg, verbose=verbose)
     _check_same(run, corpus)
     device = accelerator(run.cfg).device
@@ -215,6 +216,14 @@ def _other_scores(
     return update(run, rows, metrics, file, cross={name: facts})
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #5d02d503
+def _refuse_card(run: Run) -> None:
+    "Refuse what was exported: it has no record to write to"
+    if run.card:
+        raise AvkitError(f"{run.folder} is a card, which was exported from a run: its scores stand "
+                         "in its README.md. Evaluate the run itself, where it was trained "
+                         f"({run.name}); a card answers videos: avkit predict VIDEO --run ...")
+
+
 def _about(
     run: Run,
     **other: Any,  # settings that name another data set
@@ -247,6 +256,7 @@ def evaluate(
 ) -> dict[str, Any]:
     "Evaluate a finished run, on its own data or others; updates and returns its record"
     run = example_run() if run is None else run
+    _refuse_card(open_run(run))
     own: dict[str, Any] = dict(
         data_root=data_root, annotations=annotations,
         audio_features=audio_features, video_features=video_features)

@@ -26,7 +26,7 @@ from ..datasets.features import Stream
 from ..datasets.manifest import COLUMNS, corpus_info, Manifest
 from ..datasets.registry import rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
-from .runs import open_run, Run
+from .runs import check_backbones, open_run, Run
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
@@ -979,6 +979,7 @@ def check_video(run: Run) -> None:
         raise AvkitError(
             f"{run.name} centres features by speaker (by_speaker), and a video does not tell its "
             "speakers' other clips. Train a run without: --options '{\"by_speaker\": []}'.")
+    check_backbones(run)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #dfe8af4f
 def _check_asked(path: Path, hop: float | None, faces: int) -> None:

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Rename', 'Fault', 'State', 'SOURCES', 'Inert', 'checkpoint_path', 'read_file', 'renamed', 'refuse_weights',
            'fill_model', 'is_source', 'read_weights', 'common_prefix', 'fit_weights', 'file_stamp', 'source_of',
-           'tensors_hash', 'weights_hash', 'by_view', 'of_views']
+           'tensors_hash', 'restoring', 'watch_loads', 'weights_hash', 'by_view', 'of_views']
 
 # %% ../../nbs/3_models/01_weights.ipynb #6218f44c
-import functools, hashlib, os, pickletools, re, zipfile
+import contextlib, contextvars, functools, hashlib, os, pickletools, re, zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import torch
@@ -316,12 +316,12 @@ def fit_weights(
     return sorted(drawn)
 
 # %% ../../nbs/3_models/01_weights.ipynb #db75af37
-def file_stamp(weights: str | Path) -> tuple[str, int, int]:
-    "A file, its size in bytes and when it was changed (ns): what a file in memory is known by"
+def file_stamp(weights: str | Path) -> tuple[str, int, int, int, int]:
+    "A file, its size, when it was written and changed (ns), its inode: by which it is known again"
     try: s = resolve(weights).stat()
     except OSError as e:
         raise AvkitError(f"Cannot read the weights {weights}: {e.strerror or e}") from e
-    return str(resolve(weights)), s.st_size, s.st_mtime_ns
+    return str(resolve(weights)), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino
 
 
 @functools.lru_cache(16)
@@ -338,8 +338,28 @@ def tensors_hash(state: State) -> str:
     "SHA-256 (hex) of tensors and their names"
     h = hashlib.sha256()
     for k, v in sorted(state.items()):
-        h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        h.update(k.encode() + v.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return h.hexdigest()
+
+# %% ../../nbs/3_models/01_weights.ipynb #watchcd1
+_RESTORING = contextvars.ContextVar("restoring", default=False)
+
+
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    "Inside, state dicts are loaded without a note"
+    token = _RESTORING.set(True)
+    try: yield
+    finally: _RESTORING.reset(token)
+
+
+def _note_load(net: nn.Module, keys: Any) -> None:
+    if not _RESTORING.get(): net.loaded = tensors_hash(net.state_dict())  # type: ignore
+
+
+def watch_loads(net: nn.Module) -> None:
+    "From now on a network notes, as `loaded`, the hash of what a state dict made of it"
+    net.register_load_state_dict_post_hook(_note_load)
 
 # %% ../../nbs/3_models/01_weights.ipynb #279065fb
 def weights_hash(

@@ -21,6 +21,7 @@ from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
 from ..datasets.batches import AVData, batches, draws
 from ..models.masks import zero_padding
+from ..models.weights import restoring
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
 from .configure import Config
@@ -525,7 +526,7 @@ def finish(
 ) -> dict[str, Any]:
     "Evaluate the best epoch, write predictions and the record; returns it"
     tensors, _ = read_checkpoint(run_dir / "checkpoints/best.safetensors")
-    t.scored.load_state_dict(split_tensors(tensors, "model"))
+    with restoring(): t.scored.load_state_dict(split_tensors(tensors, "model"))
     device = t.accelerator.device
     predictions, metrics = score_conditions(t.cfg, t.corpus, t.scored, conditions(t.cfg), device)
     record = record_of(t, metrics, seconds)

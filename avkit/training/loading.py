@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunData', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of', 'frame_size',
-           'clip_stream', 'window_streams', 'read_clips', 'load_data', 'in_audio_noise']
+           'weights_of_stream', 'clip_stream', 'window_streams', 'read_clips', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -133,7 +133,7 @@ def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
     return audio_source(store, pieces, kind, **cfg["audio_settings"])
 
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
-def _weights_of(cfg: Config, stream: str, name: str) -> Any:
+def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
     "A file or a named source, {view: one} where they differ, or None: random"
     asked = getattr(cfg.settings, f"{stream}_weights", None)
     weights = asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
@@ -153,7 +153,7 @@ def _encoded(
     "The rows of a source as they are, or what the stream's frozen backbone makes of them"
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
-    weights, device = _weights_of(cfg, stream, name), cfg["device"]
+    weights, device = weights_of_stream(cfg, stream, name), cfg["device"]
     s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
     notes.setdefault("backbones", {})[stream] = note
     return s
