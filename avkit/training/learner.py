@@ -31,7 +31,7 @@ from .loading import load_data, RunData
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
-from .record import ccc_names, name_of, record_of
+from .record import ccc_names, clips_table, name_of, record_of
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
@@ -534,6 +534,7 @@ def finish(
         table = predictions.to_csv(index=False, lineterminator="\n")
         write_text(run_dir / "predictions.csv", table)
         write_history(t.history, run_dir)
+        write_text(run_dir / "clips.csv", clips_table(t.corpus))
         write_json(run_dir / "record.json", record)
     return record
 

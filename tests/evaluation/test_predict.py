@@ -463,3 +463,26 @@ def test_a_figure_of_many_faces_stays_small(tmp_path):
     )
     fig = timeline(many)
     assert len(fig.axes) == 2 * MOST_STRIPS and "20 of 60 faces" in fig.get_suptitle()
+
+
+@pytest.mark.parametrize("fixed", ["video", ""])
+def test_open_time_is_tried_however_few_steps_there_are(fixed):
+    "A graph that takes six steps and no other number of them does not count as open"
+    from avkit.evaluation.export import _checked
+
+    class Model(torch.nn.Module):
+        def forward(self, audio, audio_mask, video, video_mask):
+            return audio.mean((1, 2)) + video.mean((1, 2))
+
+    p = fresh(Model(), configure(), ["a", "b"])
+    x = {}
+    for s, steps in (("audio", 4), ("video", 6)):
+        x |= {s: torch.randn(2, steps, 3), f"{s}_mask": torch.ones(2, steps, dtype=torch.bool)}
+
+    def graph(batch):
+        if fixed and batch[fixed].shape[1] != x[fixed].shape[1]:
+            raise RuntimeError("another number of steps")
+        return p.model(**batch)
+
+    want = "open for audio, as in the example for video" if fixed else "open"
+    assert _checked(p, x, graph, "The graph")["time"] == want

@@ -80,7 +80,8 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
         "each clip goes through each backbone once; the killed one again"
     )
     assert (
-        r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random", source="random")
+        {k: v for k, v in r["backbones"]["audio"].items() if k != "network"}
+        == dict(name="wav2vec2_tiny", weights="random", source="random")
         and len(r["backbones"]["video"]["weights"]) == 64
     )
 
