@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'Named', 'Outputs', 'Ends', 'meanings', 'join_labels', 'JoinedClasses', 'join_classes', 'JoinedTargets',
-           'join_targets', 'speaker_key', 'clips_of_run', 'cross_name', 'other_corpus']
+           'join_targets', 'speaker_key', 'clips_of_run', 'check_unseen', 'cross_name', 'other_corpus']
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #13a8edcf
 import unicodedata
@@ -265,8 +265,9 @@ def check_unseen(run: Run, m: Manifest) -> dict[str, str]:
     cure = ("Leave them out: --split FILE, a CSV with the columns clip (or speaker) and split that "
             "says test for the others")
     if len(seen):
+        which = _some_of(seen["clip"].tolist())
         raise LeakError(f"{len(seen)} of {len(tested)} clips of {m.root} have the content of clips "
-                        f"that {run.name} was trained on: {_some_of(seen["clip"].tolist())}. {cure}")
+                        f"that {run.name} was trained on: {which}. {cure}")
     clips = f"none of {len(tested)} by content among the {len(learned)} it was trained on"
     return dict(clips=clips, speakers=_unseen_speakers(run, m, ours, cure))
 
