@@ -778,7 +778,8 @@ def match_features(
     files: Sequence[Sequence[str]],  # each clip's files, as its table of labels names them
 ) -> tuple[list[str | None], list[str]]:
     "The name in the file of each clip, None without; and names in the file of no clip"
-    known, found, left = _names_of(corpus, clips, files), [None] * len(clips), []
+    known, left = _names_of(corpus, clips, files), []
+    found: list[str | None] = [None] * len(clips)
     for name in named:
         i = known.get(name, known.get(clip_key(corpus, name)))
         if i is None: left.append(name)

@@ -260,8 +260,9 @@ def check_unseen(run: Run, m: Manifest) -> dict[str, str]:
     if ours is None:
         why = f"not checked: {run.name} has no clips.csv, and its own data are not at hand"
         return dict(clips=why, speakers=why)
-    learned, tested = ours[ours.split.isin(SUBSETS[:2])], m.clips[m.clips.split == "test"]
-    seen = tested[tested[_HASHES].isin(_contents(learned)).any(axis=1)]
+    learned: Any = ours[ours.split.isin(SUBSETS[:2])]
+    tested: Any = m.clips[m.clips.split == "test"]
+    seen = tested[tested[_HASHES].isin(list(_contents(learned))).any(axis=1)]
     cure = ("Leave them out: --split FILE, a CSV with the columns clip (or speaker) and split that "
             "says test for the others")
     if len(seen):

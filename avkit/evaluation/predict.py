@@ -7,7 +7,7 @@ __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip
            'box_size', 'Gallery', 'Seen', 'Looker', 'windows', 'faces_in', 'own_frames', 'cut_face', 'given_of',
            'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips', 'by_window',
            'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges', 'frame_rows',
-           'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'is_rendered', 'warning_of', 'belongs_to',
+           'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of', 'belongs_to',
            'check_video', 'predict', 'prediction_owner', 'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
@@ -894,7 +894,7 @@ def of_rendered(run: Run) -> bool:
     return bool(run.record.get("rendered")) or name == "synth" or rendered(run.cfg["data_root"])
 
 
-def is_rendered(video: Path) -> bool:
+def rendered_file(video: Path) -> bool:
     "Did avkit render a file?"
     own = cache_dir("predict").resolve() in video.resolve().parents
     return own or any((p / "synth.json").is_file() for p in video.resolve().parents)
@@ -902,7 +902,7 @@ def is_rendered(video: Path) -> bool:
 
 def warning_of(run: Run, video: Path) -> str:
     "What has to be said of a model of drawn people that looks at others; else ''"
-    return DRAWN if of_rendered(run) and not is_rendered(video) else ""
+    return DRAWN if of_rendered(run) and not rendered_file(video) else ""
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #belocod1
 def belongs_to(
@@ -932,7 +932,7 @@ def _settings_of(
     trained_on = run.record.get("dataset", cfg["dataset"])
     return dict(
         trained_on=trained_on + (", rendered" if of_rendered(run) else ""),
-        input_rendered=is_rendered(path), warning=warning_of(run, path),
+        input_rendered=rendered_file(path), warning=warning_of(run, path),
         video=path.name, duration=round(heard.duration, 3), fps=heard.fps,
         sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
         device=cfg["device"], preparation=asdict(run.preparation), cut=cut,
