@@ -6,18 +6,18 @@
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'mel_grid', 'Cuts', 'mel_steps', 'audio_source',
            'audio_stream', 'clip_frames', 'video_stream', 'track_frame_rows', 'track_frames', 'time_of_frames',
-           'TrackAudio', 'track_windows', 'track_audio', 'read_features', 'clip_key', 'own_stream']
+           'TrackAudio', 'track_windows', 'track_audio', 'read_features', 'clip_key', 'match_features', 'own_features',
+           'own_stream']
 
 # %% ../../nbs/2_datasets/14_features.ipynb #a7b7af1c
-import functools, hashlib
-from collections.abc import Callable, Iterator, Sequence
+import functools, hashlib, re, unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, child_seed, content_key, file_hash, resolve, unknown
-from .manifest import read_cells
 from ..preprocessing.audio import log_mel, mel_power, mfcc, segment_mel
 from ..preprocessing.tracks import Track
 from ..store import pack, Store
@@ -691,13 +691,22 @@ def track_audio(
     return audio_source(store, pieces, kind, **settings).stream(store)
 
 # %% ../../nbs/2_datasets/14_features.ipynb #c259db2d
-_NAMES = ("clip", "name", "file", "FileName")  # columns that name the clip, `01` or `NA` too
+_NAMES = "clip", "file", "name", "filename", "FileName"  # text, whatever they look like
+_EMPTY = ["", "NA", "N/A", "#N/A", "nan", "NaN", "null", "None"]  # in the others
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    "A CSV in which a clip may be called 001, or NA"
+    head = pd.read_csv(path, encoding="utf-8-sig", nrows=0).columns
+    numbers: dict[Any, Any] = {c: _EMPTY for c in head if c not in _NAMES}
+    return pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False, na_values=numbers,
+                       dtype={c: str for c in head if c in _NAMES})
 
 
 def _read_table(path: Path) -> dict[str, np.ndarray]:
     "{name: array (T,F)} from a CSV or Parquet file"
     parquet = path.suffix == ".parquet"
-    t = pd.read_parquet(path) if parquet else read_cells(path, _NAMES)
+    t = pd.read_parquet(path) if parquet else _read_csv(path)
     text = [c for c in t if not pd.api.types.is_numeric_dtype(t[c])]
     if not text: raise AvkitError(f"{path} has no text column that names the clip")
     name, rest = text[0], [c for c in t if c not in text]
@@ -741,10 +750,44 @@ def clip_key(
     corpus: str,       # such as ravdess
     name: str | Path,  # such as 01-01-03-01-01-01-05.mp4
 ) -> str:
-    "The name by which features and clips meet"
-    path = Path(str(name))
-    stem = path.stem if path.suffix in {".wav", ".mp4", ".flac", ".flv", ".avi"} else str(name)
+    "The name by which features and clips meet: without a file's suffix"
+    text = unicodedata.normalize("NFC", str(name))
+    stem = re.sub(r"(?<=[^/])\.(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{2,5}$", "", text)
     return stem[3:] if corpus in ("ravdess", "synth") else stem
+
+# %% ../../nbs/2_datasets/14_features.ipynb #matchcd1
+def _names_of(
+    corpus: str,                           # such as ravdess
+    clips: Sequence[str],                  # names of the manifest
+    files: Sequence[Sequence[str]],        # each clip's files
+) -> dict[str, int]:
+    "{name: which clip} as they are, and without suffix; a name of two clips is nobody's"
+    exact = {name: i for i, name in enumerate(clips)}
+    both = [(f(name), i) for i, own in enumerate(zip(clips, files)) for name in (own[0], *own[1])
+            if name for f in (str, lambda n: clip_key(corpus, n))]
+    owners: dict[str, set[int]] = {}
+    for name, i in both: owners.setdefault(name, set()).add(i)
+    return {name: next(iter(i)) for name, i in owners.items() if len(i) == 1} | exact
+
+
+def match_features(
+    path: str | Path,                # of the features, for errors
+    corpus: str,                     # such as ravdess
+    named: Iterable[str],            # names in the file
+    clips: Sequence[str],            # names of the manifest
+    files: Sequence[Sequence[str]],  # each clip's files, as its table of labels names them
+) -> tuple[list[str | None], list[str]]:
+    "The name in the file of each clip, None without; and names in the file of no clip"
+    known, left = _names_of(corpus, clips, files), []
+    found: list[str | None] = [None] * len(clips)
+    for name in named:
+        i = known.get(name, known.get(clip_key(corpus, name)))
+        if i is None: left.append(name)
+        elif found[i] is not None:
+            raise AvkitError(f"{path}: {found[i]!r} and {name!r} both name the clip {clips[i]!r}; "
+                             "leave one of them out")
+        else: found[i] = name
+    return found, left
 
 # %% ../../nbs/2_datasets/14_features.ipynb #03d8b356
 def _padded(
@@ -759,18 +802,42 @@ def _padded(
     return x, mask
 
 # %% ../../nbs/2_datasets/14_features.ipynb #8d2bb237
+def _few_names(names: Sequence[str], n: int = 3) -> str:
+    "The first names, and how many more there are"
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more
+
+
+def _told(path: Path, clips: Sequence[str], found: Sequence[str | None], left: list[str]) -> str:
+    "How many clips have features, and who has none"
+    lacks = [c for c, name in zip(clips, found) if name is None]
+    line = f"{path.name}: features for {len(clips) - len(lacks)} of {len(clips)} clips"
+    if lacks: line += f"; none for {_few_names(lacks)}, which are set aside"
+    return line + (f"; of no clip here: {_few_names(left)}" if left else "")
+
+
+def own_features(
+    path: str | Path,                           # CSV, Parquet, safetensors
+    corpus: str,                                # such as ravdess
+    clips: Sequence[str],                       # names of the manifest
+    files: Sequence[Sequence[str]] | None = None,  # each clip's files
+) -> tuple[Stream, str]:
+    "(N,T,F) features from a file of one's own, padded; and a line on who has some and who has none"
+    path, named = resolve(path), read_features(path)
+    names, left = match_features(path, corpus, named, clips, files or [()] * len(clips))
+    found = [None if name is None else named[name] for name in names]
+    some = [f for f in found if f is not None]
+    if not some:
+        raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {path}"
+                         f" ({next(iter(named))}, ...)")
+    x, mask = _padded(found, max(map(len, some)), some[0].shape[1])
+    return Stream(x, mask, content_key("own", file_hash(path))), _told(path, clips, names, left)
+
+
 def own_stream(
     path: str | Path,      # CSV, Parquet, safetensors
     corpus: str,           # such as ravdess
     clips: Sequence[str],  # names of the manifest
 ) -> Stream:
-    "(N,T,F) features from a file of one's own, padded; a clip that is not in the file has no step"
-    named = read_features(path)
-    table = {clip_key(corpus, k): v for k, v in named.items()}
-    found = [table.get(clip_key(corpus, c)) for c in clips]
-    some = [f for f in found if f is not None]
-    if not some:
-        raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {resolve(path)}"
-                         f" ({next(iter(named))}, ...)")
-    x, mask = _padded(found, max(map(len, some)), some[0].shape[1])
-    return Stream(x, mask, content_key("own", file_hash(resolve(path))))
+    "The features alone; a clip that is not in the file has no step"
+    return own_features(path, corpus, clips)[0]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIGN', 'Named', 'Outputs', 'Ends', 'meanings', 'join_labels', 'JoinedClasses', 'join_classes', 'JoinedTargets',
-           'join_targets', 'cross_name', 'other_corpus']
+           'join_targets', 'clips_of_run', 'check_unseen', 'cross_name', 'other_corpus']
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #13a8edcf
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
-from ..core import AvkitError
-from ..datasets.manifest import corpus_info, Manifest, manifests_dir
+from ..core import AvkitError, resolve
+from ..datasets.manifest import corpus_info, Manifest, manifests_dir, read_cells, speaker_key
 from ..datasets.registry import rendered
-from ..datasets.splits import apply_split
-from .runs import Run
+from ..datasets.splits import apply_split, assign_file, LeakError, SUBSETS
+from .runs import config_of, Run
 from ..training.configure import Config
 from ..training.loading import open_manifest, read_clips, RunData
 
@@ -211,10 +211,80 @@ def _check_other(run: Run, m: Manifest) -> None:
         raise AvkitError(f"A run of {what} ({record['dataset']}) does not fit {m.corpus}, which is "
                          f"about {m.task}")
 
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #leakcd01
+def clips_of_run(run: Run) -> pd.DataFrame | None:
+    "clip, split, speaker and hashes of a run's own clips; None where nobody can tell any more"
+    listed = run.folder / "clips.csv"
+    if listed.is_file(): return read_cells(listed)
+    try:
+        cfg = config_of(run.record["config"], run.record["recipe"])
+        m = apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
+    except (AvkitError, KeyError): return None
+    same = (m.data_hash, m.split_hash) == tuple(run.record[f"{k}_hash"] for k in ("data", "split"))
+    return m.clips if same else None
+
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #leakcd02
+_HASHES = ["audio_sha256", "video_sha256"]
+
+
+def _contents(clips: pd.DataFrame) -> set[str]:
+    "The hashes of the files of some clips"
+    return set(clips[_HASHES].to_numpy().ravel()) - {""}
+
+
+def _same_family(run: Run, m: Manifest, ours: pd.DataFrame) -> bool:
+    "Do the names of both data sets mean the same people?"
+    record = run.record
+    if bool(record.get("rendered")) != bool(m.notes.get("rendered")): return False
+    if _contents(ours) & _contents(m.clips): return True
+    if m.corpus != "folder": return m.corpus == record["dataset"]
+    root = record["config"].get("data_root")
+    return record["dataset"] == "folder" and bool(root) and resolve(root) == resolve(m.root)
+
+
+def _some_of(names: Sequence[str], n: int = 5) -> str:
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more
+
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #leakcd03
+def check_unseen(run: Run, m: Manifest) -> dict[str, str]:
+    "Refuse clips and speakers that a run was trained on; returns what was compared, for the record"
+    ours = clips_of_run(run)
+    if ours is None:
+        why = f"not checked: {run.name} has no clips.csv, and its own data are not at hand"
+        return dict(clips=why, speakers=why)
+    learned: Any = ours[ours.split.isin(SUBSETS[:2])]
+    tested: Any = m.clips[m.clips.split == "test"]
+    seen = tested[tested[_HASHES].isin(list(_contents(learned))).any(axis=1)]
+    cure = ("Leave them out: --split FILE, a CSV with the columns clip (or speaker) and split that "
+            "says test for the others")
+    if len(seen):
+        which = _some_of(seen["clip"].tolist())
+        raise LeakError(f"{len(seen)} of {len(tested)} clips of {m.root} have the content of clips "
+                        f"that {run.name} was trained on: {which}. {cure}")
+    clips = f"none of {len(tested)} by content among the {len(learned)} it was trained on"
+    return dict(clips=clips, speakers=_unseen_speakers(run, m, ours, cure))
+
+
+def _unseen_speakers(run: Run, m: Manifest, ours: pd.DataFrame, cure: str) -> str:
+    "The same for speakers"
+    if not _same_family(run, m, ours):
+        return f"not compared: one name in {m.root.name} and in its own data may be two people's"
+    tested = set(m.clips.speaker[m.clips.split == "test"]) - {""}
+    if not tested: return "not known: no speaker is named"
+    learned = set(map(speaker_key, set(ours.speaker[ours.split.isin(SUBSETS[:2])]) - {""}))
+    both = sorted(s for s in tested if speaker_key(s) in learned)
+    if both:
+        raise LeakError(f"{run.name} was trained on speaker(s) {_some_of(both)} of {m.root}, which "
+                        f"holds the same people as its own data. {cure}")
+    return f"none of {len(tested)} among the {len(learned)} it was trained on"
+
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #7bfa4701
 def _all_in_test(m: Manifest, split: str | None, cfg: Config) -> Manifest:
     "The manifest with its clips in the subset test; with a `split` those of its test subset alone"
-    if split: m = apply_split(m, split, cfg["fold"], cfg["seed"])
+    if split and split.endswith(".csv"):  # a list of test clips is enough
+        m = replace(m, clips=m.clips.assign(split=assign_file(m.clips, split)))
+    elif split: m = apply_split(m, split, cfg["fold"], cfg["seed"])
     subset = m.clips.split.where(m.clips.split == "test", "") if split else "test"
     return replace(m, clips=m.clips.assign(split=subset),
                    split=dict(name=split or "all clips", fold=cfg["fold"]))
@@ -235,10 +305,12 @@ def other_corpus(
     run: Run,                  # whose config names the other data set
     split: str | None = None,  # test its test subset alone
     verbose: bool = True,      # print what preparation did
-) -> tuple[RunData, str]:
-    "The clips of another data set, all of them in the subset `test`; its name in the record"
+) -> tuple[RunData, str, dict[str, str]]:
+    "The clips of another data set, in the subset `test`; its name in the record; `check_unseen`"
     m = open_manifest(run.cfg)
     _check_other(run, m)
+    m = _all_in_test(m, split, run.cfg)
+    unseen = check_unseen(run, m)
     stats = {k: v for k, v in run.stats.items() if k != "target"}
-    data = read_clips(run.cfg, _all_in_test(m, split, run.cfg), verbose=verbose, stats=stats)
-    return data, cross_name(m.corpus, split, run.cfg)
+    data = read_clips(run.cfg, m, verbose=verbose, stats=stats)
+    return data, cross_name(m.corpus, split, run.cfg), unseen

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'EVALUATE_HELP', 'corrupted', 'all_conditions', 'conditions_of', 'merge_predictions', 'update',
-           'evaluate']
+           'cross_lines', 'evaluate']
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #cc0a0f0d
 import inspect, io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..datasets.corruptions import corruptions_of, split_snr
 from ..datasets.manifest import read_cells
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
-from .runs import example_run, open_run, Run
+from .runs import check_backbones, example_run, open_run, Run
 from ..markup import csv_text
 from ..training.configure import Config
 from ..training.distributed import accelerator
@@ -140,6 +141,7 @@ def _own_scores(
 ) -> dict[str, Any]:
     "Score subsets of the run's own split; returns its record"
     conds, subsets = conditions_of(run.cfg, asked), {s: s for s in _subsets(sides)}
+    check_backbones(run)
     corpus = load_data(run.cfg, verbose=verbose)
     _check_same(run, corpus)
     device = accelerator(run.cfg).device
@@ -198,6 +200,28 @@ def _joined(
     if corpus.data.task == "class": return _join_by_meaning(run, corpus, labels)
     return *join_targets(run, corpus), {}
 
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #crossln1
+def _join_line(row: Mapping[str, Any]) -> str:
+    "How a label was joined: `happiness (happy = Happiness)`"
+    both = [" + ".join(row[k]) for k in ("model", "corpus")]
+    alike = all(x == row["meaning"] for x in both)
+    return row["meaning"] if alike else f"{row['meaning']} ({both[0]} = {both[1]})"
+
+
+def cross_lines(name: str, facts: Mapping[str, Any]) -> str:
+    "What the screen says of another data set: how many, which labels, who was left out, leaks"
+    unit = facts["of"]
+    lines = [f"{name}: {facts['scored']} {unit} scored"]
+    if facts.get("labels"): lines.append("joined: " + ", ".join(map(_join_line, facts["labels"])))
+    left = [f"{n} {unit} of {c}" for c, n in facts.get("left_out", {}).items()]
+    if left: lines.append("left out, since the model has no such label: " + ", ".join(left))
+    if facts.get("not_answered"):
+        lines.append("never answered, since no clip has it: " + ", ".join(facts["not_answered"]))
+    aside = Counter(x["reason"] for x in facts["set_aside"])
+    if aside: lines.append("set aside: " + ", ".join(f"{n} ({why})" for why, n in aside.items()))
+    lines += [f"trained on, {what}: {said}" for what, said in facts["unseen"].items()]
+    return "\n  ".join(lines)
+
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #5b75ffd4
 def _other_scores(
     run: Run,                           # whose config names the other data set
@@ -208,13 +232,14 @@ def _other_scores(
 ) -> dict[str, Any]:
     "Score all clips of another data set, or its test subset; returns the run's record"
     conds = conditions_of(run.cfg, asked)
-    corpus, name = other_corpus(run, split, verbose)
+    corpus, name, unseen = other_corpus(run, split, verbose)
     joined, through, more = _joined(run, corpus, labels)
-    facts = _facts(run, corpus) | more
+    facts = _facts(run, corpus) | more | dict(unseen=unseen)
     device = accelerator(run.cfg).device
     rows, metrics = score_conditions(
         run.cfg, joined, run.model.to(device), conds, device, {"test": name}, through)
     facts |= _count(rows, conds[0]) | dict(git_commit=commit())
+    if verbose: print(cross_lines(name, facts))
     file = f"predictions-{name.replace(':', '-')}.csv"
     return update(run, rows, metrics, file, cross={name: facts})
 

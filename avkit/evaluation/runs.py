@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['example_folder', 'RunFacts', 'Trained', 'read_predictions', 'Run', 'open_run', 'record_paths', 'unfinished_runs',
-           'example_run', 'newest_run', 'untrained_run']
+           'example_run', 'newest_run', 'check_backbones', 'untrained_run']
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #b5133719
 import functools, types
@@ -17,11 +17,15 @@ from ..datasets.manifest import read_cells
 from ..datasets.registry import rendered
 from ..datasets.synth import render
 from ..models.model import build_model
+from ..models.backbones import spec_of
+from ..models.weights import restoring
 from ..preprocessing.prepare import Preparation
 from ..training.checkpoint import load_model, split_tensors, stats_of
+from ..store import Store
 from ..training.configure import Config, config_of, configure
+from ..training.frozen import backbone_note
 from ..training.learner import fit
-from ..training.loading import load_data, preparation_of, RunData
+from ..training.loading import load_data, preparation_of, RunData, weights_of_stream
 from ..training.record import is_earlier
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
@@ -42,7 +46,8 @@ def example_folder(
 ) -> Path:
     "The folder of a small run in the cache; where it is missing, the run is trained"
     from filelock import FileLock  # heavy: torch brings it
-    folder, root = cache_dir("runs", "example"), cache_dir("synth", "four-actors")
+    name = "example" if epochs == 12 else f"example-{epochs}-epochs"
+    folder, root = cache_dir("runs", name), cache_dir("synth", "four-actors")
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{root}.lock"):
         if not _at_hand(folder):
@@ -143,7 +148,7 @@ def _of_card(folder: Path, config: dict) -> Trained:
     "The model of a card"
     from safetensors.torch import load_file  # heavy: torch's reader of weights
     tensors, model = load_file(folder / "model.safetensors"), build_model(config["model"])
-    model.load_state_dict(split_tensors(tensors, "model"))
+    with restoring(): model.load_state_dict(split_tensors(tensors, "model"))
     shapes = _as_tuples(config["shapes"])
     return Trained(model.eval(), config["classes"], stats_of(tensors), shapes)
 
@@ -287,6 +292,40 @@ def newest_run(folder: str | Path) -> Run:
     print(f"No run with its data below {folder}: a small one is trained on four rendered actors, "
           "in half a minute.")
     return example_run()
+
+# %% ../../nbs/5_evaluation/00_runs.ipynb #bbcd0001
+def _check_registered(run: RunFacts, name: str) -> None:
+    "Refuse a backbone that nobody knows here"
+    try: spec_of(name)
+    except AvkitError as e:
+        raise AvkitError(
+            f"{run.name} was trained with the backbone {name!r}, which is not avkit's own: it was "
+            "registered by the script that trained it. Use the run from Python, after BACKBONES"
+            f"[{name!r}] = BackboneSpec(...) (avkit.models.backbones) as it was then.") from e
+
+
+def _now(run: RunFacts, stream: str, name: str) -> dict[str, Any]:
+    "What the record would say of a frozen backbone today"
+    try: return backbone_note(Store(), name, weights_of_stream(run.cfg, stream, name))
+    except AvkitError as e:
+        raise AvkitError(f"{run.name} looks through the frozen backbone {name}, whose weights are "
+                         f"a file of their own: {e}") from e
+
+
+def check_backbones(run: RunFacts) -> None:
+    "Refuse a run whose backbones are not at hand, or are not those that it was trained with"
+    known = run.record.get("backbones", {})
+    for note in known.values(): _check_registered(run, note["name"])
+    for s in run.streams:
+        name = run.cfg.recipe.get(f"{s}_backbone")
+        if not name or s not in known or run.cfg[f"{s}_features"]: continue
+        now, then = _now(run, s, name), known[s]
+        same = [k for k in ("network", "weights") if k in then][:1]
+        if any(now[k] != then[k] for k in same):
+            raise AvkitError(
+                f"{run.name} was trained with other weights of the {s} backbone {name} "
+                f"({then.get('source')}) than there are now ({now['source']}): put the file back "
+                "that its record names, or train again.")
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #a4439433
 def _fresh_model(cfg: Config, outputs: int) -> torch.nn.Module:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'LocalFeatures', 'Modulator',
            'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'I3D', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN',
-           'BackboneSpec', 'spec_of', 'place_of', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone',
-           'PerView']
+           'BackboneSpec', 'is_shipped', 'spec_of', 'place_of', 'Backbone', 'load_weights', 'backbones_of',
+           'build_backbone', 'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
 import difflib, functools, re
@@ -18,7 +18,8 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, unknown
-from .weights import fit_weights, read_weights, source_of, weights_hash
+from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
+    watch_loads, weights_hash)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #e19d7468
 class LocalFeatures(nn.Module):
@@ -406,6 +407,14 @@ BACKBONES: dict[str, BackboneSpec] = dict(
     wav2vec2_tiny=BackboneSpec(functools.partial(wav2vec2, 64, 2, 4, 128, 32, 16), "wave", 64,
                                rate=16000, names=wav2vec2_name))
 
+# %% ../../nbs/3_models/02_backbones.ipynb #shipcd01
+_SHIPPED = dict(BACKBONES)
+
+
+def is_shipped(name: str) -> bool:
+    "Is a backbone avkit's or timm's, so that without weights it is random?"
+    return BACKBONES.get(name) is _SHIPPED.get(name)
+
 # %% ../../nbs/3_models/02_backbones.ipynb #84026276
 def _row_of_timm(name: str, cfg: Any) -> BackboneSpec:  # what timm knows of it
     "A network of timm's as a row of the table"
@@ -461,12 +470,24 @@ class Backbone(nn.Module):
         super().__init__()
         self.name, self.net, self.spec = name, net, spec
         self.dim: int = getattr(net, "num_features", None) or spec.dim
-        self.origin = dict(weights="random", source="random")
+        self._origin = dict(weights="random", source="random")
+        watch_loads(net)
         side = getattr(getattr(net, "patch_embed", None), "img_size", None)
         self.size: int = side[0] if side else spec.size
         for k, v in (("mean", mean), ("std", std)):
             scale = torch.tensor(v).view(-1, 1, 1) if v else None
             self.register_buffer(k, scale, persistent=False)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        "Which weights it began with, for the record: their hash, and where they came from"
+        by_hand = getattr(self.net, "loaded", None)
+        return dict(weights=by_hand, source="loaded by hand") if by_hand else self._origin
+
+    @origin.setter
+    def origin(self, known: dict[str, str]) -> None:
+        self.net.loaded = None  # type: ignore
+        self._origin = known
 
     @property
     def takes(self) -> str:
@@ -517,7 +538,7 @@ def load_weights(
     place: Any = place_of(name, weights)
     state = read_weights(place, name)[0] if state is None else state
     mode = backbone.training
-    drawn = fit_weights(backbone.net, state, place, spec.names, spec.optional)
+    with restoring(): drawn = fit_weights(backbone.net, state, place, spec.names, spec.optional)
     backbone.train(mode)
     found = weights_hash(None, place, name, state)
     backbone.origin = dict(weights=found, source=source_of(place))
@@ -565,7 +586,9 @@ def build_backbone(
     b = Backbone(name, net, spec, **colours)
     drawn = [] if weights is None else load_weights(b, weights, state)
     if freeze: getattr(net, freeze).requires_grad_(False)
-    if say and (weights is None or drawn): _say_random(name, weights, drawn)
+    if weights is None and not is_shipped(name):
+        b.origin = dict(weights=tensors_hash(net.state_dict()), source="its own constructor")
+    elif say and (weights is None or drawn): _say_random(name, weights, drawn)
     return b.train()
 
 # %% ../../nbs/3_models/02_backbones.ipynb #6e4593fe

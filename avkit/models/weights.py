@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Rename', 'Fault', 'State', 'SOURCES', 'Inert', 'checkpoint_path', 'read_file', 'renamed', 'refuse_weights',
            'fill_model', 'is_source', 'read_weights', 'common_prefix', 'fit_weights', 'file_stamp', 'source_of',
-           'tensors_hash', 'weights_hash', 'by_view', 'of_views']
+           'tensors_hash', 'restoring', 'watch_loads', 'weights_hash', 'by_view', 'of_views']
 
 # %% ../../nbs/3_models/01_weights.ipynb #6218f44c
-import functools, hashlib, os, pickletools, re, zipfile
+import contextlib, contextvars, functools, hashlib, os, pickletools, re, zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import torch
@@ -382,6 +382,26 @@ def tensors_hash(state: State) -> str:
     h = hashlib.sha256()
     for k, v in sorted(state.items()): h.update(k.encode() + _bytes_of(v))
     return h.hexdigest()
+
+# %% ../../nbs/3_models/01_weights.ipynb #watchcd1
+_RESTORING = contextvars.ContextVar("restoring", default=False)
+
+
+@contextlib.contextmanager
+def restoring() -> Iterator[None]:
+    "Inside, state dicts are loaded without a note"
+    token = _RESTORING.set(True)
+    try: yield
+    finally: _RESTORING.reset(token)
+
+
+def _note_load(net: nn.Module, keys: Any) -> None:
+    if not _RESTORING.get(): net.loaded = tensors_hash(net.state_dict())  # type: ignore
+
+
+def watch_loads(net: nn.Module) -> None:
+    "From now on a network notes, as `loaded`, the hash of what a state dict made of it"
+    net.register_load_state_dict_post_hook(_note_load)
 
 # %% ../../nbs/3_models/01_weights.ipynb #279065fb
 def weights_hash(

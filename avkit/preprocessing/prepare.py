@@ -17,7 +17,7 @@ from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
 from .media import read_image, read_tensor
-from .tracks import make_track
+from .tracks import follows_face, make_track
 from ..store import Store
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #aa6b31b8
@@ -48,7 +48,8 @@ class Preparation:
         used = ["size", "views", *(("every", "long") if self.long else ("window", "frames"))]
         if "face" in self.views: used += ["detector", "margin", "face_model"]
         if self.video_from != "middle": used.append("video_from")
-        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2)
+        by_shot = dict(cuts=1) if self.long and follows_face(self) else {}
+        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2) | by_shot
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #8ed5c001
 def _listing(folder: Path) -> list[tuple]:

@@ -16,6 +16,7 @@ from torch import nn
 from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..models.model import build_model
+from ..models.weights import restoring
 from ..numerics import numerics
 from .configure import Config, differing, in_words
 from .loading import RunData
@@ -155,8 +156,9 @@ def load_checkpoint(t: Resumable, path: Path) -> None:
     "Put a training back to where `save_checkpoint` was called; other settings or data are refused"
     tensors, meta = read_checkpoint(path)
     _check_resumable(t, meta, path)
-    t.accelerator.unwrap_model(t.model).load_state_dict(split_tensors(tensors, "model"))
-    if t.ema: t.ema.load_state_dict(split_tensors(tensors, "ema"))
+    with restoring():
+        t.accelerator.unwrap_model(t.model).load_state_dict(split_tensors(tensors, "model"))
+        if t.ema: t.ema.load_state_dict(split_tensors(tensors, "ema"))
     groups = t.optimizer.state_dict()["param_groups"]
     state = optimizer_state(split_tensors(tensors, "optimizer"))
     t.optimizer.load_state_dict(dict(state=state, param_groups=groups))
@@ -196,7 +198,7 @@ def load_model(run_dir: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     tensors, meta = read_checkpoint(resolve(run_dir) / "checkpoints/best.safetensors")
     options = {k: _without_weights(o) for k, o in meta["model"]["encoder_options"].items()}
     model = build_model(meta["model"] | dict(encoder_options=options))
-    model.load_state_dict(split_tensors(tensors, "model"))
+    with restoring(): model.load_state_dict(split_tensors(tensors, "model"))
     return model.eval(), meta | dict(stats=stats_of(tensors))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rank_and_world', 'lengths_of_all', 'gather_rows', 'all_gather_with_grad', 'in_order', 'over_processes', 'in_bf16',
-           'quiet_first_pass', 'accelerator', 'sync_buffers']
+           'quiet_first_pass', 'device_name', 'accelerator', 'sync_buffers']
 
 # %% ../../nbs/4_training/07_distributed.ipynb #a395dd45
 import contextlib
@@ -118,6 +118,15 @@ def quiet_first_pass(model: torch.nn.Module) -> None:
     hooks = [model.register_forward_pre_hook(before),
              model.register_forward_hook(after, always_call=True)]
 
+# %% ../../nbs/4_training/07_distributed.ipynb #devname1
+def device_name(asked: str) -> str:  # auto, cpu, cuda, cuda:1, mps
+    "Where a model runs: `auto` is a GPU where there is one, cuda before mps; else as asked for"
+    if asked.startswith("cuda") and not torch.cuda.is_available():
+        raise AvkitError(f"device={asked}: torch sees no GPU here. Use device=auto or device=cpu.")
+    if asked != "auto": return asked
+    if torch.cuda.is_available(): return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
 # %% ../../nbs/4_training/07_distributed.ipynb #c38a1e76
 def accelerator(
     cfg: Config | Mapping[str, str],  # `device` and `precision` are read
@@ -126,8 +135,7 @@ def accelerator(
     from accelerate import Accelerator  # heavy: only where something is trained
     from accelerate.state import AcceleratorState, PartialState  # heavy: the same
     device, precision = cfg["device"], cfg["precision"]
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise AvkitError(f"device={device}: torch sees no GPU here. Use device=auto or device=cpu.")
+    if device != "auto": device_name(device)
     alone = PartialState._shared_state.get("_num_processes", 1) == 1
     AcceleratorState._reset_state(reset_partial_state=alone)
     if device.startswith("cuda:"): torch.cuda.set_device(device)

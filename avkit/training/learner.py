@@ -23,6 +23,7 @@ from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit
 from ..datasets.batches import AVData, batches, draws
 from ..markup import csv_text
 from ..models.masks import zero_padding
+from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
 from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
     save_checkpoint, split_tensors)
@@ -34,7 +35,7 @@ from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
-    ccc_names, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
+    ccc_names, clips_table, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
@@ -534,7 +535,7 @@ def finish(
 ) -> dict[str, Any]:
     "Evaluate the best epoch, write predictions and the record; returns it"
     tensors, _ = read_checkpoint(run_dir / "checkpoints/best.safetensors")
-    t.scored.load_state_dict(split_tensors(tensors, "model"))
+    with restoring(): t.scored.load_state_dict(split_tensors(tensors, "model"))
     device = t.accelerator.device
     predictions, metrics = score_conditions(t.cfg, t.corpus, t.scored, conditions(t.cfg), device)
     record = record_of(t, metrics, seconds)
@@ -542,6 +543,7 @@ def finish(
         table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
         write_history(t.history, run_dir)
+        write_text(run_dir / "clips.csv", clips_table(t.corpus))
         write_json(run_dir / "record.json", record)
     return record
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'clip_stream', 'window_streams', 'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'window_streams', 'read_clips', 'split_manifest',
+           'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
-    own_stream, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+    own_features, AudioWindows, Source, Stream, track_frame_rows, track_windows)
 from ..datasets.manifest import common_streams, corpus_info, Manifest
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
@@ -27,6 +28,7 @@ from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
 from .configure import Config
+from .distributed import device_name
 from .frozen import backbone_stream
 
 # %% ../../nbs/4_training/06_loading.ipynb #a037b569
@@ -157,7 +159,7 @@ def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
     return asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
 
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
-def _weights_of(cfg: Config, stream: str, name: str) -> Any:
+def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
     "A file or a named source, {view: one} where they differ, or None: random"
     weights = _asked_weights(cfg, stream, name)
     if stream == "audio": return weights
@@ -176,9 +178,8 @@ def _encoded(
     "The rows of a source as they are, or what the stream's frozen backbone makes of them"
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
-    weights, device = _weights_of(cfg, stream, name), cfg["device"]
-    if device == "auto": device = "cuda" if torch.cuda.is_available() else "cpu"
-    s, note = backbone_stream(store, source, name, weights, device, steps)
+    weights, device = weights_of_stream(cfg, stream, name), cfg["device"]
+    s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
     notes.setdefault("backbones", {})[stream] = note
     return s
 
@@ -192,7 +193,11 @@ def clip_stream(
 ) -> Stream:
     "A stream of all clips of the manifest, from the store or from the user's own file"
     own = cfg[f"{stream}_features"]
-    if own: return own_stream(own, m.corpus, m.clips["clip"].tolist())
+    if own:
+        files = m.clips[["audio", "video"]].values.tolist()
+        s, told = own_features(own, m.corpus, m.clips["clip"].tolist(), files)
+        notes.setdefault("features", {})[stream] = f"{stream}_features {told}"
+        return s
     keys = _keys(cfg, m, stream)
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
@@ -448,7 +453,9 @@ def read_clips(
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
-    return _standardised(cfg, make(cfg, m, store, summary), stats)
+    corpus = make(cfg, m, store, summary)
+    for line in corpus.notes.get("features", {}).values() if verbose else (): print(line)
+    return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
 def split_manifest(cfg: Config) -> Manifest:

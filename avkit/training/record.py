@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'FILES', 'THIS_RUN', 'EARLIER', 'SPELT', 'version_of', 'commit', 'environment',
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
-           'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in', 'folder_of', 'settled',
-           'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines']
+           'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in', 'folder_of',
+           'settled', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, functools, math, platform, shutil, subprocess
@@ -184,6 +184,12 @@ def _split_of(corpus: RunData) -> dict[str, Any]:
                 counts={s: int((data.split == s).sum()) for s in SUBSETS},
                 set_aside=corpus.set_aside.to_dict("records"),
                 problems=m.problems.to_dict("records"))
+
+# %% ../../nbs/4_training/10_record.ipynb #clipscd1
+def clips_table(corpus: RunData) -> str:
+    "clips.csv of a run: each clip's name, subset and speaker, and the hashes of its files"
+    columns = ["clip", "split", "speaker", "audio_sha256", "video_sha256"]
+    return corpus.manifest.clips[columns].to_csv(index=False, lineterminator="\n")
 
 # %% ../../nbs/4_training/10_record.ipynb #c639fd82
 def _learned(t: Finished) -> dict[str, Any]:

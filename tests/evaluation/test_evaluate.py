@@ -357,3 +357,99 @@ def test_another_corpus_with_a_label_per_frame():
     assert rows.prediction.tolist() == ["anger", "sadness", "sadness"] and metrics[
         "cross:affwild2"
     ]["audio"]["accuracy"] == pytest.approx(2 / 3)
+
+
+def family(folder, speakers, same=(), seed=0):
+    "Two classes, and features; clips in `same` hold what those of seed 0 do"
+    rng, rows, feats = np.random.default_rng(seed), [], []
+    folder.mkdir()
+    for s in speakers:
+        for k, label in enumerate(["happy", "sad"] * 2):
+            name = f"{s}_{k}"
+            text = name if name in same or seed == 0 else f"{seed} {name}"
+            (folder / f"{name}.wav").write_text(text)
+            rows.append([f"{name}.wav", label, s])
+            feats.append([f"{name}.wav", *(rng.normal(0, 0.3, 2) + k % 2)])
+    pd.DataFrame(rows, columns=["file", "label", "speaker"]).to_csv(
+        folder / "labels.csv", index=False
+    )
+    pd.DataFrame(feats, columns=["clip", "f0", "f1"]).to_csv(folder / "f.csv", index=False)
+    return dict(
+        dataset="folder", data_root=str(folder), audio_features=str(folder / "f.csv")
+    )
+
+
+@pytest.fixture(scope="module")
+def of_folder(tmp_path_factory):
+    "A run on a folder of four speakers: 01 and 02 are learned, 03 validates, 04 is tested"
+    d = tmp_path_factory.mktemp("family")
+    own = family(d / "own", ["01", "02", "03", "04"])
+    (d / "split.csv").write_text(
+        "speaker,split\n01,train\n02,train\n03,validation\n04,test\n"
+    )
+    cfg = configure(
+        **own, recipe="demo", modality="audio", epochs=1, device="cpu", split=str(d / "split.csv"),
+        run_dir=str(d / "run"),
+    )
+    fit(cfg, verbose=False)
+    return d / "run"
+
+
+def test_no_clip_by_content_that_was_trained_on(of_folder, tmp_path):
+    "Under another name, in another folder; those of the run's own test subset may be asked again"
+    other = family(tmp_path / "o", ["7", "01"], same={"01_0"}, seed=1)
+    before = files(of_folder)
+    for listed in (True, False):
+        if not listed:  # a run of before: its data are indexed again
+            (of_folder / "clips.csv").rename(tmp_path / "clips.csv")
+        with pytest.raises(AvkitError, match=r"1 of 8 clips .* content .*: 01_0. .*--split"):
+            evaluate(of_folder, **other, verbose=False)
+    shutil.move(tmp_path / "clips.csv", of_folder / "clips.csv")
+    assert files(of_folder) == before
+    fine = family(tmp_path / "fine", ["7", "04"], same={"04_0"}, seed=2)
+    r = evaluate(of_folder, **fine, verbose=False)
+    assert r["cross"]["cross:folder"]["unseen"]["clips"].startswith("none of 8")
+
+
+def test_no_speaker_of_the_same_family(of_folder, tmp_path, capsys):
+    "Names are compared where a shared file says that they are the same people, and nowhere else"
+    stranger = family(tmp_path / "stranger", ["1", "2"], seed=3)
+    r = evaluate(of_folder, **stranger, verbose=True)
+    assert "not compared" in r["cross"]["cross:folder"]["unseen"]["speakers"]
+    screen = capsys.readouterr().out
+    for told in ("8 clips scored", "joined: happy, sad", "not compared", "none of 8"):
+        assert told in screen
+    kin = family(tmp_path / "kin", ["1", "04", "9"], same={"04_0"}, seed=4)
+    with pytest.raises(AvkitError, match=r"speaker\(s\) 1 of .*same people.*--split"):
+        evaluate(of_folder, **kin, verbose=False)
+    (tmp_path / "only.csv").write_text("speaker,split\n04,test\n9,test\n")
+    r = evaluate(of_folder, **kin, split=str(tmp_path / "only.csv"), verbose=False)
+    facts = r["cross"]["cross:folder-only"]
+    assert facts["scored"] == 8 and facts["unseen"]["speakers"].startswith("none of 2")
+
+
+def test_what_cannot_be_checked_is_said(of_folder, tmp_path, capsys):
+    run = Path(shutil.copytree(of_folder, tmp_path / "run"))
+    (run / "clips.csv").unlink()
+    record = json.loads((run / "record.json").read_text())
+    record["config"]["data_root"] = str(tmp_path / "gone")
+    (run / "record.json").write_text(json.dumps(record))
+    r = evaluate(run, **family(tmp_path / "o", ["7", "8"], seed=5))
+    assert "not checked" in r["cross"]["cross:folder"]["unseen"]["clips"]
+    assert "not checked" in capsys.readouterr().out
+
+
+def test_a_card_is_refused_with_a_sentence(run, tmp_path, capsys):
+    assert main(["export", "--run", str(run), "--to", str(tmp_path / "card"), "--no-onnx"]) == 0
+    assert main(["evaluate", "--run", str(tmp_path / "card")]) == 2
+    assert "is a card" in capsys.readouterr().err
+
+
+def test_the_example_of_other_epochs_is_another_run(monkeypatch, tmp_path):
+    from avkit.evaluation import runs
+
+    asked = []
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(runs, "render", lambda root, **how: None)
+    monkeypatch.setattr(runs, "fit", lambda cfg, verbose: asked.append(cfg["epochs"]))
+    assert len({runs.example_folder(n, n_jobs=1) for n in (12, 1, 2)}) == 3 and asked == [12, 1, 2]

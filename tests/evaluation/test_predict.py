@@ -308,6 +308,182 @@ def test_fusions_as_graphs(fusion, tmp_path):
     p = fresh(model, cfg, ["a", "b", "c"])
     found, _ = to_program(p, tmp_path / "model.pt2", x)
     assert (
-        found["time"] == dict(rnn="as in the example").get(fusion, "open")
+        found["time"]
+        == dict(rnn="open for video, as in the example for audio").get(fusion, "open")
         and found["difference"] < 1e-4
     )  # a packed sequence has a length of its own
+
+
+def film(path, *clips, fps=25):
+    "A film of several people's clips, one after another"
+    frames = [f for clip in clips for f in clip[0]]
+    sound = np.concatenate([clip[1] for clip in clips]).astype(np.float32)
+    return write_video(path, frames, fps, sound, synth.RATE)
+
+
+def drawn(actor, n=50):
+    "2 s of a drawn person: frames and audio"
+    frames, sound = synth.render_clip(actor % 6, actor=actor)
+    return list(frames)[:n], sound[: n * synth.RATE // 25]
+
+
+@pytest.mark.parametrize("level", ["clip", "frame"])
+def test_a_cut_starts_new_faces(level, tmp_path):
+    "Three people at the same place of the picture, one after another, are three; with their crops"
+    from avkit.evaluation.runs import untrained_run
+
+    video = film(tmp_path / "film.mp4", drawn(1), drawn(9), drawn(4))
+    task = dict(classes=("valence", "arousal"), task="regression") if level == "frame" else {}
+    p = avkit.predict(video, untrained_run(level=level, device="cpu", **task))
+    spans = {name: (at.min(), at.max()) for name, (at, _) in p.seen.items()}
+    assert sorted(round(a) for a, _ in spans.values()) == [0, 2, 4]
+    assert all(b - a < 2.1 for a, b in spans.values()) and p.settings["cuts"] == [2.0, 4.0]
+    assert p.table.face.nunique() == 3
+    one = avkit.predict(film(tmp_path / "one.mp4", drawn(1)), untrained_run(device="cpu"))
+    assert one.table.face.nunique() == 1 and one.settings["cuts"] == []
+
+
+def test_a_window_over_a_cut_shows_each_face_its_own_shot():
+    from avkit.evaluation.predict import Seen, cut_face
+
+    frames = np.stack([np.full((64, 64, 3), v, np.uint8) for v in (10, 20, 200, 210)])
+    boxes = []
+    for shot in (0, 0, 1, 1):
+        seen = Seen({shot: np.array([8.0, 8, 40, 40])})
+        seen.shot = shot
+        boxes.append(seen)
+    prep = Preparation(frames=4, size=16)
+    crops = [cut_face(frames, boxes, face, prep)["face"] for face in (0, 1)]
+    means = [x.mean((1, 2, 3)).tolist() for x in crops]
+    assert means == [[10, 20, 20, 20], [200, 200, 200, 210]]
+
+
+def test_real_people_joined_to_one_film(shared_data, tmp_path):
+    "As many faces as people; the cuts where the clips were joined"
+    from avkit.preprocessing.tracks import cuts_of
+
+    clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip(
+        "no grid_clips/ in the real data"
+    )
+    frames = np.concatenate([decode(p, audio=False).frames for p in clips[:4]])
+    video = write_video(tmp_path / "film.mp4", list(frames), 25)
+    assert np.allclose(cuts_of(video), [3, 6, 9], atol=1e-3)
+    from avkit.evaluation.runs import untrained_run
+
+    p = avkit.predict(video, untrained_run(modality="video", device="cpu"))
+    assert sorted(round(at.min() / 3) for at, _ in p.seen.values()) == [0, 1, 2, 3]
+
+
+def test_a_folder_holds_one_prediction(tmp_path, monkeypatch, capsys):
+    "Another model, input or setting is refused, gets its own folder, or replaces all of it"
+    from avkit.evaluation import annotate
+    from avkit.evaluation.runs import untrained_run
+
+    one, two = untrained_run(device="cpu"), untrained_run(device="cpu")
+    with torch.no_grad():
+        next(two.model.parameters()).add_(1)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    video = film(tmp_path / "a/clip.mp4", drawn(1))
+    other = film(tmp_path / "b/clip.mp4", drawn(9))
+    to = tmp_path / "out"
+    annotate.predict_to(str(video), one, str(to), annotate=True)
+    before = {p.name: p.read_bytes() for p in to.iterdir()}
+    for what, message in (
+        (dict(run=two), "another model"),
+        (dict(video=str(other)), "another input"),
+        (dict(hop=0.3), "another settings"),
+        (dict(detector="none"), "another settings"),
+    ):
+        asked = dict(video=str(video), run=one, to=str(to)) | what
+        with pytest.raises(AvkitError, match=f"{message}.*--again"):
+            annotate.predict_to(**asked)
+        assert {p.name: p.read_bytes() for p in to.iterdir()} == before
+    annotate.predict_to(str(video), one, str(to))
+    assert {p.name for p in to.iterdir()} == set(before)
+    annotate.predict_to(str(video), two, str(to), again=True)
+    left = {p.name: p.read_bytes() for p in to.iterdir()}
+    assert set(left) == set(before) - {"annotated.mp4"}
+    assert left["predictions.csv"] != before["predictions.csv"]
+    monkeypatch.setattr(annotate, "resolve", lambda path: tmp_path / path)
+    asked = (video, one), (other, one), (video, two)
+    places = [annotate.predict_to(str(v), r)[1] for v, r in asked]
+    assert len(set(places)) == 3 and places[0] == annotate.predict_to(str(video), one)[1]
+
+
+def test_a_model_of_drawn_people_says_so_of_real_ones(tiny, tmp_path, capsys):
+    "In the table, the settings, the figure, on the screen; not of what avkit rendered; a card too"
+    from avkit.evaluation.annotate import timeline
+
+    root, run = tiny
+    rendered = sorted(root.rglob("*.mp4"))[0]
+    real = tmp_path / "real.mp4"
+    real.write_bytes(rendered.read_bytes())
+    assert main(["export", "--run", str(run), "--to", str(tmp_path / "card"), "--no-onnx"]) == 0
+    capsys.readouterr()
+    for who in (run, tmp_path / "card"):
+        for video in (real, rendered):
+            to = tmp_path / f"{who.name}-{video.stem}"
+            assert main(["predict", str(video), "--run", str(who), "--to", str(to)]) == 0
+            screen = capsys.readouterr().out
+            assert ("drawn people" in screen) == (video == real)
+            s = read_json(to / "settings.json")
+            assert ("drawn people" in s["warning"]) == (video == real)
+            table = pd.read_csv(to / "predictions.csv")
+            assert set(table.trained_on) == {"ravdess, rendered"}
+    p = avkit.predict(real, run)
+    assert "drawn people" in timeline(p).get_supxlabel()
+    p = avkit.predict(rendered, run)
+    assert timeline(p).get_supxlabel() == ""
+
+
+def test_auto_takes_whatever_gpu_there_is(monkeypatch):
+    from avkit.training.distributed import device_name
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for there in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=there: there)
+        assert device_name("auto") == ("mps" if there else "cpu")
+    with pytest.raises(AvkitError, match="sees no GPU"):
+        device_name("cuda")
+
+
+def test_a_figure_of_many_faces_stays_small(tmp_path):
+    "A film of many shots: the faces that are seen longest, and how many there are"
+    from dataclasses import replace
+    from avkit.evaluation.annotate import MOST_STRIPS, timeline
+    from avkit.evaluation.runs import untrained_run
+
+    p = avkit.predict(film(tmp_path / "one.mp4", drawn(1)), untrained_run(device="cpu"))
+    names = [f"face {i}" for i in range(1, 61)]
+    many = replace(
+        p,
+        table=pd.concat([p.table.assign(face=n) for n in names]),
+        seen=dict.fromkeys(names, p.seen["face 1"]),
+        pictures=dict.fromkeys(names, p.pictures["face 1"]),
+    )
+    fig = timeline(many)
+    assert len(fig.axes) == 2 * MOST_STRIPS and "20 of 60 faces" in fig.get_suptitle()
+
+
+@pytest.mark.parametrize("fixed", ["video", ""])
+def test_open_time_is_tried_however_few_steps_there_are(fixed):
+    "A graph that takes six steps and no other number of them does not count as open"
+    from avkit.evaluation.export import _checked
+
+    class Model(torch.nn.Module):
+        def forward(self, audio, audio_mask, video, video_mask):
+            return audio.mean((1, 2)) + video.mean((1, 2))
+
+    p = fresh(Model(), configure(), ["a", "b"])
+    x = {}
+    for s, steps in (("audio", 4), ("video", 6)):
+        x |= {s: torch.randn(2, steps, 3), f"{s}_mask": torch.ones(2, steps, dtype=torch.bool)}
+
+    def graph(batch):
+        if fixed and batch[fixed].shape[1] != x[fixed].shape[1]:
+            raise RuntimeError("another number of steps")
+        return p.model(**batch)
+
+    want = "open for audio, as in the example for video" if fixed else "open"
+    assert _checked(p, x, graph, "The graph")["time"] == want

@@ -80,7 +80,8 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
         "each clip goes through each backbone once; the killed one again"
     )
     assert (
-        r["backbones"]["audio"] == dict(name="wav2vec2_tiny", weights="random", source="random")
+        {k: v for k, v in r["backbones"]["audio"].items() if k != "network"}
+        == dict(name="wav2vec2_tiny", weights="random", source="random")
         and len(r["backbones"]["video"]["weights"]) == 64
     )
 
@@ -254,3 +255,122 @@ def test_a_file_of_a_head_alone_is_refused_with_its_name():
             with pytest.raises(AvkitError, match="head.pt has no weight of this network"):
                 weights_module.fit_weights(net, state, "head.pt", optional=optional)
     assert torch.equal(net[0].weight, before)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    "A way to register a backbone of one's own, whose constructor gives it its weights"
+    from avkit.models import backbones
+
+    def register(value, name="mine"):
+        def make(**options):
+            net = backbones.LightNet()
+            with torch.no_grad():
+                for p in net.parameters():
+                    p.fill_(value)
+            return net
+
+        spec = backbones.BackboneSpec(make, "frames", 64, 40, channels_last=False)
+        monkeypatch.setitem(backbones.BACKBONES, name, spec)
+
+    return register
+
+
+def frames_of(n=2):
+    from avkit.datasets.features import Source
+
+    x = torch.randint(0, 255, (n, 3, 3, 40, 40), dtype=torch.uint8)
+    keys = [f"{i}" for i in range(n)]
+
+    def make(i, j):
+        return dict(x=x[i:j], real=torch.full((j - i,), 3))
+
+    return Source(keys, "all", make, "frames")
+
+
+def test_features_are_keyed_by_the_weights_content(own, tmp_path, capsys):
+    "Other weights under one name, a file replaced within its time and size; one content, two paths"
+    import os, shutil
+    from safetensors.torch import save_file
+    from avkit.models.backbones import build_backbone
+    from avkit.store import Store
+    from avkit.training.frozen import backbone_stream
+
+    store, source = Store(tmp_path / "store"), frames_of()
+
+    def made(name, weights=None):
+        stream, note = backbone_stream(store, source, name, weights)
+        return stream.key, stream.x.clone(), note
+
+    own(0.01)
+    first = made("mine")
+    own(0.02)
+    second = made("mine")
+    assert first[0] != second[0] and not torch.equal(first[1], second[1])
+    own(0.01)
+    assert made("mine")[0] == first[0]
+    for note in (first[2], second[2]):
+        assert note["weights"] != "random" and note["source"] == "its own constructor"
+    assert "random" not in capsys.readouterr().out
+    for n, value in (("a", 0.1), ("b", 0.2)):
+        net = build_backbone("light", say=False).net
+        save_file({k: torch.full_like(v, value) for k, v in net.state_dict().items()}, tmp_path / n)
+        os.rename(tmp_path / n, tmp_path / f"{n}.safetensors")
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    (tmp_path / "else").mkdir()
+    copied = shutil.copy(a, tmp_path / "else/c.safetensors")
+    one = made("light", a)
+    assert made("light", copied)[0] == one[0] and made("light", b)[0] != one[0]
+    stat = a.stat()
+    os.utime(b, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(b, a)  # the same size, the same time
+    assert a.stat().st_size == stat.st_size and a.stat().st_mtime_ns == stat.st_mtime_ns
+    again = made("light", a)
+    assert again[0] != one[0] and not torch.equal(again[1], one[1])
+    assert again[2]["weights"] != one[2]["weights"]
+
+
+def test_random_is_never_said_of_weights_that_were_loaded():
+    import copy
+    from avkit.models.backbones import backbones_of, build_backbone
+    from avkit.models.weights import restoring
+
+    def whole():
+        torch.manual_seed(0)
+        return torch.nn.ModuleDict(dict(face=build_backbone("light", say=False)))
+
+    def source(m):
+        return backbones_of(m)["face"]["source"]
+
+    m, theirs = whole(), whole()
+    assert source(m) == "random"
+    with restoring():  # what a run does with its own weights
+        m.load_state_dict(theirs.state_dict())
+    assert source(m) == "random"
+    m["face"].net.load_state_dict(theirs["face"].net.state_dict())
+    assert source(m) == "loaded by hand" and source(copy.deepcopy(m)) == "loaded by hand"
+    by_parent = whole()
+    by_parent.load_state_dict(theirs.state_dict())
+    assert source(by_parent) == "loaded by hand"
+    assert len(backbones_of(by_parent)["face"]["weights"]) == 64
+
+
+def test_a_run_with_an_own_backbone_is_predicted_or_says_why_not(own, tmp_path):
+    from avkit.evaluation.runs import check_backbones, RunFacts
+    from avkit.models import backbones
+    from avkit.store import Store
+    from avkit.training.configure import configure
+    from avkit.training.frozen import backbone_note
+
+    own(0.01)
+    cfg = configure(modality="video", options=dict(video_backbone="mine"))
+    note = backbone_note(Store(), "mine")
+    run = RunFacts(tmp_path, dict(name="looks", backbones=dict(video=note)), cfg)
+    check_backbones(run)
+    own(0.02)
+    with pytest.raises(AvkitError, match="other weights of the video backbone mine"):
+        check_backbones(run)
+    del backbones.BACKBONES["mine"]
+    with pytest.raises(AvkitError, match="registered by the script that trained it"):
+        check_backbones(run)
+    own(0.02)  # for the fixture to take away
