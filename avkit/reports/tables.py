@@ -182,7 +182,8 @@ def _by_text(texts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]
     out = []
     for text in dict.fromkeys(t for t in texts if t):
         who = [n for t, n in zip(texts, names) if t == text]
-        out.append((text, "every row" if len(who) == len(names) else "; ".join(who)))
+        some = f"{len(who)} of {len(names)} experiments" if len(who) > 3 else "; ".join(who)
+        out.append((text, "every row" if len(who) == len(names) else some))
     return out
 
 
@@ -190,9 +191,8 @@ def gaps(records: Sequence[dict]) -> list[str]:
     "What a table's reader has to know of its runs: which are missing, which are there twice"
     groups = list(experiments(records).values())
     names = _names(groups)
-    of = f" of {', '.join(sorted({_split_of(rs[0])[0] for rs in groups}))}"
-    lines = [f"**Missing: {text}{of}** ({who})." for text, who in _by_text(
-        [_missing(rs) for rs in groups], names)]
+    lost = [(m := _missing(rs)) and f"{m} of {_split_of(rs[0])[0]}" for rs in groups]
+    lines = [f"**Missing: {text}** ({who})." for text, who in _by_text(lost, names)]
     codes = ["yes" if len({r.get("code_hash") for r in rs}) > 1 else "" for rs in groups]
     lines += [f"**Runs of more than one version of the code are averaged** ({who})."
               for _, who in _by_text(codes, names)]

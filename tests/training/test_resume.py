@@ -112,6 +112,7 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     other = configure(**settings, resume=True, lr=0.5)
     with pytest.raises(AvkitError, match="lr: 0.003 then, 0.5 now"):
         fit(other, verbose=False)
+    (tmp_path / "r/record.json").unlink()  # a finished run is not opened again
     (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
     again = configure(**settings, resume=True)
     with pytest.raises(AvkitError, match="Cannot read the checkpoint"):
