@@ -15,8 +15,8 @@ import numpy as np, pandas as pd
 from ..core import AvkitError, parallel, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
-from ..preprocessing.media import (complaint_of, decode_packets, Ledger, MediaError,
-    named_errors, open_container, open_media, probe, REASONS, stream)
+from avkit.preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS, stream,
+    walk)
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #5decbb06
 def _int16(x: np.ndarray, planar: bool, channels: int) -> np.ndarray:
@@ -32,17 +32,12 @@ def samples_sha256(
     path: str | Path,  # a lossless file: WAV, FLAC
 ) -> str:
     "SHA-256 (hex) of a file's samples, whatever its packing; a `MediaError` when it is not whole"
-    container, whole = open_container(path)
-    with container, named_errors(path, "truncated"):
-        streams, asked = open_media(path, container, False, True)
-        books, h = {k: Ledger() for k in streams}, None
-        for _, frame, _ in decode_packets(container, streams, asked, books, 0.):
+    with Reading(path, video=False) as r, named_errors(path, "truncated"):
+        h = None
+        for _, frame, _ in walk(r):
             h = h or hashlib.sha256(_format(frame))
             n = frame.layout.nb_channels
             h.update(_int16(frame.to_ndarray(), frame.format.is_planar, n).tobytes())
-        both = streams.get("video"), streams["audio"]
-        complaint = complaint_of(container, whole, *both, books, 0.)
-    if complaint: raise MediaError(path, "truncated", complaint)
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 

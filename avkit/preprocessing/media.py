@@ -6,8 +6,8 @@
 __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'IMAGE_SUFFIXES', 'MediaError', 'is_whole', 'named_errors',
            'open_container', 'chosen_streams', 'Probe', 'frame_rate', 'announced_end', 'probe', 'orientation',
            'upright', 'Shot', 'Screen', 'channel_shares', 'to_mono', 'Timeline', 'Resampler', 'resample', 'Soundtrack',
-           'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk', 'Clip', 'length', 'decode',
-           'stream', 'shown_times', 'read_image', 'images_in', 'read_tensor']
+           'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk', 'soundtrack', 'Clip', 'length',
+           'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image', 'images_in', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, re, struct
@@ -487,6 +487,13 @@ class Timeline:
         "Yield those that are left"
         while self.held: yield self._place()
 
+    def trim(self, until: float) -> None:
+        "The last piece, (samples, Hz), is cut where it reaches beyond a time"
+        if not self.held or sum(self.held[-1][1:]) <= until: return
+        (x, rate), t, _ = self.held.pop()
+        x = x[:max(0, round((until - t) * rate))]
+        self.held.append(((x, rate), t, len(x) / rate))
+
     def _place(self) -> tuple[Any, float]:
         late = self._late()
         piece, t, seconds = self.held.popleft()
@@ -556,8 +563,13 @@ def resample(
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11d05
 class Soundtrack:
     "PyAV's frames of audio with their times -> mono audio at one rate, from second 0 on"
-    def __init__(self, path: str | Path, rate: int | None):  # for errors; Hz, None: of the first frame
-        self.path, self.rate, self.line = path, rate, Timeline()
+    def __init__(
+        self,
+        path: str | Path,            # for errors
+        rate: int | None,            # Hz; None: of the first frame
+        until: float | None = None,  # s: where the last piece ends, if it reaches beyond
+    ):
+        self.path, self.rate, self.until, self.line = path, rate, until, Timeline()
         self.resampler: Resampler | None = None
         self.stored, self.samples, self.cut = 0, 0, 0  # Hz; given; still to be left out
 
@@ -570,6 +582,7 @@ class Soundtrack:
 
     def finish(self) -> Iterator[np.ndarray]:
         "Yield all that is left"
+        if self.until is not None: self.line.trim(self.until)
         for placed in self.line.rest(): yield from self._add(*placed)
         yield self._flush()
 
@@ -786,17 +799,18 @@ def _pass_over(
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #8ff43806
 def _chosen(
-    path: str | Path,  # for errors
-    c: Any,            # its open container
-    video: bool,       # is video asked for?
-    audio: bool,       # is audio asked for?
+    path: str | Path,    # for errors
+    c: Any,              # its open container
+    video: bool | None,  # is video asked for? None: if it is there
+    audio: bool | None,  # is audio asked for?
 ) -> tuple[dict, dict]:
     "{kind: stream} of all that were chosen, and of those asked for"
     streams = {k: s for k, s in zip(("video", "audio"), chosen_streams(c)) if s}
     if not streams: raise MediaError(path, "unreadable", "it has neither picture nor sound")
     if video and "video" not in streams: raise MediaError(path, "no picture")
     if audio and "audio" not in streams: raise MediaError(path, "no sound")
-    return streams, {k: s for k, s in streams.items() if dict(video=video, audio=audio)[k]}
+    asked = dict(video=video, audio=audio)
+    return streams, {k: s for k, s in streams.items() if asked[k] is not False}
 
 
 def _aspect(v: Any) -> Fraction | None:
@@ -809,9 +823,9 @@ class Reading:
     "A file that is read once, from beginning to end; closed by `with`"
     def __init__(
         self,
-        path: str | Path,   # of the file
-        video: bool = True,  # decode the frames?
-        audio: bool = True,  # decode the audio?
+        path: str | Path,           # of the file
+        video: bool | None = True,  # decode the frames? None: if there are any
+        audio: bool | None = True,  # decode the audio?
     ):
         self.path = Path(path)
         self.container, self.whole = open_container(path)
@@ -888,6 +902,13 @@ def walk(
     yield from _walk(r, wanted)
     _check_arrived(r)
 
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f07
+def soundtrack(r: Reading, rate: int | None) -> Soundtrack | None:
+    "Takes the frames of audio of a file, where they are asked for"
+    a = r.asked.get("audio")
+    if not a: return None
+    return Soundtrack(r.path, rate, _end(a) if r.container.format.name.startswith("mov") else None)
+
 # %% ../../nbs/1_preprocessing/00_media.ipynb #c58aca5f
 @dataclass
 class Clip:
@@ -931,7 +952,7 @@ def _decode(
 ) -> Clip:
     "What is asked for of a file, read to its end"
     keeper, pieces = _Keeper(times, size), []
-    sound = Soundtrack(r.path, rate) if "audio" in r.asked else None
+    sound = soundtrack(r, rate)
     with named_errors(r.path, "truncated"):
         wanted = kept_times(r.video, times) if "video" in r.asked else None
         for k, x, t in walk(r, wanted):
@@ -1068,7 +1089,7 @@ def stream(
     those of all frames (T,), the clip's length in s, what is unusual in words)"""
     with Reading(path, video, audio) as r, named_errors(path, "truncated"):
         pick = _EveryKth(every) if times is None else _AtTimes(times)
-        sound = Soundtrack(path, rate) if audio else None
+        sound = soundtrack(r, rate)
         feed, wanted = _Feed(pick, sound, block, seconds), None
         if video: wanted = kept_times(r.video, times)
         for seen in walk(r, wanted): yield from feed.take(*seen)
@@ -1080,6 +1101,65 @@ def shown_times(r: Reading, wanted: Any = None) -> np.ndarray:
     "(T,) s: when the frames of a video are shown, whether they were decoded or not"
     book = r.books["video"]
     return np.sort(book.times if wanted is not None or "video" not in r.asked else book.shown)
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f08
+def frame_count(path: str | Path) -> int:
+    "How many frames of a video are shown, by the header, or by its packets; nothing is decoded"
+    with Reading(path, False, False) as r, named_errors(path, "truncated"):
+        if r.video is None: return 0
+        listed = _listed(r.video)
+        if listed is not None: return listed
+        for _ in walk(r): pass
+        return len(shown_times(r))
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be12a02
+class _Survey:
+    "Looks at a file as it goes by"
+    def __init__(self, r: Reading):
+        self.r, self.sound, self.problems = r, soundtrack(r, None), []
+        self.shot: Shot | None = None  # the first one
+        self.channels: int | None = None
+
+    def read(self) -> "_Survey":
+        "Go through the file; what is wrong with it goes to `problems`"
+        try:
+            with named_errors(self.r.path, "truncated"):
+                for kind, x, t in walk(self.r): self.take(kind, x, t)
+        except MediaError as e: self.problems.append(f"{e.reason}: {e.detail or REASONS[e.reason]}")
+        if self.sound: deque(self.sound.finish(), 0)
+        return self
+
+    def take(self, kind: str, x: Any, t: float) -> None:
+        if kind == "video": self.shot = self.shot or x
+        elif self.sound:
+            self.channels = self.channels or x.layout.nb_channels
+            deque(self.sound.feed(x, t), 0)
+
+    def video(self) -> dict:
+        "What was seen"
+        names = ("pictures", "first", "last", "fps", "width", "height", "orientation")
+        if not self.r.video or not self.shot: return dict.fromkeys(names) | dict(pictures=0)
+        shown, size = shown_times(self.r), self.shot.size
+        first, last = (round(float(t), 6) for t in (shown[0], shown[-1]))
+        named = _NAMES[orientation(self.shot.frame)]
+        numbers = (len(shown), first, last, round(frame_rate(self.r.video), 6))
+        return dict(zip(names, (*numbers, *size, named)))
+
+    def audio(self) -> dict:
+        "What was heard"
+        if not self.sound: return dict(audio_seconds=0., rate=None, channels=None, gaps=[])
+        rate = self.sound.rate
+        gaps = [[round(t, 6), round(n, 6)] for t, n in self.sound.line.gaps]
+        seconds = round(self.sound.samples / rate, 6) if rate else 0.
+        return dict(audio_seconds=seconds, rate=rate, channels=self.channels, gaps=gaps)
+
+
+def survey(path: str | Path) -> dict:
+    "pictures, first, last, fps, width, height, orientation, audio_seconds, rate, channels, gaps, problems"
+    with Reading(path, None, None) as r:
+        seen = _Survey(r).read()
+        problems = [*seen.problems, *_notes(r, None)]
+        return seen.video() | seen.audio() | dict(problems=problems)
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #7692acc1
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
