@@ -15,13 +15,13 @@ import numpy as np, pandas as pd
 from ..core import AvkitError, parallel, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
-from avkit.preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS, stream,
-    walk)
+from avkit.preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS,
+    samples_of, stream, walk)
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #5decbb06
-def _int16(x: np.ndarray, planar: bool, channels: int) -> np.ndarray:
-    "PyAV's array of a frame -> (n,channels) little-endian int16"
-    x = x.reshape(channels, -1).T if planar else x.reshape(-1, channels)
+def _int16(x: np.ndarray) -> np.ndarray:
+    "(channels,n) numbers as they are stored -> (n,channels) little-endian int16"
+    x = x.T
     if x.dtype == np.uint8: x = (x.astype(np.int16) - 128) * 256
     elif x.dtype == np.int32: x = np.clip((x.astype(np.int64) + (1 << 15)) >> 16, -32768, 32767)
     elif x.dtype.kind == "f": x = np.clip(np.rint(x * 32768.), -32768, 32767)
@@ -36,8 +36,7 @@ def samples_sha256(
         h = None
         for _, frame, _ in walk(r):
             h = h or hashlib.sha256(_format(frame))
-            n = frame.layout.nb_channels
-            h.update(_int16(frame.to_ndarray(), frame.format.is_planar, n).tobytes())
+            h.update(_int16(samples_of(frame)).tobytes())
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'IMAGE_SUFFIXES', 'MediaError', 'is_whole', 'named_errors',
            'open_container', 'chosen_streams', 'Probe', 'frame_rate', 'announced_end', 'probe', 'orientation',
-           'upright', 'Shot', 'Screen', 'channel_shares', 'to_mono', 'Timeline', 'Resampler', 'resample', 'Soundtrack',
-           'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk', 'soundtrack', 'Clip', 'length',
-           'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image', 'images_in', 'read_tensor']
+           'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'Timeline', 'Resampler', 'resample',
+           'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk', 'soundtrack',
+           'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image', 'images_in',
+           'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, re, struct
@@ -354,9 +355,10 @@ class Shot:
 
     @property
     def size(self) -> tuple[int, int]:
-        "(w, h) as it is shown"
-        w, h = max(1, int(self.frame.width * self.aspect + Fraction(1, 2))), self.frame.height
-        return (h, w) if orientation(self.frame)[0] else (w, h)
+        "(w, h) as it is shown: as high as it is stored, upright"
+        w, h, aspect = self.frame.width, self.frame.height, self.aspect
+        if orientation(self.frame)[0]: w, h, aspect = h, w, 1 / aspect
+        return max(1, int(w * aspect + Fraction(1, 2))), h
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11c04
 class Screen:
@@ -447,19 +449,30 @@ def channel_shares(layout: str, channels: int) -> tuple[float, ...]:
     if channels < 3: return (1 / channels,) * channels
     unnamed = layout.endswith(" channels")  # then the usual layout of so many
     try:
-        each = av.AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32), format="fltp",
-                                          layout=f"{channels}c" if unnamed else layout)
+        each = av.AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32).reshape(1, -1), "flt",
+                                          f"{channels}c" if unnamed else layout)
         each.sample_rate = 48000
         mixed = av.AudioResampler("fltp", "mono", 48000).resample(each)
     except (av.FFmpegError, ValueError): return (1 / channels,) * channels  # type: ignore[reportPrivateImportUsage]
     centre = "FC" in [c.name for c in each.layout.channels]
     return tuple((mixed[0].to_ndarray()[0] * (1. if centre else .5 ** .5)).tolist())
 
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11d00
+_NUMBERS = dict(u8="u1", s16="i2", s32="i4", s64="i8", flt="f4", dbl="f8")
+
+
+def samples_of(f: Any) -> np.ndarray:
+    "A PyAV frame of audio -> (channels,N), numbers as they are stored"
+    n, kind = f.layout.nb_channels, np.dtype(_NUMBERS[f.format.name.rstrip("p")])
+    if not f.format.is_planar:
+        return np.frombuffer(f.planes[0], kind, f.samples * n).reshape(-1, n).T
+    # not `to_ndarray`: of eight planes it reads a ninth
+    return np.stack([np.frombuffer(x, kind, f.samples) for x in f.planes[:n]])
+
 
 def to_mono(f: Any) -> np.ndarray:
     "A PyAV frame of audio -> (N,) float32, in [-1,1] where it is mono or stereo"
-    x, n = f.to_ndarray(), f.layout.nb_channels
-    x = x.reshape(n, -1) if f.format.is_planar else x.reshape(-1, n).T
+    x, n = samples_of(f), f.layout.nb_channels
     kind, shares = x.dtype, channel_shares(f.layout.name, n)
     if n < 3: x = x.mean(0, dtype=np.float32) if n > 1 else x[0].astype(np.float32)
     else: x = sum((np.float32(s) * c for s, c in zip(shares, x) if s), np.zeros(1, np.float32))
@@ -617,6 +630,11 @@ class Soundtrack:
         return MediaError(self.path, "bad sound", f"{n} of {len(x)} samples from {at:.3f} s on")
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #69136e0f
+def _numbered(s: Any) -> bool:
+    "A video in an AVI? It has no time stamps; each frame has a number, in the order of decoding"
+    return s.container.format.name == "avi" and s.type == "video"
+
+
 @dataclass
 class Ledger:
     "One stream as it went by; times in seconds"
@@ -632,6 +650,7 @@ class Ledger:
     frames: int = 0      # decoded
     skipped: int = 0     # packets of which the decoder may pass over what nothing refers to
     corrupt: bool = False
+    after: float = 0.    # where the frame that was decoded last ends
     times: list = field(default_factory=list)  # of packets that can be shown
     shown: list = field(default_factory=list)  # of decoded frames
 
@@ -644,7 +663,7 @@ class Ledger:
     ) -> bool:
         "Enter a packet; is it one to see or to hear?"
         self.corrupt = self.corrupt or p.is_corrupt
-        pts = p.pts if p.pts is not None else p.dts
+        pts = p.dts if p.pts is None or _numbered(p.stream) else p.pts
         t = None if pts is None else float(pts * p.time_base) - zero
         if self.key is None and p.is_keyframe: self.key = t or 0.
         if hidden or p.is_discard:
@@ -668,6 +687,7 @@ class Ledger:
         self.corrupt = self.corrupt or f.is_corrupt
         self.seconds += seconds
         self.frames += 1
+        self.after = t + seconds
         self.shown.append(t)
         if not self.times: self.start, self.end = min(self.start, t), max(self.end, t + seconds)
 
@@ -875,10 +895,19 @@ def _walk(
         seen = book.packet(p, r.zero, dt, k == "video" and _hides(p.stream, p)) if p.size else False
         if k == "video" and wanted is not None and k in r.asked:
             book.skipped += _pass_over(r.video, p, r.zero, wanted) * seen
-        for f in p.decode() if k in r.asked else ():
-            t = float(f.pts * f.time_base) - r.zero if f.pts is not None else max(book.end, 0.)
+        if k not in r.asked or (p.buffer_ptr and not p.size): continue  # empty: as before
+        for f in p.decode():
+            t = _time(r, k, f)
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f if k == "audio" else Shot(f, r.aspect or _own_aspect(r.video)), t
+
+
+def _time(r: Reading, kind: str, f: Any) -> float:
+    "When a frame is shown or heard, s"
+    book = r.books[kind]
+    if kind == "video" and _numbered(r.video) and book.frames < len(book.times):
+        return book.times[book.frames]  # frames come in the order of time
+    return float(f.pts * f.time_base) - r.zero if f.pts is not None else book.after
 
 
 def _own_aspect(v: Any) -> Fraction:
