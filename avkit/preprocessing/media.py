@@ -179,6 +179,15 @@ def _mp3(f: BinaryIO, size: int) -> bool | None:
     if not flags & 2: return None
     return start + (second if flags & 1 else first) <= size
 
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11a06
+def _asf(f: BinaryIO, size: int) -> bool | None:
+    "WMV, WMA: whether the file is as large as its header says"
+    head = f.read(1 << 16)
+    at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # the file's properties
+    if at < 0: return None
+    n = int.from_bytes(head[at + 40:at + 48], "little")
+    return n <= size if n else None
+
 # %% ../../nbs/1_preprocessing/00_media.ipynb #f0b47579
 _CHECKS = {  # by the first four bytes
     b"RIFF": _riff,
@@ -187,6 +196,7 @@ _CHECKS = {  # by the first four bytes
     b"\0\0\1\xba": _mpeg,
     b"OggS": _ogg,
     b"FORM": _aiff,
+    b"\x30\x26\xb2\x75": _asf,
 }
 
 
@@ -275,14 +285,15 @@ def _end(s: Any) -> float | None:
     return length and length + float((s.start_time or 0) * s.time_base) - _zero(s.container)
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11b02
-_GUESSED = {"mp3", "aac", "mpegvideo", "m4v", "h264", "hevc", "ac3", "eac3", "dv", "amr"}
+_GUESSED = {"mp3", "aac", "mpegvideo", "m4v", "h264", "hevc", "ac3", "eac3", "dv", "amr",
+            "asf"}  # ASF counts a late beginning twice
 
 
 def _total(c: Any) -> float | None:
     "Where all the streams of a container end, as far as it tells"
     if not c.duration or c.duration <= 0 or c.format.name in _GUESSED: return None
-    late = _zero(c) if c.format.name in ("flv", "matroska,webm") else 0.
-    return c.duration / 1e6 - late  # these two tell the last timestamp, not a length
+    late = _zero(c) if c.format.name in ("flv", "matroska,webm", "nut") else 0.
+    return c.duration / 1e6 - late  # these tell the last timestamp, not a length
 
 
 def announced_end(c: Any, streams: Iterable[Any]) -> float | None:
@@ -443,19 +454,32 @@ class _Keeper:
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #a01b732c
 @functools.lru_cache(64)
-def channel_shares(layout: str, channels: int) -> tuple[float, ...]:
+def channel_shares(
+    layout: str,
+    channels: int,
+    levels: tuple[float, float] = (.5 ** .5, .5 ** .5),  # of the centre and of the sides
+) -> tuple[float, ...]:
     "How loud each channel of a layout is in mono"
     import av  # optional: PyAV
-    if channels < 3: return (1 / channels,) * channels
-    unnamed = layout.endswith(" channels")  # then the usual layout of so many
+    equal = (1 / channels,) * channels
+    if channels < 3: return equal
+    name = f"{channels}c" if layout.endswith(" channels") else layout  # the usual one of so many
+    options = dict(center_mix_level=levels[0], surround_mix_level=levels[1])
     try:
-        each = av.AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32).reshape(1, -1), "flt",
-                                          f"{channels}c" if unnamed else layout)
+        each = av.AudioFrame.from_ndarray(np.eye(channels, dtype="f4").reshape(1, -1), "flt", name)
         each.sample_rate = 48000
-        mixed = av.AudioResampler("fltp", "mono", 48000).resample(each)
-    except (av.FFmpegError, ValueError): return (1 / channels,) * channels  # type: ignore[reportPrivateImportUsage]
+        mixed = av.AudioResampler("flt", "mono", 48000, options=options).resample(each)
+    except (av.FFmpegError, ValueError): return equal  # type: ignore[reportPrivateImportUsage]
     centre = "FC" in [c.name for c in each.layout.channels]
     return tuple((mixed[0].to_ndarray()[0] * (1. if centre else .5 ** .5)).tolist())
+
+
+def _levels(f: Any) -> tuple[float, float]:
+    "How loud a frame of audio itself wants the centre and the sides to be; AC-3 says it"
+    found = f.side_data.get("DOWNMIX_INFO")
+    if found is None: return .5 ** .5, .5 ** .5
+    _, centre, _, sides, *_ = struct.unpack("q5d", bytes(found))
+    return centre, sides
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11d00
 _NUMBERS = dict(u8="u1", s16="i2", s32="i4", s64="i8", flt="f4", dbl="f8")
@@ -473,7 +497,7 @@ def samples_of(f: Any) -> np.ndarray:
 def to_mono(f: Any) -> np.ndarray:
     "A PyAV frame of audio -> (N,) float32, in [-1,1] where it is mono or stereo"
     x, n = samples_of(f), f.layout.nb_channels
-    kind, shares = x.dtype, channel_shares(f.layout.name, n)
+    kind, shares = x.dtype, channel_shares(f.layout.name, n, _levels(f))
     if n < 3: x = x.mean(0, dtype=np.float32) if n > 1 else x[0].astype(np.float32)
     else: x = sum((np.float32(s) * c for s, c in zip(shares, x) if s), np.zeros(1, np.float32))
     if kind == np.uint8: return x / 128 - (1 if n < 3 else np.float32(sum(shares)))
@@ -522,7 +546,7 @@ class Timeline:
         return (np.array(times) - starts).tolist()
 
     def _shift(self, late: list[float], t: float, seconds: float) -> float:
-        if self.last is None: return t
+        if self.last is None: return t if abs(t) > .002 else 0.  # less is rounding
         least = min(late) if late[0] > 0 else -max(late)  # by how much all of them are late, or early
         jump = min(max(.75 * seconds, .005), .02)
         jumps = abs(t - self.last) > jump and least > jump
@@ -631,7 +655,7 @@ class Soundtrack:
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #69136e0f
 def _numbered(s: Any) -> bool:
-    "A video in an AVI? It has no time stamps; each frame has a number, in the order of decoding"
+    "A video in an AVI? It has no time stamps; each packet has a number, in the order of decoding"
     return s.container.format.name == "avi" and s.type == "video"
 
 
@@ -663,7 +687,8 @@ class Ledger:
     ) -> bool:
         "Enter a packet; is it one to see or to hear?"
         self.corrupt = self.corrupt or p.is_corrupt
-        pts = p.dts if p.pts is None or _numbered(p.stream) else p.pts
+        guessed = _numbered(p.stream) and p.stream.codec_context.name == "h264"
+        pts = p.dts if p.pts is None or guessed else p.pts
         t = None if pts is None else float(pts * p.time_base) - zero
         if self.key is None and p.is_keyframe: self.key = t or 0.
         if hidden or p.is_discard:
@@ -897,17 +922,15 @@ def _walk(
             book.skipped += _pass_over(r.video, p, r.zero, wanted) * seen
         if k not in r.asked or (p.buffer_ptr and not p.size): continue  # empty: as before
         for f in p.decode():
-            t = _time(r, k, f)
+            t = _time(r, p, f, book.after)
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f if k == "audio" else Shot(f, r.aspect or _own_aspect(r.video)), t
 
 
-def _time(r: Reading, kind: str, f: Any) -> float:
-    "When a frame is shown or heard, s"
-    book = r.books[kind]
-    if kind == "video" and _numbered(r.video) and book.frames < len(book.times):
-        return book.times[book.frames]  # frames come in the order of time
-    return float(f.pts * f.time_base) - r.zero if f.pts is not None else book.after
+def _time(r: Reading, p: Any, f: Any, after: float) -> float:
+    "When a frame is shown or heard, s: by its stamp, or by that of the packet that brought it out"
+    pts = p.dts if _numbered(p.stream) else f.pts
+    return float(pts * p.time_base) - r.zero if pts is not None else after
 
 
 def _own_aspect(v: Any) -> Fraction:

@@ -68,7 +68,7 @@ class Case:
     inputs: tuple = ()
     then: object = None  # path -> None
     pixels: bool = True  # are its frames of one size?
-    audio: str = ""  # more options of the audio reference
+    fill: str = "-af aresample=async=1:min_hard_comp=0.012:first_pts=0"  # audio at its own time
     own: bool = field(default=False)  # written by `then` alone
 
 
@@ -198,7 +198,8 @@ def edits():
     "Cut without encoding: edit lists hide what comes before"
     for suffix in ("mp4", "mov", "mkv", "ts"):
         for at in (0.25, 0.5, 0.77):
-            yield _copied(suffix, at, 50, "")
+            if suffix != "ts":  # whose copy would hold no key frame
+                yield _copied(suffix, at, 50, "")
             yield _copied(suffix, at, 8, "-t 0.3")
 
 
@@ -246,25 +247,39 @@ def rates():
         yield Case(f"b_frames.{suffix}", "-c:v libx264 -preset fast -bf 3 -g 10" if suffix != "avi" else "-c:v mpeg4 -bf 2")
 
 
+def _packets(inputs, codecs):
+    "How many packets of audio make .96 s"
+    rate = int(re.search(r":s=(\d+):", inputs[1])[1])
+    size = 1536 if "ac3" in codecs else 1152
+    return f"-frames:a {round(0.96 * rate / size)}"
+
+
 def _joined(name, first, second, codecs, pixels=True):
     "A transport stream that goes on as another one"
 
     def then(path):
-        run(*first, f"{codecs} -f mpegts", path.with_suffix(".a"))
-        run(*second, f"{codecs} -output_ts_offset {SECONDS} -f mpegts", path.with_suffix(".b"))
-        path.write_bytes(path.with_suffix(".a").read_bytes() + path.with_suffix(".b").read_bytes())
+        a, b, both = (path.with_suffix(s) for s in (".a.ts", ".b.ts", ".txt"))
+        for inputs, to in ((first, a), (second, b)):
+            run(*inputs, codecs, _packets(inputs, codecs), to)
+        both.write_text(f"file {a.name}\nfile {b.name}\n")
+        run("-f concat -i", both, "-c copy", path)
 
-    return Case(name + ".ts", "", then=then, own=True, pixels=pixels)
+    fill = "-af aresample=ochl=mono:rematrix_maxval=1"
+    return Case(name + ".ts", "", then=then, own=True, pixels=pixels, fill=fill)
 
 
 def changes():
-    "What changes midway: channels, rate, size, the shape of pixels"
-    kinds = dict(mono=audio_in(layout="mono"), stereo=audio_in(), fast=audio_in(rate=48000), slow=audio_in(rate=32000))
-    for codecs in ("-c:v mpeg2video -c:a mp2", "-c:v libx264 -preset ultrafast -c:a ac3"):
-        codec = codecs.split()[-1]
-        for a, b in (("mono", "stereo"), ("stereo", "mono"), ("stereo", "fast"), ("fast", "stereo"), ("slow", "mono")):
-            yield _joined(_name(a, b, codec), (video_in(), kinds[a]), (video_in(), kinds[b]), codecs)
-        yield _joined(_name("size", codec), (video_in(), kinds["mono"]), (video_in(size="96x48"), kinds["mono"]), codecs, pixels=False)
+    "What changes midway: channels, rate, size"
+    # both parts are as long as their frames and as their packets
+    part = lambda rate, layout, size="64x48": (video_in(0.96, size=size), audio_in(0.96, rate, layout))
+    mono, stereo, slow, slow_mono = part(48000, "mono"), part(48000, "stereo"), part(32000, "stereo"), part(32000, "mono")
+    pairs = dict(up=(mono, stereo), down=(stereo, mono))
+    ac3 = dict(slower=(stereo, slow), faster=(slow_mono, mono), both=(slow_mono, stereo), less=(stereo, slow_mono))
+    for video, audio, more in (("mpeg2video", "mp2", {}), ("libx264", "ac3", ac3), ("libx265", "mp2", {}), ("mpeg2video", "ac3", ac3)):
+        for name, (first, second) in (pairs | more).items():
+            yield _joined(_name(name, video, audio), first, second, f"{codec_words(video, 'v')} -c:a {audio}")
+    for size in ("96x48", "48x64", "128x96", "32x24"):
+        yield _joined(_name("size", size), mono, part(48000, "mono", size), "-c:v libx264 -preset ultrafast -c:a mp2", False)
 
 
 def tracks():
@@ -321,18 +336,15 @@ class Seen:
     rate: int
 
 
-def theirs(path, case):
-    "FFmpeg's view: frames as they are shown, audio at its own time"
+def theirs(path, case, s):
+    "FFmpeg's view of a file with this survey: frames as they are shown, audio at its own time"
     video, audio = path.with_suffix(".rgb"), path.with_suffix(".f32")
-    told = run("-i", path, "-f null -t 0 -") if False else None
-    s = survey(path)
     out = []
     if s["pictures"]:
         square = "scale=trunc(iw*sar+0.5):ih:flags=accurate_rnd+full_chroma_int+bitexact+bicubic"
         out += [f"-map 0:v:0 -vf {square},setsar=1,showinfo -fps_mode passthrough -pix_fmt rgb24 -f rawvideo", video]
     if s["rate"]:
-        fill = "aresample=async=1:min_hard_comp=0.012:first_pts=0"
-        out += [f"-map 0:a:0 -af {fill} -ac 1 -ar {s['rate']} -c:a pcm_f32le -f f32le", audio]
+        out += [f"-map 0:a:0 {case.fill} -ac 1 -ar {s['rate']} -c:a pcm_f32le -f f32le", audio]
     told = run("-i", path, *out)
     times = np.array([float(t) for t in re.findall(r"pts_time:(\S+)", told)])
     sizes = [tuple(map(int, m)) for m in re.findall(r" s:(\d+)x(\d+) ", told)]
@@ -373,7 +385,7 @@ def differences(path, case):
         return [f"refused: {e}"]
     if s["problems"]:
         return s["problems"]
-    other, found = theirs(path, case), []
+    other, found = theirs(path, case, s), []
     if len(mine.times) != len(other.times):
         return [f"{len(mine.times)} frames, FFmpeg {len(other.times)}"]
     if len(mine.times) and np.abs(mine.times - other.times).max() > 2e-3:
@@ -386,7 +398,7 @@ def differences(path, case):
             found.append(f"frames differ by {np.abs(a.astype(int) - b).mean():.1f}")
             break
     if s["rate"]:
-        found += _sound_differences(path, mine, other, _level(path))
+        found += _sound_differences(path, mine, other, 1.0 if "maxval" in case.fill else _level(path))
     return found + _own_differences(path, mine, s)
 
 
