@@ -513,6 +513,7 @@ class Timeline:
         self.held: deque = deque()  # pieces that wait for those after them: (piece, time, length)
         self.end = 0.               # of what was placed
         self.last: float | None = None  # where the piece before ends by its own time
+        self.past: deque = deque(maxlen=_AHEAD)  # by how much those before were late, s
         self.gaps: list[tuple[float, float]] = []  # (time, length), s
 
     def feed(self, piece: Any, t: float, seconds: float) -> Iterator[tuple[Any, float]]:
@@ -536,6 +537,8 @@ class Timeline:
         piece, t, seconds = self.held.popleft()
         shift = self._shift(late, t, seconds)
         if shift > 0 and self.last is not None: self.gaps.append((self.end, shift))
+        if shift: self.past.clear()
+        self.past.append(late[0] - shift)
         self.last, self.end = t + seconds, self.end + shift + seconds
         return piece, shift
 
@@ -547,14 +550,17 @@ class Timeline:
 
     def _shift(self, late: list[float], t: float, seconds: float) -> float:
         if self.last is None: return t if abs(t) > .002 else 0.  # less is rounding
-        least = min(late) if late[0] > 0 else -max(late)  # by how much all of them are late, or early
+        sign = 1 if late[0] > 0 else -1
+        least = min(sign * x for x in late)  # by how much all of them are late, or early
+        before = sign * float(np.median(self.past))
         jump = min(max(.75 * seconds, .005), .02)
-        jumps = abs(t - self.last) > jump and least > jump
+        jumps = abs(t - self.last) > jump and least - before > jump
         if not jumps and least < _DRIFT: return 0.
-        return late[0] if abs(late[0]) - least < jump else np.copysign(least, late[0])
+        return late[0] if abs(late[0]) - least < jump else sign * least
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #bce2d2da
-_FILTER = dict(filter_size=128, phase_shift=10, linear_interp=1, exact_rational=1, cutoff=.9566,
+_EDGE = .9566  # of the lower Nyquist frequency
+_FILTER = dict(filter_size=128, phase_shift=10, linear_interp=1, exact_rational=1,
                filter_type="kaiser", kaiser_beta=8)
 
 
@@ -564,7 +570,8 @@ class Resampler:
         import av  # optional: PyAV
         self.frame = av.AudioFrame.from_ndarray
         self.rate, self.new_rate, self.taken, self.given = rate, new_rate, 0, 0
-        self.swr = av.AudioResampler("flt", "mono", new_rate, options=_FILTER)
+        options = _FILTER | dict(cutoff=_EDGE * min(1, rate / new_rate))
+        self.swr = av.AudioResampler("flt", "mono", new_rate, options=options)
 
     def feed(self, x: np.ndarray) -> np.ndarray:  # (N,) float32
         "(N',): what is ready"

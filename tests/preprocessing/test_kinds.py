@@ -212,16 +212,15 @@ print(peak() - before)"""
 
 
 @pytest.mark.parametrize("layout", ["5.1", "5.1(side)", "7.1", "6.1", "3.1", "4.1", "5.0", "3.0"])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mka"])
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_a_voice_in_the_centre_is_heard(layout, suffix, tmp_path):
     names = [c.name for c in av.AudioLayout(layout).channels]
     tones = dict(FC="0.3*sin(440*2*PI*t)", LFE="0.9*sin(40*2*PI*t)")
     source = "|".join(tones.get(n, "0") for n in names)
     path = tmp_path / f"a.{suffix}"
-    codec = "-c:a pcm_s16le" if suffix == "mka" else ""
     if suffix == "flac" and layout in ("3.1", "4.1", "5.1"):
         pytest.skip("FLAC has no such layout")
-    run(f"-f lavfi -i aevalsrc={source}:s=48000:d=0.5:c={layout}", codec, path)
+    run(f"-f lavfi -i aevalsrc={source}:s=48000:d=0.5:c={layout}", path)
     x = decode(path, video=False, rate=48000).sound[4800:-4800]
     spectrum = np.abs(np.fft.rfft(x)) ** 2
     low = spectrum[: int(60 * len(x) / 48000)].sum() / spectrum.sum()
@@ -234,12 +233,11 @@ def test_a_voice_in_the_centre_is_heard(layout, suffix, tmp_path):
 def test_planes_and_interleaved_samples_are_the_same(channels, kind, tmp_path):
     "Eight planes are eight"
     layout = {1: "mono", 2: "stereo", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}[channels]
-    with av.open(str(tmp_path / "a.wav"), "w") as c:
-        c.add_stream("pcm_s16le", rate=8000, layout=layout)
     run(audio_in(0.2, 8000, layout), "-c:a pcm_f32le", tmp_path / "a.wav")
     with av.open(str(tmp_path / "a.wav")) as c:
         f = next(c.decode(audio=0))
-    both = [av.AudioResampler(k, layout, 8000).resample(f)[0] for k in (kind, kind + "p")]
+    kinds = (kind, kind + "p")
+    both = [f if k == "flt" else av.AudioResampler(k, layout, 8000).resample(f)[0] for k in kinds]
     packed, planar = map(to_mono, both)
     assert np.array_equal(packed, planar) and np.abs(packed - to_mono(f)).max() < (0.03 if kind == "u8" else 1e-4)
 
