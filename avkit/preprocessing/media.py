@@ -12,6 +12,7 @@ __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'IMAGE_SUFFIXES', 'Medi
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, re, struct
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -485,22 +486,36 @@ def _levels(f: Any) -> tuple[float, float]:
 _NUMBERS = dict(u8="u1", s16="i2", s32="i4", s64="i8", flt="f4", dbl="f8")
 
 
+def _channels(f: Any) -> list[np.ndarray]:
+    "The (N,) of each channel of a PyAV frame of audio"
+    n, kind = f.layout.nb_channels, np.dtype(_NUMBERS[f.format.name.rstrip("p")])
+    if f.format.is_planar:  # not `to_ndarray`: of eight planes it reads a ninth
+        return [np.frombuffer(x, kind, f.samples) for x in f.planes[:n]]
+    return list(np.frombuffer(f.planes[0], kind, f.samples * n).reshape(-1, n).T)
+
+
 def samples_of(f: Any) -> np.ndarray:
     "A PyAV frame of audio -> (channels,N), numbers as they are stored"
-    n, kind = f.layout.nb_channels, np.dtype(_NUMBERS[f.format.name.rstrip("p")])
-    if not f.format.is_planar:
-        return np.frombuffer(f.planes[0], kind, f.samples * n).reshape(-1, n).T
-    # not `to_ndarray`: of eight planes it reads a ninth
-    return np.stack([np.frombuffer(x, kind, f.samples) for x in f.planes[:n]])
+    return np.stack(_channels(f))
+
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11d08
+def _mixed(f: Any, channels: list[np.ndarray]) -> np.ndarray:
+    "(N,) float32: each channel by its share"
+    x = [c.astype(np.float32) for c in channels]
+    if len(x) == 1: return x[0]
+    if len(x) == 2: return (x[0] + x[1]) / 2
+    shares = channel_shares(f.layout.name, len(x), _levels(f))
+    return sum((np.float32(s) * c for s, c in zip(shares, x) if s), np.zeros(1, np.float32))
 
 
 def to_mono(f: Any) -> np.ndarray:
     "A PyAV frame of audio -> (N,) float32, in [-1,1] where it is mono or stereo"
-    x, n = samples_of(f), f.layout.nb_channels
-    kind, shares = x.dtype, channel_shares(f.layout.name, n, _levels(f))
-    if n < 3: x = x.mean(0, dtype=np.float32) if n > 1 else x[0].astype(np.float32)
-    else: x = sum((np.float32(s) * c for s, c in zip(shares, x) if s), np.zeros(1, np.float32))
-    if kind == np.uint8: return x / 128 - (1 if n < 3 else np.float32(sum(shares)))
+    channels = _channels(f)
+    kind = channels[0].dtype
+    if kind == np.uint8: channels = [c.astype(np.float32) - 128 for c in channels]
+    x = _mixed(f, channels)
+    if kind == np.uint8: return x / 128
     return x / -float(np.iinfo(kind).min) if kind.kind == "i" else x
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11d02
@@ -533,26 +548,29 @@ class Timeline:
         self.held.append(((x, rate), t, len(x) / rate))
 
     def _place(self) -> tuple[Any, float]:
-        late = self._late()
-        piece, t, seconds = self.held.popleft()
-        shift = self._shift(late, t, seconds)
+        piece, t, seconds = self.held[0]
+        late = t - self.end
+        # few are late by more than rounding makes them
+        shift = self._shift(self._late(), t, seconds) if abs(late) > .005 else 0.
+        if self.last is None: shift = late if abs(late) > .002 else 0.
+        self.held.popleft()
         if shift > 0 and self.last is not None: self.gaps.append((self.end, shift))
         if shift: self.past.clear()
-        self.past.append(late[0] - shift)
+        self.past.append(late - shift)
         self.last, self.end = t + seconds, self.end + shift + seconds
         return piece, shift
 
     def _late(self) -> list[float]:
         "By how much each piece that is held would be late if they followed closely, s"
         _, times, lengths = zip(*self.held)
-        starts = self.end + np.cumsum([0., *lengths[:-1]])
-        return (np.array(times) - starts).tolist()
+        starts = itertools.accumulate(lengths[:-1], initial=self.end)
+        return [t - start for t, start in zip(times, starts)]
 
     def _shift(self, late: list[float], t: float, seconds: float) -> float:
-        if self.last is None: return t if abs(t) > .002 else 0.  # less is rounding
+        if self.last is None: return 0.
         sign = 1 if late[0] > 0 else -1
         least = min(sign * x for x in late)  # by how much all of them are late, or early
-        before = sign * float(np.median(self.past))
+        before = sign * sorted(self.past)[len(self.past) // 2]
         jump = min(max(.75 * seconds, .005), .02)
         jumps = abs(t - self.last) > jump and least - before > jump
         if not jumps and least < _DRIFT: return 0.
@@ -570,22 +588,31 @@ class Resampler:
         import av  # optional: PyAV
         self.frame = av.AudioFrame.from_ndarray
         self.rate, self.new_rate, self.taken, self.given = rate, new_rate, 0, 0
+        self.held, self.waiting = [], 0  # a call costs more than what few samples do
         options = _FILTER | dict(cutoff=_EDGE * min(1, rate / new_rate))
         self.swr = av.AudioResampler("flt", "mono", new_rate, options=options)
 
     def feed(self, x: np.ndarray) -> np.ndarray:  # (N,) float32
         "(N',): what is ready"
-        if not len(x): return x
-        f = self.frame(np.ascontiguousarray(x, np.float32)[None], format="flt", layout="mono")
+        self.held.append(x)
+        self.waiting += len(x)
+        return self._go() if self.waiting >= 16384 else x[:0]
+
+    def _go(self) -> np.ndarray:
+        if not self.waiting: return np.zeros(0, np.float32)
+        x = np.concatenate(self.held).astype(np.float32)
+        self.held, self.waiting = [], 0
+        f = self.frame(x[None], format="flt", layout="mono")
         f.sample_rate, f.pts, f.time_base = self.rate, self.taken, Fraction(1, self.rate)
         self.taken += len(x)
         return self._out(f)
 
     def finish(self) -> np.ndarray:
         "The rest, so that `ceil(new_rate * N / rate)` samples have come in all"
+        first = self._go()
         want = -(-self.taken * self.new_rate // self.rate) - self.given
         y = self._out(None)[:want]
-        return np.pad(y, (0, want - len(y)))
+        return np.concatenate([first, np.pad(y, (0, want - len(y)))])
 
     def _out(self, f: Any) -> np.ndarray:
         parts = [y.to_ndarray()[0] for y in self.swr.resample(f)]
@@ -660,12 +687,17 @@ class Soundtrack:
         at, n = t + int(np.argmin(np.isfinite(x))) / rate, int((~np.isfinite(x)).sum())
         return MediaError(self.path, "bad sound", f"{n} of {len(x)} samples from {at:.3f} s on")
 
-# %% ../../nbs/1_preprocessing/00_media.ipynb #69136e0f
+# %% ../../nbs/1_preprocessing/00_media.ipynb #0be11e00
+def _s(n: int, base: Fraction) -> float:
+    "Ticks of a clock, in seconds"
+    return n * base.numerator / base.denominator
+
+
 def _numbered(s: Any) -> bool:
     "A video in an AVI? It has no time stamps; each packet has a number, in the order of decoding"
     return s.container.format.name == "avi" and s.type == "video"
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #69136e0f
 @dataclass
 class Ledger:
     "One stream as it went by; times in seconds"
@@ -696,14 +728,14 @@ class Ledger:
         self.corrupt = self.corrupt or p.is_corrupt
         guessed = _numbered(p.stream) and p.stream.codec_context.name == "h264"
         pts = p.dts if p.pts is None or guessed else p.pts
-        t = None if pts is None else float(pts * p.time_base) - zero
+        t = None if pts is None else _s(pts, p.time_base) - zero
         if self.key is None and p.is_keyframe: self.key = t or 0.
         if hidden or p.is_discard:
             self.hidden += 1
             return False
         self.packets, self.bytes, self.first = self.packets + 1, p.size, self.first or p.size
         if self.key is None or (t is not None and t < self.key - 1e-3): self.lost += 1
-        elif t is not None: self._stamp(t, float(p.duration * p.time_base) if p.duration else step)
+        elif t is not None: self._stamp(t, _s(p.duration, p.time_base) if p.duration else step)
         return True
 
     def _stamp(self, t: float, seconds: float) -> None:
@@ -824,28 +856,28 @@ def _is_steady(stream: Any) -> bool:
 def kept_times(
     stream: Any,  # of video
     times: Any,   # seconds (T,); None: all
-) -> np.ndarray | None:
+) -> list[float] | None:
     "Sorted times of the frames to keep, for the decoder; None where all have to be decoded"
     end = None if times is None else _end(stream)
     if end is None or stream.codec_context.name not in ("h264", "hevc"): return None
     if not _is_steady(stream): return None
     first = float((stream.start_time or 0) * stream.time_base) - _zero(stream.container)
     last = end - 1 / frame_rate(stream)  # past the end the last frame stands still
-    return np.sort(np.clip(np.asarray(times, float), min(first, last), last))
+    return sorted(np.clip(np.asarray(times, float), min(first, last), last).tolist())
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #741c306f
 def _pass_over(
     stream: Any,
     p: Any,              # a packet of the stream
     zero: float,         # where time begins, s
-    wanted: np.ndarray,  # of `kept_times`
+    wanted: Sequence[float],  # of `kept_times`
 ) -> int:
     "Tell the decoder whether the frame in a packet is wanted; 1 if it may be passed over, else 0"
     may = False
     if p.pts is not None and p.duration:
-        t = float(p.pts * p.time_base) - zero
-        i, j = np.searchsorted(wanted, [t - 2e-3, t + float(p.duration * p.time_base) + 2e-3])
-        may = bool(i == j)
+        t = _s(p.pts, p.time_base) - zero
+        i = bisect_left(wanted, t - 2e-3)
+        may = i == bisect_left(wanted, t + _s(p.duration, p.time_base) + 2e-3, i)
     stream.codec_context.skip_frame = "NONREF" if may else "DEFAULT"
     return int(may)
 
@@ -914,7 +946,7 @@ def _hides(s: Any, p: Any) -> bool:
 
 def _walk(
     r: Reading,
-    wanted: np.ndarray | None = None,  # of `kept_times`; None: all frames
+    wanted: Sequence[float] | None = None,  # of `kept_times`; None: all frames
 ) -> Iterator[tuple[str, Any, float]]:
     "Yield (kind, `Shot` or frame of audio, time) of the streams asked for; enter all in the books"
     step = 1 / frame_rate(r.video) if r.video else 0.
@@ -937,7 +969,7 @@ def _walk(
 def _time(r: Reading, p: Any, f: Any, after: float) -> float:
     "When a frame is shown or heard, s: by its stamp, or by that of the packet that brought it out"
     pts = p.dts if _numbered(p.stream) else f.pts
-    return float(pts * p.time_base) - r.zero if pts is not None else after
+    return _s(pts, p.time_base) - r.zero if pts is not None else after
 
 
 def _own_aspect(v: Any) -> Fraction:
@@ -955,7 +987,7 @@ def _check_arrived(r: Reading) -> None:
 
 def walk(
     r: Reading,
-    wanted: np.ndarray | None = None,  # of `kept_times`; None: all frames
+    wanted: Sequence[float] | None = None,  # of `kept_times`; None: all frames
 ) -> Iterator[tuple[str, Any, float]]:
     "Yield (kind, `Shot` or frame of audio, time), by time; at the end a `MediaError` if not whole"
     yield from _walk(r, wanted)
