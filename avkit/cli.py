@@ -8,7 +8,7 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'TAKES', 'TYPES', '
            'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
-import argparse, inspect, re, shutil, sys, time, typing
+import argparse, inspect, json, re, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -225,7 +225,6 @@ def _write_frame(file: str, seconds: str, to: str) -> None:
 @subcommand("Data")
 def _probe(argv: Sequence[str] | None = None) -> int:
     "look at one media file: its frames, audio, gaps and problems"
-    import json
     from avkit.preprocessing.media import decode, survey
     from avkit.preprocessing.writing import write_wav
     a = _probe_parser().parse_args(argv)

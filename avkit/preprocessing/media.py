@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'IMAGE_SUFFIXES', 'MediaError', 'is_whole', 'named_errors',
            'open_container', 'chosen_streams', 'Probe', 'frame_rate', 'announced_end', 'probe', 'orientation',
-           'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'Timeline', 'Resampler', 'resample',
-           'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk', 'soundtrack',
-           'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image', 'images_in',
-           'read_tensor']
+           'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes', 'Resampler',
+           'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk',
+           'soundtrack', 'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image',
+           'images_in', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, re, struct
@@ -335,7 +335,8 @@ _NAMES = {
     (False, False, False): "upright", (False, True, False): "mirrored",
     (False, True, True): "turned by 180", (False, False, True): "mirrored and turned by 180",
     (True, True, False): "turned by 90", (True, False, True): "turned by 270",
-    (True, False, False): "mirrored and turned by 90", (True, True, True): "mirrored and turned by 270",
+    (True, False, False): "mirrored and turned by 90",
+    (True, True, True): "mirrored and turned by 270",
 }
 
 
@@ -404,7 +405,8 @@ class Screen:
         if orientation(f)[0]: w, h = h, w
         how = _AREA if w <= f.width and h <= f.height else _BICUBIC
         if (w, h) == (f.width, f.height): how = _BILINEAR
-        return self.scale.reformat(f, w, h, "rgb24", interpolation=how | EXACT, threads=1).to_ndarray()
+        rgb = self.scale.reformat(f, w, h, "rgb24", interpolation=how | EXACT, threads=1)
+        return rgb.to_ndarray()
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #f618d453
 class _Keeper:
@@ -417,7 +419,7 @@ class _Keeper:
         self.screen, self.last = Screen(size), None  # the last frame, and its time
         self.kept, self.pts, self.count = [], [], []  # images, their times, how often each
         self.times = None if times is None else np.asarray(times, float)
-        self.order = iter(() if times is None else np.sort(self.times))
+        self.order = iter(() if self.times is None else np.sort(self.times))
         self.want = next(self.order, None)
 
     def __call__(self, shot: Shot, t: float) -> None:
@@ -465,7 +467,7 @@ def channel_shares(
     equal = (1 / channels,) * channels
     if channels < 3: return equal
     name = f"{channels}c" if layout.endswith(" channels") else layout  # the usual one of so many
-    options = dict(center_mix_level=levels[0], surround_mix_level=levels[1])
+    options = dict(center_mix_level=str(levels[0]), surround_mix_level=str(levels[1]))
     try:
         each = av.AudioFrame.from_ndarray(np.eye(channels, dtype="f4").reshape(1, -1), "flt", name)
         each.sample_rate = 48000
@@ -522,7 +524,7 @@ def to_mono(f: Any) -> np.ndarray:
 _AHEAD, _DRIFT, _LONGEST = 8, .1, 600.  # pieces; s; s of silence that may be filled in
 
 
-class Timeline:
+class SoundTimes:
     "Pieces of audio with their times -> how much silence stands before each, s (below 0: overlap)"
     def __init__(self):
         self.held: deque = deque()  # pieces that wait for those after them: (piece, time, length)
@@ -589,7 +591,8 @@ class Resampler:
         self.frame = av.AudioFrame.from_ndarray
         self.rate, self.new_rate, self.taken, self.given = rate, new_rate, 0, 0
         self.held, self.waiting = [], 0  # a call costs more than what few samples do
-        options = _FILTER | dict(cutoff=_EDGE * min(1, rate / new_rate))
+        options = {k: str(v) for k, v in _FILTER.items()}
+        options["cutoff"] = str(_EDGE * min(1, rate / new_rate))
         self.swr = av.AudioResampler("flt", "mono", new_rate, options=options)
 
     def feed(self, x: np.ndarray) -> np.ndarray:  # (N,) float32
@@ -640,7 +643,7 @@ class Soundtrack:
         rate: int | None,            # Hz; None: of the first frame
         until: float | None = None,  # s: where the last piece ends, if it reaches beyond
     ):
-        self.path, self.rate, self.until, self.line = path, rate, until, Timeline()
+        self.path, self.rate, self.until, self.line = path, rate, until, SoundTimes()
         self.resampler: Resampler | None = None
         self.stored, self.samples, self.cut = 0, 0, 0  # Hz; given; still to be left out
 
@@ -1216,7 +1219,9 @@ class _Survey:
         try:
             with named_errors(self.r.path, "truncated"):
                 for kind, x, t in walk(self.r): self.take(kind, x, t)
-        except MediaError as e: self.problems.append(f"{e.reason}: {e.detail or REASONS[e.reason]}")
+        except MediaError as e:
+            why = f" ({e.detail})" if e.detail else ""
+            self.problems.append(f"{e.reason}: {REASONS[e.reason]}{why}")
         if self.sound: deque(self.sound.finish(), 0)
         return self
 
@@ -1246,7 +1251,8 @@ class _Survey:
 
 
 def survey(path: str | Path) -> dict:
-    "pictures, first, last, fps, width, height, orientation, audio_seconds, rate, channels, gaps, problems"
+    """pictures, first, last, fps, width, height, orientation, audio_seconds, rate, channels, gaps
+    (time and length of each, s), problems"""
     with Reading(path, None, None) as r:
         seen = _Survey(r).read()
         problems = [*seen.problems, *_notes(r, None)]

@@ -188,13 +188,13 @@ def _decode(
     path = Path(root) / (row["video"] or row["audio"])
     if path.is_dir(): return dict(video=_folder(path, prep)), 0.
     main, got = row["video"] or row["audio"], {}
-    duration = None if main in {row[s] for s in want} else media.length(path)
+    times: Any = lambda seconds: frame_times(seconds, prep)
+    duration = 0. if main in {row[s] for s in want} else media.length(path)
     for f in sorted({row[s] for s in want}, key=lambda f: f != main):
         video, audio = (s in want and f == row[s] for s in ("video", "audio"))
-        times: Any = lambda seconds: frame_times(seconds if duration is None else duration, prep)
-        got[f] = media.decode(Path(root) / f, video, audio, times=times, rate=prep.rate)
-        if duration is None: duration = got[f].duration  # the other file has the same window
-    assert duration is not None
+        at = times(duration) if duration else times  # the other file has the same window
+        got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate)
+        duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5bb892cb

@@ -163,7 +163,7 @@ class _Copy:
         a: Any,            # its audio stream; None where none
     ):
         self.out, self.video = out, _video_copy(out, path, v)
-        self.audio = _audio_copy(out, a) if a else None
+        self.audio: Any = _audio_copy(out, a) if a else None
         self.cut: Any = None  # the resampler, and the kind of frames that it takes
         self.kind: Any = None
 

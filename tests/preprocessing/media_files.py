@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from avkit.core import AvkitError
-from avkit.preprocessing.media import channel_shares, decode, frame_count, stream, survey
+from avkit.preprocessing.media import decode, frame_count, stream, survey
 
 SECONDS = 0.6
-FAST = dict(libx264="-preset ultrafast -crf 16", libx265="-preset ultrafast -x265-params log-level=0")
+FAST = dict(
+    libx264="-preset ultrafast -crf 16", libx265="-preset ultrafast -x265-params log-level=0"
+)
 FAST |= {"libvpx": "-deadline realtime -cpu-used 8 -b:v 400k", "libaom-av1": "-cpu-used 8 -crf 30"}
 FAST |= {"libvpx-vp9": "-deadline realtime -cpu-used 8 -b:v 400k", "libsvtav1": "-preset 12"}
 
@@ -79,9 +81,15 @@ def _name(*words):
 def containers():
     "Containers and codecs"
     table = {
-        "mp4": ("libx264 mpeg4 libx265 libvpx-vp9 libaom-av1", "aac libmp3lame ac3 flac alac libopus"),
+        "mp4": (
+            "libx264 mpeg4 libx265 libvpx-vp9 libaom-av1",
+            "aac libmp3lame ac3 flac alac libopus",
+        ),
         "mov": ("libx264 mjpeg prores qtrle mpeg4", "aac pcm_s16le pcm_f32le pcm_s24le alac"),
-        "mkv": ("libx264 libvpx ffv1 mpeg2video libtheora huffyuv", "libopus libvorbis flac pcm_s16le ac3 tta"),
+        "mkv": (
+            "libx264 libvpx ffv1 mpeg2video libtheora huffyuv",
+            "libopus libvorbis flac pcm_s16le ac3 tta",
+        ),
         "webm": ("libvpx libvpx-vp9 libaom-av1", "libopus libvorbis"),
         "avi": ("mpeg4 mjpeg libx264 ffv1 msmpeg4v2 rawvideo", "libmp3lame pcm_s16le ac3 mp2"),
         "ts": ("libx264 mpeg2video libx265", "aac mp2 ac3 libmp3lame"),
@@ -100,39 +108,60 @@ def containers():
                     continue  # a cross, not every pair
                 more = "-s 128x96" if v == "h263" else ""
                 rate = "-ar 8000 -ac 1" if "amr" in a else ""
-                yield Case(_name(v, a) + "." + suffix, f"{codec_words(v, 'v')} {more} {codec_words(a, 'a')} {rate}")
+                yield Case(
+                    _name(v, a) + "." + suffix,
+                    f"{codec_words(v, 'v')} {more} {codec_words(a, 'a')} {rate}",
+                )
 
 
 def sounds():
     "Audio files, by codec and rate"
-    kinds = dict(wav="pcm_u8 pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_f64le pcm_alaw pcm_mulaw adpcm_ms")
-    kinds |= dict(flac="flac", m4a="aac alac", mp3="libmp3lame", ogg="libvorbis flac", opus="libopus")
-    kinds |= dict(aiff="pcm_s16be", caf="pcm_s16be", au="pcm_s16be", w64="pcm_s16le", mka="libvorbis")
-    kinds |= dict(aac="aac", ac3="ac3", eac3="eac3", wma="wmav2", wv="wavpack", tta="tta", mp2="mp2")
-    few = dict(opus=(8000, 16000, 48000), ac3=(32000, 44100, 48000), eac3=(48000,), mp2=(16000, 44100))
+    kinds = dict(
+        wav="pcm_u8 pcm_s16le pcm_s24le pcm_s32le pcm_f32le pcm_f64le pcm_alaw pcm_mulaw adpcm_ms"
+    )
+    kinds |= dict(
+        flac="flac", m4a="aac alac", mp3="libmp3lame", ogg="libvorbis flac", opus="libopus"
+    )
+    kinds |= dict(
+        aiff="pcm_s16be", caf="pcm_s16be", au="pcm_s16be", w64="pcm_s16le", mka="libvorbis"
+    )
+    kinds |= dict(
+        aac="aac", ac3="ac3", eac3="eac3", wma="wmav2", wv="wavpack", tta="tta", mp2="mp2"
+    )
+    few = dict(
+        opus=(8000, 16000, 48000), ac3=(32000, 44100, 48000), eac3=(48000,), mp2=(16000, 44100)
+    )
     few |= dict(aac=(16000, 44100), wma=(16000, 44100), mp3=(8000, 16000, 22050, 44100, 48000))
     for suffix, codecs in kinds.items():
         for codec in codecs.split():
-            rates = few.get(suffix, (8000, 22050, 44100, 48000) if len(codecs) < 20 else (16000, 44100))
+            rates = few.get(
+                suffix, (8000, 22050, 44100, 48000) if len(codecs) < 20 else (16000, 44100)
+            )
             if codec == "aac" and suffix == "m4a":
                 rates = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000)
             for rate in rates:
-                yield Case(_name(codec, rate) + f".{suffix}", f"-vn {codec_words(codec, 'a')} -ar {rate}")
+                yield Case(
+                    _name(codec, rate) + f".{suffix}", f"-vn {codec_words(codec, 'a')} -ar {rate}"
+                )
     for rate in (11025, 22051, 37800, 44099, 88200, 192000):
         yield Case(f"odd_{rate}.wav", "-vn", (audio_in(rate=rate),))
 
 
 def layouts():
     "Channels: every layout, in what can hold it"
-    names = "mono stereo 2.1 3.0 3.0(back) 4.0 quad quad(side) 3.1 5.0 5.0(side) 4.1 5.1 5.1(side) 6.0 6.1 7.0 7.1 7.1(wide)"
-    for layout in names.split():
+    names = "mono stereo 2.1 3.0 3.0(back) 4.0 quad quad(side) 3.1 5.0 5.0(side) 4.1 5.1 5.1(side)"
+    for layout in f"{names} 6.0 6.1 7.0 7.1 7.1(wide)".split():
         yield Case(_name("pcm", layout) + ".wav", "", (audio_in(layout=layout),))
     for layout in "mono stereo 3.0 4.0 quad 5.0 5.1 6.1 7.1".split():
         yield Case(_name("flac", layout) + ".flac", "", (audio_in(layout=layout),))
         if layout != "6.1" and layout != "quad":
             yield Case(_name("aac", layout) + ".m4a", "-c:a aac", (audio_in(layout=layout),))
     for layout in "mono stereo 3.0 quad 5.0 5.1 6.1 7.1".split():
-        yield Case(_name("opus", layout) + ".mka", "-c:a libopus -mapping_family 1", (audio_in(layout=layout),))
+        yield Case(
+            _name("opus", layout) + ".mka",
+            "-c:a libopus -mapping_family 1",
+            (audio_in(layout=layout),),
+        )
     for layout in "stereo 5.1(side) 5.0(side) 4.0".split():
         yield Case(_name("ac3", layout) + ".ac3", "", (audio_in(layout=layout),))
 
@@ -153,7 +182,10 @@ def _turned(base, suffix, rotation, flips, sar):
 def orientations():
     "Eight orientations, with square pixels and others"
     for suffix, base, sar in (
-        ("mp4", "libx264", "1"), ("mov", "mjpeg", "1"), ("mp4", "mpeg4", "4/3"), ("mov", "libx264", "8/9")
+        ("mp4", "libx264", "1"),
+        ("mov", "mjpeg", "1"),
+        ("mp4", "mpeg4", "4/3"),
+        ("mov", "libx264", "8/9"),
     ):
         for rotation in (0, 90, 180, 270):
             for flips in ("", "hflip"):
@@ -165,20 +197,36 @@ def orientations():
 def shapes():
     "Sample aspect ratios"
     for sar in "4/3 16/15 12/11 10/11 8/9 2/1 1/2 59/54".split():
-        for suffix, codec in dict(mp4="libx264", mkv="libvpx", avi="mpeg4", ts="mpeg2video", mov="mpeg4").items():
-            yield Case(_name(sar, codec) + f".{suffix}", f"-vf setsar={sar} {codec_words(codec, 'v')}")
+        for suffix, codec in dict(
+            mp4="libx264", mkv="libvpx", avi="mpeg4", ts="mpeg2video", mov="mpeg4"
+        ).items():
+            yield Case(
+                _name(sar, codec) + f".{suffix}", f"-vf setsar={sar} {codec_words(codec, 'v')}"
+            )
         yield Case(_name(sar, "h264") + ".ts", f"-vf setsar={sar} {codec_words('libx264', 'v')}")
 
 
 def offsets():
     "Late video, late audio, a file that does not begin at 0"
-    usual = dict(mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac")
-    usual |= dict(mov="-c:v mpeg4 -c:a pcm_s16le", webm="-c:v libvpx -c:a libopus", ts="-c:v mpeg2video -c:a mp2")
-    usual |= dict(flv="-c:v flv -c:a libmp3lame", wmv="-c:v wmv2 -c:a wmav2", nut="-c:v mpeg4 -c:a pcm_s16le")
+    usual = dict(
+        mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac"
+    )
+    usual |= dict(
+        mov="-c:v mpeg4 -c:a pcm_s16le",
+        webm="-c:v libvpx -c:a libopus",
+        ts="-c:v mpeg2video -c:a mp2",
+    )
+    usual |= dict(
+        flv="-c:v flv -c:a libmp3lame", wmv="-c:v wmv2 -c:a wmav2", nut="-c:v mpeg4 -c:a pcm_s16le"
+    )
     for suffix, codecs in usual.items():
         for late in (0.1, 0.3, 1.0):
-            yield Case(f"video_{late}.{suffix}", codecs, (f"-itsoffset {late} {video_in()}", audio_in()))
-            yield Case(f"audio_{late}.{suffix}", codecs, (video_in(), f"-itsoffset {late} {audio_in()}"))
+            yield Case(
+                f"video_{late}.{suffix}", codecs, (f"-itsoffset {late} {video_in()}", audio_in())
+            )
+            yield Case(
+                f"audio_{late}.{suffix}", codecs, (video_in(), f"-itsoffset {late} {audio_in()}")
+            )
         if suffix not in ("flv", "wmv"):
             yield Case(f"begins.{suffix}", f"{codecs} -output_ts_offset 7")
 
@@ -190,8 +238,12 @@ def _copied(suffix, at, gop, frames):
         run("-ss", str(at), "-i", plain, f"-c copy {frames}", path)
 
     codec = "libx264 -preset ultrafast" if frames == "" else "libx264 -preset fast -bf 2"
-    return Case(_name("cut", at, gop, bool(frames)) + "." + suffix, f"-c:v {codec} -g {gop} -c:a aac",
-                (video_in(1.2), audio_in(1.2)), then=then)
+    return Case(
+        _name("cut", at, gop, bool(frames)) + "." + suffix,
+        f"-c:v {codec} -g {gop} -c:a aac",
+        (video_in(1.2), audio_in(1.2)),
+        then=then,
+    )
 
 
 def edits():
@@ -205,17 +257,35 @@ def edits():
 
 def gaps():
     "Audio packets that are missing"
-    for suffix, codec in dict(mkv="libopus", mp4="aac", webm="libvorbis", ts="mp2", mov="ac3", mka="aac", nut="flac").items():
-        video = "-c:v libvpx -b:v 200k" if suffix in ("mkv", "webm") else "-c:v mpeg4" if suffix != "ts" else "-c:v mpeg2video"
+    for suffix, codec in dict(
+        mkv="libopus", mp4="aac", webm="libvorbis", ts="mp2", mov="ac3", mka="aac", nut="flac"
+    ).items():
+        video = (
+            "-c:v libvpx -b:v 200k"
+            if suffix in ("mkv", "webm")
+            else "-c:v mpeg4"
+            if suffix != "ts"
+            else "-c:v mpeg2video"
+        )
         for begin, end in ((0.3, 0.5), (0.2, 0.9), (0.4, 0.45), (0.5, 0.95)):
             drop = rf"-bsf:a noise=amount=0:drop='between(pts*tb\,{begin}\,{end})'"
-            yield Case(_name(begin, end, codec) + f".{suffix}", f"{video} -c:a {codec} {drop}", (video_in(1.2), audio_in(1.2)))
+            yield Case(
+                _name(begin, end, codec) + f".{suffix}",
+                f"{video} -c:a {codec} {drop}",
+                (video_in(1.2), audio_in(1.2)),
+            )
 
 
 def ends():
     "Video and audio that end unevenly, live recordings, fragments"
-    usual = dict(mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac")
-    usual |= dict(webm="-c:v libvpx -c:a libopus", avi="-c:v mpeg4 -c:a pcm_s16le", ts="-c:v mpeg2video -c:a mp2")
+    usual = dict(
+        mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac"
+    )
+    usual |= dict(
+        webm="-c:v libvpx -c:a libopus",
+        avi="-c:v mpeg4 -c:a pcm_s16le",
+        ts="-c:v mpeg2video -c:a mp2",
+    )
     usual |= dict(flv="-c:v flv -c:a libmp3lame", mov="-c:v mpeg4 -c:a alac")
     for suffix, codecs in usual.items():
         yield Case(f"short_video.{suffix}", codecs, (video_in(0.4), audio_in(1.4)))
@@ -229,7 +299,12 @@ def ends():
         yield Case(f"live_short_audio.{suffix}", f"{codecs} {live}", (video_in(1.4), audio_in(0.4)))
         yield Case(f"live_mute.{suffix}", f"{codecs} {live}", (video_in(),))
         yield Case(f"live_sound.{suffix}", f"{codecs} {live}", (audio_in(),))
-    for flags in ("frag_keyframe+empty_moov", "frag_keyframe", "faststart", "frag_keyframe+empty_moov+default_base_moof"):
+    for flags in (
+        "frag_keyframe+empty_moov",
+        "frag_keyframe",
+        "faststart",
+        "frag_keyframe+empty_moov+default_base_moof",
+    ):
         yield Case(_name(flags) + ".mp4", f"{usual['mp4']} -g 5 -movflags +{flags}")
 
 
@@ -239,12 +314,29 @@ def rates():
         for suffix, codec in dict(mp4="libx264", mkv="mpeg4", avi="mpeg4", ts="libx264").items():
             if suffix == "ts" and "/" not in fps and fps != "50":
                 continue
-            yield Case(_name(fps) + f".{suffix}", codec_words(codec, "v"), (video_in(fps=fps), audio_in()))
+            yield Case(
+                _name(fps) + f".{suffix}", codec_words(codec, "v"), (video_in(fps=fps), audio_in())
+            )
     some = r"-vf select='not(eq(mod(n\,5)\,2)+eq(mod(n\,7)\,3))' -fps_mode vfr"
-    for suffix, codec in dict(mp4="libx264", mkv="libx264", webm="libvpx", avi="mpeg4", mov="mpeg4", flv="flv", ts="libx264").items():
-        yield Case(f"variable.{suffix}", f"{some} {codec_words(codec, 'v')}", (video_in(1.2), audio_in(1.2)))
+    for suffix, codec in dict(
+        mp4="libx264",
+        mkv="libx264",
+        webm="libvpx",
+        avi="mpeg4",
+        mov="mpeg4",
+        flv="flv",
+        ts="libx264",
+    ).items():
+        yield Case(
+            f"variable.{suffix}",
+            f"{some} {codec_words(codec, 'v')}",
+            (video_in(1.2), audio_in(1.2)),
+        )
     for suffix in ("mp4", "mkv", "avi", "ts"):
-        yield Case(f"b_frames.{suffix}", "-c:v libx264 -preset fast -bf 3 -g 10" if suffix != "avi" else "-c:v mpeg4 -bf 2")
+        yield Case(
+            f"b_frames.{suffix}",
+            "-c:v libx264 -preset fast -bf 3 -g 10" if suffix != "avi" else "-c:v mpeg4 -bf 2",
+        )
 
 
 def _packets(inputs, codecs):
@@ -271,34 +363,79 @@ def _joined(name, first, second, codecs, pixels=True):
 def changes():
     "What changes midway: channels, rate, size"
     # both parts are as long as their frames and as their packets
-    part = lambda rate, layout, size="64x48": (video_in(0.96, size=size), audio_in(0.96, rate, layout))
-    mono, stereo, slow, slow_mono = part(48000, "mono"), part(48000, "stereo"), part(32000, "stereo"), part(32000, "mono")
+    part = lambda rate, layout, size="64x48": (
+        video_in(0.96, size=size),
+        audio_in(0.96, rate, layout),
+    )
+    mono, stereo, slow, slow_mono = (
+        part(48000, "mono"),
+        part(48000, "stereo"),
+        part(32000, "stereo"),
+        part(32000, "mono"),
+    )
     pairs = dict(up=(mono, stereo), down=(stereo, mono))
-    ac3 = dict(slower=(stereo, slow), faster=(slow_mono, mono), both=(slow_mono, stereo), less=(stereo, slow_mono))
-    for video, audio, more in (("mpeg2video", "mp2", {}), ("libx264", "ac3", ac3), ("libx265", "mp2", {}), ("mpeg2video", "ac3", ac3)):
+    ac3 = dict(
+        slower=(stereo, slow),
+        faster=(slow_mono, mono),
+        both=(slow_mono, stereo),
+        less=(stereo, slow_mono),
+    )
+    for video, audio, more in (
+        ("mpeg2video", "mp2", {}),
+        ("libx264", "ac3", ac3),
+        ("libx265", "mp2", {}),
+        ("mpeg2video", "ac3", ac3),
+    ):
         for name, (first, second) in (pairs | more).items():
-            yield _joined(_name(name, video, audio), first, second, f"{codec_words(video, 'v')} -c:a {audio}")
+            yield _joined(
+                _name(name, video, audio), first, second, f"{codec_words(video, 'v')} -c:a {audio}"
+            )
     for size in ("96x48", "48x64", "128x96", "32x24"):
-        yield _joined(_name("size", size), mono, part(48000, "mono", size), "-c:v libx264 -preset ultrafast -c:a mp2", False)
+        yield _joined(
+            _name("size", size),
+            mono,
+            part(48000, "mono", size),
+            "-c:v libx264 -preset ultrafast -c:a mp2",
+            False,
+        )
 
 
 def tracks():
     "Tracks that are not chosen"
     long = audio_in(1.5, layout="mono")
-    for suffix, codecs in dict(mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a libopus", mov="-c:v mpeg4 -c:a alac", ts="-c:v mpeg2video -c:a mp2", webm="-c:v libvpx -c:a libopus", avi="-c:v mpeg4 -c:a libmp3lame").items():
-        yield Case(f"two_audio.{suffix}", f"-map 0 -map 1 -map 2 {codecs}", (video_in(), audio_in(), long))
+    for suffix, codecs in dict(
+        mp4="-c:v libx264 -preset ultrafast -c:a aac",
+        mkv="-c:v libx264 -preset ultrafast -c:a libopus",
+        mov="-c:v mpeg4 -c:a alac",
+        ts="-c:v mpeg2video -c:a mp2",
+        webm="-c:v libvpx -c:a libopus",
+        avi="-c:v mpeg4 -c:a libmp3lame",
+    ).items():
+        yield Case(
+            f"two_audio.{suffix}", f"-map 0 -map 1 -map 2 {codecs}", (video_in(), audio_in(), long)
+        )
         if suffix not in ("avi", "ts"):
-            yield Case(f"two_video.{suffix}", f"-map 0 -map 1 -map 2 {codecs}", (video_in(), video_in(1.5), audio_in()))
+            yield Case(
+                f"two_video.{suffix}",
+                f"-map 0 -map 1 -map 2 {codecs}",
+                (video_in(), video_in(1.5), audio_in()),
+            )
 
 
 def trailers():
     "Foreign bytes after the end"
     noise = np.random.default_rng(0).integers(0, 256, 3000, np.uint8).tobytes()
-    usual = dict(mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac")
-    usual |= dict(mov="-c:v mpeg4 -c:a alac", webm="-c:v libvpx -c:a libopus", avi="-c:v mpeg4 -c:a pcm_s16le")
+    usual = dict(
+        mp4="-c:v libx264 -preset ultrafast -c:a aac", mkv="-c:v libx264 -preset ultrafast -c:a aac"
+    )
+    usual |= dict(
+        mov="-c:v mpeg4 -c:a alac", webm="-c:v libvpx -c:a libopus", avi="-c:v mpeg4 -c:a pcm_s16le"
+    )
     usual |= dict(flv="-c:v flv -c:a libmp3lame", wav="-vn", m4a="-vn -c:a aac", aiff="-vn")
     for suffix, codecs in usual.items():
-        for kind, more in dict(noise=noise, zeros=bytes(3000), text=b"made by a camera " * 60).items():
+        for kind, more in dict(
+            noise=noise, zeros=bytes(3000), text=b"made by a camera " * 60
+        ).items():
 
             def then(path, more=more):
                 path.write_bytes(path.read_bytes() + more)
@@ -342,7 +479,11 @@ def theirs(path, case, s):
     out = []
     if s["pictures"]:
         square = "scale=trunc(iw*sar+0.5):ih:flags=accurate_rnd+full_chroma_int+bitexact+bicubic"
-        out += [f"-map 0:v:0 -vf {square},setsar=1,showinfo -fps_mode passthrough -pix_fmt rgb24 -f rawvideo", video]
+        out += [
+            f"-map 0:v:0 -vf {square},setsar=1,showinfo -fps_mode passthrough",
+            "-pix_fmt rgb24 -f rawvideo",
+            video,
+        ]
     if s["rate"]:
         out += [f"-map 0:a:0 {case.fill} -ac 1 -ar {s['rate']} -c:a pcm_f32le -f f32le", audio]
     told = run("-i", path, *out)
@@ -398,7 +539,9 @@ def differences(path, case):
             found.append(f"frames differ by {np.abs(a.astype(int) - b).mean():.1f}")
             break
     if s["rate"]:
-        found += _sound_differences(path, mine, other, 1.0 if "maxval" in case.fill else _level(path))
+        found += _sound_differences(
+            path, mine, other, 1.0 if "maxval" in case.fill else _level(path)
+        )
     return found + _own_differences(path, mine, s)
 
 

@@ -1,10 +1,10 @@
-"""Hundreds of tiny files of all kinds: avkit sees in each what FFmpeg's own command line sees, and its
-own functions agree. `python tests/preprocessing/media_files.py` prints the table."""
+"""Hundreds of tiny files of all kinds: avkit sees in each what FFmpeg's own command line sees, and
+its own functions agree. `python tests/preprocessing/media_files.py` prints the table."""
 
 import pytest
 
 pytest.importorskip("imageio_ffmpeg")
-from media_files import GROUPS, compare, report  # noqa: E402
+from media_files import GROUPS, compare, report
 
 
 @pytest.mark.parametrize("group", GROUPS)

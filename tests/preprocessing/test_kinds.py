@@ -1,5 +1,5 @@
-"""Kinds of files that go wrong elsewhere: turned, anamorphic, late, cut by an edit list, with gaps, with
-sound that changes, of many channels, with numbers that are none, with headers that lie."""
+"""Kinds of files that go wrong elsewhere: turned, anamorphic, late, cut by an edit list, with
+gaps, with sound that changes, of many channels, with numbers that are none, with false headers."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("imageio_ffmpeg")
 av = pytest.importorskip("av")
-from media_files import GROUPS, audio_in, run, video_in, write  # noqa: E402
+from media_files import GROUPS, audio_in, run, video_in, write
 
-from avkit.cli import main  # noqa: E402
-from avkit.preprocessing import prepare as preparation  # noqa: E402
-from avkit.preprocessing.media import (  # noqa: E402
+from avkit.cli import main
+from avkit.preprocessing import prepare as preparation
+from avkit.preprocessing.media import (
     MediaError,
-    Timeline,
+    SoundTimes,
     decode,
     frame_count,
     is_whole,
@@ -27,9 +27,9 @@ from avkit.preprocessing.media import (  # noqa: E402
     survey,
     to_mono,
 )
-from avkit.preprocessing.prepare import Preparation, prepare_clip  # noqa: E402
-from avkit.preprocessing.writing import redraw  # noqa: E402
-from avkit.store import Store  # noqa: E402
+from avkit.preprocessing.prepare import Preparation, prepare_clip
+from avkit.preprocessing.writing import redraw
+from avkit.store import Store
 
 PLAIN = Preparation(window=1.2, frames=4, size=32, rate=8000, detector="none", views=("frame",))
 
@@ -103,7 +103,7 @@ def test_jitter_is_no_gap_and_a_gap_is(seed):
     drift = 1 + rng.uniform(-1, 1) * 0.05 / (n * size)  # 50 ms in all
     gap, where = rng.uniform(0.03, 3), rng.integers(10, 50)
     for late in (0.0, gap):
-        line = Timeline()
+        line = SoundTimes()
         times = at * drift + jitter + late * (np.arange(n) >= where)
         times[0] = 0
         placed = [x for t in times for x in line.feed(None, t, size)] + list(line.rest())
@@ -113,7 +113,12 @@ def test_jitter_is_no_gap_and_a_gap_is(seed):
 
 def test_silence_of_days_is_refused(tmp_path):
     path = tmp_path / "late.mp4"
-    run(video_in(), f"-itsoffset 100000 {audio_in()}", "-c:v libx264 -preset ultrafast -c:a aac", path)
+    run(
+        video_in(),
+        f"-itsoffset 100000 {audio_in()}",
+        "-c:v libx264 -preset ultrafast -c:a aac",
+        path,
+    )
     with pytest.raises(MediaError, match="100000 s of sound are missing"):
         decode(path)
 
@@ -160,7 +165,10 @@ def survey_or_reason(path):
 
 def test_a_new_size_midway_keeps_its_proportions(tmp_path):
     path = made(tmp_path, "changes", "size_48x64.ts")  # 64x48 first
-    for frames in (decode(path).frames, np.concatenate([x[3] for x in stream(path) if x[0] == "video"])):
+    for frames in (
+        decode(path).frames,
+        np.concatenate([x[3] for x in stream(path) if x[0] == "video"]),
+    ):
         assert frames.shape == (48, 48, 64, 3)
         late = frames[-1].max((0, 2)) > 24  # columns that show something
         assert late.sum() == 36 and late[14:50].all()
@@ -183,13 +191,18 @@ def test_given_size_is_of_the_upright_picture(tmp_path):
 # sound
 
 
-@pytest.mark.parametrize("rates", [(48000, 16000), (44100, 22050), (48000, 22050), (44100, 16000), (16000, 22050), (8000, 16000)])
+@pytest.mark.parametrize(
+    "rates",
+    [(48000, 16000), (44100, 22050), (48000, 22050), (44100, 16000), (16000, 22050), (8000, 16000)],
+)
 def test_resampling_is_torchaudio_s(rates):
     import torch
     from torchaudio.functional import resample as sinc
 
     x = np.random.default_rng(0).normal(size=rates[0]).astype(np.float32) * 0.1
-    how = dict(lowpass_filter_width=64, rolloff=0.9566, resampling_method="sinc_interp_kaiser", beta=8.0)
+    how = dict(
+        lowpass_filter_width=64, rolloff=0.9566, resampling_method="sinc_interp_kaiser", beta=8.0
+    )
     theirs = sinc(torch.from_numpy(x), *rates, **how).numpy()
     ours = resample(x, *rates)
     middle = slice(300, -300)
@@ -239,7 +252,9 @@ def test_planes_and_interleaved_samples_are_the_same(channels, kind, tmp_path):
     kinds = (kind, kind + "p")
     both = [f if k == "flt" else av.AudioResampler(k, layout, 8000).resample(f)[0] for k in kinds]
     packed, planar = map(to_mono, both)
-    assert np.array_equal(packed, planar) and np.abs(packed - to_mono(f)).max() < (0.03 if kind == "u8" else 1e-4)
+    assert np.array_equal(packed, planar) and np.abs(packed - to_mono(f)).max() < (
+        0.03 if kind == "u8" else 1e-4
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -248,10 +263,27 @@ def test_numbers_that_are_none_are_named(bad, tmp_path):
 
     x = np.zeros(8000, "<f4")
     x[4000] = bad
-    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + x.nbytes, b"WAVE", b"fmt ", 16, 3, 1, 8000, 32000, 4, 32, b"data", x.nbytes)
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + x.nbytes,
+        b"WAVE",
+        b"fmt ",
+        16,
+        3,
+        1,
+        8000,
+        32000,
+        4,
+        32,
+        b"data",
+        x.nbytes,
+    )
     (tmp_path / "a.wav").write_bytes(head + x.tobytes())
     told = prepared(tmp_path / "a.wav", video=False)
-    assert told["status"] == "failed" and "not finite" in told["reason"] and "a.wav" in told["reason"]
+    assert (
+        told["status"] == "failed" and "not finite" in told["reason"] and "a.wav" in told["reason"]
+    )
     with pytest.raises(MediaError, match="0.500 s"):
         decode(tmp_path / "a.wav", video=False, rate=16000)
     from avkit.datasets import verify
@@ -282,7 +314,9 @@ def test_probe_says_what_decode_gives(tmp_path, capsys):
     assert np.abs(decode(wav, video=False).sound - clip.sound).max() < 1e-4
 
 
-@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.write_text("no media " * 99), lambda p: p.touch()])
+@pytest.mark.parametrize(
+    "make", [lambda p: None, lambda p: p.write_text("no media " * 99), lambda p: p.touch()]
+)
 def test_probe_of_no_media_is_a_sentence(make, tmp_path, capsys):
     make(tmp_path / "a.mp4")
     assert main(["probe", str(tmp_path / "a.mp4"), "--json"]) == 2
