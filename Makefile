@@ -35,7 +35,7 @@ prepare-demo: $(READY)
 demo: prepare-demo  ## render, prepare, train through papermill; table and figures in reports/runs/demo
 	@echo "== training: about a minute on two cores"
 	@mkdir -p reports/runs/demo
-	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca --log-output --no-progress-bar
+	$(BIN)/papermill nbs/train.ipynb reports/runs/demo/train.ipynb -p fusion ca -p run_dir $(DEMO) --log-output --no-progress-bar
 	@echo "== scores"
 	$(BIN)/avkit report $(DEMO) --to reports/runs/demo --title "Demo: cross-attention on the rendered corpus"
 	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"
@@ -46,6 +46,8 @@ check: $(READY)  ## in two minutes: ruff, exports in step, imports downhill, typ
 	@echo "== notebooks are clean, avkit/ is what they export, parameters are the declared settings"
 	$(BIN)/python tests/in_step.py
 	$(BIN)/python tests/checks/parameters.py
+	@echo "== tables of fusions and papers, and notebooks of papers, are what the registries say"
+	$(BIN)/python tests/checks/pages.py
 	@echo "== imports run downhill, at the top, by public names"
 	$(BIN)/python tests/checks/imports.py
 	@echo "== one statement a line, none in disguise; the measures of how code reads"
@@ -72,10 +74,11 @@ twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the
 reports: $(READY)  ## every table and figure again, and reports/README.md; finished runs are not repeated, long ones are left to commands of their own
 	$(BIN)/avkit reports
 
-export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned
+export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned, what is written from registries
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python tests/checks/parameters.py --write
+	$(BIN)/python tests/checks/pages.py --write
 
 lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab LAB="--no-browser --port 8899"
 	$(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \

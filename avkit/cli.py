@@ -336,10 +336,11 @@ audio, its frames, the faces in them. What is stored already is looked up."""
 @subcommand("Data")
 def _prepare(argv: Sequence[str] | None = None) -> int:
     "decode a data set once into the store that training reads"
-    from avkit.training.configure import configure, parse_settings  # heavy: torch
+    from avkit.training.configure import (  # heavy: torch
+        configure, parse_settings, read_flags, with_options)
     from avkit.training.loading import open_manifest, prepare_clips
     p = parse_settings("avkit prepare", PREPARE_ABOUT, argv, PREPARE_SETTINGS)
-    cfg = configure(**vars(as_manual(p, DATA_USAGE).parse_args(argv)))
+    cfg = configure(**with_options(*read_flags(as_manual(p, DATA_USAGE), argv)))
     summary = prepare_clips(cfg, open_manifest(cfg))
     print(summary)
     nothing = summary is not None and len(summary.failures) == len(summary.rows)
@@ -368,13 +369,14 @@ TRAIN_EXAMPLES = """\
 @subcommand("Runs")
 def _train(argv: Sequence[str] | None = None) -> int:
     "train a recipe on a data set, score it, write its record"
-    from avkit.training.configure import configure, parse_settings  # heavy: torch
+    from avkit.training.configure import (  # heavy: torch
+        configure, parse_settings, read_flags, with_options)
     from avkit.training.distributed import rank_and_world
     from avkit.training.learner import fit
     from avkit.training.record import score_lines
     p = as_manual(
         parse_settings("avkit train", TRAIN_ABOUT, argv), TRAIN_USAGE, TRAIN_EXAMPLES)
-    try: record = fit(configure(**vars(p.parse_args(argv))))
+    try: record = fit(configure(**with_options(*read_flags(p, argv))))
     except AvkitError as e:  # once, not once a process
         if rank_and_world()[0] == 0: print(f"avkit: {e}", file=sys.stderr)
         return 2
@@ -385,7 +387,7 @@ def _train(argv: Sequence[str] | None = None) -> int:
 GRID_ABOUT = """\
 Train every combination of settings. A setting may be a list with commas, such
 as --seed 1,2,3 --fusion ca,lt: that is six runs. Finished runs are not repeated,
-so a grid that was stopped goes on."""
+so a grid that was stopped goes on; nor are combinations that come to the same run."""
 
 
 def _grid_parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
@@ -405,9 +407,12 @@ def _grid_parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 @subcommand("Runs")
 def _grid(argv: Sequence[str] | None = None) -> int:
     "train every combination of settings; finished runs are not repeated"
-    from avkit.training.grid import combine, grid_on, lists_of  # heavy: torch
-    a = _grid_parser(argv).parse_args(argv)
-    t = grid_on(a.dask, combine(a.to, **lists_of(vars(a))), int(a.n_jobs))
+    from avkit.training.configure import read_flags  # heavy: torch
+    from avkit.training.grid import combine, grid_on, lists_of, option_lists
+    a, further = read_flags(_grid_parser(argv), argv)
+    lists = lists_of(a) | option_lists(a["options"], further)
+    configs = combine(a["to"], **lists)
+    t = grid_on(a["dask"], configs, int(a["n_jobs"]), renew=bool(a["again"]))
     print(t.to_string(index=False))
     return int((t.status == "failed").any())
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np, torch
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
-from .core import atomic_path, AvkitError, cache_dir, progress, sweep_tmp, write_error
+from .core import atomic_path, cache_dir, progress, sweep_tmp, write_error, WriteError
 
 # %% ../nbs/0_core/01_store.ipynb #85b5b640
 class Store:
@@ -70,8 +70,8 @@ class Store:
         "Remove what killed processes left behind; returns how many files"
         return sweep_tmp(self.root) if self.root.exists() else 0
 
-    def _not_written(self, key: str, e: Exception) -> AvkitError:
-        return AvkitError(f"Cannot write {self.path(key)}: {e}. Is the disk full? "
+    def _not_written(self, key: str, e: Exception) -> WriteError:
+        return WriteError(f"Cannot write {self.path(key)}: {e}. Is the disk full? "
                           "AVKIT_HOME moves the store to another one.")
 
 # %% ../nbs/0_core/01_store.ipynb #d7196a6c

@@ -1,11 +1,15 @@
 """What several test files share: toy data of every recipe, and processes that are forked from one
 that has imported everything."""
 
-import multiprocessing
+import functools, inspect, multiprocessing, tempfile
 import numpy as np, pandas as pd, torch
 from avkit.datasets.batches import AVData
-from avkit.datasets.features import Stream
-from avkit.datasets.manifest import Manifest
+from avkit.datasets.features import audio_source, AudioWindows, Stream
+from avkit.datasets.manifest import corpus_info, Manifest
+from avkit.datasets.registry import corpus_module
+from avkit.datasets.synth import PLAN
+from avkit.reports.papers import STUDIES, study_of
+from avkit.store import Store
 from avkit.training.configure import configure
 from avkit.training.loading import RunData
 
@@ -19,58 +23,94 @@ READ = [
 ]
 FORKS.set_forkserver_preload(READ)
 
-SIZES = dict(
-    chumachenko2022=((20, 10), (4, 3, 40, 40)),
-    emotiw2023=((5, 1, 128, 108), (5, 3, 40, 40)),
-    jca2023=((8, 64, 32), (16, 3, 40, 40)),
-    vavl2023=((12, 64), (4, 3, 40, 40)),
-    ntua2021=((16, 32, 20), (16, 9, 40, 40)),
+PAPERS = list(STUDIES)
+OWN = {key: study_of(key).data for key in PAPERS} | dict(
+    vavl2023=study_of("vavl2023", "msp_improv").data  # numbers per clip: no other paper has them
 )
 
 
-OWN = dict(
-    chumachenko2022=dict(dataset="ravdess"),
-    emotiw2023=dict(dataset="vgaf"),
-    jca2023=dict(dataset="affwild2", track="va"),
-    vavl2023=dict(dataset="msp_improv"),
-    ntua2021=dict(dataset="affwild2", track="expr"),
-)
+class Noise:
+    "A waveform to compute features of"
+
+    def __init__(self, samples):
+        self.keys, self.samples = ["noise"], np.array([samples])
+
+    def read(self, c, start, n):
+        return np.random.default_rng(0).standard_normal(n, np.float32)
+
+
+@functools.cache
+def shapes(recipe):
+    "(steps, ...) of audio and (frames, channels, height, width) of video at the small size"
+    c = configure(recipe=recipe, data_root="rendered", **OWN[recipe])
+    rate, seconds = c["preparation"]["rate"], c["preparation"].get("window") or 1
+    n = round(rate * seconds)
+    heard = AudioWindows(Noise(n), np.zeros(1, int), np.zeros(1, int), np.array([n]), rate)
+    settings = c["audio_settings"]
+    if c["audio"] == "mel_steps":
+        settings = settings | dict(steps=c["windows"]["steps"])
+    with tempfile.TemporaryDirectory() as folder:
+        source = audio_source(Store(folder), heard, c["audio"], **settings)
+        audio = tuple(source.make(0, 1)["x"].shape[1:])
+    if per_frame(recipe):
+        frames = c["windows"]["length"] // c["windows"]["stride"]
+    else:
+        frames = min(c["preparation"].get("frames") or 5, 5)  # enough for every step of a head
+    video = (frames, 3 * len(c["video_views"]), c["video_size"], c["video_size"])
+    return FROZEN if c["audio_backbone"] else audio, FROZEN if c["video_backbone"] else video
+
+
+FROZEN = (8, 64)  # what a backbone that runs once per clip leaves: vectors
+
+
+def per_frame(recipe):
+    "Does its data set have a label for each frame?"
+    return corpus_info(OWN[recipe]["dataset"]).get("kind", "").startswith("per frame")
+
+
+def labels_of(recipe):
+    "Names of classes, or of numbers; and which of the two"
+    data = dict(OWN[recipe])
+    name = data.pop("dataset")
+    takes = inspect.signature(corpus_module(name).plan).parameters
+    t = corpus_module(name).plan(**{k: v for k, v in data.items() if k in takes})
+    numbers = [c for c in t if c not in PLAN]
+    if numbers != ["label"]:
+        return numbers, True
+    return corpus_info(name)["classes"] or sorted(t.label.unique()), False
 
 
 def toy(recipe, n=14):
-    "A corpus of random streams and labels: 8 clips train, 4 validation, 2 test"
+    "A data set of random streams and labels: 8 clips train, 4 validation, 2 test"
     g = torch.Generator().manual_seed(0)
-    a, v = SIZES[recipe]
-    numbers, frames = recipe in ("jca2023", "vavl2023"), recipe in ("jca2023", "ntua2021")
-    names = (
-        ["valence", "arousal"]
-        if numbers
-        else list("abcdefgh")[: 3 if recipe == "emotiw2023" else 7]
-    )
-    S = {"jca2023": 8, "ntua2021": 16}.get(recipe)
-    target = (
-        torch.randn(n, *([S] if S else []), 2, generator=g)
-        if numbers
-        else torch.randint(0, len(names), (n, *([S] if S else [])), generator=g)
-    )
-    clips, split = (
-        [f"c{i:02d}" for i in range(n)],
-        np.array(["train"] * 8 + ["validation"] * 4 + ["test"] * 2),
-    )
+    audio, video = shapes(recipe)
+    names, numbers = labels_of(recipe)
+    frames = per_frame(recipe)
+    windows = configure(recipe=recipe, data_root="rendered", **OWN[recipe])["windows"]
+    steps = [windows["steps"]] if frames else []
+    if numbers:
+        target = torch.randn(n, *steps, len(names), generator=g)
+    else:
+        target = torch.randint(0, len(names), (n, *steps), generator=g)
+    clips = [f"c{i:02d}" for i in range(n)]
+    split = np.array(["train"] * 8 + ["validation"] * 4 + ["test"] * 2)
     more = {}
     if frames:
+        length = windows["length"]
         target[::3, 0] = np.nan if numbers else -1
+        each = length // steps[0]
+        limits = [np.full(len(names), x, np.float32) for x in (-3, 3)]
         more = dict(
-            steps=torch.ones(n, S, dtype=torch.bool),
-            numbers=np.tile(np.arange(64), (n, 1)),
-            frames={c: np.repeat(t.numpy(), 64 // S, 0) for c, t in zip(clips, target)},
-            limits=(np.float32([-3, -3]), np.float32([3, 3])) if numbers else None,
+            steps=torch.ones(n, *steps, dtype=torch.bool),
+            numbers=np.tile(np.arange(length), (n, 1)),
+            frames={c: np.repeat(t.numpy(), each, 0) for c, t in zip(clips, target)},
+            limits=tuple(limits) if numbers else None,
         )
-    pictures = torch.randint(0, 256, (n, *v), generator=g, dtype=torch.uint8)
-    streams = [
-        Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), "toy")
-        for x in (torch.randn(n, *a, generator=g), pictures)
-    ]
+    heard = torch.randn(n, *audio, generator=g)
+    seen = torch.randint(0, 256, (n, *video), generator=g, dtype=torch.uint8)
+    if len(video) == 2:
+        seen = seen / 256
+    streams = [Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), "toy") for x in (heard, seen)]
     d = AVData(*streams, target, clips, split, names, "regression" if numbers else "class", **more)
     table = pd.DataFrame(
         dict(
@@ -95,12 +135,9 @@ def toy(recipe, n=14):
         level="frame" if frames else "clip",
         targets=names if numbers else [],
     )
-    return RunData(
-        d,
-        m,
-        pd.DataFrame(columns=["clip", "reason"]),
-        stats={"target": (torch.zeros(2), torch.ones(2))} if numbers else {},
-    )
+    scale = torch.zeros(len(names)), torch.ones(len(names))
+    stats = {"target": scale} if numbers else {}
+    return RunData(d, m, pd.DataFrame(columns=["clip", "reason"]), stats=stats)
 
 
 def config(recipe, run_dir, **more):

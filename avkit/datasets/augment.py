@@ -16,6 +16,11 @@ def unit_range(frames: Tensor) -> Tensor:
     "8-bit frames as floats in [0,1]; floats as they are"
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
+# %% ../../nbs/2_datasets/16_augment.ipynb #c4e2e6b8
+def _map_row(x: Tensor, y: Tensor) -> Tensor:
+    "(B,), (B,) -> (B,3): what a new coordinate takes of the old ones, without a shift"
+    return torch.stack([x, y, torch.zeros_like(x)], -1)
+
 # %% ../../nbs/2_datasets/16_augment.ipynb #bdec5480
 def flip_rotate(
     frames: Tensor,  # (B,T,C,H,W)
@@ -35,9 +40,8 @@ def flip_rotate(
 
 def _turn(angle: Tensor, sign: Tensor) -> Tensor:
     "(B,), (B,) -> (B,2,3): the map of each clip, without a shift"
-    zero = torch.zeros_like(angle)
-    first = torch.stack([sign * angle.cos(), -angle.sin(), zero], -1)
-    second = torch.stack([sign * angle.sin(), angle.cos(), zero], -1)
+    first = _map_row(sign * angle.cos(), -angle.sin())
+    second = _map_row(sign * angle.sin(), angle.cos())
     return torch.stack([first, second], 1)
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #9468bcc8
@@ -54,6 +58,11 @@ def _band(
     i = torch.arange(size, device=width.device)[None]
     return (i >= s) & (i < s + w[:, None])
 
+# %% ../../nbs/2_datasets/16_augment.ipynb #5f1c417d
+def _steps(x: Tensor) -> Tensor:
+    "(B,T,...) -> (T,): the numbers of the steps"
+    return torch.arange(x.shape[1], device=x.device)
+
 # %% ../../nbs/2_datasets/16_augment.ipynb #ac26d9b9
 def _shifted(
     x: Tensor,    # (B,T,F)
@@ -61,7 +70,7 @@ def _shifted(
     n: Tensor,    # (B,) steps that a clip fills
 ) -> Tensor:
     "Each clip shifted in a circle of its own length; padding stays where it is"
-    at = torch.arange(x.shape[1], device=x.device)
+    at = _steps(x)
     around = (at - by[:, None]) % n.clamp(min=1)[:, None]
     return x.gather(1, torch.where(at < n[:, None], around, at)[..., None].expand(x.shape))
 
@@ -69,12 +78,12 @@ def _shifted(
 def _length(x: Tensor, mask: Tensor | None) -> Tensor:
     "(B,T,...), (B,T) bool -> (B,): up to where a clip has steps; without a mask, all T"
     if mask is None: return torch.full((len(x),), x.shape[1], device=x.device)
-    return (mask * (torch.arange(x.shape[1], device=x.device) + 1)).amax(1)
+    return (mask * (_steps(x) + 1)).amax(1)
 
 
 def _blank(x: Tensor, hit: Tensor, n: Tensor) -> Tensor:
     "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F) with the clip's mean where it is hit; padding stays"
-    real = (torch.arange(x.shape[1], device=x.device) < n[:, None])[:, :, None]
+    real = (_steps(x) < n[:, None])[:, :, None]
     mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * x.shape[2])[:, None, None]
     return torch.where(hit & real, mean, x)
 
@@ -102,7 +111,7 @@ def _each_step_alike(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
     "(B,S,F,T) -> (B,S,F,T): the spectrograms of a clip's steps, blanked at the same places"
     steps = x.flatten(0, 1).mT
     y = spec_augment(steps, u.repeat_interleave(x.shape[1], 0), None, **settings)
-    return y.mT.unflatten(0, x.shape[:2])
+    return y.mT.reshape(x.shape)
 
 # %% ../../nbs/2_datasets/16_augment.ipynb #054f950f
 def _dimmed(

@@ -88,18 +88,28 @@ def standardise(
     return stream.scaled(mean, std)
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #0dc26b43
+def _groups(who: np.ndarray) -> list[Tensor]:
+    "Group numbers (N,) from 0 -> the clips of each group"
+    return [torch.from_numpy(np.flatnonzero(who == s)) for s in range(who.max() + 1)]
+
+
 def by_speaker(
     stream: Stream,
     speakers: Sequence[str],  # N names, "" where not known
 ) -> Stream:
     "The stream with the clips of each speaker centred and scaled by themselves"
     who = np.unique(speakers, return_inverse=True)[1]
-    own = [torch.from_numpy(np.flatnonzero(who == s)) for s in range(who.max() + 1)]
-    means, stds = zip(*(mean_and_deviation(stream, idx) for idx in own), strict=True)
-    mean, std = (torch.stack(v)[who][:, None] for v in (means, stds))
+    own = [mean_and_deviation(stream, idx) for idx in _groups(who)]
+    mean, std = (torch.stack(v)[who][:, None] for v in zip(*own, strict=True))
     return stream.scaled(mean, std)
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #a7debdd3
+def _shuffled(idx: Tensor, seed: int, epoch: int) -> Tensor:
+    "Clip numbers in the order of an epoch"
+    g = torch.Generator().manual_seed(child_seed(seed, "shuffle", epoch))
+    return idx[torch.randperm(len(idx), generator=g)]
+
+
 def batches(
     idx: Tensor,         # clip numbers
     size: int,                 # clips in a batch, over all processes together
@@ -109,9 +119,7 @@ def batches(
     world: int = 1,            # how many processes there are
 ) -> list[Tensor]:
     "Which clips of each batch this process reads"
-    if epoch is not None:
-        g = torch.Generator().manual_seed(child_seed(seed, "shuffle", epoch))
-        idx = idx[torch.randperm(len(idx), generator=g)]
+    if epoch is not None: idx = _shuffled(idx, seed, epoch)
     return [b[rank::world] for b in idx.split(size)]
 
 # %% ../../nbs/2_datasets/15_batches.ipynb #50119bb0

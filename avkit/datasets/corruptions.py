@@ -6,7 +6,7 @@
 __all__ = ['CORRUPTIONS', 'corruptions_of', 'parse_condition', 'split_snr', 'corrupt']
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #ba5089af
-import re
+import itertools, re
 from collections.abc import Mapping, Sequence
 from typing import Any
 import torch
@@ -59,17 +59,22 @@ def _parse(part: str) -> _Corruption:
                      f" in dB, percent or seconds; several joined with +): {known}")
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #0c02fa92
+def _snr(condition: str) -> float | None:
+    "The signal-to-noise ratio (dB) that a condition asks for, None where it asks for none"
+    parts = map(parse_condition, condition.split("+"))
+    noise = [n for _, what, n in itertools.chain.from_iterable(parts) if what == "snr"]
+    if len(noise) > 1:
+        raise AvkitError(f"The condition {condition!r} asks for noise in the audio more than once")
+    return noise[0] if noise else None
+
+
 def split_snr(
     condition: str,
     own: str = "av",  # what the model takes
 ) -> tuple[float | None, str]:
     "`audio_snr_10dB+video_lost_30` -> (10., `video_lost_30`): noise in the audio (dB), the rest"
-    parts = condition.split("+")
-    noise = [n for part in parts for _, what, n in parse_condition(part) if what == "snr"]
-    if len(noise) > 1:
-        raise AvkitError(f"The condition {condition!r} asks for noise in the audio more than once")
-    rest = [p for p in parts if not p.startswith("audio_snr_")]
-    return noise[0] if noise else None, "+".join(rest) or own
+    rest = [p for p in condition.split("+") if not p.startswith("audio_snr_")]
+    return _snr(condition), "+".join(rest) or own
 
 # %% ../../nbs/2_datasets/17_corruptions.ipynb #061d9c43
 def _along(steps: Tensor, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ..core import AvkitError, resolve
 from avkit.datasets.manifest import (collect_files, corpus_info, data_folder, make_manifest,
     Manifest, read_table)
 from .synth import Odd, planned_settings, render_plan, rng_of
+from ..files import media_kind, walk_media
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1908fc1c
 CREMA_D_EMOTIONS = dict(  # in the order of the votes A D F H N S
@@ -173,22 +174,20 @@ def _labels(root, stems, label, annotations, problems):
     return {s: parse_crema_d(s)["intended"] for s in stems}, {}, {}
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #932adb2f
-FOLDERS = dict(
-    audio=("AudioWAV", {".wav", ".flac"}),
-    video=("VideoFlash", {".flv", ".mp4", ".avi", ".mkv"}),
-)
+FOLDERS = dict(audio="AudioWAV", video="VideoFlash")
 
 
-def _files(root):
+def _files(root, problems):
     "Yields the stream and the path of each media file"
-    for stream, (folder, suffixes) in FOLDERS.items():
-        for p in sorted((root / folder).rglob("*")):
-            if p.suffix.lower() in suffixes and not p.name.startswith("."): yield stream, p
+    for stream, folder in FOLDERS.items():
+        top = root / folder
+        for p in walk_media(top, problems, root) if top.is_dir() else ():
+            if stream == "audio" or media_kind(p) == "video": yield stream, p
 
 
 def _media(root, problems):
     "{stem: {stream: relative path}}"
-    return collect_files(root, _files(root), parse_crema_d, problems)
+    return collect_files(root, _files(root, problems), parse_crema_d, problems)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1aea55c6
 def _listing(root, problems):

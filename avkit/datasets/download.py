@@ -27,29 +27,43 @@ def _short(e: object) -> str:
     return re.sub(r"\s+", " ", str(e))[:120]
 
 # %% ../../nbs/2_datasets/12_download.ipynb #495a7873
+def _known_tag(note: Path) -> str | None:
+    "The tag of the version that there is a part of; None where no note tells it"
+    try: return read_json(note)["tag"]
+    except (AvkitError, KeyError): return None
+
+
 def _headers(
     have: int,   # bytes that are there
     note: Path,  # beside the part: which version it is of
 ) -> dict[str, str]:
     "What to ask for: all, or the rest"
-    try: tag = read_json(note)["tag"] if have else None
-    except (AvkitError, KeyError): tag = None
+    tag = _known_tag(note) if have else None
     out = {"Accept-Encoding": "identity"}
     if tag is not None: out["Range"] = f"bytes={have}-"
     if tag: out["If-Range"] = tag
     return out
 
+# %% ../../nbs/2_datasets/12_download.ipynb #b560bf37
+def _content_length(r: Any) -> int | None:
+    "The bytes of an answer that is not packed on its way, where it tells them"
+    n, packed = r.headers.get("Content-Length", ""), r.headers.get("Content-Encoding")
+    return int(n) if n.isdigit() and not packed else None
+
 # %% ../../nbs/2_datasets/12_download.ipynb #a0adadc9
+def _content_range(r: Any) -> tuple[int | None, int | None]:
+    "The begin and the size of the whole that a partial answer tells, in bytes; None: untold"
+    m = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", r.headers.get("Content-Range", ""))
+    if m is None: return None, None
+    return int(m[1]) if m[1] else None, int(m[2])
+
+
 def _range(r: Any) -> tuple[int | None, int | None]:
     "An answer -> where it begins, and the size of the whole file or None, in bytes"
-    m = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", r.headers.get("Content-Range", ""))
-    if r.status_code in (206, 416):
-        return int(m[1]) if m and m[1] else None, int(m[2]) if m else None
-    n = r.headers.get("Content-Length", "")
-    packed = r.headers.get("Content-Encoding")
-    return 0, int(n) if n.isdigit() and not packed else None
+    return _content_range(r) if r.status_code in (206, 416) else (0, _content_length(r))
 
 
+# %% ../../nbs/2_datasets/12_download.ipynb #ff4d599f
 def _tag(r: Any) -> str:
     "What names this version of the file: a strong ETag, else its date"
     e = r.headers.get("ETag", "")
@@ -216,7 +230,7 @@ def _inside(name: str, archive: Path) -> None:
 
 def _room(total: int, archive: Path, where: Path) -> None:
     "Refuse what claims to be too large, in bytes"
-    size = Path(archive).stat().st_size
+    size = archive.stat().st_size
     if total > MOST * max(size, 1 << 16):
         raise AvkitError(f"{archive}: {size:,} bytes claim to be {total:,} when unpacked; nothing"
                          " was unpacked.")
@@ -233,7 +247,7 @@ def _unzip(archive: Path, to: Path) -> None:
             _inside(i.filename, archive)
             _no_link(i, archive)
         _room(sum(i.file_size for i in infos), archive, to)
-        for i in progress(infos, f"unpack {Path(archive).name}"):
+        for i in progress(infos, f"unpack {archive.name}"):
             path = to / i.filename
             (path if i.is_dir() else path.parent).mkdir(parents=True, exist_ok=True)
             if i.is_dir(): continue
@@ -253,7 +267,7 @@ def _untar(archive: Path, to: Path) -> None:
         members = t.getmembers()
         for i in members: _inside(i.name, archive)
         _room(sum(i.size for i in members), archive, to)
-        bar = progress(members, f"unpack {Path(archive).name}")
+        bar = progress(members, f"unpack {archive.name}")
         t.extractall(to, members=bar, filter="data")
 
 
@@ -292,18 +306,22 @@ def unpack(
     finally: shutil.rmtree(stage, ignore_errors=True)
 
 # %% ../../nbs/2_datasets/12_download.ipynb #856f011e
+def _check_names(values: list[str], table: Path) -> None:
+    "Refuse a name that could leave the folder"
+    for v in values:
+        if not re.fullmatch(r"[\w-]*", v): raise AvkitError(f"{table}: {v!r} is no name of a clip")
+
+
 def _values(entry: dict, root: Path) -> tuple[str, list[str]]:
     "What stands in {braces}, and what it runs over"
     key, values = next(iter(entry.get("each", {}).items()), ("", [""]))
     if "list" in entry:
         table = read_table(root / entry["list"], [entry["column"]])
         key, values = "clip", table[entry["column"]].tolist()
-    for v in values:
-        if not re.fullmatch(r"[\w-]*", v):
-            raise AvkitError(f"{root / entry.get('list', '')}: {v!r} is no name of a clip")
+    _check_names(values, root / entry.get("list", ""))
     return key, values
 
-
+# %% ../../nbs/2_datasets/12_download.ipynb #882fe9c1
 def _expand(entry: dict, root: Path) -> list[tuple[list[str], Path, str | None]]:
     "One entry of a TOML -> [(urls, path, pointer or None)]"
     urls = [entry["url"]] if isinstance(entry["url"], str) else entry["url"]
@@ -320,13 +338,18 @@ def _read_pointer(text: str) -> tuple[str, int] | None:
     if not re.fullmatch(r"[0-9a-f]{64}", sha) or not size.isdigit(): return None
     return sha, int(size)
 
+# %% ../../nbs/2_datasets/12_download.ipynb #c25d0f49
+def _pointer_in(path: Path) -> tuple[str, int] | None:
+    "What a text that came tells, None where it is no pointer; the text is removed"
+    try: return _read_pointer(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError: return None
+    finally: path.unlink()
+
 
 def _pointer(url: str, path: Path, **kw: Any) -> tuple[str, int]:
     "(sha256, bytes) of a git-lfs file, from the text that stands for it in the repository"
     text = fetch(url, path.with_name(f".{path.name}.pointer"), bar=False, **kw)
-    try: found = _read_pointer(text.read_text(encoding="utf-8"))
-    except UnicodeDecodeError: found = None
-    finally: text.unlink()
+    found = _pointer_in(text)
     if found is None:
         raise AvkitError(f"{url} is not a git-lfs pointer; the owner may have moved the file.")
     return found
@@ -356,6 +379,13 @@ def _one(
     except AvkitError as e: return e
 
 # %% ../../nbs/2_datasets/12_download.ipynb #9e885ac2
+def _check_parts(corpus: str, asked: list[str], names: list[str]) -> None:
+    "Refuse a part that the data set does not have"
+    for p in asked:
+        if p not in names:
+            raise AvkitError(f"{corpus} has no part {p!r}; it has {', '.join(names)}")
+
+
 def entries(
     corpus: str,  # such as ravdess
     parts: str | list[str] | None = None,  # "audio", ["audio", "video"]; None: all
@@ -366,11 +396,9 @@ def entries(
     if not every:
         raise AvkitError(f"{info['title']} cannot be downloaded by avkit. {info['how_to_get']}")
     names = list(dict.fromkeys(e["part"] for e in every))
-    parts = [parts] if isinstance(parts, str) else parts or names
-    for p in parts:
-        if p not in names:
-            raise AvkitError(f"{corpus} has no part {p!r}; it has {', '.join(names)}")
-    return [e for e in every if e["part"] in parts or e["part"] == "tables"]
+    asked = [parts] if isinstance(parts, str) else parts or names
+    _check_parts(corpus, asked, names)
+    return [e for e in every if e["part"] in (*asked, "tables")]
 
 # %% ../../nbs/2_datasets/12_download.ipynb #5893710a
 def download(

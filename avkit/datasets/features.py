@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, child_seed, content_key, file_hash, resolve, unknown
+from .manifest import read_cells
 from ..preprocessing.audio import log_mel, mel_power, mfcc, segment_mel
 from ..preprocessing.tracks import Track
 from ..store import pack, Store
@@ -690,10 +691,13 @@ def track_audio(
     return audio_source(store, pieces, kind, **settings).stream(store)
 
 # %% ../../nbs/2_datasets/14_features.ipynb #c259db2d
+_NAMES = ("clip", "name", "file", "FileName")  # columns that name the clip, `01` or `NA` too
+
+
 def _read_table(path: Path) -> dict[str, np.ndarray]:
     "{name: array (T,F)} from a CSV or Parquet file"
     parquet = path.suffix == ".parquet"
-    t = pd.read_parquet(path) if parquet else pd.read_csv(path, encoding="utf-8-sig")
+    t = pd.read_parquet(path) if parquet else read_cells(path, _NAMES)
     text = [c for c in t if not pd.api.types.is_numeric_dtype(t[c])]
     if not text: raise AvkitError(f"{path} has no text column that names the clip")
     name, rest = text[0], [c for c in t if c not in text]

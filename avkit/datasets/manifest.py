@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'data_folder', 'collect_files', 'make_manifest', 'write_manifest', 'read_manifest', 'describe', 'read_lines',
-           'read_table']
+           'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'make_manifest',
+           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'describe', 'read_lines',
+           'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
-import csv, gzip, tomllib, zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import csv, gzip, re, tomllib, unicodedata, zlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import (AvkitError, cache_dir, content_key, file_hash, progress, read_json,
     repo_root, resolve, unknown, write_json, write_text)
+from ..files import check_root, one_form, stamp
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
 def manifests_dir() -> Path:
@@ -104,20 +106,20 @@ class Manifest:
 # %% ../../nbs/2_datasets/00_manifest.ipynb #965aa82d
 def _files(path):
     "The file itself, or the files of a folder of images"
-    if path.is_file(): return [path]
+    if not path.is_dir(): return [path]
     return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 def _stamp(path):
-    "Size and newest modification time of a file, or of a folder of images"
-    seen = [p.stat() for p in _files(path)] or [path.stat()]
-    return f"{sum(s.st_size for s in seen)}:{max(s.st_mtime_ns for s in seen)}"
+    "What changes when a file, or a file of a folder of images, is changed or replaced"
+    if not path.is_dir(): return stamp(path)
+    return content_key([(p.name, stamp(p)) for p in _files(path)])
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #b11d7a68
 def _hash(path):
     "SHA-256 of a file or of a folder of images; '' of what cannot be read"
     try:
-        if path.is_file(): return file_hash(path)
+        if not path.is_dir(): return file_hash(path)
         return content_key([(p.name, file_hash(p)) for p in _files(path)])
     except AvkitError: return ""
 
@@ -133,12 +135,12 @@ def hash_files(
     desc: str = "hash",  # what the progress bar says
     n_jobs: int = 8,  # threads
 ) -> list[str]:
-    "SHA-256 of each file, in order; remembered by size and time. '' of what cannot be read"
+    "SHA-256 of each file, in order; remembered until it changes. '' of what cannot be read"
     from joblib import Parallel, delayed  # heavy: only where processes are started
     try: memo = read_json(_memo(root))
     except AvkitError: memo = {}
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
-    todo = sorted(p for p, s in stamps.items() if memo.get(p, ["", ""])[0] != s)
+    todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
     found = Parallel(n_jobs, backend="threading")(jobs)
     memo |= {p: [stamps[p], h] for p, h in zip(todo, found)}
@@ -152,9 +154,24 @@ def data_folder(
 ) -> Path:
     "`data_root` as a path; where it is no folder, an `AvkitError` that says how to get the data"
     root = resolve(data_root)
+    check_root(root)
     if root.is_dir(): return root
     how = corpus_info(corpus)["how_to_get"]
     raise AvkitError(f"data_root {root} is not a folder. {how}")
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0021
+def speaker_key(name: object) -> str:
+    "Names that people take for one have one key: 01 and 1, Anna and anna, any Unicode form, blanks"
+    text = unicodedata.normalize("NFKC", str(name)).casefold()
+    text = re.sub(r"^\s*(\d+)\.0+\s*$", r"\1", unicodedata.normalize("NFKC", text))
+    return re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", " ".join(text.split()))
+
+
+def one_spelling(names: Sequence[str]) -> list[str]:
+    "Names, each in the first spelling (by alphabet, without blanks around) that has its key"
+    first: dict[str, str] = {}
+    for name in sorted({n.strip() for n in names}): first.setdefault(speaker_key(name), name)
+    return [first[speaker_key(name)] for name in names]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #01860fa4
 def collect_files(
@@ -166,18 +183,47 @@ def collect_files(
     "{name without suffix: {stream: relative path}} of media files"
     found: dict[str, dict[str, str]] = {}
     for stream, path in files:
-        rel = path.relative_to(root).as_posix()
-        try: parse(path.stem)
+        rel, stem = path.relative_to(root).as_posix(), one_form(path.stem)
+        try: parse(stem)
         except AvkitError as e: problems.append((rel, "invalid", str(e)))
-        else: _keep_first(found.setdefault(path.stem, {}), stream, rel, problems)
+        else: keep_first(found.setdefault(stem, {}), stream, rel, problems)
     return found
 
 
-def _keep_first(files, stream, rel, problems):
+def keep_first(
+    files: dict[Any, str],  # {stream: path} of one clip
+    stream: Any,
+    rel: str,  # the path of a file
+    problems: list[tuple[str, str, str]],
+) -> None:
     "Note a file of a clip; a second one of the same name is set aside"
     first = files.setdefault(stream, rel)
     if first == rel: return
     problems.append((rel, "unexpected", f"a second file of this name, {first} is used"))
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc02
+_UNREADABLE = (AvkitError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def named_clips(
+    root: Path,  # what paths are relative to
+    pattern: str,  # of files: "*.mp4", or "**/*.mp4" with folders below
+    read_name: Callable[[Path], Mapping[str, Any]],  # relative path -> label, speaker, and more
+) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    "Rows of clips, each of one file, and as problems the files whose path cannot be read"
+    rows, problems = [], []
+    for path in sorted(p.relative_to(root) for p in root.glob(pattern)):
+        file = path.as_posix()
+        row = dict(clip=path.with_suffix("").as_posix(), audio=file, video=file)
+        try: rows.append(row | dict(read_name(path)))
+        except _UNREADABLE as e: problems.append((file, "invalid", _why_unreadable(path, e)))
+    return rows, problems
+
+
+def _why_unreadable(path, error):
+    "A sentence for `problems`"
+    if isinstance(error, AvkitError): return str(error)
+    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
@@ -198,7 +244,7 @@ def _complete(row):
         out[k] = _as_text(out[k])
         if not isinstance(out[k], str):
             raise AvkitError(f"The clip {row['clip']!r}: `{k}` should be text, it is {out[k]!r}")
-    return out
+    return out | {k: one_form(out[k]) for k in ("clip", "label", "speaker")}
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #1ec64513
 def _row_fault(row, classes, targets, labelled):
@@ -224,13 +270,41 @@ def _first_twice(clips):
 
 def _table(corpus, root, rows):
     "Complete rows -> the manifest's table, with the hash of each file"
-    clips = pd.DataFrame(rows)
+    clips: Any = pd.DataFrame(rows)
     if twice := _first_twice(clips):
         raise AvkitError(f"{corpus}: the clip {twice!r} occurs more than once below {root}")
+    clips["speaker"] = one_spelling(clips.speaker)
     for s in ("audio", "video"):
         clips[f"{s}_sha256"] = hash_files(root, clips[s].tolist(), f"hash {s}")
     others = [c for c in clips if c not in COLUMNS]
     return clips[COLUMNS + others].reset_index(drop=True)
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0032
+def _by_content(clips):
+    "{hash: {path: label}} of all files of a table, in the order of their paths"
+    found: dict[str, dict[str, str]] = {}
+    for s in ("audio", "video"):
+        for path, sha, label in sorted(clips[[s, f"{s}_sha256", "label"]].values.tolist()):
+            if sha: found.setdefault(sha, {})[path] = label
+    return found
+
+
+def _copies(clips):
+    "A problem for each file whose bytes another one of the table has too"
+    out = []
+    for (first, label), *rest in (list(f.items()) for f in _by_content(clips).values()):
+        for path, other in rest:
+            why = f", which is labelled {label}, not {other}" if label != other else ""
+            out.append((path, "unexpected", f"the same bytes as {first}{why}"))
+    return out
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc05
+def _first_problem(problems):
+    "Why no clip is left, by the first file that was set aside; '' where none was"
+    if not problems: return ""
+    file, status, why = problems[0]
+    others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f" that can be used: {file} is {status}, {why}{others}"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
@@ -242,16 +316,27 @@ def make_manifest(
     notes: Mapping[str, Any] | None = None,  # what the indexer counted, chose and left out
     **more: Any,  # task, level, targets, frames of the `Manifest`
 ) -> Manifest:
-    "A `Manifest` from an indexer's rows: sorted by clip, files hashed"
-    classes = list(classes)
+    "A `Manifest` from an indexer's rows: sorted by clip, files hashed, copies told"
+    classes, problems = [one_form(c) for c in classes], list(problems)
     filled = sorted(map(_complete, rows), key=lambda r: r["clip"])
-    if not filled: raise AvkitError(f"{corpus}: no clip below {root}")
+    if not filled: raise AvkitError(f"{corpus}: no clip below {root}{_first_problem(problems)}")
     by_clip = more.get("level") != "frame"
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
-    aside = pd.DataFrame(list(problems), columns=PROBLEMS)
     table: Any = _table(corpus, root, filled)
+    twice = [] if about["rendered"] else _copies(table)  # there films and voices recur by design
+    if twice: about["copies"] = f"{len(twice)} files have the bytes of another one (see problems)"
+    spoken = _spellings([r["speaker"] for r in filled])
+    if spoken: about["speakers_spelt_alike"] = spoken
+    aside = pd.DataFrame([*problems, *twice], columns=PROBLEMS)
     return Manifest(corpus, Path(root), table, classes, aside, notes=about, **more)
+
+
+def _spellings(names):
+    "Spellings of one speaker: `01 = 1`"
+    alike: dict[str, list[str]] = {}
+    for name in sorted(set(names) - {""}): alike.setdefault(speaker_key(name), []).append(name)
+    return "; ".join(" = ".join(same) for same in alike.values() if len(same) > 1)
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #70e37ed1
 def write_manifest(m: Manifest, path: str | Path) -> None:
@@ -259,6 +344,16 @@ def write_manifest(m: Manifest, path: str | Path) -> None:
     write_text(path, m.clips.to_csv(index=False, lineterminator="\n"))
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #b5eada67
+def read_cells(
+    source: Any,  # a CSV: its path, or an open file
+    text: Collection[str] | None = None,  # columns that are text whatever they hold; None: all
+) -> pd.DataFrame:
+    "A CSV in which `None`, `NA` and `nan` are names; only an empty cell is empty"
+    how: dict[str, Any] = dict(keep_default_na=False, encoding="utf-8-sig")
+    if text is None: return pd.read_csv(source, dtype=str, **how)
+    return pd.read_csv(source, dtype=dict.fromkeys(text, str), na_values=[""], **how)
+
+
 def read_manifest(
     path: str | Path,  # a CSV
     root: str | Path,  # the folder that `audio` and `video` are relative to
@@ -266,7 +361,7 @@ def read_manifest(
     classes: Sequence[str] | None = None,  # None: the labels that occur, by name
 ) -> Manifest:
     "A manifest from a CSV as `write_manifest` writes it"
-    try: clips = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    try: clips = read_cells(path)
     except (OSError, ValueError) as e:
         raise AvkitError(f"Cannot read the manifest {path}: {e}") from e
     lost = [c for c in COLUMNS if c not in clips]
@@ -284,11 +379,39 @@ def _kind(m):
     return ", ".join(m.targets) if m.targets else f"{len(m.classes)} classes"
 
 
+def common_streams(m: Manifest) -> list[str]:
+    "audio, video, or both: what every clip has"
+    has = _has(m.clips)
+    return [s for s in ("audio", "video") if has[s].all()]
+
+
+def _has(clips):
+    "{stream: which clips have it (N,)}; a folder of crops counts as video"
+    video = (clips.video != "") | (clips.crops != "" if "crops" in clips else False)
+    return dict(audio=clips.audio != "", video=video)
+
+
+def streams_told(m: Manifest) -> str:
+    "How many clips have audio and video, audio alone, video alone"
+    a, v = _has(m.clips).values()
+    counts = {"audio and video": a & v, "audio alone": a & ~v, "video alone": v & ~a}
+    return ", ".join(f"{what} in {n.sum()}" for what, n in counts.items() if n.any())
+
+
+def _which_modality(m):
+    "What takes all clips, where they do not all have both streams"
+    common = common_streams(m)
+    if len(common) == 2: return ""
+    if common: return f" (--modality {common[0]}, or auto, takes all of them)"
+    return " (no stream is in all of them: --modality av takes those that have both)"
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
 def describe(m: Manifest) -> str:
-    "What is in a manifest, in a few lines: clips, speakers, labels, notes"
+    "What is in a manifest, in a few lines: clips, speakers, streams, labels, notes"
     known = (m.clips.speaker != "").any()
     speakers = m.clips.speaker.nunique() if known else "unknown"
-    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {_kind(m)}"]
+    lines = [f"{m.corpus}: {len(m)} clips of {speakers} speakers, {_kind(m)}",
+             f"streams: {streams_told(m)}{_which_modality(m)}"]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
     return "\n".join([*lines, *(f"{k}: {v}" for k, v in m.notes.items())])
@@ -308,12 +431,44 @@ def _read_text(path):
         return data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
     except UnicodeDecodeError as e:
-        raise AvkitError(f"{path} is not UTF-8 text (byte {e.start})") from e
+        raise AvkitError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8, in a "
+                         "spreadsheet as \"CSV UTF-8\"") from e
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #8e704097
 def _fields(text, sep):
     "The fields of a line, without the spaces around them"
     return [f.strip() for f in next(csv.reader([text], delimiter=sep, skipinitialspace=True))]
+
+
+_ALSO = dict(  # a column -> other names that people give it
+    file="path filename file_name filepath file_path name wav media clip_path", split="subset set "
+    "partition fold part", label="emotion class category target emotion_label", clip="id utterance",
+    speaker="subject actor participant person speaker_id spk subject_id actor_id")
+
+
+def column_hint(head: Sequence[str], wanted: Iterable[str]) -> str:
+    "Which columns of a header are probably meant: ` (rename path to file?)`, or ''"
+    plain = {re.sub(r"[ -]", "_", c.lower()): c for c in head}
+    pairs = [(plain[o], c) for c in wanted for o in (c.lower(), *_ALSO.get(c, "").split())
+             if c not in head and o in plain]
+    return f" (rename {', '.join(f'{a} to {b}' for a, b in pairs)}?)" if pairs else ""
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0052
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def _check_head(where, text, head, columns, sep):
+    "Refuse a header of other separators, with a name twice, or without a column"
+    other = [word for s, word in _SEPARATORS.items() if text.count(s) > text.count(sep)]
+    if other:
+        raise AvkitError(f"{where}: the columns are separated by {other[0]}, commas are expected: "
+                         "save the table with commas")
+    twice = [c for i, c in enumerate(head) if c in head[:i]]
+    if twice: raise AvkitError(f"{where}: the column {twice[0]!r} stands there twice")
+    lost = [c for c in columns if c not in head]
+    if not lost: return
+    raise AvkitError(f"{where}: the column(s) {', '.join(lost)} are missing; it has "
+                     f"{', '.join(head)}{column_hint(head, lost)}")
 
 
 def read_table(
@@ -322,13 +477,10 @@ def read_table(
     sep: str = ",",  # between fields
 ) -> pd.DataFrame:
     "A CSV as text and a column `line`; `columns` are there, rows are as long as the header"
-    rows = [(i, _fields(text, sep)) for i, text in read_lines(path)]
-    if not rows: raise AvkitError(f"{path} is empty")
-    (first, head), *rows = rows
-    lost = ", ".join(c for c in columns if c not in head)
-    if lost:
-        told = f"the column(s) {lost} are missing; it has {', '.join(head)}"
-        raise AvkitError(f"{path}, line {first}: {told}")
+    lines = read_lines(path)
+    if not lines: raise AvkitError(f"{path} is empty")
+    (first, head), *rows = [(i, _fields(text, sep)) for i, text in lines]
+    _check_head(f"{path}, line {first}", lines[0][1], head, columns, sep)
     for i, r in rows:
         if len(r) == len(head): continue
         raise AvkitError(f"{path}, line {i}: {len(r)} fields where the header has {len(head)}")

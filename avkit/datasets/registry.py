@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPORA', 'DATASETS', 'RENDERED', 'corpus_names', 'dataset_names', 'corpus_module', 'variants', 'as_arguments',
-           'normal_root', 'rendered', 'twin', 'open_dataset', 'ceilings', 'ceilings_of']
+           'normal_root', 'rendered', 'twin', 'open_dataset', 'open_asked', 'ceilings', 'ceilings_of']
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #ff7ceab7
 import importlib, inspect, itertools
@@ -185,6 +185,19 @@ def open_dataset(
         raise AvkitError(f"dataset={dataset} has no setting {k!r}")
     if rendered(data_root): data_root = _rendered_root(dataset, data_root, difficulty)
     return index(data_root, **options)
+
+# %% ../../nbs/2_datasets/10_registry.ipynb #c0de0091
+_OWN = ("label", "track", "annotations", "synthetic", "synt_rate")  # of `index` of some data set
+
+
+def open_asked(
+    settings: Any,  # by name: a mapping, or a run's config
+) -> Manifest:
+    "The manifest of the data set that settings name"
+    own = {k: settings[k] for k in _OWN if settings[k] is not None}
+    if not own.get("synt_rate"): own.pop("synt_rate", None)  # 0: none
+    how = dict(difficulty=settings["difficulty"]) | own
+    return open_dataset(settings["dataset"], settings["data_root"], **how)
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #dat00002
 def ceilings(

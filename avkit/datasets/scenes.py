@@ -137,12 +137,16 @@ def _span(alpha):
     return slice(seen[0], seen[-1] + 1)
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #e18813bb
+def _widened(image):
+    "(h,w,4) made square where it is higher than wide, by columns that are transparent"
+    pad = max(image.shape[0] - image.shape[1], 0)
+    return np.pad(image, ((0, 0), (pad // 2, pad - pad // 2), (0, 0)))
+
+
 def _trimmed(image):
     "(h,w,4) cut to what is not transparent, and made square: `place` gives square boxes"
     alpha = image[..., 3]
-    out = image[_span(alpha.max(1)), _span(alpha.max(0))]
-    pad = max(out.shape[0] - out.shape[1], 0)
-    return np.pad(out, ((0, 0), (pad // 2, pad - pad // 2), (0, 0)))
+    return _widened(image[_span(alpha.max(1)), _span(alpha.max(0))])
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #c8e5db15
 def drawn_face(
@@ -196,13 +200,16 @@ class _Material:
         photo = read_image(self.backgrounds[rng.integers(len(self.backgrounds))])
         return cv2.resize(photo, (size, size), interpolation=cv2.INTER_AREA)
 
+    def cut_out(self, faces, rng):
+        "One of the photographed faces of a label"
+        return read_image(faces[rng.integers(len(faces))], alpha=True)
+
     def face(self, label, rng):
         "A face (h,w,4) uint8"
         if self.cut_outs is None:
             x = express(FACES, _DRAWN_AS[label], rng, 0.)
             return drawn_face(x, int(rng.integers(1, 25)), self.seed)
-        faces = self.cut_outs[label]
-        return read_image(faces[rng.integers(len(faces))], alpha=True)
+        return self.cut_out(self.cut_outs[label], rng)
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #9a8d5a04
 def _write_scene(root, label, name, material):

@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import AvkitError, child_seed, resolve, unknown
-from .manifest import corpus_info, Manifest, read_table
+from .manifest import (corpus_info, Manifest, one_spelling,
+    read_table, speaker_key)
+from ..files import one_form, without_suffix
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #2e81dab5
 SUBSETS = ["train", "validation", "test"]
@@ -30,25 +32,21 @@ def split_folds(
     return splits[name].get("folds", [{}])
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #30abdd53
-def _key(s):
-    "A speaker's number without leading zeros; any other name as it is"
-    return str(int(str(s))) if str(s).isdigit() else str(s)
-
-
 def assign_fold(
     clips: pd.DataFrame,  # of a manifest
     fold: dict,  # one entry of `split_folds`
     by: str = "speaker",  # the column that the fold names
 ) -> pd.Series:
     "train, validation or test for each clip, by its speaker, session or name"
-    subset = {_key(s): k for k in ("validation", "test") for s in fold.get(k, [])}
-    return pd.Series([subset.get(_key(s), "train") for s in clips[by]], clips.index)
+    subset = {speaker_key(s): k for k in ("validation", "test") for s in fold.get(k, [])}
+    return pd.Series([subset.get(speaker_key(s), "train") for s in clips[by]], clips.index)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #ee85f270
 def _groups(clips):
     "Who has to stay together: the speaker, or where that is not known the recording"
     alone = clips["recording"] if "recording" in clips else clips["clip"]
-    return clips.speaker.where(clips.speaker != "", "recording " + alone.astype(str))
+    speaker = pd.Series(one_spelling(clips.speaker), clips.index)
+    return speaker.where(clips.speaker != "", "recording " + alone.astype(str))
 
 
 def _check_blocks(clips, n):
@@ -133,7 +131,6 @@ SUBSET_NAMES = dict(
     dev="validation", val="validation", development="validation", validation="validation",
     test="test",
 )
-_MEDIA = {".wav", ".flv", ".mp4", ".avi", ".flac", ".mkv", ".mpg", ".mov", ".webm"}
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #f7e1f23f
 def _read_split(path):
@@ -153,9 +150,24 @@ def _read_split(path):
     return t, by
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #92a368a2
-def _clip_key(name):
-    "A clip's name without the suffix of a media file"
-    return Path(name).stem if Path(name).suffix.lower() in _MEDIA else name
+def _clip_keys(clips):
+    "{name: clip} of what a list may call a clip: without its suffix, without folders, if unique"
+    names = pd.Series(list(clips), dtype=object)
+    bare = names.map(without_suffix)
+    known: dict[str, str] = {}
+    for short in (bare.map(lambda name: Path(name).name), bare):
+        once = ~short.duplicated(keep=False)
+        known |= dict(zip(short[once], names[once]))
+    return known | dict(zip(names, names))
+
+
+def _clip_key(known):
+    "A function that finds the clip which a list names; a name that no clip has stays"
+    def key(name):
+        name = one_form(name)
+        bare = without_suffix(name)
+        return next((known[k] for k in (name, bare, Path(bare).name) if k in known), name)
+    return key
 
 
 def assign_file(
@@ -164,7 +176,7 @@ def assign_file(
 ) -> pd.Series:
     "The subset of each clip from a list; '' for clips that are not on it: they are left out"
     t, by = _read_split(path)
-    key = _key if by == "speaker" else _clip_key
+    key = speaker_key if by == "speaker" else _clip_key(_clip_keys(clips["clip"]))
     t = t.assign(key=t[by].map(key), subset=t.split.str.lower().map(SUBSET_NAMES))
     told = t.drop_duplicates(["key", "subset"])
     twice = told.loc[told.key.duplicated(), ["key", "line"]].values
@@ -185,9 +197,10 @@ class LeakError(AvkitError):
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #03ecdebc
 def _in_two_subsets(rows, col):
-    "The values of a column that stand in more than one subset"
+    "The values of a column that stand in more than one subset; speakers as people compare them"
     rows = rows[rows[col] != ""]
-    return sorted(set(rows[col][rows.groupby(col).split.transform("nunique") > 1].astype(str)))
+    key = rows[col].map(speaker_key) if col == "speaker" else rows[col]
+    return sorted(set(rows[col][rows.split.groupby(key).transform("nunique") > 1].astype(str)))
 
 
 def _copied(rows):

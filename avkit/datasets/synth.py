@@ -10,7 +10,7 @@ __all__ = ['EMOTIONS', 'FACES', 'VOICES', 'FPS', 'RATE', 'VOWELS', 'STATEMENTS',
            'meeting_codes', 'plan_of_classes']
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #64c61a0d
-import functools, os
+import functools, itertools, os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -584,10 +584,7 @@ def between(
 # %% ../../nbs/2_datasets/02_synth.ipynb #34f54ef8
 def _best_accuracy(y, group):
     "Labels (N,), groups (N,) from 0 -> how often the most frequent label of its group is right"
-    names = np.unique(y)
-    counts = np.zeros((group.max() + 1, len(names)))
-    np.add.at(counts, (group, np.searchsorted(names, y)), 1)
-    return float(counts.max(1).sum() / len(y))
+    return float(pd.crosstab(group, y).max(axis=1).sum() / len(y))
 
 
 def _best_ccc(y, group):
@@ -671,18 +668,20 @@ def _one_thread(write, job, kw):
 _Numbers = tuple[int, int, int, int, int]  # emotion 0..7, intensity, statement, repetition, actor
 
 
+def _takes(e, actor, seed, repeats):
+    "Yields the clips of an actor's emotion 0..7, else as in the file name"
+    rng = rng_of(seed, "plan", actor, e)
+    for i in map(int, rng.permutation(4)[:repeats]):
+        strong = int(rng.integers(1, 3)) if e else 1
+        yield e, strong, i // 2 + 1, i % 2 + 1, actor
+
+
 def _plan(actors, seed, repeats):
-    "[(emotion, intensity, statement, repetition, actor)], as in the file name but emotion 0..7"
-    plan = []
-    for actor in range(1, actors + 1):
-        for e in range(8):
-            rng = rng_of(seed, "plan", actor, e)
-            for i in map(int, rng.permutation(4)[:repeats]):
-                strong = int(rng.integers(1, 3)) if e else 1
-                plan.append((e, strong, i // 2 + 1, i % 2 + 1, actor))
-    return plan
+    "[(emotion, intensity, statement, repetition, actor)] of all clips"
+    both = itertools.product(range(1, actors + 1), range(8))
+    return [clip for actor, e in both for clip in _takes(e, actor, seed, repeats)]
 
-
+# %% ../../nbs/2_datasets/02_synth.ipynb #f4691d5d
 def _names(e, intensity, statement, repetition, actor):
     "The clip's two files below the root: audio-visual (01) and audio (03)"
     tail = f"01-{e + 1:02}-{intensity:02}-{statement:02}-{repetition:02}-{actor:02}"
@@ -747,6 +746,12 @@ class Odd:
             if self.nobody: f = room if self.nobody == "room" else f[::-1] // 3 + 90
             yield f
 
+# %% ../../nbs/2_datasets/02_synth.ipynb #770a040d
+def _write_audio(path, audio, stereo):  # how loud the right channel is; 0: one channel
+    "A WAV of one channel, or of two"
+    both = np.stack([audio, stereo * audio], 1) if stereo else audio
+    return write_wav(path, both, RATE)
+
 # %% ../../nbs/2_datasets/02_synth.ipynb #119056ad
 def _write_file(
     path,
@@ -759,8 +764,7 @@ def _write_file(
     "Write one file of a clip"
     if path.suffix in odd.silent: audio = audio * 0
     if holds == "audio":
-        both = np.stack([audio, odd.stereo * audio], 1) if odd.stereo else audio
-        write_wav(path, both, RATE)
+        _write_audio(path, audio, odd.stereo)
         return
     write_video(path, frames, FPS, audio if holds == "av" else None, RATE, crf=crf)
     a, b = odd.kept
@@ -841,24 +845,45 @@ def render_plan(
     return render_jobs(root, settings, write, todo, tables, n_jobs, progress)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #2ce9c988
+_AGREE = [(0, 0, 0), (1, 0, 1), (1, 1, 0), (0, 1, 1)]  # two classes: do the codes agree?
+
+
+def _neighbours(n):
+    "Each face code is of two neighbouring classes, each voice code of two others"
+    pairs = (n + 1) // 2
+    return [(c, c // 2, (c + 1) // 2 % pairs) for c in range(n)]
+
+
 def meeting_codes(n: int) -> list[tuple[int, int, int]]:
     "(class, face code, voice code) of each clip of a take; either code alone leaves two open"
     if not 2 <= n <= 2 * len(FACES):
         raise AvkitError(f"meeting_codes plans 2 to {2 * len(FACES)} classes, not {n}: "
                          "write `film` and `sound` of the plan yourself")
-    if n == 2: return [(0, 0, 0), (1, 0, 1), (1, 1, 0), (0, 1, 1)]
-    pairs = (n + 1) // 2
-    return [(c, c // 2, (c + 1) // 2 % pairs) for c in range(n)]
+    return _AGREE if n == 2 else _neighbours(n)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #5dde11a7
+_Files = Callable[[str, int, int], Mapping[str, str]]  # (label, speaker, number) -> `files`
+
+
+def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
+    "One file for each clip, with audio and video in it, at a path with names in braces"
+    said = {label: code for code, label in reversed(label_map.items())}  # the first code of each
+    def files(label: str, speaker: int, number: int) -> dict[str, str]:
+        names = dict(label=said.get(label, label), speaker=speaker, number=number)
+        return {path.format(**names): "av"}
+    return files
+
+
 def plan_of_classes(
     classes: Sequence[str],
-    files: Callable[[str, int, int], Mapping[str, str]],  # (label, speaker, number) -> `files`
+    files: str | _Files,  # a path with {label}, {speaker} and {number}; or a function -> `files`
     speakers: int,  # numbered from 1
     takes: int,  # of each speaker
+    label_map: Mapping[str, str] | None = None,  # what paths say -> the class
 ) -> pd.DataFrame:
     "A plan: each speaker is filmed in each take with every class; `number` counts a label's clips"
     rows, seen = [], {}
+    named = _files_by_path(files, label_map or {}) if isinstance(files, str) else files
     for speaker in range(1, speakers + 1):
         for take in range(takes):
             for c, face, voice in meeting_codes(len(classes)):
@@ -866,5 +891,5 @@ def plan_of_classes(
                 number = seen[speaker, label] = seen.get((speaker, label), 0) + 1
                 film, sound = (speaker, take, face), (speaker, take, voice)
                 rows.append(dict(label=label, film=film, sound=sound, actor=speaker,
-                                 files=files(label, speaker, number)))
+                                 files=named(label, speaker, number)))
     return pd.DataFrame(rows)

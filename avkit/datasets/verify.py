@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, parallel, write_text
+from ..core import AvkitError, parallel, reason_of, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
-from avkit.preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS,
-    samples_of, stream, walk)
+from ..files import walk_media
+from ..preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS,
+    samples_of, stream, walk_file)
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #5decbb06
 def _int16(x: np.ndarray) -> np.ndarray:
@@ -34,7 +35,7 @@ def samples_sha256(
     "SHA-256 (hex) of a file's samples, whatever its packing; a `MediaError` when it is not whole"
     with Reading(path, video=False) as r, named_errors(path, "truncated"):
         h = None
-        for _, frame, _ in walk(r):
+        for _, frame, _ in walk_file(r):
             h = h or hashlib.sha256(_format(frame))
             h.update(_int16(samples_of(frame)).tobytes())
     if h is None: raise MediaError(path, "no sound")
@@ -62,9 +63,8 @@ LOSSLESS: set[str] = {".wav", ".flac"}
 def _sounds(root: Path) -> dict[str, Path]:
     "{stem: path} of the lossless audio files below `root`, the first of each name; none hidden"
     found = {}
-    for p in sorted(Path(root).rglob("*")):
-        hidden = any(part.startswith(".") for part in p.relative_to(root).parts)
-        if p.suffix.lower() in LOSSLESS and not hidden: found.setdefault(p.stem, p)
+    for p in walk_media(root):
+        if p.suffix.lower() in LOSSLESS: found.setdefault(p.stem, p)
     return found
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #89c27e38
@@ -73,9 +73,10 @@ def content_map(
     jobs: Iterable[tuple],  # its arguments
     desc: str,              # beside the progress bar
     n_jobs: int,            # processes; -1: every core
+    instead: Callable[..., Any] | None = None,  # of a job that fails, as of `parallel`
 ) -> list[Any]:
     "[f(*job) for job in jobs], in many processes where there are many jobs"
-    return list(parallel(f, jobs, desc, n_jobs, few=8, ordered=True))
+    return list(parallel(f, jobs, desc, n_jobs, few=8, ordered=True, instead=instead))
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #d751c5ab
 def measure_audio(
@@ -142,6 +143,12 @@ def _compare(root: Path, path: Path, sha256: str) -> _Row | None:
     except MediaError as e: why = _why(e)
     return Path(path).relative_to(root).as_posix(), "invalid", why
 
+
+def _not_read(e: BaseException, root: Path, path: str | Path, *_: Any) -> _Row:
+    "The row of a file on which the check itself failed"
+    inside = Path(path).relative_to(root) if Path(path).is_absolute() else Path(path)
+    return inside.as_posix(), "invalid", f"it cannot be read: {reason_of(e)}"
+
 # %% ../../nbs/2_datasets/11_verify.ipynb #d2db065e
 def _decode(root: Path, path: str, video: bool, audio: bool) -> _Row | None:
     "A row if a file is not whole, or lacks the video or the audio that it is used for"
@@ -191,9 +198,10 @@ def verify(
     rows = [*m.problems.itertuples(index=False, name=None), *_absent(m)]
     rows += _compared(m, n_jobs)
     if media:
-        rows += content_map(_decode, [(m.root, *f) for f in _files(m)], "decode", n_jobs)
+        files = [(m.root, *f) for f in _files(m)]
+        rows += content_map(_decode, files, "decode", n_jobs, _not_read)
         crops = sorted(set(m.clips["crops"]) - {""}) if "crops" in m.clips else []
-        rows += content_map(_pictures, [(m.root, c) for c in crops], "pictures", n_jobs)
+        rows += content_map(_pictures, [(m.root, c) for c in crops], "pictures", n_jobs, _not_read)
     t = pd.DataFrame([r for r in rows if r], columns=PROBLEMS).drop_duplicates(["file", "status"])
     return t.sort_values(["status", "file"], kind="stable").reset_index(drop=True)
 
@@ -203,7 +211,7 @@ def _compared(m: Manifest, n_jobs: int) -> list[_Row | None]:
     known = {} if m.notes.get("rendered") else measured_hashes(m.corpus)
     sounds = _sounds(m.root) if known else {}
     jobs = [(m.root, p, known[k]) for k, p in sounds.items() if k in known]
-    return content_map(_compare, jobs, "compare", n_jobs)
+    return content_map(_compare, jobs, "compare", n_jobs, _not_read)
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #8a2fb71d
 def verification_summary(

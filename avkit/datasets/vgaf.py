@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, cache_dir, resolve
 from . import scenes, synth
-from .manifest import corpus_info, data_folder, make_manifest, Manifest, read_lines
+from .manifest import (corpus_info, data_folder, keep_first,
+    make_manifest, Manifest, read_lines)
 from .scenes import CODES, make_scenes, mix_count, read_scenes
 from avkit.datasets.synth import (express, FACES, perform, planned_settings, render_jobs, rng_of,
     VOICES)
+from ..files import media_kind, one_form, walk
 from ..preprocessing.writing import write_video
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #08f302b0
@@ -60,23 +62,20 @@ def read_vgaf_labels(
     return {k: v for k, v in out.items() if k not in twice}
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #d0bcf069
-def _scan_subset(folder, root):
-    "{clip: {kind: relative path}}; kinds are video, img and spec (of the most frames)"
-    clips = {}
-    for p in sorted(folder.rglob("*"), key=lambda p: (len(p.name), p.name)):
-        tensor, rel = _PT.match(p.name), p.relative_to(root).as_posix()
-        if tensor: clips.setdefault(_without_suffix(tensor[1]), {})[tensor[2]] = rel
-        elif p.suffix.lower() in (".mp4", ".avi", ".mkv", ".mov"):
-            clips.setdefault(p.stem, {})["video"] = rel
-    return clips
+def _note(clips, p, rel, problems):
+    "Enter a file into {clip: {kind: path}}; of tensors the last one, of most frames, stays"
+    tensor, of = _PT.match(p.name), lambda name: clips.setdefault(one_form(name), {})
+    if tensor: of(_without_suffix(tensor[1]))[tensor[2]] = rel
+    elif media_kind(p) == "video": keep_first(of(p.stem), "video", rel, problems)
 
 
-def _scan(root):
-    "{subset: {clip: {kind: relative path}}}"
-    out = {}
-    for d in sorted(p for p in root.iterdir() if p.is_dir() and _subset(p.name)):
-        clips = out.setdefault(_subset(d.name), {})
-        for clip, files in _scan_subset(d, root).items(): clips.setdefault(clip, {}).update(files)
+def _scan(root, problems):
+    "{subset: {clip: {kind: relative path}}}; kinds are video, img and spec"
+    out: dict[str, Any] = {}
+    files = [(p.relative_to(root), p) for p in walk(root, problems)]
+    for rel, p in sorted(files, key=lambda f: (f[0].parts[0], len(f[1].name), f[1].name)):
+        subset = _subset(rel.parts[0]) if len(rel.parts) > 1 else None
+        if subset: _note(out.setdefault(subset, {}), p, rel.as_posix(), problems)
     return out
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #dea615a4
@@ -130,7 +129,8 @@ def _label_file(root, subset, annotations):
     inside = [p for p in root.iterdir() if p.is_dir() and _subset(p.name) == subset]
     near = [resolve(annotations)] if annotations else [root, *inside]
     named = lambda p: "label" in p.name.lower() and _subset(p.name) == subset
-    found = sorted(p for d in near if d.is_dir() for p in d.glob("*.txt") if named(p))
+    texts = (p for d in near if d.is_dir() for p in d.glob("*.txt"))
+    found = sorted(p for p in texts if named(p) and not p.name.startswith("."))
     if len(found) > 1:
         raise AvkitError(f"Two label files for {subset}: {found[0]} and {found[1]}; keep one")
     return found[0] if found else None
@@ -168,7 +168,7 @@ def index(
 ) -> Manifest:
     "The manifest of VGAF below `data_root`"
     root, problems, rows = data_folder(data_root, "vgaf"), [], []
-    subsets = _scan(root)
+    subsets = _scan(root, problems)
     if not any(subsets.values()):
         raise AvkitError("Neither Train/ nor Val/ with clips (.mp4) or tensors (.mp4.img.5.pt) in "
                          f"{root}. {corpus_info('vgaf')['how_to_get']}")

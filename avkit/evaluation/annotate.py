@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve, write_json, write_text
-from .figures import save_figure, style
+from .figures import edges_between, save_figure, style
 from .predict import demo_clip, predict, Prediction, prediction_summary, WHOLE_FRAME
 from .runs import Run
 from ..preprocessing.faces import DETECTORS
@@ -21,10 +21,8 @@ from ..training.settings import setting_help
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #8fd78236
 def _cells(t: pd.DataFrame) -> np.ndarray:
     "Rows of one face -> edges (n+1,) of cells around the middles of windows, or of the frames"
-    first, last = t.start.iloc[0], t.end.iloc[-1]
-    if len(t) == 1: return np.array([first, last])
-    mid = ((t.start + t.end) / 2).to_numpy()
-    return np.concatenate([[first], (mid[1:] + mid[:-1]) / 2, [last]])
+    middle = ((t.start + t.end) / 2).to_numpy()
+    return edges_between(middle, t.start.iloc[0], t.end.iloc[-1])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #716f9593
 def _without_holes(t: pd.DataFrame) -> list[np.ndarray]:
@@ -356,6 +354,20 @@ def annotated(
     n_frames = round(p.settings["duration"] * p.settings["fps"])
     return redraw(p.video, to, change, f"{p.video.name}: drawing", n_frames)
 
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #96a029c9
+def _csv_of(p: Prediction) -> str:
+    "The table as CSV, numbers with six digits"
+    return p.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+
+
+def _save_timeline(p: Prediction, folder: Path) -> Path:
+    "timeline.png and .svg; returns the PNG's path"
+    import matplotlib.pyplot as plt  # heavy: figures only
+    fig = timeline(p)
+    path = save_figure(fig, folder, "timeline", svg=True)
+    plt.close(fig)
+    return path
+
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #17447a0e
 def save_prediction(
     p: Prediction,           # of `predict`
@@ -363,15 +375,11 @@ def save_prediction(
     annotate: bool = False,  # also a copy of the video with boxes and bars
 ) -> list[Path]:
     "predictions.csv, timeline.png and .svg, settings.json, annotated.mp4; returns their paths"
-    import matplotlib.pyplot as plt  # heavy: figures only
     folder = resolve(folder)
-    table = p.table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write_text(folder / "predictions.csv", table)
-    write_json(folder / "settings.json", p.settings)
-    fig = timeline(p)
-    made = [folder / "predictions.csv", folder / "settings.json"]
-    made.append(save_figure(fig, folder, "timeline", svg=True))
-    plt.close(fig)
+    table, settings = folder / "predictions.csv", folder / "settings.json"
+    write_text(table, _csv_of(p))
+    write_json(settings, p.settings)
+    made = [table, settings, _save_timeline(p, folder)]
     return made + ([annotated(p, folder / "annotated.mp4")] if annotate else [])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #e080bd64

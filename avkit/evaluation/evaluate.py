@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, read_json, resolve, unknown, write_json, write_text
 from ..datasets.corruptions import corruptions_of, split_snr
+from ..datasets.manifest import read_cells
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
 from .runs import example_run, open_run, Run
@@ -65,7 +66,7 @@ def conditions_of(
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #addda941
 def _as_text(t: pd.DataFrame) -> pd.DataFrame:
     "A table as it reads in its file"
-    return pd.read_csv(io.StringIO(t.to_csv(index=False)), dtype=str, keep_default_na=False)
+    return read_cells(io.StringIO(t.to_csv(index=False)))
 
 
 def _keys(t: pd.DataFrame) -> list[tuple[str, str]]:
@@ -89,7 +90,7 @@ def merge_predictions(
     rows = _as_text(rows)
     new = set(_keys(rows))
     if path.is_file():
-        old = pd.read_csv(path, dtype=str, keep_default_na=False)
+        old = read_cells(path)
         stays = [k not in new for k in _keys(old)]
         rows = pd.concat([old.loc[stays], rows])
     write_text(path, _in_order(rows, order).to_csv(index=False, lineterminator="\n"))
@@ -164,7 +165,7 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     "{class: meaning} of a CSV file"
     if not labels: return None
-    t = pd.read_csv(resolve(labels), dtype=str, keep_default_na=False)
+    t = read_cells(resolve(labels))
     return dict(zip(t["class"], t.meaning))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d

@@ -38,12 +38,14 @@ class LocalFeatures(nn.Module):
             x = F.relu(bn(conv(x)))
         return x
 
+    def half(self, i: int, x: Tensor) -> Tensor:
+        "Quarter i and the one below it -> (B,n_out,28,14)"
+        top, bottom = x.split(28, 2)
+        return torch.cat([self.quarter(i, top), self.quarter(i + 1, bottom)], 2)
+
     def forward(self, x: Tensor) -> Tensor:
-        halves = []
-        for i, half in ((1, x[..., :28]), (3, x[..., 28:])):
-            top, bottom = half.narrow(2, 0, 28), half.narrow(2, 28, 28)
-            halves.append(torch.cat([self.quarter(i, top), self.quarter(i + 1, bottom)], 2))
-        return torch.cat(halves, 3)
+        left, right = x.split(28, 3)
+        return torch.cat([self.half(1, left), self.half(3, right)], 3)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #e2c84995
 class _Gate(nn.Module):
@@ -121,11 +123,15 @@ class EfficientFace(nn.Module):
         from torchvision.models.shufflenetv2 import InvertedResidual as Block  # heavy: a second
         return nn.Sequential(Block(a, b, 2), *[Block(b, b, 1) for _ in range(n - 1)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Tensor:
+        "(n,3,224,224) -> (n,29,56,56)"
         if x.shape[-1] != 224:
             raise AvkitError(f"EfficientFace looks at 224 pixels, it got {x.shape[-1]}: "
                              "set video_size=224.")
-        x = self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+        return self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         x = self.modulator(self.stage2(x)) + self.local(x)
         return self.conv5(self.stage4(self.stage3(x))).mean((2, 3))
 
@@ -195,10 +201,13 @@ class Mixed(nn.Module):
         self.b2a = Unit3D(n_in, c0)
         self.b2b, self.b3b = Unit3D(c0, c1, 3), Unit3D(n_in, d)
 
+    def pooled(self, x: Tensor) -> Tensor:
+        "The fourth path: what is strongest around each place"
+        return self.b3b(_pool(x, (3, 3, 3), (1, 1, 1)))
+
     def forward(self, x: Tensor) -> Tensor:
         paths = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x))]
-        pooled = _pool(x, (3, 3, 3), (1, 1, 1))
-        return torch.cat([*paths, self.b3b(pooled)], 1)
+        return torch.cat([*paths, self.pooled(x)], 1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #d8173388
 _MIXED = dict(
@@ -226,9 +235,13 @@ class I3D(nn.Module):
         for k, v in _MIXED.items(): setattr(self, k, Mixed(*v))
         self.temporal = nn.Conv1d(1024, 512, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stem(self, x: Tensor) -> Tensor:
+        "(n,3,T,H,W) -> (n,192,T/2,H/4,W/4)"
         x = _pool(self.Conv3d_1a_7x7(x), (1, 3, 3), (1, 2, 2))
-        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
+        return self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
         for k in _MIXED:
             if k in _POOLS: x = _pool(x, *_POOLS[k])
             x = getattr(self, k)(x)
@@ -273,6 +286,13 @@ def wav2vec2(
                           0., 0., True, 0., None)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #c86fc851
+def _check_segment(H: int, W: int) -> None:
+    "Refuse what the convolutions would leave nothing of"
+    if min(H, W) < 106:
+        raise AvkitError("A spectrogram segment must be at least 106 x 106, "
+                         f"this one is {H} x {W}")
+
+
 class SegmentCNN(nn.Module):
     "(n,1,H,W), at least 106 x 106 -> (n,1024): four blocks of three 3x3 convolutions (emotiw2023)"
     def __init__(self):
@@ -284,10 +304,7 @@ class SegmentCNN(nn.Module):
             setattr(self, f"cnn{i}", nn.Sequential(*layers, nn.MaxPool2d(2, 2)))
 
     def forward(self, x: Tensor) -> Tensor:
-        H, W = x.shape[-2:]
-        if min(H, W) < 106:
-            raise AvkitError("A spectrogram segment must be at least 106 x 106, "
-                             f"this one is {H} x {W}")
+        _check_segment(*x.shape[-2:])
         for i in range(1, 5): x = getattr(self, f"cnn{i}")(x)
         return F.adaptive_avg_pool2d(x, (1, 2)).flatten(1)
 
@@ -315,6 +332,12 @@ class BackboneSpec:
     optional: tuple = ()        # beginnings of names that a file may lack
     channels_last: bool = True  # the memory format that is faster for most
 
+# %% ../../nbs/3_models/02_backbones.ipynb #dd448dd8
+def _with_channels(net: Any, channels: int) -> Any:
+    "A ResNet whose first convolution reads so many channels; drawn anew where these are not 3"
+    if channels != 3: net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    return net
+
 # %% ../../nbs/3_models/02_backbones.ipynb #4fd0295d
 def _timm(name: str) -> Callable[..., nn.Module]:
     "Builds a network of timm without its head"
@@ -328,10 +351,8 @@ def _torchvision(name: str, channels: int = 3) -> Callable[..., nn.Module]:
     "Builds a network of torchvision without its head"
     def make(channels: int = channels, **options) -> nn.Module:
         import torchvision  # heavy: a second to import
-        place = torchvision.models.video if "plus" in name else torchvision.models
-        net = getattr(place, name)(weights=None, **options)
-        if channels != 3:
-            net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        drawn = torchvision.models.get_model(name, weights=None, **options)
+        net = _with_channels(drawn, channels)
         net.num_features, net.fc = net.fc.in_features, nn.Identity()
         return net
     return make
@@ -342,9 +363,7 @@ def _resnet_small(channels: int = 3) -> nn.Module:
     from timm.models.resnet import BasicBlock, ResNet  # heavy: a thousand models
     block: Any = BasicBlock
     net = ResNet(block, (1, 1, 1, 1), num_classes=0, channels=(16, 32, 64, 128))
-    if channels != 3:
-        net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-    return net
+    return _with_channels(net, channels)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #e134e6d8
 Scale = dict[str, Any]
@@ -387,6 +406,19 @@ BACKBONES: dict[str, BackboneSpec] = dict(
     wav2vec2_tiny=BackboneSpec(functools.partial(wav2vec2, 64, 2, 4, 128, 32, 16), "wave", 64,
                                rate=16000, names=wav2vec2_name))
 
+# %% ../../nbs/3_models/02_backbones.ipynb #84026276
+def _row_of_timm(name: str, cfg: Any) -> BackboneSpec:  # what timm knows of it
+    "A network of timm's as a row of the table"
+    return BackboneSpec(_timm(name), "frames", 0, cfg.input_size[-1], cfg.fixed_input_size,
+                        tuple(cfg.mean), tuple(cfg.std))
+
+
+def _no_backbone(name: str) -> AvkitError:
+    "The error for a name that neither the table nor timm knows, with what is near it"
+    import timm  # heavy: a thousand models
+    near = difflib.get_close_matches(name, timm.list_models(), 3)
+    return unknown("backbone", name, [*BACKBONES, *near])
+
 # %% ../../nbs/3_models/02_backbones.ipynb #a8781bc3
 def spec_of(name: str) -> BackboneSpec:
     "A row of the table, or what timm knows of a name"
@@ -394,11 +426,8 @@ def spec_of(name: str) -> BackboneSpec:
         return BACKBONES[name]
     import timm  # heavy: a thousand models
     cfg: Any = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if cfg is None:
-        near = difflib.get_close_matches(name, timm.list_models(), 3)
-        raise unknown("backbone", name, [*BACKBONES, *near])
-    return BackboneSpec(_timm(name), "frames", 0, cfg.input_size[-1], cfg.fixed_input_size,
-                        tuple(cfg.mean), tuple(cfg.std))
+    if cfg is None: raise _no_backbone(name)
+    return _row_of_timm(name, cfg)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #d05a06c5
 def place_of(name: str, weights: str | Path | None) -> str | Path | None:
@@ -447,11 +476,14 @@ class Backbone(nn.Module):
     def rate(self) -> int:
         return self.spec.rate
 
+    def resized(self, x: Tensor) -> Tensor:
+        "Frames of the network's size, where it has a fixed one"
+        if not self.spec.fixed or x.shape[-1] == self.size: return x
+        return F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+
     def scaled(self, x: Tensor) -> Tensor:
         "Frames as the network was trained with: of its size, and on its scale"
-        if self.spec.fixed and x.shape[-1] != self.size:
-            side = self.size, self.size
-            x = F.interpolate(x, side, mode="bilinear", antialias=True)
+        x = self.resized(x)
         if self.mean is None or self.std is None: return x
         return (x - self.mean) / self.std
 
@@ -459,17 +491,20 @@ class Backbone(nn.Module):
         "(n,T,3,S,S): each frame `scaled`"
         return self.scaled(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.takes == "wave":
-            return self.net(_standard_waves(x))[0]
-        if self.takes == "mel":
-            return self.net(x.view(-1, 1, *x.shape[-2:])).flatten(1)
-        if self.takes == "clips":
-            return self.net(self.scaled_clips(x).transpose(1, 2)).flatten(1)
+    def scaled_frames(self, x: Tensor) -> Tensor:
+        "(n,3,H,W): `scaled`, in the order in memory that the network is fast with"
         x = self.scaled(x)
-        if self.spec.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return self.net(x).flatten(1)
+        return x.contiguous(memory_format=torch.channels_last) if self.spec.channels_last else x
+
+    def images(self, x: Tensor) -> Tensor:
+        "Spectrograms, clips or frames, as the network reads them"
+        if self.takes == "mel": return x.view(-1, 1, *x.shape[-2:])
+        if self.takes == "clips": return self.scaled_clips(x).transpose(1, 2)
+        return self.scaled_frames(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.takes == "wave": return self.net(_standard_waves(x))[0]
+        return self.net(self.images(x)).flatten(1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #1bc46e12
 def load_weights(

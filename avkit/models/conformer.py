@@ -14,10 +14,15 @@ from ..core import AvkitError
 from .masks import at_valid, masked_softmax, zero_padding
 
 # %% ../../nbs/3_models/03_conformer.ipynb #f96c3ba7
+def _angles(position: Tensor, dim: int) -> Tensor:
+    "Positions (n,) -> (n,dim/2): what each pair of places turns by"
+    places = torch.arange(0, dim, 2, device=position.device)
+    return position[:, None] * torch.exp(places * (-math.log(1e4) / dim))
+
+
 def sinusoids(position: Tensor, dim: int) -> Tensor:
     "Positions (n,) -> (n,dim): sines in even places, cosines in odd ones"
-    places = torch.arange(0, dim, 2, device=position.device)
-    angle = position[:, None] * torch.exp(places * (-math.log(1e4) / dim))
+    angle = _angles(position, dim)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 # %% ../../nbs/3_models/03_conformer.ipynb #36095dd2
@@ -82,9 +87,13 @@ class TimeConvolution(nn.Module):
         self.along = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=False)
         self.bn = nn.BatchNorm1d(dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def convolved(self, x: Tensor, mask: Tensor) -> Tensor:
+        "(B,T,D), (B,T) -> (B,T,D): through the gate, and each channel along time"
         h = zero_padding(F.glu(self.up(self.norm(x)), -1), mask)
-        h = self.along(h.transpose(1, 2)).transpose(1, 2)
+        return self.along(h.transpose(1, 2)).transpose(1, 2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        h = self.convolved(x, mask)
         return self.drop(self.out(F.silu(at_valid(self.normed, h, mask, h.shape[-1]))))
 
     def normed(self, h: Tensor) -> Tensor:

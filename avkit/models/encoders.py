@@ -99,12 +99,19 @@ class ValidBlock(nn.Sequential):
     def __init__(self, n_in: int, n_out: int):
         super().__init__(nn.Conv1d(n_in, n_out, 3), nn.BatchNorm1d(n_out), nn.ReLU(inplace=True))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Masked:
+    def check_length(self, x: Tensor) -> None:
+        "Refuse what four such blocks would leave nothing of"
         if x.shape[1] < 4:
             raise AvkitError(f"The audio CNN needs 13 steps or more, it got {x.shape[1]} here: "
                              "use the encoder 'vector'.")
-        h = super().forward(x.transpose(1, 2))
-        h = torch.maximum(h[..., 1:], h[..., :-1])  # the max-pool, at a fifth of its cost
+
+    def pooled(self, h: Tensor) -> Tensor:
+        "(B,n_out,T) -> (B,n_out,T-1): a max-pool over two steps, at a fifth of its cost"
+        return torch.maximum(h[..., 1:], h[..., :-1])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Masked:
+        self.check_length(x)
+        h = self.pooled(super().forward(x.transpose(1, 2)))
         return h.transpose(1, 2), mask.unfold(1, 4, 1).all(-1)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #ea5cda67
@@ -247,13 +254,17 @@ class ViewEncoder(Encoder):
         views = x.split(self.channels, 1)
         return torch.cat([t(view) for t, view in zip(self.trunks.values(), views)], 1)
 
-    def stage1(self, x: Tensor, mask: Tensor) -> Masked:
-        "Takes also (B,T,mid_dim), what the backbones made of the frames before"
-        made, wanted = x.ndim == 3, self.channels * len(self.trunks)
-        if x.shape[2] != (self.mid_dim if made else wanted):
+    def check_channels(self, x: Tensor) -> None:
+        "Refuse frames with other views than these"
+        wanted = self.channels * len(self.trunks)
+        if x.shape[2] != (self.mid_dim if x.ndim == 3 else wanted):
             raise AvkitError(f"Pictures with {x.shape[2]} channels: {', '.join(self.trunks)} "
                              f"are {wanted}. Set video_views.")
-        h = x if made else at_valid(self.see, x, mask, self.mid_dim)
+
+    def stage1(self, x: Tensor, mask: Tensor) -> Masked:
+        "Takes also (B,T,mid_dim), what the backbones made of the frames before"
+        self.check_channels(x)
+        h = x if x.ndim == 3 else at_valid(self.see, x, mask, self.mid_dim)
         return grouped(h, mask, self.steps) if self.steps else (h, mask)
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked:
@@ -300,12 +311,20 @@ class PreNormBlock(nn.Module):
         self.ff = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(inplace=True),
                                 nn.Dropout(dropout_ff), nn.Linear(hidden, dim))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2]).to(x)
+    def positions(self, x: Tensor) -> Tensor:
+        "(B,T,D) -> (T,D): a sinusoid for each step"
+        return sinusoids(torch.arange(x.shape[1], device=x.device), x.shape[2]).to(x)
+
+    def attend(self, x: Tensor, mask: Tensor) -> Tensor:
+        "(B,T,D), (B,T) -> (B,T,D): what each step takes of the valid ones"
         # where no step is valid, all may be looked at: no softmax of nothing
         gone = ~mask & mask.any(1, keepdim=True)
         h = self.norm1(x)
-        x = x + self.attn(h, h, h, key_padding_mask=gone, need_weights=False)[0]
+        return self.attn(h, h, h, key_padding_mask=gone, need_weights=False)[0]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.positions(x)
+        x = x + self.attend(x, mask)
         return x + self.ff(self.norm2(x))
 
 # %% ../../nbs/3_models/04_encoders.ipynb #c4d8b615

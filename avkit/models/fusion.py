@@ -148,7 +148,7 @@ def fusion(name: str) -> Callable[[Block], Block]:
 # %% ../../nbs/3_models/05_fusion.ipynb #91e69933
 @fusion("concat")
 class Concat(Fusion):
-    "`concat`: both sequences averaged over their valid steps, side by side"
+    "`concat`, feature concatenation: both sequences averaged over their valid steps, side by side"
 
 # %% ../../nbs/3_models/05_fusion.ipynb #94cf6130
 def accepted(maker: Callable, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def accepted(maker: Callable, settings: Mapping[str, Any]) -> dict[str, Any]:
 # %% ../../nbs/3_models/05_fusion.ipynb #6ffd646d
 @fusion("late")
 class Late(Fusion):
-    "`late`: the mean of the two heads' logits, over the modalities a clip has"
+    "`late`, decision-level fusion: the mean of the heads' logits, over the modalities a clip has"
     own_heads = True
 
     def __init__(self, audio: Widths | None, video: Widths | None):
@@ -217,7 +217,7 @@ class Attention(nn.Module):
 # %% ../../nbs/3_models/05_fusion.ipynb #7f6d7a3f
 @fusion("ca")
 class CrossAttention(Fusion):
-    "`ca`, emotiw2023: query audio, key and value video; [audio, attended video, video]"
+    "`ca`, cross-attention (emotiw2023): query audio, key and value video, beside both as they are"
     def __init__(
         self,
         audio: Widths,        # encoder
@@ -238,7 +238,7 @@ class CrossAttention(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #d564ef81
 @fusion("ia")
 class IntermediateAttention(Fusion):
-    "`ia`, chumachenko2022: each modality is weighted by how much the other one attends to it"
+    "`ia`, intermediate attention (chumachenko2022): the other's attention weighs each modality"
     def __init__(
         self,
         audio: Widths,   # encoder
@@ -309,7 +309,7 @@ class CrossBlock(nn.Module):
 # %% ../../nbs/3_models/05_fusion.ipynb #f1d97947
 @fusion("it")
 class IntermediateTransformer(Fusion):
-    "`it`, chumachenko2022: a block per direction, added to each modality between the stages"
+    "`it`, intermediate transformer (chumachenko2022): a block per direction, between the stages"
     def __init__(
         self,
         audio: Widths,          # encoder
@@ -334,7 +334,7 @@ class IntermediateTransformer(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #52737616
 @fusion("lt")
 class LateTransformer(Fusion):
-    "`lt`, chumachenko2022: a block per direction after the stages, averaged over time"
+    "`lt`, late transformer (chumachenko2022): a block per direction, after the stages"
     def __init__(
         self,
         audio: Widths,          # encoder
@@ -372,7 +372,7 @@ def joint_attention(
 # %% ../../nbs/3_models/05_fusion.ipynb #54529e59
 @fusion("jca")
 class JointCrossAttention(Fusion):
-    "`jca`, jca2023: each modality compared with both together, on a fixed number of common steps"
+    "`jca`, joint cross-attention (jca2023): each modality compared with both, on common steps"
     def __init__(
         self,
         audio: Widths,             # encoder
@@ -408,14 +408,14 @@ class JointCrossAttention(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #32a5f46b
 @fusion("rnn")
 class Recurrent(Fusion):
-    "`rnn`, ntua2021: side by side at each step, a bidirectional LSTM (the paper's has 512 units)"
+    "`rnn`, frame-wise concatenation (ntua2021): side by side at each step, a bidirectional LSTM"
     needs_common_steps = True
 
     def __init__(
         self,
         audio: Widths,     # encoder
         video: Widths,     # encoder
-        hidden: int = 64,  # units of each direction
+        hidden: int = 64,  # units of each direction; the paper's has 512
     ):
         super().__init__(audio, video)
         self.rnn = nn.LSTM(audio.dim + video.dim, hidden, batch_first=True, bidirectional=True)
@@ -428,7 +428,7 @@ class Recurrent(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #fbf4339f
 @fusion("gmu")
 class GatedUnit(Fusion):
-    "`gmu`, Arevalo et al. 2017, eq. 1-4: at each step a gate chooses between the modalities"
+    "`gmu`, gated unit (Arevalo et al. 2017, eq. 1-4): a gate chooses, number by number"
     needs_common_steps = True
 
     def __init__(
@@ -450,7 +450,7 @@ class GatedUnit(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #ecf24703
 @fusion("mbt")
 class Bottleneck(Fusion):
-    "`mbt`, Nagrani et al. 2021, sec. 3.3: the modalities exchange what a few shared tokens hold"
+    "`mbt`, attention bottleneck (Nagrani et al. 2021, sec. 3.3): the two talk through a few tokens"
     blocks: Any  # {"a", "v"}: a list of `CrossBlock`
 
     def __init__(
@@ -496,7 +496,7 @@ class Bottleneck(Fusion):
 # %% ../../nbs/3_models/05_fusion.ipynb #eff963dc
 @fusion("vavl")
 class SharedConformer(Fusion):
-    "`vavl`, vavl2023: the same layers for either modality; one alone is answered by its own head"
+    "`vavl`, shared layers (vavl2023): the same layers read either; one alone has its own head"
     own_heads = True
 
     def __init__(

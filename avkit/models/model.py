@@ -27,18 +27,18 @@ def _absent(mask: Tensor, width: int) -> Masked:
     return x, mask.new_zeros(len(mask), 1)
 
 # %% ../../nbs/3_models/06_model.ipynb #5993f6f7
+def _masked(x: Tensor, mask: Tensor | None) -> Masked:
+    "(B,T,...) with zeros in its padding, and its mask; without one all steps are valid"
+    if mask is None: mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    return zero_padding(x, mask), mask
+
+
 def _given(
     streams: Mapping[str, Tensor | None],  # (B,T,...) each
     masks: Mapping[str, Tensor | None],    # (B,T) each; None: all steps are valid
 ) -> dict[str, Masked]:
     "The streams that are there, with their masks and zeros in their padding"
-    out = {}
-    for k, x in streams.items():
-        if x is None: continue
-        m = masks[k]
-        if m is None: m = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        out[k] = zero_padding(x, m), m
-    return out
+    return {k: _masked(x, masks[k]) for k, x in streams.items() if x is not None}
 
 # %% ../../nbs/3_models/06_model.ipynb #cb24f785
 class TwoEncoders(nn.Module):

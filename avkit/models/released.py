@@ -112,13 +112,16 @@ class Released(nn.Module):
             if k not in self.streams: raise unknown("stream", k, self.streams)
         return super().__call__(*args, **given)
 
-    def check(self, needs: tuple[str, ...] | None = None, **given: Any) -> None:
-        "All streams that are needed are there, in the weights' type, with their axes"
-        needs, size = needs or self.needs, {}
+    def check_given(self, needs: tuple[str, ...], given: Mapping[str, Any]) -> None:
         lost = [k for k in needs if given.get(k) is None]
         if lost:
             raise AvkitError(f"This checkpoint needs the stream(s) {', '.join(needs)}; "
                              f"{', '.join(lost)} not given")
+
+    def check(self, needs: tuple[str, ...] | None = None, **given: Any) -> None:
+        "All streams that are needed are there, in the weights' type, with their axes"
+        self.check_given(needs or self.needs, given)
+        size: dict[str, int] = {}
         for k, layouts in self.layout.items():
             if given.get(k) is not None: self.check_stream(k, given[k], layouts, size)
 
@@ -168,6 +171,12 @@ def _heads(
     if width % n: raise AvkitError(f"{name}={n} does not divide the width {width}")
     return n
 
+# %% ../../nbs/3_models/07_released.ipynb #2f91eaee
+def _heads_in(options: Any) -> int:
+    "num_heads of a trainer's options; 0 where they do not tell"
+    n = options.get("num_heads") if isinstance(options, dict) else None
+    return n if type(n) is int and n > 0 else 0
+
 # %% ../../nbs/3_models/07_released.ipynb #91c05c8e
 class _MfccFirst(Released):
     "audio (B,10,T) MFCC, video (B,T,3,224,224) in [0,1] -> logits (B,C)"
@@ -178,13 +187,18 @@ class _MfccFirst(Released):
 
 def _heads_beside(path: str | Path) -> int:
     "num_heads of the `opts*.json` beside a checkpoint, or 1, the trainer's default"
-    said: list[Any] = [read_json(f) for f in resolve(path).parent.glob("opts*.json")]
-    heads = {d["num_heads"] for d in said if isinstance(d, dict)
-             and type(d.get("num_heads")) is int and d["num_heads"] > 0}
+    files = resolve(path).parent.glob("opts*.json")
+    heads = {_heads_in(read_json(f)) for f in files} - {0}
     if len(heads) > 1:
         raise AvkitError(f"The opts*.json beside {path} name several num_heads, "
                          f"{', '.join(map(str, sorted(heads)))}: say which")
     return max(heads, default=1)
+
+# %% ../../nbs/3_models/07_released.ipynb #eeb1ed46
+def _chumachenko_fusion(state: State) -> str:
+    "Which fusion the names of weights belong to: ia, it or lt"
+    if any(k.startswith("av.") for k in state): return "lt"
+    return "it" if "av1.norm2.weight" in state else "ia"
 
 # %% ../../nbs/3_models/07_released.ipynb #34602323
 _chumachenko_name = renamed((r"^audio\.", "audio_model."),
@@ -203,9 +217,8 @@ def _chumachenko_model(
 
 
 def _chumachenko2022(state, path, mode, hints):
-    has_lt, has_it = any(k.startswith("av.") for k in state), "av1.norm2.weight" in state
     heads = hints.get("num_heads") or _heads_beside(path)
-    model = _chumachenko_model("lt" if has_lt else "it" if has_it else "ia", heads,
+    model = _chumachenko_model(_chumachenko_fusion(state), heads,
                                _size(state, "classifier_1.0.weight", 0, 8), mode != "as_released")
     fill_model(model, state, path, _chumachenko_name)
     return _MfccFirst(model, audio="B 10 T", video="B F 3 224 224")
@@ -264,7 +277,9 @@ class _Segments(Released):
             raise AvkitError("This file holds no ViT: give its features (B,T,1024) as video")
         self.check(audio=audio, video=video)
         given = dict(audio=audio, video=video)
-        self.set_steps({k: x.shape[1] for k, x in given.items() if k in self.needs})
+        steps = {k: x.shape[1] for k, x in given.items() if k in self.needs}
+        self.set_steps(steps)
+        self.check_flat(steps)
         return self.model(audio=audio, video=video)
 
     def set_steps(self, steps: dict[str, int]) -> None:
@@ -275,6 +290,9 @@ class _Segments(Released):
                 raise AvkitError(f"{S} pictures for {T} segments of sound: as many are expected, "
                                  "or 75 for 5, averaged in groups of 15")
             self.model.video.steps = T if T != S else None
+
+    def check_flat(self, steps: dict[str, int]) -> None:
+        "A head that reads five steps side by side takes no other number"
         for k, n in steps.items():
             if self.flat and n not in (5, 75):
                 raise AvkitError(f"{k} has {n} steps, and this checkpoint's head reads 5 side by "

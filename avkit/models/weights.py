@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError, content_key, file_hash, resolve, unknown
+from ..files import stamp
 from ..store import Store
 
 # %% ../../nbs/3_models/01_weights.ipynb #64f553ca
@@ -78,11 +79,15 @@ _CURES = {r"operand 149": "it has pickle protocol 4 or 5. Save it again with tor
               "it holds code, which is not run. Save it again without that object"}
 
 
+def _telling_line(message: str) -> str:
+    "The line of torch's error that names the object, or else the first one"
+    first, lines = message.split("\n")[0], message.splitlines()
+    return next((l for l in lines if "Trying to" in l or "Unsupported" in l), first)
+
+
 def _why(e: Exception) -> str:
     "Why torch did not read a file, in a line"
-    lines = str(e).splitlines()
-    why = next((l for l in lines if "Trying to" in l or "Unsupported" in l),
-               str(e).split("\n")[0])[:160]
+    why = _telling_line(str(e))[:160]
     return next((cure for p, cure in _CURES.items() if re.search(p, str(e))), why)
 
 # %% ../../nbs/3_models/01_weights.ipynb #baff4f0d
@@ -244,13 +249,20 @@ def _fetch_torchvision(what: str) -> tuple[dict[str, Tensor], dict]:
     return weights.DEFAULT.get_state_dict(progress=False, check_hash=True), {}
 
 # %% ../../nbs/3_models/01_weights.ipynb #c696f009
-def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
+def _files_at_hf(what: str) -> tuple[str, list[str]]:
     "owner/repository, of which the usual files are tried, or owner/repository/file"
-    from huggingface_hub import hf_hub_download  # optional: weights of Hugging Face
     parts = what.split("/")
-    repository, file = "/".join(parts[:2]), "/".join(parts[2:])
+    file = "/".join(parts[2:])
+    usual = ["model.safetensors", "pytorch_model.bin"]
+    return "/".join(parts[:2]), [file] if file else usual
+
+
+def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
+    "The first file of a repository that can be read"
+    from huggingface_hub import hf_hub_download  # optional: weights of Hugging Face
+    repository, files = _files_at_hf(what)
     error: Exception = FileNotFoundError(what)
-    for f in [file] if file else ["model.safetensors", "pytorch_model.bin"]:
+    for f in files:
         try: return _read(hf_hub_download(repository, f)), {}
         except Exception as e: error = e
     raise error
@@ -259,16 +271,20 @@ def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
 _FETCH = dict(timm=_fetch_timm, torchvision=_fetch_torchvision, hf=_fetch_hf)
 
 # %% ../../nbs/3_models/01_weights.ipynb #7828d323
+def _not_fetched(weights: str, name: str, e: Exception) -> AvkitError:
+    "The error for a named source that cannot be reached, with the cure"
+    why = str(e).strip().splitlines() or [type(e).__name__]
+    return AvkitError(
+        f"The weights {weights} of {name} could not be fetched ({why[0][:160]}). Without a "
+        "network, fetch them where there is one and give the file, .safetensors or .pt, "
+        "as weights.")
+
+
 def _fetch(weights: str, name: str) -> tuple[dict[str, Tensor], dict]:
     "The state dict of a named source, and the scale of frames that it says it was trained with"
     kind, what = weights.split(":", 1)
     try: return _FETCH[kind](what)
-    except Exception as e:
-        why = str(e).strip().splitlines() or [type(e).__name__]
-        raise AvkitError(
-            f"The weights {weights} of {name} could not be fetched ({why[0][:160]}). Without a "
-            "network, fetch them where there is one and give the file, .safetensors or .pt, "
-            "as weights.") from e
+    except Exception as e: raise _not_fetched(weights, name, e) from e
 
 # %% ../../nbs/3_models/01_weights.ipynb #f852e7f9
 def read_weights(
@@ -280,11 +296,15 @@ def read_weights(
     return _read(resolve(weights)), {}
 
 # %% ../../nbs/3_models/01_weights.ipynb #7cd1e29e
+def _prefixes(name: str) -> list[str]:
+    "'a.b.c' -> ['', 'a.', 'a.b.']"
+    return ["", *(name[:m.end()] for m in re.finditer(r"\.", name))]
+
+
 def common_prefix(names: Iterable[str], mine: Mapping[str, Any]) -> str:
     "The prefix under which a file has most of a network's own names (`module.`, `model.resnet.`)"
-    def prefixes(k): return ["", *(k[:m.end()] for m in re.finditer(r"\.", k))]
-    votes = Counter(p for k in names for p in prefixes(k) if k[len(p):] in mine)
-    return votes.most_common(1)[0][0] if votes else ""
+    votes = Counter(p for k in names for p in _prefixes(k) if k[len(p):] in mine)
+    return max(votes, key=votes.__getitem__, default="")
 
 # %% ../../nbs/3_models/01_weights.ipynb #76e0c95c
 _HEADS = ("fc.", "head.", "classifier.", "logits.", "lm_head.", "project_", "quantizer.",
@@ -295,6 +315,26 @@ def _deeper(k: str, mine: Mapping[str, Any]) -> bool:
     "Is a weight of a layer that the network does not have (`encoder.layers.12.`)?"
     layer = re.match(r"(.*\.layers\.)(\d+)\.", k)
     return bool(layer) and not any(own.startswith(layer[0]) for own in mine)
+
+# %% ../../nbs/3_models/01_weights.ipynb #76bbdeda
+def _is_spare(k: str, mine: Mapping[str, Any]) -> bool:
+    "Is a weight of the file of a head, or of a layer, that the network does not have?"
+    return k not in mine and (k.startswith(_HEADS) or _deeper(k, mine))
+
+
+def _without_heads(
+    state: State,             # the file's, under the network's own names but for a prefix
+    mine: Mapping[str, Any],  # the network's
+    where: str | Path,        # the file, for errors
+) -> dict[str, Tensor]:
+    "The file's weights without their prefix and without what the network does not take"
+    p = common_prefix(state, mine)
+    own = {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)}
+    kept = {k: v for k, v in own.items() if not _is_spare(k, mine)}
+    if not kept:
+        raise AvkitError(f"{where} has no weight of this network, only of a head on top of one: "
+                         f"{', '.join(list(state)[:3]) or 'it is empty'}")
+    return kept
 
 # %% ../../nbs/3_models/01_weights.ipynb #5a0c3334
 def fit_weights(
@@ -307,21 +347,19 @@ def fit_weights(
     "Put a state dict into a network; returns the optional weights that were not there"
     mine = net.state_dict()
     if names: state = {names(k): v for k, v in state.items()}
-    p = common_prefix(state, mine)
-    state = {k[len(p):]: v for k, v in state.items() if k.startswith(p)}
-    state = {k: v for k, v in state.items()
-             if k in mine or not (k.startswith(_HEADS) or _deeper(k, mine))}
+    state = _without_heads(state, mine, where)
     drawn = {k: v for k, v in mine.items() if k.startswith(optional) and k not in state}
     fill_model(net, {**state, **drawn}, where)
     return sorted(drawn)
 
 # %% ../../nbs/3_models/01_weights.ipynb #db75af37
-def file_stamp(weights: str | Path) -> tuple[str, int, int]:
-    "A file, its size in bytes and when it was changed (ns): what a file in memory is known by"
-    try: s = resolve(weights).stat()
+def file_stamp(weights: str | Path) -> tuple[str, str]:
+    "A file, and what changes when it is changed or replaced: what a file in memory is known by"
+    path = resolve(weights)
+    try: path.stat()
     except OSError as e:
         raise AvkitError(f"Cannot read the weights {weights}: {e.strerror or e}") from e
-    return str(resolve(weights)), s.st_size, s.st_mtime_ns
+    return str(path), stamp(path)
 
 
 @functools.lru_cache(16)
@@ -334,11 +372,15 @@ def source_of(weights: str | Path | None) -> str:
     return str(weights) if is_source(weights) else Path(weights).name
 
 # %% ../../nbs/3_models/01_weights.ipynb #d6a5df7d
+def _bytes_of(v: Tensor) -> bytes:
+    "What a tensor holds, of whatever type"
+    return v.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
 def tensors_hash(state: State) -> str:
     "SHA-256 (hex) of tensors and their names"
     h = hashlib.sha256()
-    for k, v in sorted(state.items()):
-        h.update(k.encode() + v.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for k, v in sorted(state.items()): h.update(k.encode() + _bytes_of(v))
     return h.hexdigest()
 
 # %% ../../nbs/3_models/01_weights.ipynb #279065fb

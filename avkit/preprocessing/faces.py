@@ -107,8 +107,12 @@ class Centerface:
     def detect(self, frames: np.ndarray) -> Detections:
         "(T,H,W,3) uint8 -> [(boxes (n,4), scores (n,))] * T"
         small, scale = shrink(frames, self.side)
-        with _one_thread(): found = [self.net(f, threshold=self.sure)[0] for f in small]
+        with _one_thread(): found = self._net(small)
         return [(d[:, :4] * scale, d[:, 4]) for d in found]
+
+    def _net(self, frames: np.ndarray) -> list[np.ndarray]:
+        "(T,H,W,3) uint8 -> [boxes and scores (n,5)] * T"
+        return [self.net(f, threshold=self.sure)[0] for f in frames]
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #4d2f6305
 class Yunet:

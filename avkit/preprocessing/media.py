@@ -6,7 +6,7 @@
 __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'IMAGE_SUFFIXES', 'MediaError', 'is_whole', 'named_errors',
            'open_container', 'chosen_streams', 'Probe', 'frame_rate', 'announced_end', 'probe', 'orientation',
            'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes', 'Resampler',
-           'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk',
+           'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading', 'walk_file',
            'soundtrack', 'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'survey', 'read_image',
            'images_in', 'read_tensor']
 
@@ -988,7 +988,7 @@ def _check_arrived(r: Reading) -> None:
     if "video" in r.asked and not r.books["video"].frames: raise MediaError(r.path, "no picture")
 
 
-def walk(
+def walk_file(
     r: Reading,
     wanted: Sequence[float] | None = None,  # of `kept_times`; None: all frames
 ) -> Iterator[tuple[str, Any, float]]:
@@ -1034,7 +1034,7 @@ def length(path: str | Path) -> float:
     "How long a clip is, s: by the header, or by its packets where it does not tell"
     with Reading(path, False, False) as r, named_errors(path, "truncated"):
         if r.announced is not None: return r.announced
-        for _ in walk(r): pass
+        for _ in walk_file(r): pass
         return r.duration
 
 
@@ -1049,7 +1049,7 @@ def _decode(
     sound = soundtrack(r, rate)
     with named_errors(r.path, "truncated"):
         wanted = kept_times(r.video, times) if "video" in r.asked else None
-        for k, x, t in walk(r, wanted):
+        for k, x, t in walk_file(r, wanted):
             if k == "video": keeper(x, t)
             elif sound: pieces += sound.feed(x, t)
         if sound: pieces += sound.finish()
@@ -1186,7 +1186,7 @@ def stream(
         sound = soundtrack(r, rate)
         feed, wanted = _Feed(pick, sound, block, seconds), None
         if video: wanted = kept_times(r.video, times)
-        for seen in walk(r, wanted): yield from feed.take(*seen)
+        for seen in walk_file(r, wanted): yield from feed.take(*seen)
         yield from feed.rest()
         if r.video: yield "times", shown_times(r, wanted), r.duration, _notes(r, sound)
 
@@ -1203,7 +1203,7 @@ def frame_count(path: str | Path) -> int:
         if r.video is None: return 0
         listed = _listed(r.video)
         if listed is not None: return listed
-        for _ in walk(r): pass
+        for _ in walk_file(r): pass
         return len(shown_times(r))
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be12a02
@@ -1218,7 +1218,7 @@ class _Survey:
         "Go through the file; what is wrong with it goes to `problems`"
         try:
             with named_errors(self.r.path, "truncated"):
-                for kind, x, t in walk(self.r): self.take(kind, x, t)
+                for kind, x, t in walk_file(self.r): self.take(kind, x, t)
         except MediaError as e:
             why = f" ({e.detail})" if e.detail else ""
             self.problems.append(f"{e.reason}: {REASONS[e.reason]}{why}")

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, parallel
+from ..core import attempt, AvkitError, content_key, parallel, reason_of
+from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
 from .media import read_image, read_tensor
@@ -51,9 +52,9 @@ class Preparation:
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #8ed5c001
 def _listing(folder: Path) -> list[tuple]:
-    "Names and sizes of the files in a folder, sorted"
+    "Names of the files in a folder, sorted, and what changes when one is replaced"
     if not folder.is_dir(): return []
-    return sorted((p.name, p.stat().st_size) for p in folder.iterdir())
+    return sorted((p.name, stamp(p)) for p in folder.iterdir())
 
 
 def _crops_key(
@@ -218,7 +219,7 @@ def _make(
     store.put(keys["video"], tensors, about | name)
     return about["faces"], remark
 
-# %% ../../nbs/1_preprocessing/05_prepare.ipynb #3b421392
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #c0de0011
 def _keys(
     row: Mapping,
     streams: Sequence[str],
@@ -230,6 +231,31 @@ def _keys(
     return {s: k for s, k in keys.items() if k}
 
 
+def _prepared(
+    root: Any,
+    row: Mapping,
+    prep: Preparation,
+    store: Store,
+    streams: Sequence[str],
+) -> dict:
+    "`prepare_clip` where nothing goes wrong"
+    keys = _keys(row, streams, prep, root)
+    if not keys and not row.get("synthetic"):
+        return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
+    held = {s: store.get(k, []) for s, k in keys.items()}
+    want = [s for s, h in held.items() if h is None]
+    line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
+    n_faces = None
+    if want: n_faces, line["reason"] = _make(root, row, want, keys, prep, store)
+    if n_faces is None and "video" in keys:
+        entry: Any = held["video"] or store.get(keys["video"], [])
+        n_faces = entry[1]["faces"]
+    if n_faces is not None: line["faces"] = n_faces
+    if n_faces != 0: return line
+    where = "frame" if prep.long else f"of {prep.frames} frames"
+    return line | dict(status="no face", reason=f"no face in any {where}")
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #3b421392
 def prepare_clip(
     root: Any,                                   # the data set's folder
     row: Mapping,                                # of the manifest
@@ -238,21 +264,12 @@ def prepare_clip(
     streams: Sequence[str] = ("audio", "video"),  # that are asked for
 ) -> dict:
     "Make what the store lacks of one clip; returns its line of the summary"
-    keys = _keys(row, streams, prep, root)
-    held = {s: store.get(k, []) for s, k in keys.items()}
-    want = [s for s, h in held.items() if h is None]
-    line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
-    n_faces = None
-    try:
-        if want: n_faces, line["reason"] = _make(root, row, want, keys, prep, store)
-    except AvkitError as e: return line | dict(status="failed", reason=str(e))
-    if n_faces is None and "video" in keys:
-        entry: Any = held["video"] or store.get(keys["video"], [])
-        n_faces = entry[1]["faces"]
-    if n_faces is not None: line["faces"] = n_faces
-    if n_faces != 0: return line
-    where = "frame" if prep.long else f"of {prep.frames} frames"
-    return line | dict(status="no face", reason=f"no face in any {where}")
+    return attempt(_prepared, _failed, root, row, prep, store, streams)
+
+
+def _failed(e: BaseException, _root: Any, row: Mapping, *_: Any) -> dict:
+    "The line of a clip that could not be prepared"
+    return dict(clip=row["clip"], status="failed", reason=reason_of(e), faces=np.nan)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #0ada7370
 @dataclass
@@ -296,7 +313,8 @@ def prepare(
     jobs = [(m.root, r, prep, store, streams) for r in m.clips.to_dict("records")]
     has_all = lambda r: all(map(store.has, _keys(r, streams, prep, m.root).values()))
     todo = [job for job in jobs if not has_all(job[1])]
-    lines = {l["clip"]: l for l in parallel(_quiet_clip, todo, f"prepare {m.corpus}", n_jobs)}
+    done = parallel(_quiet_clip, todo, f"prepare {m.corpus}", n_jobs, instead=_failed)
+    lines = {l["clip"]: l for l in done}
     for job in jobs:
         name = job[1]["clip"]
         if name not in lines: lines[name] = prepare_clip(*job)

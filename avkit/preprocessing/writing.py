@@ -6,28 +6,30 @@
 __all__ = ['CODECS', 'write_wav', 'write_video', 'redraw']
 
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #9e2306b1
-import itertools, wave
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import atomic_path, progress, unknown
-from .media import frame_rate, named_errors, Reading, Screen, stream, walk
+from ..core import AvkitError, atomic_path, progress, unknown
+from avkit.preprocessing.media import (frame_rate, named_errors, Reading, Screen, stream,
+    walk_file)
 
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #32dc75f6
+def _samples(sound: np.ndarray) -> np.ndarray:
+    "Floats in [-1,1] as 16-bit integers"
+    return np.clip(np.rint(np.asarray(sound) * 32767), -32768, 32767).astype("<i2")
+
+
 def write_wav(
     path: str | Path,   # of the file
     sound: np.ndarray,  # (N,) or (N,channels) float in [-1,1]
     rate: int,          # Hz
 ) -> Path:
     "A 16-bit WAV at `path`"
-    x = np.clip(np.rint(np.asarray(sound) * 32767), -32768, 32767).astype("<i2")
-    with atomic_path(path) as tmp, wave.open(str(tmp), "wb") as f:
-        f.setnchannels(1 if x.ndim == 1 else x.shape[1])
-        f.setsampwidth(2)
-        f.setframerate(rate)
-        f.writeframes(x.tobytes())
+    from scipy.io import wavfile  # heavy: only where a WAV is written
+    with atomic_path(path) as tmp: wavfile.write(tmp, rate, _samples(sound))
     return Path(path)
 
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #be76df63
@@ -103,6 +105,8 @@ def write_video(
     from av.video.reformatter import VideoReformatter  # optional: PyAV
     path = Path(path)
     if path.suffix not in CODECS: raise unknown("video container", path.suffix, CODECS)
+    if sound is not None and not rate:
+        raise AvkitError(f"{path}: audio was given without its rate: say rate=16000, or what it is")
     fmt, vcodec, acodec = CODECS[path.suffix]
     frames, scale = iter(frames), VideoReformatter()
     first, exact = next(frames), {"fflags": "+bitexact"}
@@ -155,6 +159,9 @@ def _audio_copy(
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #785bc4b9
 class _Copy:
     "An MP4 that gets the frames and the audio of a video, one after the other"
+    audio: Any  # its audio stream, None where the video has none
+    cut: Any    # and that stream's resampler
+
     def __init__(
         self,
         out: Any,          # the MP4
@@ -167,32 +174,36 @@ class _Copy:
         self.cut: Any = None  # the resampler, and the kind of frames that it takes
         self.kind: Any = None
 
+    def encode_audio(self, f: Any) -> None:
+        "A frame of audio in pieces of the encoder's size; None: what the resampler still holds"
+        for x in self.cut.resample(f) if self.cut else (): self.out.mux(self.audio.encode(x))
+
     def write_audio(self, f: Any, t: float) -> None:
         "A PyAV frame of audio that begins at `t` s"
         import av  # optional: PyAV
         f.pts, f.time_base = round(t * f.sample_rate), Fraction(1, f.sample_rate)
         kind = f.format.name, f.layout.name, f.sample_rate
         if kind != self.kind:
-            self._encode(None)
+            self.encode_audio(None)
             s, self.kind = self.audio, kind
             self.cut = av.AudioResampler(s.format.name, s.layout.name, s.rate, frame_size=1024)
-        self._encode(f)
+        self.encode_audio(f)
 
-    def _encode(self, f: Any) -> None:
-        "A frame of audio; None: what the resampler still holds"
-        for x in self.cut.resample(f) if self.cut else (): self.out.mux(self.audio.encode(x))
+    def cropped(self, x: np.ndarray) -> Any:
+        "An image (H,W,3) as a PyAV frame with even sides"
+        import av  # optional: PyAV
+        x = np.ascontiguousarray(x[:self.video.height, :self.video.width])
+        return av.VideoFrame.from_ndarray(x, format="rgb24")
 
     def write_frame(self, x: np.ndarray, t: float) -> None:
         "An image (H,W,3) that is shown from `t` s on"
-        import av  # optional: PyAV
-        x = np.ascontiguousarray(x[:self.video.height, :self.video.width])
-        f = av.VideoFrame.from_ndarray(x, format="rgb24")
+        f = self.cropped(x)
         f.pts, f.time_base = round(t * 90000), Fraction(1, 90000)
         self.out.mux(self.video.encode(f))
 
     def finish(self) -> None:
-        "What the encoders still hold"
-        self._encode(None)
+        "What the resampler and the encoders still hold"
+        if self.audio: self.encode_audio(None)
         self.out.mux(self.video.encode())
         if self.audio: self.out.mux(self.audio.encode())
 
@@ -210,7 +221,7 @@ def redraw(
           named_errors(path, "truncated"), av.open(str(tmp), "w", format="mp4") as out):
         copy, screen = _Copy(out, path, r.video, r.asked.get("audio")), Screen()
         bar = progress(range(total or 0), desc, total)
-        for kind, x, t in walk(r):
+        for kind, x, t in walk_file(r):
             if kind == "audio":
                 copy.write_audio(x, t)
                 continue

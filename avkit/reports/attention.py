@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TYPE_CHECKING
 import numpy as np, torch
 from ..datasets.augment import unit_range
+from ..evaluation.figures import edges_between
 from ..evaluation.runs import Run
 from .stored_clips import (draw_frames, draw_losses, draw_spectrogram, find,
     screen_style, stored_clip, StoredClip, title)
@@ -148,8 +149,7 @@ def _darkness(v: np.ndarray) -> np.ndarray:
 def _edges(t: np.ndarray, seconds: float) -> np.ndarray:
     "(n,) the middles of steps -> (n+1,) where they begin and end"
     if len(t) < 2: return np.array([0, seconds])
-    first, last = t[0] * 1.5 - t[1] / 2, t[-1] * 1.5 - t[-2] / 2
-    return np.concatenate([[first], (t[1:] + t[:-1]) / 2, [last]])
+    return edges_between(t, t[0] * 1.5 - t[1] / 2, t[-1] * 1.5 - t[-2] / 2)
 
 
 def _draw_map(
@@ -228,13 +228,18 @@ def _axes(rows: Mapping[str, float], e: Evidence) -> tuple["Figure", dict, dict]
     bars = {k: fig.add_subplot(grid[r, 1]) for r, k in enumerate(rows) if k in e.maps}
     return fig, axes, bars
 
+# %% ../../nbs/6_reports/12_attention.ipynb #552b6fa7
+def _draw_one_map(e: Evidence, ax: Any, name: str) -> Any:
+    "A map over time where it is one, else between features"
+    if name not in e.timed: return _draw_features(ax, e.maps[name], name)
+    return _draw_map(ax, times_average(e.maps[name]), name, e.times, e.clip.seconds)
+
 # %% ../../nbs/6_reports/12_attention.ipynb #ef414c04
 def _draw_maps(e: Evidence, axes: Mapping, bars: Mapping) -> None:
     "The rows of the maps"
-    for k, w in e.maps.items():
-        if k in e.timed: im = _draw_map(axes[k], times_average(w), k, e.times, e.clip.seconds)
-        else: im = _draw_features(axes[k], w, k)
-        axes[k].figure.colorbar(im, cax=bars[k])
+    for k in e.maps:
+        drawn = _draw_one_map(e, axes[k], k)
+        axes[k].figure.colorbar(drawn, cax=bars[k])
 
 
 def _draw_hidden(e: Evidence, axes: Mapping, palette: Sequence) -> None:

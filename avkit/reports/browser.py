@@ -229,10 +229,9 @@ class Look:
 
 # %% ../../nbs/6_reports/16_browser.ipynb #aec79295
 def of_one_corpus(folder: str | Path, run: Run) -> list[Run]:
-    "The runs below a folder that share data set and classes with a run, the oldest first"
-    mine = run.record["dataset"], run.record["classes"]
+    "The runs below a folder on the same clips and labels as a run, the oldest first"
     records = {p.parent: read_json(p) for p in record_paths(folder)}
-    return [open_run(f) for f, r in records.items() if (r["dataset"], r["classes"]) == mine]
+    return [open_run(f) for f, r in records.items() if r["data_hash"] == run.record["data_hash"]]
 
 # %% ../../nbs/6_reports/16_browser.ipynb #ae83ba21
 @dataclass

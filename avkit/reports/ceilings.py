@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 from ..core import AvkitError, read_json, resolve, write_text
 from ..datasets.registry import ceilings_of
-from .tables import csv_text, labels_trained_on, to_markdown
+from .tables import (
+    csv_text, experiments, labels_trained_on, to_markdown, what_differs)
 
 # %% ../../nbs/6_reports/08_ceilings.ipynb #76ab0fcc
 _COLUMNS = ["dataset", "labels", "trained on", "side", "given", "score", "value", "ceiling",
@@ -34,12 +35,31 @@ def _rows(record: dict) -> list[dict]:
             out.append(what | where | numbers)
     return out
 
+# %% ../../nbs/6_reports/08_ceilings.ipynb #ceil0001
+def _kind(record: dict) -> tuple[str, str, str]:
+    "What a row tells of a run"
+    config = record["config"]
+    return record["dataset"], labels_trained_on(config), config["modality"]
+
+
+def _among(records: Sequence[dict]) -> list[tuple[dict, str]]:
+    "(record, what tells it from others of its kind), each run once"
+    groups = list(experiments(records).values())
+    differ = [", ".join(f"{k} {v}" for k, v in d.items() if v) for d in what_differs(groups)]
+    one = sum(map(len, groups)) == 1
+    return [(r, "" if one else f"{d} seed {r['seed']}, fold {r['split']['fold']}".strip())
+            for d, rs in zip(differ, groups) for r in rs]
+
 
 def beside_ceilings(records: Sequence[dict]) -> pd.DataFrame:
     "The scores of runs on rendered data (test, or validation where there is none) and the ceilings"
-    rows = [row for r in records for row in _rows(r)]
-    t = pd.DataFrame(rows, columns=_COLUMNS)
-    return t.sort_values(_COLUMNS[:6], kind="stable").reset_index(drop=True)
+    kinds = dict.fromkeys(map(_kind, records))
+    told = [x for k in kinds for x in _among([r for r in records if _kind(r) == k])]
+    rows = [row | dict(run=run) for r, run in told for row in _rows(r)]
+    t = pd.DataFrame(rows, columns=[*_COLUMNS[:3], "run", *_COLUMNS[3:]])
+    if not t.run.any(): t = t.drop(columns="run")
+    by = [c for c in t if c in (*_COLUMNS[:6], "run")]
+    return t.sort_values(by, kind="stable").reset_index(drop=True)
 
 # %% ../../nbs/6_reports/08_ceilings.ipynb #9a339687
 _HEAD = """# Ceilings

@@ -20,8 +20,8 @@ from ..models.fusion import FUSIONS
 from .records import gather, keep_own, own_condition, write_spec
 from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
-from avkit.reports.tables import (csv_text, distinct, in_common, is_rendered, mean_and_spread,
-    write_frame)
+from .tables import (csv_text, distinct, experiments, gaps, in_common, is_rendered,
+    mean_and_spread, what_differs, write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
 from ..training.recipes import RECIPES
@@ -50,11 +50,18 @@ def method_of(record: dict) -> str:
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #cdef7cdb
 def by_method(records: Iterable[dict]) -> dict[str, list[dict]]:
-    "{method: its records}, in the order of the first of each"
-    out: dict[str, list[dict]] = {}
-    for r in records:
-        out.setdefault(method_of(r), []).append(r)
-    return out
+    "{method: its records}: one experiment each, whose name says what differs where two share it"
+    groups: dict[str, list[list[dict]]] = {}
+    for rs in experiments(list(records)).values():
+        groups.setdefault(method_of(rs[0]), []).append(rs)
+    return {name: rs for method, some in groups.items() for name, rs in _told_apart(method, some)}
+
+
+def _told_apart(method: str, some: Sequence[list[dict]]) -> list[tuple[str, list[dict]]]:
+    "(name, records) of the experiments of one method"
+    if len(some) == 1: return [(method, some[0])]
+    differ = [", ".join(f"{k} {v}" for k, v in d.items() if v) for d in what_differs(some, most=3)]
+    return [(f"{method} ({d})" if d else method, rs) for d, rs in zip(differ, some)]
 
 
 def pooled(records: Iterable[dict], condition: str) -> tuple[np.ndarray, list[str]]:
@@ -139,10 +146,8 @@ def needed(T: np.ndarray, metric: str) -> np.ndarray:
     if metric != "accuracy":
         return T
     right = np.einsum("...ii->...i", T).sum(-1)
-    out = np.zeros((*right.shape, 2, 2))
-    out[..., 0, 0] = right
-    out[..., 0, 1] = T.sum((-2, -1)) - right
-    return out
+    first = np.stack([right, T.sum((-2, -1)) - right], -1)
+    return np.stack([first, np.zeros_like(first)], -2)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #ff588cd1
 PAIR = ["a", "b", "difference", "low", "high", "effect", "p"]
@@ -266,16 +271,25 @@ def _source(records: Sequence[dict]) -> str:
     code = distinct(records, lambda r: (r["code_hash"] or "")[:9])
     return f"Code: {commit} (hash {code}); data: {distinct(records, lambda r: r['data_hash'][:9])}."
 
+# %% ../../nbs/6_reports/03_comparison.ipynb #8ee269ba
+def _environments(records: Sequence[dict]) -> list[str]:
+    "A line for each environment that slim records tell"
+    known = {_environment(r["environment"]) for r in records if r.get("environment")}
+    return [f"Environment: {e}." for e in sorted(known)]
+
+
+def _split_notes(records: Sequence[dict]) -> list[str]:
+    "A line for each note of their splits"
+    notes = {r["split"].get("note", "") for r in records} - {""}
+    return [f"**{n[0].upper()}{n[1:]}.**" for n in sorted(notes)]
+
 # %% ../../nbs/6_reports/03_comparison.ipynb #2fe47960
 def about(records: Sequence[dict]) -> list[str]:
     "What slim records have in common, as lines of Markdown"
-    lines = [in_common(records, _PROTOCOL), _source(records)]
-    known = {_environment(r["environment"]) for r in records if r.get("environment")}
-    lines += [f"Environment: {e}." for e in sorted(known)]
+    lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
     if any(map(is_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
-    notes = {r["split"].get("note", "") for r in records} - {""}
-    return lines + [f"**{n[0].upper()}{n[1:]}.**" for n in sorted(notes)]
+    return lines + _split_notes(records) + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(

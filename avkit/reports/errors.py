@@ -7,13 +7,14 @@ __all__ = ['CARD', 'BAR', 'CARD_HEAD', 'CARD_IMAGE', 'CARD_PLAYER', 'GRID', 'pre
            'data_uri', 'frames_uri', 'audio_uri', 'card', 'Errors', 'show_errors']
 
 # %% ../../nbs/6_reports/13_errors.ipynb #e7310b94
-import base64, html, io, wave
+import base64, html, io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd
 from pandas import DataFrame, Series
 from ..core import AvkitError
+from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
 from .stored_clips import from_clip, from_track, screen_style, StoredClip
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
@@ -89,8 +90,7 @@ def moment(
 def _thinned(p: StoredClip, n: int) -> StoredClip:
     "The same with at most n frames, the first and the last among them"
     if p.frames is None or p.times is None: return p
-    k = np.linspace(0, len(p.frames) - 1, min(n, len(p.frames)))
-    k = np.unique(k.round().astype(int))
+    k = even_places(len(p.frames), n)
     return replace(p, frames=p.frames[k], times=p.times[k])
 
 # %% ../../nbs/6_reports/13_errors.ipynb #2402c742
@@ -108,10 +108,15 @@ def frames_uri(x: np.ndarray, height: int = 72) -> str:  # (n,H,W,3) uint8
     Image.fromarray(np.hstack(small)).save(f, "JPEG", quality=82)
     return data_uri("image/jpeg", f.getvalue())
 
+# %% ../../nbs/6_reports/13_errors.ipynb #b240b14f
+def _in_16_bits(x: np.ndarray) -> np.ndarray:
+    "Floats in [-1,1] as whole numbers"
+    return (np.clip(np.asarray(x), -1, 1) * 32767).astype("<i2")
+
 # %% ../../nbs/6_reports/13_errors.ipynb #d6446ded
 def audio_uri(x: np.ndarray, rate: int) -> str:  # (N,) in [-1,1], Hz
     "Audio as MP3, or WAV where PyAV is missing"
-    samples = (np.clip(np.asarray(x), -1, 1) * 32767).astype("<i2")
+    samples = _in_16_bits(x)
     try: import av  # optional: PyAV
     except ImportError: return data_uri("audio/wav", _wav(samples, rate))
     return data_uri("audio/mpeg", _mp3(av, samples, rate))
@@ -119,12 +124,9 @@ def audio_uri(x: np.ndarray, rate: int) -> str:  # (N,) in [-1,1], Hz
 
 def _wav(samples: np.ndarray, rate: int) -> bytes:
     "(N,) int16 -> a WAV file"
+    from scipy.io import wavfile  # heavy: only where PyAV is missing
     f = io.BytesIO()
-    with wave.open(f, "wb") as w:
-        w.setnchannels(1)
-        w.setsampwidth(2)
-        w.setframerate(rate)
-        w.writeframes(samples.tobytes())
+    wavfile.write(f, rate, samples)
     return f.getvalue()
 
 # %% ../../nbs/6_reports/13_errors.ipynb #3d0947f5

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from ..core import AvkitError, read_json, repo_root, resolve, write_text
+from ..datasets.manifest import read_cells
 from ..datasets.registry import open_dataset
 from .ceilings import ceilings_report
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
@@ -76,17 +77,20 @@ def reached(table: pd.DataFrame) -> str:
     return f"Both streams given: {said}. One run each: no interval."
 
 # %% ../../nbs/6_reports/17_index.ipynb #245fa256
+def _defect(key: Any, g: pd.DataFrame) -> str:  # what it is about and its score; a row per run
+    "One defect: the score as described, and as released"
+    about, score = map(str, key)
+    name = score.replace("ccc", "CCC").replace("_", " ")
+    return (f"{about}: {name} {g.described.mean():.3f} as described, "
+            f"{g.released.mean():.3f} as released")
+
+
 def defects(rows: pd.DataFrame) -> str:
     "The headline of quirk effects"
-    said = []
-    for key, g in rows.groupby(["about", "score"], sort=False):
-        about, score = map(str, key)  # type: ignore[arg-type]  # two columns make a tuple
-        name = score.replace("ccc", "CCC").replace("_", " ")
-        said.append(f"{about}: {name} {g.described.mean():.3f} as described, "
-                    f"{g.released.mean():.3f} as released")
-    return "; ".join(said) + "."
+    groups = rows.groupby(["about", "score"], sort=False)
+    return "; ".join(_defect(key, g) for key, g in groups) + "."
 
-
+# %% ../../nbs/6_reports/17_index.ipynb #da1b1af5
 def chosen(table: pd.DataFrame) -> str:
     "The headline of a selection"
     best = candidate_name(table.candidate[0])
@@ -207,7 +211,9 @@ def ready(configs: Sequence[Config]) -> bool:
 def _demo(report: Report, n_jobs: int) -> pd.DataFrame:
     cfg = configure(fusion="ca")
     if not ready([cfg]):
-        run_notebook("nbs/train.ipynb", "reports/runs/demo/train.ipynb", fusion="ca")
+        again = (cfg.run_dir / "record.json").is_file()  # other code, or other numbers, left it
+        run_notebook("nbs/train.ipynb", "reports/runs/demo/train.ipynb", fusion="ca",
+                     run_dir=cfg.run_dir, again=again)
     return runs_report([cfg.run_dir], report.folder, report.title)[0]
 
 
@@ -226,6 +232,12 @@ def _paper(report: Report, n_jobs: int) -> pd.DataFrame:
     key = Path(report.name).name
     return run_paper(key, Protocol(n_jobs=n_jobs, report=report.folder))
 
+# %% ../../nbs/6_reports/17_index.ipynb #a9e048ff
+def _refuse_failed(done: pd.DataFrame) -> None:  # what `run_grid` returned
+    "An error with the reason of the first run that failed"
+    failed = done.loc[done.status == "failed"]
+    if len(failed): raise AvkitError(f"A run failed: {failed.reason.iloc[0]}")
+
 # %% ../../nbs/6_reports/17_index.ipynb #a2ceebda
 TWINS = [dict(dataset="ravdess"), dict(dataset="crema_d", label="intended"),
          dict(dataset="crema_d", label="consensus"), dict(dataset="msp_improv"),
@@ -241,9 +253,7 @@ def twin_runs() -> list[Config]:
 
 def _twins(report: Report, n_jobs: int) -> None:
     done = run_grid(twin_runs(), n_jobs, "twins")
-    failed = done.loc[done.status == "failed"]
-    if len(failed):
-        raise AvkitError(f"A run failed: {failed.reason.iloc[0]}")
+    _refuse_failed(done)
     runs_report(list(done.run_dir), report.folder, report.title)
     ceilings_report(list(done.run_dir), report.folder)
 
@@ -256,7 +266,7 @@ def _quirks(report: Report, n_jobs: int) -> None:
 def _paper_report(key: str) -> Report:
     "The declaration of a paper's smoke"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
-    return Report(f"papers/{key}", "paper", _paper, STUDIES[key].title, beyond=beyond)
+    return Report(f"papers/{key}", "paper", _paper, study_of(key).title, beyond=beyond)
 
 
 RENDERED_REPORTS = [
@@ -438,6 +448,14 @@ def claimed(spec: dict) -> str:
     return f"The paper's claim: {s.claim} Its numbers: {said}."
 
 # %% ../../nbs/6_reports/17_index.ipynb #64271140
+def _repeat_paper(name: str, spec: dict) -> str:
+    "The command that makes a paper's report"
+    key, dataset = spec["key"], spec.get("dataset")
+    more = f" -p dataset {dataset}" if dataset else ""
+    notebook = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb"
+    return f"`{notebook} -p data_root ...{more} -p report reports/{name}`"
+
+
 def repeat(name: str, spec: dict | None = None) -> str:
     "The command that makes a report, as Markdown"
     if name in ALL:
@@ -446,11 +464,7 @@ def repeat(name: str, spec: dict | None = None) -> str:
     if name.startswith("corpora/"):
         out = f"reports/runs/{Path(name).name}.ipynb"
         return f"`papermill nbs/{name}.ipynb {out} -p data_root ... -p to reports/{name}`"
-    if spec and spec["kind"] == "paper":
-        key, dataset = spec["key"], spec.get("dataset")
-        more = f" -p dataset {dataset}" if dataset else ""
-        notebook = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb"
-        return f"`{notebook} -p data_root ...{more} -p report reports/{name}`"
+    if spec and spec["kind"] == "paper": return _repeat_paper(name, spec)
     return f"`avkit report <runs> --to reports/{name}`"
 
 # %% ../../nbs/6_reports/17_index.ipynb #4727b632
@@ -459,28 +473,32 @@ def _of_quirks(folder: Path) -> dict[str, str]:
         what="Runs with and without a defect of the papers' released code, on rendered stand-ins, "
              "two "
              "seeds.",
-        headline=defects(pd.read_csv(folder / "table.csv")),
+        headline=defects(read_cells(folder / "table.csv", ())),
         sure="**Rendered**: the size of an effect on stand-ins, not on people.")
 
 
 def _of_records(folder: Path, spec: dict) -> dict[str, str]:
-    table = pd.read_csv(folder / "table.csv")
+    table = read_cells(folder / "table.csv", ())
     return dict(what=what(spec), headline=KINDS[spec["kind"]].headline(table), sure=sure(spec),
                 made=made_from(spec))
 
 # %% ../../nbs/6_reports/17_index.ipynb #fcbbe059
-def _of_files(folder: Path) -> dict[str, str]:
-    "What the counts of a data set's files tell, or any table that knows nothing of itself"
-    path = folder / "params.json"
-    p = read_json(path) if path.is_file() else None
-    if not isinstance(p, dict):
-        return dict(what="See the table.", sure="See the table.")
+def _of_counts(p: dict) -> dict[str, str]:  # params.json of a data set
+    "What the counts of a data set's files tell"
     real = "**Real data**: counts, no estimates."
     return dict(
         made=f"files with the hash {p['data_hash'][:9]}",
         what=f"What is in the files at hand: {p['clips']:,} clips; split {p['split'].get('name')}.",
         headline=KINDS["corpus"].headline(pd.DataFrame()),
         sure="**Rendered**: these are not people." if p["rendered"] else real)
+
+
+def _of_files(folder: Path) -> dict[str, str]:
+    "What the counts of a data set's files tell, or any table that knows nothing of itself"
+    path = folder / "params.json"
+    p = read_json(path) if path.is_file() else None
+    if not isinstance(p, dict): return dict(what="See the table.", sure="See the table.")
+    return _of_counts(p)
 
 # %% ../../nbs/6_reports/17_index.ipynb #ec2d3b02
 def _kind_of(name: str, spec: dict | None) -> str:

@@ -22,7 +22,7 @@ from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
 from ..datasets.verify import content_map
-from ..evaluation.figures import contact_sheet, save_figure, style
+from ..evaluation.figures import contact_sheet, even_places, save_figure, style
 from ..preprocessing.media import decode, MediaError, probe, resample
 from ..preprocessing.prepare import Preparation, Summary
 from ..store import Store
@@ -31,8 +31,8 @@ if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 # %% ../../nbs/6_reports/09_overview.ipynb #2a99ff74
 def _class_tally(y: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
     "(T,) class numbers -> {class: frames}"
-    numbers = [*range(len(classes)), -1]
-    return {name: int((y == i).sum()) for i, name in zip(numbers, [*classes, "unlabelled"])}
+    names = dict(enumerate(classes)) | {-1: "unlabelled"}
+    return {name: int((y == i).sum()) for i, name in names.items()}
 
 
 def _target_tally(y: np.ndarray) -> dict[str, int]:
@@ -40,22 +40,23 @@ def _target_tally(y: np.ndarray) -> dict[str, int]:
     known = ~np.isnan(y.reshape(len(y), -1)).any(1)
     return dict(labelled=int(known.sum()), unlabelled=int((~known).sum()))
 
+# %% ../../nbs/6_reports/09_overview.ipynb #b080e4f7
+def _tally(y: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    "(T,) class numbers or targets, (T,K) targets -> {what: frames}"
+    return _target_tally(y) if y.ndim > 1 or not classes else _class_tally(y, classes)
+
+
+def _frame_rows(m: Manifest) -> DataFrame:
+    "Clip, `what` and `n`, where each frame has a label"
+    tallies = {clip: _tally(np.asarray(y), m.classes) for clip, y in m.frames.items()}
+    rows = [(clip, what, n) for clip, tally in tallies.items() for what, n in tally.items()]
+    return DataFrame(rows, columns=["clip", "what", "n"])
+
 # %% ../../nbs/6_reports/09_overview.ipynb #a4e8b287
 def rows_by_label(m: Manifest) -> DataFrame:
     "The clips with `what` (class, labelled, unlabelled, all) and `n`: so many clips or frames"
     if m.level == "frame": return _frame_rows(m).merge(m.clips, on="clip")
     return m.clips.assign(what=m.clips.label if m.task == "class" else "all", n=1)
-
-
-def _frame_rows(m: Manifest) -> DataFrame:
-    "Clip, `what` and `n`, where each frame has a label"
-    rows = []
-    for clip, labels in m.frames.items():
-        y = np.asarray(labels)
-        targets = y.ndim > 1 or not m.classes
-        tally = _target_tally(y) if targets else _class_tally(y, m.classes)
-        rows += [(clip, what, n) for what, n in tally.items()]
-    return DataFrame(rows, columns=["clip", "what", "n"])
 
 # %% ../../nbs/6_reports/09_overview.ipynb #b2fd0713
 CROSSED = dict(  # column: its values in order, and what an empty one means
@@ -198,12 +199,17 @@ def media_table(p: DataFrame) -> DataFrame:  # from `probes`
     if sizes: rows.append(("picture", len(sizes), "", "", "", _commonest(sizes)))
     return DataFrame(rows, columns=["what", "files", "min", "median", "max", "commonest"])
 
+# %% ../../nbs/6_reports/09_overview.ipynb #7c407bae
+def _all_labels(m: Manifest) -> np.ndarray:
+    "The labels of all frames, (N,) or (N,K)"
+    return np.concatenate(list(m.frames.values()))
+
 # %% ../../nbs/6_reports/09_overview.ipynb #4caae21d
 def labels_table(m: Manifest) -> DataFrame | None:
     "A row per target: how many labels, mean, standard deviation, quantiles; None for classes"
     if m.task == "class": return None
-    if m.level == "frame": y = np.concatenate(list(m.frames.values())).astype(float)
-    else: y = m.clips[m.targets].to_numpy(float)
+    of_frames = m.level == "frame"
+    y = _all_labels(m).astype(float) if of_frames else m.clips[m.targets].to_numpy(float)
     rows = [(name, *_spread(column[~np.isnan(column)])) for name, column in zip(m.targets, y.T)]
     columns = ["target", "labelled", "mean", "sd", "min", "10 %", "median", "90 %", "max"]
     return DataFrame(rows, columns=columns).round(3)
@@ -217,11 +223,7 @@ def _spread(x: np.ndarray) -> tuple:
 def label_rows(m: Manifest, bins: int = 20) -> DataFrame:
     "(labels per frame) a row per slot of relative time: how often each class, or each target"
     y, slot = _slots(m, bins)
-    rows = []
-    for b in range(bins):
-        here = y[slot == b]
-        told = _class_rates(here, m.classes) if m.task == "class" else _bands(here, m.targets)
-        rows.append(dict(time=(b + .5) / bins) | told)
+    rows = [dict(time=(b + .5) / bins) | _told(y[slot == b], m) for b in range(bins)]
     return DataFrame(rows)
 
 
@@ -238,15 +240,24 @@ def _class_rates(y: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     return {c: (y == i).mean() if len(y) else np.nan for i, c in enumerate(classes)}
 
 # %% ../../nbs/6_reports/09_overview.ipynb #204155d0
+def _target_band(name: str, x: np.ndarray) -> dict[str, float]:
+    "(N,) numbers of a target -> its mean, its 10 % and 90 % quantile"
+    low, high = np.quantile(x, (.1, .9))
+    return {name: x.mean(), f"{name} low": low, f"{name} high": high}
+
+
 def _bands(y: np.ndarray, targets: Sequence[str]) -> dict[str, float]:
     "(N,K) -> {target: mean, `target low` and `target high`: its 10 % and 90 % quantile}"
     out = {}
     for name, x in zip(targets, y.T):
         x = x[~np.isnan(x)]
-        if not len(x): continue
-        low, high = np.quantile(x, .1), np.quantile(x, .9)
-        out |= {name: x.mean(), f"{name} low": low, f"{name} high": high}
+        if len(x): out |= _target_band(name, x)
     return out
+
+# %% ../../nbs/6_reports/09_overview.ipynb #51e1e0b7
+def _told(y: np.ndarray, m: Manifest) -> dict[str, float]:
+    "What the labels of some frames say: how often each class occurs, or the band of each target"
+    return _class_rates(y, m.classes) if m.task == "class" else _bands(y, m.targets)
 
 # %% ../../nbs/6_reports/09_overview.ipynb #a9de5843
 def _panels(
@@ -315,7 +326,7 @@ def _targets_figure(m: Manifest) -> "Figure":
     "Targets of frames over relative time, and on their plane"
     fig, (left, right) = _panels(2, 6.6, 2.4, width_ratios=[1.6, 1])
     _draw_bands(left, label_rows(m), m.targets)
-    _draw_plane(right, np.concatenate(list(m.frames.values())), m.targets)
+    _draw_plane(right, _all_labels(m), m.targets)
     return fig
 
 # %% ../../nbs/6_reports/09_overview.ipynb #152dd6ca
@@ -403,6 +414,12 @@ def _seconds(on: np.ndarray) -> float:
     at = np.flatnonzero(on)
     return (at[-1] - at[0] + 1) / 100
 
+# %% ../../nbs/6_reports/09_overview.ipynb #20371548
+def _pitch_of(sound: np.ndarray, rate: int) -> np.ndarray:  # (N,), Hz
+    "`pitch`, of a copy at 16 kHz where the rate is higher"
+    if rate > 16000: return pitch(resample(sound, rate, 16000), 16000)
+    return pitch(sound, rate)
+
 # %% ../../nbs/6_reports/09_overview.ipynb #8a1bf051
 def _voiced(
     sound: np.ndarray,  # (N,)
@@ -410,9 +427,7 @@ def _voiced(
     on: np.ndarray,     # (T,) whether somebody speaks
 ) -> np.ndarray:
     "The pitch in Hz of those steps of 10 ms that are speech and have one"
-    if rate > 16000: f = pitch(resample(sound, rate, 16000), 16000)
-    else: f = pitch(sound, rate)
-    f = f[:len(on)]
+    f = _pitch_of(sound, rate)[:len(on)]
     return f[on[:len(f)] & ~np.isnan(f)]
 
 
@@ -427,13 +442,18 @@ def voice(sound: np.ndarray, rate: int) -> dict[str, float]:  # (N,) in [-1,1], 
         pitch=float(np.median(f)) if len(f) > 5 else np.nan,
         spread=float(top - bottom))
 
+# %% ../../nbs/6_reports/09_overview.ipynb #63934c13
+def _without_nan(x: Mapping[str, float]) -> dict[str, float | None]:
+    "Numbers as JSON knows them: None in place of NaN"
+    return {k: None if np.isnan(v) else float(v) for k, v in x.items()}
+
 # %% ../../nbs/6_reports/09_overview.ipynb #7bea90e9
 def _voice_of(path: Path) -> dict[str, float | None]:
     "`voice` of a file; {} when it cannot be decoded"
     try: c = decode(path, video=False)
     except MediaError: return {}
     if c.sound is None or c.rate is None: return {}
-    return {k: None if np.isnan(v) else float(v) for k, v in voice(c.sound, c.rate).items()}
+    return _without_nan(voice(c.sound, c.rate))
 
 
 def voices(m: Manifest, n_jobs: int = -1) -> DataFrame:
@@ -447,9 +467,9 @@ def voices(m: Manifest, n_jobs: int = -1) -> DataFrame:
 # %% ../../nbs/6_reports/09_overview.ipynb #30e384bb
 def _relative(v: DataFrame) -> DataFrame:  # from `voices`
     "Adds `db` and `st`: loudness and pitch (semitones) relative to the speaker's own mean"
-    own = v[["speaker"]].assign(db=v.loudness, st=12 * np.log2(v.pitch))
-    own = own.groupby("speaker")[["db", "st"]].transform("mean")
-    return v.assign(db=v.loudness - own.db, st=12 * np.log2(v.pitch) - own.st)
+    t = v.assign(db=v.loudness, st=12 * np.log2(v.pitch))
+    t[["db", "st"]] -= t.groupby("speaker")[["db", "st"]].transform("mean")
+    return t
 
 
 def _mean_sd(x: Series, digits: int) -> str:
@@ -684,16 +704,26 @@ def _facts(m: Manifest, o: Overview) -> list[str]:
     told = {k: v for k, v in m.notes.items() if k != "rendered" and v not in ("", None, [], {})}
     return [*head, source, "", *_split_line(m.split), *[_note(k, v) for k, v in told.items()], ""]
 
+# %% ../../nbs/6_reports/09_overview.ipynb #034d5c1c
+def _head(o: Overview, k: str) -> str:
+    "The heading of a table, or of a figure without one"
+    head = OVERVIEW_HEADS.get(k, k.replace("_", " ").capitalize())
+    mark = " (rendered)" if o.rendered else ""
+    return f"## {head if k in o.tables else k.capitalize()}{mark}"
+
+
+def _part(o: Overview, k: str) -> list[str]:
+    "The lines of a table, of its figure, or of both"
+    out = [_head(o, k), ""]
+    if k in o.tables: out += [_markdown(o.tables[k]), ""]
+    if k in o.figures: out += [f"![{k}]({k}.png)", ""]
+    return out
+
 # %% ../../nbs/6_reports/09_overview.ipynb #dad3fab1
 def _body(o: Overview) -> list[str]:
     "The lines of all tables and figures"
-    mark, out = " (rendered)" if o.rendered else "", []
-    for k in dict.fromkeys([*o.tables, *o.figures]):
-        head = OVERVIEW_HEADS.get(k, k.replace("_", " ").capitalize())
-        out += [f"## {head if k in o.tables else k.capitalize()}{mark}", ""]
-        if k in o.tables: out += [_markdown(o.tables[k]), ""]
-        if k in o.figures: out += [f"![{k}]({k}.png)", ""]
-    return out
+    names = dict.fromkeys([*o.tables, *o.figures])
+    return [line for k in names for line in _part(o, k)]
 
 # %% ../../nbs/6_reports/09_overview.ipynb #858daf2c
 def _write_csv(t: DataFrame, path: Path, o: Overview) -> None:
@@ -776,8 +806,7 @@ def a_few(m: Manifest, n: int) -> Manifest:  # 0: all
     "A manifest of n clips spread over those that have frames (over all where none has)"
     rows = _with_frames(m.clips)
     if not n or n >= len(rows): return replace(m, clips=rows)
-    at = np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))
-    return replace(m, clips=rows.iloc[at])
+    return replace(m, clips=rows.iloc[even_places(len(rows), n)])
 
 
 def _with_frames(clips: DataFrame) -> DataFrame:

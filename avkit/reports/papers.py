@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, repo_root, resolve, unknown, write_text
-from ..datasets.manifest import manifests_dir
+from ..datasets.manifest import corpus_info, manifests_dir, read_cells
 from ..datasets.registry import rendered
 from ..evaluation.figures import style
 from .comparison import (about, by_method, finished_runs, head_of, method_of,
@@ -25,25 +25,26 @@ from .records import gather, without_folders, write_spec
 from .tables import write_frame
 from ..training.configure import Config
 from ..training.grid import combine, grid_on
+from ..training.recipes import RECIPES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/04_papers.ipynb #08f48baa
 def reported(key: str | None = None, dataset: str | None = None) -> pd.DataFrame:
     "A paper's numbers (a recipe's name) on a data set, as `affwild2 va`; NaN: not recovered"
-    t = pd.read_csv(manifests_dir() / "reported.csv", dtype=str, keep_default_na=False)
+    t = read_cells(manifests_dir() / "reported.csv")
     for c in ("value", "spread"):
         t[c] = pd.to_numeric(t[c], errors="coerce")
     mine = (t.paper == (key or t.paper)) & (t.corpus == (dataset or t.corpus))
     return t.loc[mine].reset_index(drop=True)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #8b2a6d8d
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     "What a paper claims, and how it is tried"
-    title: str                      # method, data set, authors, where it appeared
+    title: str = ""                 # method, data set, authors; "": the recipe's `about`
     claim: str                      # in a sentence or two
-    rows: str                       # the rows of its table in words
+    rows: str = ""                  # the rows of its table in words; "": their names
     data: dict                      # the settings that name its data set
     runs: list                      # lists of settings
     metrics: tuple                  # scores of the table; the first gets an interval
@@ -165,16 +166,26 @@ STUDIES["ntua2021"] = Study(
         data=dict(dataset="affwild2", track="va"), metrics=AFFECT)))
 
 # %% ../../nbs/6_reports/04_papers.ipynb #4d073f19
+def _check_choices(key: str, data: Mapping[str, str]) -> None:
+    "An `AvkitError` where a study leaves open what its data set's `[choices]` ask"
+    for setting, values in corpus_info(data["dataset"]).get("choices", {}).items():
+        if data.get(setting) in values: continue
+        said = " or ".join(f'{setting}="{v}"' for v in values)
+        raise AvkitError(f'STUDIES["{key}"]: the data set {data["dataset"]} has no default for '
+                         f"`{setting}`, so `data` has to choose: {said}")
+
+
 def study_of(key: str, dataset: str | None = None) -> Study:
     "A paper's study, on its data set or on one that is named in its `also`"
     if key not in STUDIES:
         raise unknown("study", key, STUDIES)
     s = STUDIES[key]
-    if dataset in (None, s.data["dataset"]):
-        return s
-    if dataset not in s.also:
-        raise unknown(f"corpus of {key}", dataset, [s.data["dataset"], *s.also])
-    return replace(s, **s.also[dataset])
+    if dataset not in (None, s.data["dataset"]):
+        if dataset not in s.also:
+            raise unknown(f"corpus of {key}", dataset, [s.data["dataset"], *s.also])
+        s = replace(s, **s.also[dataset])
+    _check_choices(key, s.data)
+    return s if s.title else replace(s, title=RECIPES[key]["about"])
 
 
 def dataset_of(study: Study) -> str:
@@ -434,12 +445,19 @@ goes on where it stopped:
 _ALSO = "\nAnother data set: `-p dataset {name}`, with `-p data_root` its folder.\n"
 
 
+def _row_names(key: str) -> str:
+    "The rows of a paper's table by their names"
+    every = map(_row_of, study(key, Protocol(data_root="/data")))
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(every)) + "."
+
+
 def paper_prose(key: str) -> str:
     "What a paper's notebook says of its study, as Markdown"
     s = study_of(key)
     folds = f"{s.folds} fold{'s' if s.folds > 1 else ''}"
     text = _ABOUT.format(
-        key=key, claim=s.claim, rows=s.rows, data=", ".join(s.data.values()), folds=folds,
+        key=key, claim=s.claim, rows=s.rows or _row_names(key), data=", ".join(s.data.values()),
+        folds=folds,
         seeds=", ".join(map(str, s.seeds)), differs="\n".join(f"- {d}" for d in s.differs),
         dataset=s.data["dataset"])
     return (text + "".join(_ALSO.format(name=name) for name in s.also)).rstrip("\n")

@@ -19,11 +19,11 @@ from ..evaluation.figures import save_figure, style
 from .tables import write_frame
 from ..training.checkpoint import load_model
 from ..training.configure import Config, configure
-from ..training.grid import finished_record, identity
 from ..training.inference import evaluate_subset, predict_logits, scored
 from ..training.learner import fit
 from ..training.loading import load_data, RunData
 from ..training.quirks import with_quirks, unlabelled_as_zero
+from ..training.record import settled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -66,6 +66,11 @@ class Ran(NamedTuple):
     model: torch.nn.Module
 
     @property
+    def data(self) -> AVData:
+        "All its clips"
+        return self.corpus.data
+
+    @property
     def subset(self) -> str:
         "The subset that is reported: test, where there is one"
         return "test" if "test" in self.record["metrics"] else "validation"
@@ -79,7 +84,8 @@ def run_or_open(**settings: Any) -> Ran:
     "A run of these settings; trained where it is not there yet"
     cfg = configure(**settings)
     corpus = load_data(cfg, verbose=False)
-    record = finished_record(cfg, identity(cfg)) or fit(cfg, corpus, verbose=False)
+    cfg = settled(cfg, corpus.manifest)
+    record = fit(cfg, corpus, verbose=False, renew=True)
     return Ran(record, cfg, with_quirks(cfg, corpus), load_model(cfg.run_dir)[0])
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #d9112142
@@ -113,14 +119,14 @@ def shuffled_indices(idx: torch.Tensor, seed: int = 0) -> torch.Tensor:
 
 def shuffled_scores(run: Ran, seed: int = 0) -> dict[str, float]:
     "The scores of a run's subset whose clips come in a random order"
-    idx = shuffled_indices(run.corpus.data.indices(run.subset), seed)
-    data = run.corpus.data
+    data = run.data
+    idx = shuffled_indices(data.indices(run.subset), seed)
     return scored(data, data.target[idx], predict_logits(run.cfg, run.model, data, idx, "av"))
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #1157cca1
 def _rescored(x: Experiment, run: Ran) -> dict[str, float]:
     "The same run scored as released code scores it"
-    data = run.corpus.data
+    data = run.data
     condition = "av" if x.again == "unlabelled" else x.again
     found: Any = evaluate_subset(run.cfg, run.model, data, run.subset, condition)
     scores, got = found

@@ -13,7 +13,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 from pandas import DataFrame, Series
 from ..datasets.crema_d import CREMA_D_EMOTIONS, majority, parse_crema_d, RATERS, read_votes
-from ..evaluation.figures import style
+from ..evaluation.figures import heatmap, style
 from ..training.metrics import scores
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
@@ -42,8 +42,7 @@ def _audio_visual(votes: DataFrame) -> DataFrame:  # of `read_votes`
 # %% ../../nbs/6_reports/10_raters.ipynb #3989d97a
 def _by_speaker(hits: Iterable, speakers: Iterable) -> tuple[np.ndarray, np.ndarray]:
     "(N,), (N,) -> each speaker's sum of hits, and number of clips"
-    t = DataFrame(dict(h=np.asarray(list(hits), float), s=np.asarray(list(speakers))))
-    by = t.groupby("s").h
+    by: Any = Series(list(hits), dtype=float).groupby(list(speakers))
     return by.sum().to_numpy(), by.size().to_numpy(float)
 
 
@@ -154,8 +153,6 @@ def _confusion(ax: Any, intended: Series, said: Series) -> None:
     "A panel of `confusions`"
     from sklearn.metrics import confusion_matrix  # heavy: a second to import
     c = confusion_matrix(intended, said, labels=range(6), normalize="true")
-    style()[1].heatmap(
-        c, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, cbar=False, square=True, ax=ax,
-        annot_kws={"size": 6}, xticklabels=NAMES, yticklabels=NAMES, linewidths=.3)
-    ax.set(title=f"{said.name}: {(intended == said).mean():.3f}", xlabel="said")
-    ax.tick_params(axis="x", rotation=45)
+    title = f"{said.name}: {(intended == said).mean():.3f}"
+    heatmap(ax, c, ".2f", NAMES, title, vmax=1)
+    ax.set_xlabel("said")

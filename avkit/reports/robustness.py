@@ -15,11 +15,11 @@ import numpy as np, pandas as pd, torch
 from ..core import AvkitError, child_seed, parallel, resolve, write_text
 from ..evaluation.evaluate import update
 from ..evaluation.figures import style
-from ..evaluation.runs import open_run
+from ..evaluation.runs import open_run, read_predictions
 from avkit.reports.comparison import (about, by_method, Comparison, failed_note, finished_runs,
     pooled, write_figure)
-from .records import (finished, held, own_condition, read_predictions, slim,
-    speakers_of, which, write_spec)
+from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
+    write_spec)
 from .statistics import draws_of, score_of, tallies
 from .tables import csv_text, write_frame
 from ..training.distributed import accelerator

@@ -68,25 +68,29 @@ def _score(
     return given.get(own_condition(record), {}).get(metric, float("nan"))
 
 # %% ../../nbs/6_reports/07_selection.ipynb #9d2926ac
+def _candidate_row(r: dict, metric: str) -> dict[str, Any]:
+    "A row of `candidate_scores`"
+    subsets = {s: _score(r, s, metric) for s in ("validation", "test")}
+    where = dict(fold=r["split"]["fold"], seed=r["seed"])
+    return dict(candidate=json.dumps(_options(r))) | where | subsets
+
+
 def candidate_scores(records: Sequence[dict], metric: str = "accuracy") -> pd.DataFrame:
     "A row for each slim record: candidate (JSON), fold, seed, validation and test score"
-    return pd.DataFrame([dict(
-        candidate=json.dumps(_options(r)), fold=r["split"]["fold"], seed=r["seed"],
-        validation=_score(r, "validation", metric), test=_score(r, "test", metric))
-        for r in records])
+    return pd.DataFrame([_candidate_row(r, metric) for r in records])
 
 # %% ../../nbs/6_reports/07_selection.ipynb #c11c1510
 def select_candidate(scores: pd.DataFrame) -> pd.DataFrame:
     "A row for each candidate of `candidate_scores`, best validation score first"
-    t = scores.groupby("candidate", sort=False).validation.agg(["mean", "std", "size"])
-    t = t.rename(columns=dict(mean="validation", std="spread", size="runs"))
+    groups = scores.groupby("candidate", sort=False).validation
+    t = groups.agg(validation="mean", spread="std", runs="size")
     return t.sort_values("validation", ascending=False, kind="stable").reset_index()
 
 
 def nested(scores: pd.DataFrame) -> pd.DataFrame:
     "A row for each fold: the candidate that its own validation chooses, and the test score of it"
-    groups = scores.groupby(["fold", "candidate"], sort=False)
-    m = pd.DataFrame({c: groups[c].mean() for c in ("validation", "test")}).reset_index()
+    groups: Any = scores.groupby(["fold", "candidate"], sort=False)
+    m = groups[["validation", "test"]].mean().reset_index()
     return m.loc[m.groupby("fold").validation.idxmax()].reset_index(drop=True)
 
 # %% ../../nbs/6_reports/07_selection.ipynb #35178a34
@@ -108,19 +112,22 @@ def _figure(
     return fig
 
 # %% ../../nbs/6_reports/07_selection.ipynb #f6fbc676
+def _own_choices(by_fold: pd.DataFrame) -> str:  # of `nested`
+    "`fold 0: ca, fold 1: jca`"
+    names = map(candidate_name, by_fold.candidate)
+    return ", ".join(f"fold {f}: {name}" for f, name in zip(by_fold.fold, names))
+
+
 def _choice_notes(
     chosen: pd.DataFrame,   # of `select_candidate`
     by_fold: pd.DataFrame,  # of `nested`
     metric: str,            # its name
 ) -> list[str]:
     "What was chosen, and what the choice is worth"
-    best = candidate_name(chosen.candidate[0])
-    names = map(candidate_name, by_fold.candidate)
-    own = ", ".join(f"fold {f}: {name}" for f, name in zip(by_fold.fold, names))
+    best, own = candidate_name(chosen.candidate[0]), _own_choices(by_fold)
     return [
         f"Chosen by the mean validation {metric} over folds and seeds: **{best}**. Test scores "
-        f"play no "
-        "part.",
+        "play no part.",
         "Chosen by each fold on its own validation speakers and tested on its own test speakers "
         f"(nested): test {metric} {by_fold.test.mean():.3f} ± {by_fold.test.std():.3f} over folds "
         f"({own})."]

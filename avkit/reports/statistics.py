@@ -7,22 +7,32 @@ __all__ = ['tallies', 'score_of', 'stacked', 'draws_of', 'interval', 'exchanges'
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #03d4919d
 from collections.abc import Mapping, Sequence
+from typing import Any
 import numpy as np, pandas as pd
 from ..core import child_seed
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #9c16cf36
+def _class_numbers(predictions: pd.DataFrame, classes: Sequence[str]) -> list[np.ndarray]:
+    "The truth (N,) and the prediction (N,) as class numbers"
+    number: Any = {c: i for i, c in enumerate(classes)}
+    return [predictions[c].map(number).to_numpy() for c in ("target", "prediction")]
+
+
 def _counts(predictions: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     "(C,C): how often the class of the row was answered by that of the column"
-    C, number = len(classes), {c: i for i, c in enumerate(classes)}
-    target = predictions.target.map(number).to_numpy()
-    prediction = predictions.prediction.map(number).to_numpy()
+    C = len(classes)
+    target, prediction = _class_numbers(predictions, classes)
     return np.bincount(target * C + prediction, minlength=C**2).reshape(C, -1)
+
+# %% ../../nbs/6_reports/01_statistics.ipynb #386321a8
+def _columns(predictions: pd.DataFrame, what: str, targets: Sequence[str]) -> np.ndarray:
+    "(N,k): the columns of `target` or `prediction`"
+    return predictions[[f"{what}_{n}" for n in targets]].to_numpy()
 
 
 def _sums(predictions: pd.DataFrame, targets: Sequence[str]) -> np.ndarray:
     "(k,6): for each target the sums of 1, x, y, xx, yy, xy; x is the truth, y the prediction"
-    x = predictions[[f"target_{n}" for n in targets]].to_numpy()
-    y = predictions[[f"prediction_{n}" for n in targets]].to_numpy()
+    x, y = (_columns(predictions, what, targets) for what in ("target", "prediction"))
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1).sum(0)
 
 # %% ../../nbs/6_reports/01_statistics.ipynb #2f839db1

@@ -16,7 +16,7 @@ from torch import nn
 from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..models.model import build_model
-from .configure import Config
+from .configure import Config, differing, in_words
 from .loading import RunData
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #fd0b36a1
@@ -84,7 +84,7 @@ def _belongs_to(t: Resumable) -> dict[str, str | None]:
 def save_checkpoint(t: Resumable, path: Path) -> None:
     "Write all state between two epochs to `path`, atomically"
     from safetensors.torch import save_file  # heavy: only where files are read or written
-    meta = json.dumps(dict(history=t.history) | _belongs_to(t))
+    meta = json.dumps(dict(history=t.history, settings=t.cfg.learned) | _belongs_to(t))
     with atomic_path(path) as tmp: save_file(_tensors(t), tmp, metadata=dict(avkit=meta))
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #064b87c1
@@ -119,14 +119,37 @@ def optimizer_state(
     return state
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #0b0183c3
+def _epochs_reason(cfg: Config, done: int, old: Any) -> str:
+    "Why a run of `old` epochs cannot go on to those of a config; '' where it can"
+    if cfg["epochs"] < done: return f"{done} epochs are trained already"
+    if cfg["schedule"] != "cosine": return ""
+    return (f"with schedule=cosine the rate falls over all epochs, so each epoch of {old} was "
+            f"another than it is of {cfg['epochs']}. schedule=constant, steps, decay and plateau "
+            "can go on")
+
+
+def _check_resumable(t: Resumable, meta: dict[str, Any], path: Path) -> None:
+    "Refuse a checkpoint of other settings or data, by name; more epochs may be possible"
+    now = _belongs_to(t)
+    why = [f"other {k}" for k in ("data", "split") if meta.get(k) != now[k]]
+    if "settings" in meta:
+        differ = differing(meta["settings"], t.cfg.learned)
+        if set(differ) == {"epochs"}:
+            reason = _epochs_reason(t.cfg, len(meta["history"]), differ["epochs"][0])
+            if not reason: differ = {}
+            else: why.append(reason)
+        if differ: why.append(in_words(differ))
+    elif meta.get("config") != now["config"]: why.append("another config")
+    if why:
+        raise AvkitError(
+            f"{path} was made with other settings or data ({'; '.join(why)}): resume with the same "
+            "ones, choose another run_dir, or start anew with resume=False.")
+
+
 def load_checkpoint(t: Resumable, path: Path) -> None:
     "Put a training back to where `save_checkpoint` was called; other settings or data are refused"
     tensors, meta = read_checkpoint(path)
-    other = [k for k, v in _belongs_to(t).items() if meta.get(k) != v]
-    if other:
-        raise AvkitError(
-            f"{path} was made with another {' and '.join(other)}: resume with the same settings, "
-            "choose another run_dir, or start anew with resume=False.")
+    _check_resumable(t, meta, path)
     t.accelerator.unwrap_model(t.model).load_state_dict(split_tensors(tensors, "model"))
     if t.ema: t.ema.load_state_dict(split_tensors(tensors, "ema"))
     groups = t.optimizer.state_dict()["param_groups"]

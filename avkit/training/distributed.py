@@ -71,18 +71,19 @@ if TYPE_CHECKING:  # it takes seconds to import
     from accelerate import Accelerator
 
 
+def _of_all(x: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    "(B,...), (B,) bool -> the rows that count, of all processes"
+    return all_gather_with_grad(x[real])
+
+
 def over_processes(
     acc: "Accelerator",
     real: torch.Tensor,  # (B,) bool: clips that count
     *things: Any,        # tensors (B,...), or tuples and dicts of them, or None
 ) -> Any:
     "The things for the clips of all processes, differentiable; as they are in a single process"
-    def gathered(x: Any) -> Any:
-        if isinstance(x, dict): return {k: gathered(v) for k, v in x.items()}
-        if isinstance(x, (tuple, list)): return tuple(map(gathered, x))
-        return None if x is None else all_gather_with_grad(x[real])
-
-    out = things if acc.num_processes == 1 else tuple(map(gathered, things))
+    from accelerate.utils import recursively_apply  # heavy: only where something is trained
+    out = things if acc.num_processes == 1 else recursively_apply(_of_all, things, real)
     return out if len(things) > 1 else out[0]
 
 # %% ../../nbs/4_training/07_distributed.ipynb #f6bd41a9

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from ..core import child_seed, content_key, progress
+from ..datasets.augment import unit_range
 from ..datasets.features import PACKING, Source, Stream
 from ..models.backbones import build_backbone, PerView, place_of, spec_of
 from ..models.weights import file_stamp, is_source, source_of, weights_hash
@@ -32,7 +33,7 @@ def _wave_item(
 ) -> Tensor:
     "(1,n): a waveform at the rate that the backbone takes"
     from torchaudio.functional import resample  # heavy: a second to import
-    x = x[:int(real.sum())] if real.ndim else x[:int(real)]
+    x = x[:int(real.sum())]
     if rate not in (0, wanted): x = resample(x, rate, wanted)
     return F.pad(x, (0, max(0, 800 - len(x))))[None]
 
@@ -88,8 +89,7 @@ def apply_backbone(
     "The outputs (n,...) of a backbone, float32 on the CPU; half precision on a GPU"
     gpu, out = torch.device(device).type == "cuda", []
     for x in items.split(_AT_ONCE[t.takes] if gpu else 16):
-        x = x.to(device, non_blocking=True)
-        x = x.float() / 255 if x.dtype == torch.uint8 else x
+        x = unit_range(x.to(device, non_blocking=True))
         with torch.autocast("cuda", torch.float16, enabled=gpu): out.append(t(x).float().cpu())
     return torch.cat(out)
 

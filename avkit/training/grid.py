@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['WHERE', 'Row', 'combine', 'placed', 'identity', 'finished_record', 'data_of', 'run_once', 'run_grid', 'lists_of',
-           'grid_on']
+           'option_lists', 'grid_on']
 
 # %% ../../nbs/4_training/12_grid.ipynb #33bc4c7a
-import contextlib, fcntl, itertools, threading, time
+import contextlib, fcntl, itertools, re, threading, time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import pandas as pd, torch
-from ..core import AvkitError, content_key, parallel, read_json, resolve, write_json
-from ..datasets.manifest import Manifest
+from ..core import AvkitError, content_key, parallel, resolve
 from ..datasets.splits import apply_split
-from .configure import Config, configure
+from .configure import Config, configure, with_options
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
-from .record import code_hash, own_files
+from .record import folder_of, found_in, hashes_of, own_files, run_key
 from .settings import DECLARED, DEFAULTS, plain_type
 
 # %% ../../nbs/4_training/12_grid.ipynb #44002062
@@ -34,7 +34,8 @@ def combine(
 
 def placed(cfg: Config, to: str | Path) -> Config:
     "The same run in a folder of its own below `to`"
-    return cfg.changed(run_dir=str(resolve(to) / f"{cfg.name}-{cfg.hash[:8]}"))
+    folder = resolve(to) / f"{cfg.name}-{cfg.hash[:8]}"
+    return replace(cfg.changed(run_dir=str(folder)), placed=True)
 
 # %% ../../nbs/4_training/12_grid.ipynb #a911f331
 WHERE = [n for n, d in DECLARED.items()
@@ -58,21 +59,20 @@ def _data_hashes(cfg: Config, seen: dict[str, Any]) -> dict[str, str | None]:
     listed = content_key(where)
     if listed not in seen: seen[listed] = open_manifest(cfg)
     key = content_key(where, cfg["split"], cfg["fold"], _split_seed(cfg))
-    if key not in seen: seen[key] = _split_hashes(cfg, seen[listed])
+    if key not in seen:
+        seen[key] = hashes_of(apply_split(seen[listed], cfg["split"], cfg["fold"], cfg["seed"]))
     return seen[key]
 
-
-def _split_hashes(cfg: Config, m: Manifest) -> dict[str, str | None]:
-    "The same, of a manifest that is not split yet"
-    m = apply_split(m, cfg["split"], cfg["fold"], cfg["seed"])
-    return dict(data_hash=m.data_hash, split_hash=m.split_hash, code_hash=code_hash(m.corpus))
-
 # %% ../../nbs/4_training/12_grid.ipynb #1e9c4062
-def finished_record(cfg: Config, who: Mapping[str, Any]) -> dict[str, Any] | None:
-    "The record of this very run, or None; `who` is its `identity`"
-    try: r = read_json(cfg.run_dir / "record.json")
-    except AvkitError: return None
-    return r if all(r.get(k) == v for k, v in who.items()) else None
+def finished_record(
+    cfg: Config,
+    who: Mapping[str, Any],    # its `identity`
+    any_code: bool = False,    # made by whichever code
+) -> dict[str, Any] | None:
+    "The record of this very run, or None"
+    found = found_in(folder_of(cfg, who), cfg, who)
+    fits = found.state == "finished" and (any_code or not found.other_code)
+    return found.record if fits and not cfg["again"] else None
 
 # %% ../../nbs/4_training/12_grid.ipynb #ae475fa4
 @contextlib.contextmanager
@@ -116,25 +116,21 @@ def data_of(cfg: Config, who: Mapping[str, Any]) -> RunData:
     return _LAST[key]
 
 # %% ../../nbs/4_training/12_grid.ipynb #52d084a6
-def run_once(cfg: Config, who: Mapping[str, Any]) -> tuple[str, float, str]:
-    "Train unless it is done: (cached, done or failed; seconds; reason); `who` is the `identity`"
+def run_once(
+    cfg: Config,             # its folder settled
+    who: Mapping[str, Any],  # its `identity`
+) -> tuple[str, float, str]:
+    "Train unless it is done: (cached, done or failed; seconds; reason)"
     began = time.time()
     try:
         with _alone(cfg.run_dir):
+            found = found_in(cfg.run_dir, cfg, who)
             if finished_record(cfg, who): return "cached", 0., ""
-            goes_on = _started(cfg.run_dir, who)
+            goes_on = found.state == "unfinished" and not found.other_code
             cfg = cfg.changed(resume=goes_on, n_jobs=1)
-            fit(cfg, data_of(cfg, who), verbose=False)
+            fit(cfg, data_of(cfg, who), verbose=False, renew=True)
     except Exception as e: return "failed", time.time() - began, f"{type(e).__name__}: {e}"
     return "done", time.time() - began, ""
-
-
-def _started(run_dir: Path, who: Mapping[str, Any]) -> bool:
-    "Note for which run the checkpoints of a folder are made; whether those in it are its own"
-    note = run_dir / "started.json"
-    own = note.is_file() and read_json(note) == who
-    write_json(note, who)
-    return own
 
 # %% ../../nbs/4_training/12_grid.ipynb #56f5eebf
 def _known(configs: Iterable[Config]) -> list[dict[str, Any] | AvkitError]:
@@ -146,14 +142,34 @@ def _known(configs: Iterable[Config]) -> list[dict[str, Any] | AvkitError]:
     return out
 
 # %% ../../nbs/4_training/12_grid.ipynb #85f3b7d9
-def _distinct(configs: Iterable[Config]) -> None:
-    "Refuse two different runs in one folder"
-    runs = {}
-    for c in configs:
-        who = c.hash, c["data_root"], c["audio_features"], c["video_features"]
-        if runs.setdefault(c.run_dir, who) != who:
-            raise AvkitError(f"Two different runs share the folder {c.run_dir}: "
+def _places(
+    configs: Sequence[Config],
+    known: Sequence[dict[str, Any] | AvkitError],  # their identities
+) -> list[Config]:
+    "The configs with settled folders; those that are one run share a folder, and no others do"
+    of_run: dict[str, Config] = {}
+    taken: dict[Path, str] = {}
+    return [_place(c, who, of_run, taken) for c, who in zip(configs, known)]
+
+
+def _place(
+    cfg: Config,
+    who: dict[str, Any] | AvkitError,  # its identity
+    of_run: dict[str, Config],         # {key: the first config of this run}
+    taken: dict[Path, str],            # {folder: the key of its run}
+) -> Config:
+    "A config with its folder"
+    if isinstance(who, AvkitError): return cfg
+    key = run_key(who)
+    if key in of_run: return of_run[key]
+    folder = folder_of(cfg, who)
+    if taken.get(folder, key) != key:
+        if not cfg.placed:
+            raise AvkitError(f"Two different runs share the folder {folder}: "
                              "leave run_dir out, each gets its own.")
+        folder = folder.with_name(f"{folder.name}-{key}")
+    taken[folder], of_run[key] = key, cfg.changed(run_dir=str(folder))
+    return of_run[key]
 
 # %% ../../nbs/4_training/12_grid.ipynb #a715d9fb
 def _prepare(configs: Iterable[Config], n_jobs: int) -> None:
@@ -192,25 +208,37 @@ def run_grid(
     configs: Iterable[Config],  # from `combine`
     n_jobs: int = -1,           # processes; -1: every core
     desc: str = "runs",         # beside the progress bar
+    renew: bool = True,         # train again what other code has finished
 ) -> pd.DataFrame:
     "Every run once: a table with run_dir, status (cached, done, failed), seconds, reason"
-    configs = list(configs)
-    _distinct(configs)
-    configs = list({c.run_dir: c for c in configs}.values())
-    rows, todo = _sorted_out(configs)
+    asked = list(configs)
+    known = _known(asked)
+    each = {c.run_dir: (c, who) for c, who in zip(_places(asked, known), known)}
+    if len(each) < len(asked):
+        print(f"{len(asked) - len(each)} of {len(asked)} are the same run as another of them: what "
+              "differs in their settings has no effect.")
+    rows, todo = _sorted_out(list(each.values()), renew)
     _prepare([c for c, _ in todo.values()], n_jobs)
     together = dict(sorted(todo.items(), key=lambda job: _data_key(*job[1])))
     rows |= dict(_fan_out(together, n_jobs, desc))
-    table = [(str(c.run_dir), *rows[i]) for i, c in enumerate(configs)]
+    table = [(str(folder), *rows[i]) for i, folder in enumerate(each)]
     return pd.DataFrame(table, columns=["run_dir", "status", "seconds", "reason"])
 
 
-def _sorted_out(configs: Sequence[Config]) -> tuple[dict[int, Row], dict[int, tuple]]:
+_OTHER_CODE = "finished with other code; train it again: --again"
+
+
+def _sorted_out(
+    each: Sequence[tuple[Config, dict[str, Any] | AvkitError]],  # with its identity
+    renew: bool,  # train again what other code has finished
+) -> tuple[dict[int, Row], dict[int, tuple]]:
     "Rows of the runs that are done or cannot begin; (config, identity) of the others; by number"
     rows, todo = {}, {}
-    for i, (c, who) in enumerate(zip(configs, _known(configs))):
+    for i, (c, who) in enumerate(each):
         if isinstance(who, AvkitError): rows[i] = "failed", 0., str(who)
         elif finished_record(c, who): rows[i] = "cached", 0., ""
+        elif not renew and finished_record(c, who, any_code=True):
+            rows[i] = "cached", 0., _OTHER_CODE
         else: todo[i] = c, who
     return rows, todo
 
@@ -234,19 +262,32 @@ def lists_of(
     out = {}
     for name, default in DEFAULTS.items():
         v = given.get(name)
-        if v is None or v == default: continue
+        if v is None or v == default or name == "options": continue  # their values have commas
         out[name] = _values(v, plain_type(name)) if isinstance(v, str) else [v]
     return out
+
+# %% ../../nbs/4_training/12_grid.ipynb #opl00001
+def option_lists(
+    options: str | None,         # of all runs
+    further: Mapping[str, str],  # {dotted name: its values, with commas}
+) -> dict[str, list]:
+    "The options of each combination; a comma inside brackets separates no values"
+    if not options and not further: return {}
+    values = [[(n, v) for v in re.split(r",(?![^\[(]*[\])])", text)] for n, text in further.items()]
+    made = [with_options(dict(options=options), dict(some)) for some in itertools.product(*values)]
+    return dict(options=[m["options"] for m in made])
 
 # %% ../../nbs/4_training/12_grid.ipynb #12c2a390
 def grid_on(
     address: str | None,        # of a Dask scheduler; None: this machine
     configs: Iterable[Config],  # from `combine`
     n_jobs: int = -1,           # processes here; -1: every core
+    renew: bool = True,         # train again what other code has finished
 ) -> pd.DataFrame:
     "`run_grid` on a Dask cluster, or on this machine"
-    if address is None: return run_grid(configs, n_jobs)
+    if address is None: return run_grid(configs, n_jobs, renew=renew)
     try: from distributed import Client  # optional: Dask
     except ImportError: raise AvkitError("--dask needs Dask: pip install 'avkit[scale]'") from None
     from joblib import parallel_config  # heavy: only where processes are started
-    with Client(address), parallel_config(backend="dask"): return run_grid(configs, n_jobs)
+    with Client(address), parallel_config(backend="dask"):
+        return run_grid(configs, n_jobs, renew=renew)

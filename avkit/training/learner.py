@@ -7,7 +7,8 @@ __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 
            'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
            'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
            'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'fit']
+           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'finished_before',
+           'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -26,11 +27,12 @@ from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best
 from .configure import Config
 from .distributed import accelerator, over_processes, sync_buffers
 from .inference import conditions, evaluate_subset, forward, score_conditions
-from .loading import load_data, RunData
+from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
-from .record import ccc_names, name_of, record_of
+from .record import (
+    ccc_names, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
@@ -472,10 +474,9 @@ def _open_run(t: Training, run_dir: Path) -> int:
 
 
 def _clear(run_dir: Path) -> None:
-    "Remove the files of a run"
+    "Remove the files of a run that was not finished"
     for p in ("checkpoints", "tensorboard"): shutil.rmtree(run_dir / p, ignore_errors=True)
-    files = [run_dir / "record.json", run_dir / "history.csv", *run_dir.glob("predictions*.csv")]
-    for p in files: p.unlink(missing_ok=True)
+    for p in (run_dir / "history.csv", *run_dir.glob("predictions*.csv")): p.unlink(missing_ok=True)
 
 # %% ../../nbs/4_training/11_learner.ipynb #f9dd84dc
 def line(t: Training) -> str:
@@ -536,28 +537,88 @@ def finish(
         write_json(run_dir / "record.json", record)
     return record
 
+# %% ../../nbs/4_training/11_learner.ipynb #fit00001
+def finished_before(
+    cfg: Config,
+    found: Held,  # in its folder
+    renew: bool,  # whether other code is a reason to train again
+) -> str:
+    "Why a finished run is not trained again, as a sentence; '' where it is to be trained"
+    if found.state != "finished" or cfg["again"] or (renew and found.other_code): return ""
+    code = " with other code than this (settings, data and split are the same)"
+    return (f"{cfg.run_dir} was trained before{code if found.other_code else ''}, and is not "
+            "trained again: these are its scores. To train it again say --again (again=True); what "
+            "is there now then moves into its folder `earlier`.")
+
+
+def check_free(cfg: Config, found: Held) -> None:
+    "Refuse a folder of another run, unless that can be resumed, or is to be moved"
+    last = cfg.run_dir / "checkpoints/last.safetensors"
+    if found.state != "another" or cfg["again"] or (cfg["resume"] and last.is_file()): return
+    raise AvkitError(
+        f"{cfg.run_dir} holds another run ({found.differs}). Leave run_dir out, and each run has "
+        "a folder of its own; choose another run_dir; or say --again (again=True): then what is "
+        "there moves into its folder `earlier`.")
+
+# %% ../../nbs/4_training/11_learner.ipynb #fit00003
+_GOES_ON = ("checkpoints", "tensorboard")  # where a run goes on from
+
+
+def begin(
+    t: Training,          # the run
+    found: Held,          # in its folder
+    who: dict[str, Any],  # its `made_of`
+) -> int:
+    "Make the folder the run's own, or go on where it was stopped; returns the first epoch to run"
+    folder, acc, taken = t.cfg.run_dir, t.accelerator, found.state in ("finished", "another")
+    resumes = t.cfg["resume"] and found.state != "finished" and not (taken and t.cfg["again"])
+    acc.wait_for_everyone()  # all have looked into the folder before one changes it
+    first = _open_run(t, folder) if resumes or not taken else 0
+    acc.wait_for_everyone()
+    if acc.is_main_process:
+        if taken: set_aside(folder, ("figures", *(_GOES_ON if resumes else ())))
+        write_json(folder / "started.json", who | dict(settings=t.cfg.learned))
+    acc.wait_for_everyone()
+    return first
+
+# %% ../../nbs/4_training/11_learner.ipynb #fit00004
+def train(
+    t: Training,    # the run
+    first: int,     # epoch
+    verbose: bool,  # a line for each epoch
+) -> None:
+    "All epochs from the first, until the last or until the best one lies too far back"
+    board, folder = tensorboard(t, t.cfg.run_dir, first), t.cfg.run_dir
+    for epoch in range(first, t.cfg["epochs"]):
+        if _stop_early(t): break
+        began = time.time()
+        t.history.append(train_epoch(t, epoch) | validate(t))
+        t.seconds.append(time.time() - began)
+        keep(t, folder)
+        if verbose and t.accelerator.is_main_process: print(line(t))
+        board(t.history[-1])
+
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(
     cfg: Config,                     # settings and recipe
     corpus: RunData | None = None,   # what the run reads; by default of `load_data`
     model: nn.Module | None = None,  # by default of `make_model`
     verbose: bool = True,            # a line for each epoch
+    renew: bool = False,             # train again what other code has finished
 ) -> dict[str, Any]:
     "Train, keep the best epoch on validation, evaluate it on every subset, write the record"
     acc = accelerator(cfg)
+    loud, started = verbose and acc.is_main_process, time.time()
+    with acc.main_process_first(): m = split_manifest(cfg) if corpus is None else corpus.manifest
+    who = made_of(cfg, m)
+    cfg = cfg.changed(run_dir=str(folder_of(cfg, who)))
+    found = found_in(cfg.run_dir, cfg, who)
+    if (said := finished_before(cfg, found, renew)) and found.record:
+        if loud: print(said)
+        return found.record
+    check_free(cfg, found)
     if corpus is None:
-        with acc.main_process_first():
-            corpus = load_data(cfg, verbose=verbose and acc.is_main_process)
-    t, run_dir = start(cfg, with_quirks(cfg, corpus), model, acc), cfg.run_dir
-    started = time.time()
-    first = _open_run(t, run_dir)
-    board = tensorboard(t, run_dir, first)
-    for epoch in range(first, cfg["epochs"]):
-        if _stop_early(t): break
-        began = time.time()
-        t.history.append(train_epoch(t, epoch) | validate(t))
-        t.seconds.append(time.time() - began)
-        keep(t, run_dir)
-        if verbose and acc.is_main_process: print(line(t))
-        board(t.history[-1])
-    return finish(t, run_dir, time.time() - started)
+        with acc.main_process_first(): corpus = read_clips(cfg, m, verbose=loud)
+    t = start(cfg, with_quirks(cfg, corpus), model, acc)
+    train(t, begin(t, found, who), verbose)
+    return finish(t, cfg.run_dir, time.time() - started)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunData', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of', 'frame_size',
-           'clip_stream', 'window_streams', 'read_clips', 'load_data', 'in_audio_noise']
+           'clip_stream', 'window_streams', 'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from ..core import AvkitError, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
     own_stream, AudioWindows, Source, Stream, track_frame_rows, track_windows)
-from ..datasets.manifest import corpus_info, Manifest
-from ..datasets.registry import open_dataset
+from ..datasets.manifest import common_streams, corpus_info, Manifest
+from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
 from ..models.backbones import BACKBONES
@@ -46,10 +46,7 @@ class RunData:
 # %% ../../nbs/4_training/06_loading.ipynb #621aec26
 def open_manifest(cfg: Config) -> Manifest:
     "The manifest of the data set that the settings name"
-    own = ("label", "track", "annotations", "synthetic")
-    options = {k: cfg[k] for k in own if cfg[k] is not None}
-    if cfg["synt_rate"]: options["synt_rate"] = cfg["synt_rate"]
-    return open_dataset(cfg["dataset"], cfg["data_root"], difficulty=cfg["difficulty"], **options)
+    return open_asked(cfg)
 
 # %% ../../nbs/4_training/06_loading.ipynb #2a7816e3
 def views_of(cfg: Config) -> tuple[str, ...]:
@@ -61,20 +58,9 @@ def modalities(cfg: Config) -> list[str]:
     "audio, video, or both"
     return ["audio", "video"] if cfg["modality"] == "av" else [cfg["modality"]]
 
-# %% ../../nbs/4_training/06_loading.ipynb #4c466d81
-def preparation_of(cfg: Config, m: Any) -> Preparation:
-    "How this data set is prepared: whole where frames have labels, with the recipe's views"
-    _check_views(cfg, m)
-    prep = cfg.preparation
-    views = tuple(cfg.recipe.get("video_views") or prep.views)
-    return replace(prep, long=m.level == "frame", views=views)
-
-
-def _check_views(cfg: Config, m: Manifest) -> None:
-    "Refuse views that this data set does not have"
-    odd = [v for v in views_of(cfg) if v not in VIEWS]
-    if odd: raise unknown("view", odd[0], VIEWS)
-    if m.level == "frame": return
+# %% ../../nbs/4_training/06_loading.ipynb #2586ea16
+def _check_views_of_clips(cfg: Config, m: Manifest) -> None:
+    "Refuse what only videos with a label per frame have: body and context, an owner's crops"
     ask = " and no ".join(sorted({"body", "context"} & set(views_of(cfg))))
     if ask:
         raise AvkitError(
@@ -84,6 +70,21 @@ def _check_views(cfg: Config, m: Manifest) -> None:
     if cfg.preparation.detector == "given":
         raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another"
                          " detector, e.g. detector=mtcnn")
+
+
+def _check_views(cfg: Config, m: Manifest) -> None:
+    "Refuse views that this data set does not have"
+    odd = [v for v in views_of(cfg) if v not in VIEWS]
+    if odd: raise unknown("view", odd[0], VIEWS)
+    if m.level != "frame": _check_views_of_clips(cfg, m)
+
+# %% ../../nbs/4_training/06_loading.ipynb #4c466d81
+def preparation_of(cfg: Config, m: Any) -> Preparation:
+    "How this data set is prepared: whole where frames have labels, with the recipe's views"
+    _check_views(cfg, m)
+    prep = cfg.preparation
+    views = tuple(cfg.recipe.get("video_views") or prep.views)
+    return replace(prep, long=m.level == "frame", views=views)
 
 # %% ../../nbs/4_training/06_loading.ipynb #5b70bf12
 def prepare_clips(
@@ -123,19 +124,29 @@ def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
 _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone takes: features
 
 
+def _heard(cfg: Config, pieces: AudioWindows) -> AudioWindows:
+    "Windows of audio as they are, or with the noise that the recipe adds"
+    snr = cfg.recipe.get("sound_snr")
+    return pieces if snr is None else replace(pieces, sounds=NoisyAudio(pieces.sounds, snr))
+
+
 def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
     "The recipe's features of windows of audio, or what its backbone hears"
     b, kind = backbone_of(cfg, "audio")[1], cfg["audio"]
-    snr = cfg.recipe.get("sound_snr")
-    if snr is not None: pieces = replace(pieces, sounds=NoisyAudio(pieces.sounds, snr))
+    pieces = _heard(cfg, pieces)
     if b and kind not in _KINDS[b.takes]: return audio_source(store, pieces, _KINDS[b.takes][0])
     return audio_source(store, pieces, kind, **cfg["audio_settings"])
+
+# %% ../../nbs/4_training/06_loading.ipynb #47fcf180
+def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
+    "The weights that the settings name, or else the recipe"
+    asked = getattr(cfg.settings, f"{stream}_weights", None)
+    return asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
 
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
 def _weights_of(cfg: Config, stream: str, name: str) -> Any:
     "A file or a named source, {view: one} where they differ, or None: random"
-    asked = getattr(cfg.settings, f"{stream}_weights", None)
-    weights = asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
+    weights = _asked_weights(cfg, stream, name)
     if stream == "audio": return weights
     each = of_views(weights, views_of(cfg))
     return each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
@@ -180,8 +191,7 @@ def clip_stream(
 def _targets(m: Manifest) -> np.ndarray:
     "Class numbers (N,), -1 without a label; or the numbers of a regression (N,k), NaN without"
     if m.task == "regression": return m.clips[m.targets].astype(float).to_numpy(np.float32)
-    number = {c: i for i, c in enumerate(m.classes)}
-    return np.array([number.get(c, -1) for c in m.clips["label"]], int)
+    return pd.Index(m.classes).get_indexer(list(m.clips["label"]))
 
 
 def _known(target: np.ndarray) -> np.ndarray:
@@ -218,8 +228,15 @@ def _check_subsets(
     asked = set(m.clips["split"])
     for subset in [s for s in SUBSETS[:2] if s in asked] or ["test"]:
         if subset in subsets: continue
-        some = [reason for reason in why if reason][:3]
-        raise AvkitError(f"No usable clip in {subset} of {m.root}: {some}")
+        some = list(dict.fromkeys(reason for reason in why if reason))[:3]
+        raise AvkitError(f"No usable clip in {subset} of {m.root}: {some}{_other_stream(m, why)}")
+
+
+def _other_stream(m: Manifest, why: pd.Series) -> str:
+    "The cure where clips lack a stream that was asked for, and all have the other"
+    has, lacks = common_streams(m), {"no audio", "no video"} & set(why)
+    if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
+    return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
@@ -421,14 +438,18 @@ def read_clips(
     return _standardised(cfg, make(cfg, m, store, summary), stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
+def split_manifest(cfg: Config) -> Manifest:
+    "The manifest of a run, its clips in subsets"
+    return apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
+
+
 def load_data(
     cfg: Config,  # settings and recipe
     store: Store | None = None,  # by default the cache folder's
     verbose: bool = True,        # print what became of the clips
 ) -> RunData:
     "Index, split, prepare and read the data set of a run"
-    m = apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
-    return read_clips(cfg, m, store, verbose)
+    return read_clips(cfg, split_manifest(cfg), store, verbose)
 
 # %% ../../nbs/4_training/06_loading.ipynb #3c7ca63d
 def in_audio_noise(

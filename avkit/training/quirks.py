@@ -57,14 +57,18 @@ NOT_BROUGHT_BACK["jca2023"] = [
     "attention is looped over clips: the same numbers, slower"]
 
 # %% ../../nbs/4_training/03_quirks.ipynb #f2bd53a6
+def _first_labels(d: AVData) -> dict[str, Any]:
+    "`frames` and `limits` of the first number, as far as the data has them"
+    frames = {k: v[:, :1] for k, v in d.frames.items()} if d.frames else d.frames
+    limits = tuple(v[:1] for v in d.limits) if d.limits else d.limits
+    return dict(frames=frames, limits=limits)
+
+
 def _only_first(d: AVData) -> AVData:
     "The data with the first of several numbers as its only target"
     if d.task != "regression":
         raise AvkitError("The quirk valence_only is for valence and arousal, not for classes")
-    frames = {k: v[:, :1] for k, v in d.frames.items()} if d.frames else d.frames
-    limits = tuple(v[:1] for v in d.limits) if d.limits else d.limits
-    return replace(
-        d, target=d.target[..., :1], classes=d.classes[:1], frames=frames, limits=limits)
+    return replace(d, target=d.target[..., :1], classes=d.classes[:1], **_first_labels(d))
 
 # %% ../../nbs/4_training/03_quirks.ipynb #4c42c579
 def _whole_batches(d: AVData, size: int) -> AVData:

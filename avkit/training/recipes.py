@@ -273,15 +273,17 @@ RECIPES["ntua2021"]["small"] = _FAST | dict(
     spec_augment=dict(time=8, freq=6), ema=.95, epochs=24)
 
 # %% ../../nbs/4_training/02_recipes.ipynb #6ea63909
+def _changed(old: Any, new: Any) -> Any:
+    "A mapping with changes; the new value of anything else"
+    return old | new if isinstance(old, dict) and isinstance(new, dict) else new
+
+
 def merged_options(
     a: Mapping[str, Any],  # options, some of them mappings
     b: Mapping[str, Any],  # what changes in them
 ) -> dict[str, Any]:
     "Options with changes, two levels deep"
-    def new(k: str, v: Any) -> Any:
-        both = isinstance(v, dict) and isinstance(a.get(k), dict)
-        return a[k] | v if both else v
-    return {**a, **{k: new(k, v) for k, v in b.items()}}
+    return {**a, **{k: _changed(a.get(k), v) for k, v in b.items()}}
 
 # %% ../../nbs/4_training/02_recipes.ipynb #345edf21
 def merged(

@@ -124,7 +124,8 @@ class FeatureSettings:
 @dataclass(frozen=True)
 class ModelSettings:
     "What is built"
-    modality: str = setting("av", "both streams, or one alone", "model", named=True)
+    modality: str = setting(
+        "av", "av, audio, video; auto: the streams that all clips have", "model", named=True)
     fusion: str | None = number("concat", "where audio and video meet", "model", named=True)
     heads: int | None = number(1, "attention heads", "model")
     residual: bool | None = number(True, "a residual around attention", "model", flag=False)
@@ -220,6 +221,8 @@ class RunSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
     resume: bool = setting(False, "go on where run_dir was stopped", "run")
+    again: bool = setting(
+        False, "train a finished run again; what is there moves into its folder `earlier`", "run")
     run_dir: str | None = setting(
         None, "the run's folder; by default reports/runs/<what it is>", "run", path="folder")
 
@@ -244,7 +247,7 @@ FLAGS: list[str] = [name for name, d in DECLARED.items() if d.flag]
 
 # %% ../../nbs/4_training/01_settings.ipynb #39df4bc0
 CHOICES: dict[str, Collection[str]] = dict(
-    dataset=DATASETS, modality=("av", "audio", "video"), fusion=FUSIONS,
+    dataset=DATASETS, modality=("av", "audio", "video", "auto"), fusion=FUSIONS,
     audio_encoder=AUDIO_ENCODERS, video_encoder=VIDEO_ENCODERS,
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),

@@ -4,8 +4,9 @@ import json
 import shutil
 from pathlib import Path
 import pytest
-from checks import cells, imports, measures, style
+from checks import cells, imports, measures, pages, style
 import in_step
+from avkit.core import AvkitError
 
 ROOT = Path(__file__).parents[2]
 
@@ -476,3 +477,62 @@ def test_in_step(tmp_path: Path) -> None:
 def test_repository(check) -> None:
     messages = check(ROOT)
     assert not messages, "\n".join(messages)
+
+
+# Pages
+
+
+@pytest.fixture
+def book(tmp_path):
+    "The pages that are written from the registries, to spoil"
+    for name in pages.pages(ROOT):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def test_pages_are_what_the_registries_say():
+    assert pages.stale() == []
+
+
+@pytest.mark.parametrize("page", [pages.README, pages.MAP, pages.FACTS, pages.FUSION_NOTEBOOK])
+def test_a_page_that_lacks_a_row_is_stale_and_mended(page, book):
+    path, key = book / page, "gmu" if page == pages.FUSION_NOTEBOOK else "jca2023"
+    right = path.read_text()
+    before, mark, after = right.partition("<!-- fusions" if key == "gmu" else "<!-- papers")
+    path.write_text(before + mark + after.replace(key, "x", 1))
+    assert pages.stale(book) == [f"{page} is not what the registries say: make export"]
+    pages.stale(book, write=True)
+    assert path.read_text() == right and pages.stale(book) == []
+
+
+def test_a_new_fusion_and_a_new_paper_are_listed(book, monkeypatch):
+    class Gate(pages.Fusion):
+        "`gate`, a gate (First 2025, eq. 1): one of two"
+
+    monkeypatch.setitem(pages.FUSIONS, "gate", Gate)
+    monkeypatch.setitem(pages.STUDIES, "mine2025", pages.STUDIES["jca2023"])
+    monkeypatch.setitem(pages.RECIPES, "mine2025", pages.RECIPES["jca2023"])
+    pages.stale(book, write=True)
+    assert "`gate` (a gate)<!--" in (book / "README.md").read_text()
+    assert "| `gate` | a gate (First 2025, eq. 1) | the head alone | one of two |" in (
+        book / pages.FUSION_NOTEBOOK
+    ).read_text()
+    assert (book / "nbs/papers/mine2025.ipynb").is_file()
+    assert all("mine2025" in (book / p).read_text() for p in (pages.README, pages.MAP, pages.FACTS))
+    assert pages.stale(book) == [f"{pages.FACTS}: no section ## mine2025"]
+
+
+def test_a_block_that_does_not_say_what_it_is(monkeypatch):
+    class Gate(pages.Fusion):
+        "a gate"
+
+    monkeypatch.setitem(pages.FUSIONS, "gate", Gate)
+    with pytest.raises(AvkitError, match="the first line of Gate's docstring should be"):
+        pages.stale()
+
+
+def test_what_an_entry_lacks_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(pages.STUDIES, "mine2025", pages.STUDIES["jca2023"])
+    assert pages.main() == 1
+    assert capsys.readouterr().out.startswith("Unknown recipe 'mine2025'")

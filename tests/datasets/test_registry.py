@@ -2,6 +2,7 @@
 forgot; a data set added in a few lines."""
 
 import importlib
+import inspect
 import re
 import shutil
 import sys
@@ -22,6 +23,7 @@ from avkit.datasets.registry import (
     rendered,
     variants,
 )
+from avkit.reports.skeletons import block_of
 
 ROOT = Path(__file__).parents[2]
 FACTS = """
@@ -33,21 +35,8 @@ how_to_get = "It is made up."
 classes = ["happy", "sad"]
 default_split = "kfold3"
 """
-CODE = """
-from avkit.datasets.manifest import corpus_info, data_folder, make_manifest
-from avkit.datasets.synth import plan_of_classes
-
-def index(data_root):
-    root, rows = data_folder(data_root, "toy"), []
-    for path in sorted(root.glob("*.mp4")):
-        speaker, label, _ = path.stem.split("_")
-        rows.append(dict(clip=path.stem, label=label, speaker=speaker, video=path.name, audio=path.name))
-    return make_manifest("toy", root, rows, corpus_info("toy")["classes"])
-
-def plan(speakers=2, takes=1):
-    name = lambda label, speaker, number: {f"{speaker}_{label}_{number}.mp4": "av"}
-    return plan_of_classes(["happy", "sad"], name, speakers, takes)
-"""  # noqa: E501
+CODE = block_of("dataset", "toy")
+CODE = CODE.replace("speakers: int = 12, takes: int = 2", "speakers=2, takes=1")
 
 
 @pytest.fixture
@@ -67,7 +56,9 @@ def test_every_data_set_is_registered_by_its_two_files():
     assert [name for name in CORPORA if name in shipped] == shipped
     for name in CORPORA:
         module = corpus_module(name)
-        assert callable(module.index) and callable(module.plan) and module.SAMPLE, name
+        assert callable(module.index) and callable(module.plan), name
+        sizes = inspect.signature(getattr(module, "render_twin", module.plan)).parameters
+        assert set(getattr(module, "SAMPLE", {})) <= set(sizes), name
     with pytest.raises(AvkitError, match="did you mean 'ravdess'"):
         corpus_module("ravdes")
 
@@ -129,10 +120,47 @@ def test_each_word_opens_the_folder_it_means(root, monkeypatch):
     assert asked == [corpus_module("vgaf").SAMPLE if root == "sample" else {}]
 
 
+def test_a_data_set_without_a_sample(home):
+    "`sample` is then as much as `rendered`"
+    pytest.importorskip("cv2")
+    (home / "toy.py").write_text(CODE)
+    assert open_dataset("toy", "sample").root == open_dataset("toy", "rendered").root
+
+
+def test_names_that_cannot_be_read_are_problems(home, tmp_path):
+    (home / "toy.py").write_text(CODE)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for name in ("1_happy_1.mp4", "1_sad.mp4", "x.mp4", "1_sad_1_2.mp4", "notes.txt"):
+        (clips / name).write_bytes(b"no video")
+    m = open_dataset("toy", clips)
+    assert m.clips["clip"].tolist() == ["1_happy_1"]
+    assert m.problems.file.tolist() == ["1_sad.mp4", "1_sad_1_2.mp4", "x.mp4"]
+    assert set(m.problems.status) == {"invalid"}
+    (clips / "1_happy_1.mp4").unlink()
+    with pytest.raises(AvkitError, match="1_sad.mp4 is invalid, the name .*ValueError.*and 2 more"):
+        open_dataset("toy", clips)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), IndexError(1), ValueError("x"), AttributeError("x"), AvkitError("x")]
+)
+def test_whatever_reading_a_name_raises(error, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.mp4").touch()
+
+    def read(path):
+        assert path == Path("a/1.mp4")
+        raise error
+
+    rows, problems = manifest.named_clips(tmp_path, "**/*.mp4", read)
+    assert not rows and [p[:2] for p in problems] == [("a/1.mp4", "invalid")]
+
+
 def test_a_data_set_of_a_dozen_lines(home):
     pytest.importorskip("cv2")
     (home / "toy.py").write_text(CODE)
-    assert dataset_names()[-1] == "toy" and len(CODE.strip().splitlines()) <= 15
+    assert dataset_names()[-1] == "toy"
     m = open_dataset("toy", "rendered")
     assert m.clips["clip"].tolist() == [
         f"{s}_{c}_{n}" for s in (1, 2) for c in ("happy", "sad") for n in (1, 2)
@@ -158,7 +186,7 @@ def test_a_data_set_of_a_dozen_lines(home):
         (CODE, FACTS.replace("classes", "klasses"), "lacks `classes` .the labels' names"),
         (CODE, "name = toy", "Cannot read .*toy.toml"),
         (CODE, None, "avkit.datasets.toy has no facts: write data_manifests/toy.toml"),
-        (CODE.replace("clip=path.stem, ", ""), FACTS, "no `clip`"),
+        (CODE.replace("label=label", "clip=None, label=label"), FACTS, "no `clip`"),
         (
             CODE.replace("label=label", "label=label.upper()"),
             FACTS,

@@ -243,3 +243,14 @@ def test_large_streams_are_scaled_alike():
         assert torch.allclose(a, b, atol=1e-6)
     assert torch.equal(standardise(lazy, *stats).x[idx], standardise(whole, *stats).x[idx])
     assert not standardise(whole, *stats).x[~mask].any()
+
+
+def test_a_file_of_a_head_alone_is_refused_with_its_name():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    before = net[0].weight.clone()
+    heads = {"module.fc.weight": torch.ones(7, 2), "module.fc.bias": torch.ones(7)}
+    for state in ({k.removeprefix("module."): v for k, v in heads.items()}, {}):
+        for optional in ((), ("",)):  # also where all may be missing: the network stays as drawn
+            with pytest.raises(AvkitError, match="head.pt has no weight of this network"):
+                weights_module.fit_weights(net, state, "head.pt", optional=optional)
+    assert torch.equal(net[0].weight, before)

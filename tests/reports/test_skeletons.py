@@ -1,16 +1,22 @@
 "Skeletons: what a newcomer starts from runs, is listed, and stands where it belongs."
-import importlib.util
+import ast
+import importlib
 import json
 import re
 import shutil
+import sys
 import tomllib
+from dataclasses import replace
 
 import pytest
 
+import avkit.datasets
 from avkit.cli import main
 from avkit.core import AvkitError, repo_root
 from avkit.datasets import manifest
-from avkit.reports import skeletons
+from avkit.datasets import registry
+from avkit.datasets.registry import open_dataset
+from avkit.reports import papers, skeletons
 from avkit.training import recipes
 from avkit.training.configure import configure
 from avkit.training.settings import COMMON
@@ -40,7 +46,49 @@ def sources(path):
     return ["".join(c["source"]) for c in cells(path)]
 
 
+def code_lines(source):
+    "How many lines of code a text has: without blank lines, comments and docstrings"
+    prose = set()
+    for n in ast.walk(ast.parse(source)):
+        if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant):
+            prose |= set(range(n.lineno, n.end_lineno + 1))
+    lines = enumerate(source.splitlines(), 1)
+    return sum(i not in prose and bool(s.strip()) and s.strip()[0] != "#" for i, s in lines)
+
+
+def test_code_lines():
+    source = '"of no use"\n\n# nor this\ndef f():\n    """two\n    lines"""\n    return 1  # one\n'
+    assert code_lines(source) == 2
+
+
+@pytest.mark.parametrize("kind,name", [("dataset", "mine"), ("fusion", "sum"),
+                                       ("recipe", "mine2025"), ("study", "mine2025")])
+def test_contributing_shows_what_a_skeleton_writes(kind, name):
+    page = (repo_root() / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    fences = re.findall(r"^```python\n(.*?)\n```$", page, re.M | re.S)
+    assert skeletons.block_of(kind, name) in fences
+
+
+def test_each_takes_fifteen_lines_of_code():
+    lines = {k: code_lines(skeletons.block_of(k, "mine")) for k in skeletons.BLOCKS}
+    assert lines["dataset"] <= 15 and lines["fusion"] <= 15
+    assert lines["recipe"] + lines["study"] <= 15
+
+
+@pytest.mark.parametrize("notebook,kind,name", [("2_datasets/10_registry", "dataset", "toy"),
+                                                ("3_models/05_fusion", "fusion", "sum")])
+def test_the_notebook_shows_the_same_block(notebook, kind, name):
+    plain = lambda text: [l for l in text.splitlines() if l.strip()]
+    block = plain(skeletons.block_of(kind, name))
+    for source in sources(repo_root() / f"nbs/{notebook}.ipynb"):
+        lines = plain(source)
+        at = lines.index(block[0]) if block[0] in lines else 0
+        if lines[at:at + len(block)] == block: return
+    pytest.fail(f"no cell of {notebook} shows the block of {kind}")
+
+
 def test_a_new_data_set_is_listed_exported_and_runs(clone, tmp_path, monkeypatch):
+    pytest.importorskip("cv2")
     said = skeletons.new("dataset", "dance", clone)
     notebook, = (clone / "nbs/2_datasets").glob("*_dance.ipynb")
     numbers = sorted(int(p.name[:2]) for p in notebook.parent.glob("[0-9][0-9]_*.ipynb"))
@@ -49,32 +97,43 @@ def test_a_new_data_set_is_listed_exported_and_runs(clone, tmp_path, monkeypatch
     assert manifest.corpus_info("dance")["classes"] == ["happy", "sad"]
     from nbdev.export import nb_export
     nb_export(str(notebook), lib_path=str(tmp_path / "avkit"))
-    spec = importlib.util.spec_from_file_location("dance", tmp_path / "avkit/datasets/dance.py")
-    text = (tmp_path / "avkit/datasets/dance.py").read_text().replace("from ..", "from avkit.")
-    text = text.replace("from .", "from avkit.datasets.")
-    (tmp_path / "avkit/datasets/dance.py").write_text(text)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.raises(AvkitError, match="write `plan` in .*_dance.ipynb"): module.plan()
-    with pytest.raises(AvkitError, match="is not a folder. Ask its owners"):
-        module.index("/no/such/folder")
-    (tmp_path / "clips").mkdir()
-    with pytest.raises(AvkitError, match="no clip"): module.index(tmp_path / "clips")
-    (tmp_path / "clips/01_happy_1.mp4").write_bytes(b"x")
-    with pytest.raises(AvkitError, match="write `parse`"): module.index(tmp_path / "clips")
-    monkeypatch.setattr(module, "parse", lambda stem: dict(label="happy", speaker="01"))
-    assert len(module.index(tmp_path / "clips")) == 1
+    path = tmp_path / "avkit/datasets/dance.py"
+    text = path.read_text().replace("from ..", "from avkit.").replace("from .", "from avkit.datasets.")
+    path.write_text(text)
+    body = re.sub(r"^# %%.*$", "", text, flags=re.M)
+    lines = lambda t: [l for l in t.splitlines() if l.strip()]
+    assert lines(body)[-len(lines(skeletons.block_of("dataset", "dance"))):] == lines(
+        skeletons.block_of("dataset", "dance"))
+    monkeypatch.setattr(avkit.datasets, "__path__", [*avkit.datasets.__path__, str(path.parent)])
+    importlib.invalidate_caches()
+    try:
+        registry.corpus_module("dance").SAMPLE = dict(speakers=2, takes=1)
+        m = open_dataset("dance", "sample")
+        assert len(m) == 8 and not len(m.problems) and m.notes["rendered"]
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/anna_sad_x.mp4").write_bytes(b"no video")
+        (tmp_path / "mine/anna.mp4").write_bytes(b"no video")
+        own = open_dataset("dance", tmp_path / "mine")
+        assert own.clips[["label", "speaker"]].values.tolist() == [["sad", "anna"]]
+        assert own.problems.file.tolist() == ["anna.mp4"]
+        with pytest.raises(AvkitError, match="is not a folder. Ask its owners"):
+            open_dataset("dance", "/no/such/folder")
+    finally: sys.modules.pop("avkit.datasets.dance", None)
 
 
-def test_its_notebook_runs_as_it_is(clone, monkeypatch):
-    skeletons.new("dataset", "dance", clone)
+@pytest.mark.parametrize("kind,name", [("dataset", "dance"), ("fusion", "gate")])
+def test_its_notebook_runs_as_it_is(kind, name, clone, monkeypatch):
+    pytest.importorskip("cv2")
+    skeletons.new(kind, name, clone)
     monkeypatch.setattr(manifest, "manifests_dir", lambda: clone / "data_manifests")
-    notebook, = (clone / "nbs/2_datasets").glob("*_dance.ipynb")
+    folder, number = ("2_datasets", "*_dance") if kind == "dataset" else ("3_models", "05_fusion")
+    notebook, = (clone / f"nbs/{folder}").glob(f"{number}.ipynb")
     scope = {}
     for c in cells(notebook):
         source = "".join(c["source"])
         if c["cell_type"] == "code" and "default_exp" not in source: exec(source, scope)
-    assert scope["SAMPLE"]
+    if kind == "fusion":
+        assert scope["FUSIONS"]["gate"].__name__ == "Gate" and "gate" in scope["acts"]
 
 
 def test_every_key_of_the_facts_is_told(clone):
@@ -101,8 +160,8 @@ def test_names_that_cannot_be(kind, clone):
 
 
 def test_cells_stand_behind_their_like(clone):
-    skeletons.new("fusion", "gate", clone)
-    skeletons.new("paper", "someone2030", clone)
+    for name in ("product", "gate"): skeletons.new("fusion", name, clone)
+    for name in ("first2030", "someone2030"): skeletons.new("paper", name, clone)
     entries, studies = (sources(clone / f"nbs/{n}.ipynb") for n in NOTEBOOKS[1:])
     at = next(i for i, s in enumerate(entries) if 'RECIPES["someone2030"] =' in s)
     assert not any(re.search(r'^RECIPES\["\w+"\] =', s, re.M) for s in entries[at + 1:])
@@ -115,13 +174,43 @@ def test_cells_stand_behind_their_like(clone):
         assert len(ids) == len(set(ids))
 
 
-def test_a_new_recipe_is_a_config(clone):
+def test_a_new_paper_runs_as_it_is(clone, monkeypatch):
+    "Each cell behind those it needs: the small size after `_FAST`; its rows are told apart"
     skeletons.new("paper", "someone2030", clone)
-    cells = sources(clone / f"nbs/{NOTEBOOKS[1]}.ipynb")
-    code = next(s for s in cells if 'RECIPES["someone2030"] =' in s)
-    exec(code, dict(RECIPES=recipes.RECIPES, COMMON=COMMON))
-    try: assert configure(recipe="someone2030")["fusion"] == "concat"
-    finally: del recipes.RECIPES["someone2030"]
+    monkeypatch.setattr(manifest, "manifests_dir", lambda: clone / "data_manifests")
+    monkeypatch.setattr(papers, "manifests_dir", lambda: clone / "data_manifests")
+    texts = sources(clone / f"nbs/{NOTEBOOKS[1]}.ipynb")
+    place = lambda pattern: [i for i, s in enumerate(texts) if re.search(pattern, s, re.M)]
+    small, = place(r'^RECIPES\["someone2030"\]\["small"\] =')
+    assert place("^_FAST =")[0] < small and place(r'^RECIPES\["someone2030"\] =')[0] < small
+    scope = dict(RECIPES=recipes.RECIPES, COMMON=COMMON, _FAST=recipes._FAST)
+    studies = dict(STUDIES=papers.STUDIES, Study=papers.Study, CLASSES=papers.CLASSES)
+    try:
+        exec(skeletons.block_of("recipe", "someone2030"), scope)
+        exec(skeletons.block_of("study", "someone2030"), studies)
+        assert configure(recipe="someone2030")["fusion"] == "gmu"
+        runs = papers.study("someone2030", papers.Protocol())
+        assert len(runs) == 4 and {c["size"] for c in runs} == {"small"}
+        shown = papers.reported("someone2030", papers.dataset_of(papers.study_of("someone2030")))
+        assert len(shown) == 1 and shown.value.isna().all() and shown.source.ne("").all()
+        assert papers.study_of("someone2030").title == "What it does (authors, where, year)"
+        rows, = re.findall(r"^\*\*Rows\.\*\* (.*)$", papers.paper_prose("someone2030"), re.M)
+        assert rows.startswith("`gmu`, ") and "no_gate" in rows and rows.count("`") == 8
+    finally:
+        del recipes.RECIPES["someone2030"]
+        papers.STUDIES.pop("someone2030", None)
+
+
+@pytest.mark.parametrize("data,said", [
+    (dict(dataset="crema_d"), 'no default for `label`, .*: label="intended" or label="consensus"'),
+    (dict(dataset="affwild2", track="vaa"), 'no default for `track`, .*: track="va" or track="expr"'),
+    (dict(dataset="crema"), "did you mean 'crema_d'"),
+])
+def test_a_study_that_leaves_a_choice_open_is_told_at_once(data, said, monkeypatch):
+    mine = replace(papers.STUDIES["emotiw2023"], data=data)
+    monkeypatch.setitem(papers.STUDIES, "mine2025", mine)
+    with pytest.raises(AvkitError, match=said): papers.study_of("mine2025")
+    with pytest.raises(AvkitError, match=said): papers.paper_notebook_text("mine2025")
 
 
 def test_the_header_of_what_was_reported_is_as_it_is_told(clone):

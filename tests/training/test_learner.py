@@ -22,7 +22,7 @@ from avkit.training.learner import (
     training_batch,
 )
 from avkit.training.loading import load_data
-from helpers import SIZES, config, toy
+from helpers import PAPERS, config, toy
 
 FLAT = dict(schedule="constant", lr=1.0)
 NEW = dict(epochs=4, batch_size=32, warmup=1.5, per_step=True, mixup=0.4)
@@ -172,7 +172,7 @@ def test_clips_of_different_lengths_mix_without_their_padding():
 
 
 @pytest.mark.parametrize("mode", ["as_described", "as_released"])
-@pytest.mark.parametrize("recipe", SIZES)
+@pytest.mark.parametrize("recipe", PAPERS)
 def test_every_recipe_trains_on_mixed_clips(recipe, mode, tmp_path):
     "Classes and numbers, per clip and per step, with each one's augmentation and modality dropout"
     new = dict(mixup=0.4, warmup=0.5, per_step=True)

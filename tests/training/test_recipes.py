@@ -15,11 +15,11 @@ from avkit.training.configure import configure
 from avkit.training.learner import fit, loss_of, parts_of, start, train_step, training_batch
 from avkit.training.metrics import ccc
 from avkit.training.quirks import with_quirks, QUIRKS
-from helpers import OWN, SIZES, config, toy
+from helpers import OWN, PAPERS, config, toy
 
 
 @pytest.mark.parametrize("mode", ["as_described", "as_released"])
-@pytest.mark.parametrize("recipe", SIZES)
+@pytest.mark.parametrize("recipe", PAPERS)
 def test_a_recipe_trains(recipe, mode, tmp_path):
     cfg = config(recipe, tmp_path, mode=mode)
     r = fit(cfg, toy(recipe), verbose=False)
@@ -136,7 +136,7 @@ def test_every_quirk_changes_a_run_and_names_its_recipe(tmp_path):
 
 
 def test_paper_size_is_not_the_small_one():
-    for k in SIZES:
+    for k in PAPERS:
         cfg = configure(recipe=k, dataset=OWN[k]["dataset"], data_root="/data")
         assert cfg.recipe["size"] == "paper"
         json.dumps(configure(recipe=k).recipe)  # the record keeps it

@@ -133,8 +133,7 @@ def test_a_finished_run_is_done_again_after_a_changed_loss_alone(
     monkeypatch,
 ):
     configs = grid.combine(to=tmp_path / "runs", **toy_corpus, epochs=1)
-    for m in (grid, record):
-        monkeypatch.setattr(m, "code_hash", lambda name: hash_now(copied, name))
+    monkeypatch.setattr(record, "code_hash", lambda name: hash_now(copied, name))
 
     def status(module="training/metrics.py", change=lambda source: source) -> str:
         run = lambda: grid.run_grid(configs, n_jobs=1).status[0]

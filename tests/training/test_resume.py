@@ -110,7 +110,7 @@ def test_resume_refuses_other_settings(toy_corpus, tmp_path):
     settings = toy_corpus | dict(run_dir=str(tmp_path / "r"), epochs=1)
     fit(configure(**settings), verbose=False)
     other = configure(**settings, resume=True, lr=0.5)
-    with pytest.raises(AvkitError, match="another config"):
+    with pytest.raises(AvkitError, match="lr: 0.003 then, 0.5 now"):
         fit(other, verbose=False)
     (tmp_path / "r/checkpoints/last.safetensors").write_bytes(b"cut short")
     again = configure(**settings, resume=True)

@@ -1,0 +1,133 @@
+"""A setting that has no effect is not part of a run: with it changed, every bit stays."""
+
+import json
+import pytest, torch
+from helpers import OWN, toy
+from avkit.core import AvkitError
+from avkit.training.configure import COMMON, configure, DEFAULTS, effective, IDLE
+from avkit.training.distributed import accelerator
+from avkit.training.learner import start, train_epoch, validate
+
+ANOTHER = dict(
+    audio_encoder="logmel_cnn",
+    audio="statistics",
+    video_encoder="pictures",
+    video_backbone="resnet18",
+    audio_backbone="wav2vec2_tiny",
+    video_size=64,
+    fusion="ia",
+    heads=2,
+    residual=False,
+    aux_loss=0.3,
+    fused_loss=0.3,
+    branch_heads=False,
+    modality_dropout="softhard",
+    missing="noise",
+    focal=dict(alpha=0.5, gamma=1.0),
+    momentum=0.5,
+    dampening=0.5,
+    betas=[0.5, 0.5],
+    milestones=[1],
+    gamma=0.9,
+    per_step=True,
+    flip_rotate=5.0,
+    spec_augment=dict(time=1),
+    difficulty=0.5,
+    fusion_options=dict(ia=dict()),
+)
+
+
+def trained(cfg):
+    "All weights after an epoch on toy data, its row of the history, the scores"
+    torch.manual_seed(0)
+    corpus = toy("chumachenko2022")
+    if cfg["modality"] != "av":
+        setattr(corpus.data, "video" if cfg["modality"] == "audio" else "audio", None)
+    t = start(cfg, corpus, acc=accelerator(cfg))
+    row = train_epoch(t, 0) | validate(t)
+    return row, {k: v.clone() for k, v in t.model.state_dict().items()}
+
+
+def options(**more):
+    flags = {k: v for k, v in more.items() if k in ("modality", "fusion", "heads", "detector")}
+    rest = {k: v for k, v in more.items() if k not in flags}
+    same = dict(recipe="demo", dataset="ravdess", data_root="rendered", device="cpu")
+    if "difficulty" in rest:
+        flags["difficulty"] = rest.pop("difficulty")
+    return configure(**same, **flags, options=json.dumps(dict(epochs=1, batch_size=4) | rest))
+
+
+CASES = [
+    dict(modality="audio"),
+    dict(modality="video"),
+    dict(optimizer="sgd"),
+    dict(optimizer="adamw", schedule="constant"),
+    dict(fusion="late"),
+    dict(fusion="gmu", aux_loss=0.0),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_idle_changes_no_bit(case):
+    plain = options(**case)
+    values = {n: plain[n] for n in DEFAULTS}
+    idle = sorted({n for rule in IDLE for n in rule(values)} & set(ANOTHER) - set(case))
+    assert len(idle) >= 3
+    row, weights = trained(plain)
+    changed = options(**case, **{n: ANOTHER[n] for n in idle})
+    assert changed.recipe != plain.recipe and changed.hash == plain.hash
+    other_row, others = trained(changed)
+    assert row == other_row and weights.keys() == others.keys()
+    assert all(torch.equal(weights[k], others[k]) for k in weights)
+
+
+def test_what_is_not_idle_changes_the_hash():
+    plain = options()
+    values = {n: plain[n] for n in DEFAULTS}
+    idle = {n for rule in IDLE for n in rule(values)}
+    for n in set(ANOTHER) - idle - {"fusion_options"}:
+        assert options(**{n: ANOTHER[n]}).hash != plain.hash, n
+    assert effective(values | dict(fusion="ia", modality="audio"))["fusion"] == COMMON["fusion"]
+
+
+def test_a_file_that_is_not_read_is_not_part_of_a_run(toy_corpus):
+    from avkit.training.record import own_files
+
+    assert list(own_files(configure(**toy_corpus))) == ["audio_features", "video_features"]
+    assert list(own_files(configure(**toy_corpus, modality="audio"))) == ["audio_features"]
+
+
+@pytest.mark.parametrize(
+    "wrong, named",
+    [
+        ({"head": {"droput": 0.5}}, "did you mean 'dropout'"),
+        ({"head": {"dropout": "half"}}, "head.dropout"),
+        ({"fusion_options": {"ca": {"width": 3}}}, "option of fusion_options.ca 'width'"),
+        ({"preparation": {"sise": 112}}, "did you mean 'size'"),
+        ({"windows": {"lenght": 3}}, "did you mean 'length'"),
+        ({"audio_settings": {"n_mfc": 20}}, "did you mean 'n_mfcc'"),
+        ({"spec_augment": {"tame": 3}}, "did you mean 'time'"),
+        ({"encoder_options": {"logmel_cnn": {"width": "wide"}}}, "logmel_cnn.width"),
+        ({"epochs": "ten"}, "epochs"),
+        ({"focal": {"beta": 1}}, "Known: alpha, gamma"),
+        ("head.droput=0.5", "did you mean 'dropout'"),
+        ("lr", "has no value"),
+    ],
+)
+def test_options_that_nobody_reads_are_refused_by_name(wrong, named):
+    given = wrong if isinstance(wrong, str) else json.dumps(wrong)
+    with pytest.raises(AvkitError, match=named.replace("(", r"\(")):
+        configure(options=given)
+
+
+def test_nested_options_may_be_written_with_dots():
+    a = configure(options="preparation.size=112, head.dropout=.5, loss=focal")
+    b = configure(
+        options='{"preparation": {"size": 112}, "head": {"dropout": 0.5}, "loss": "focal"}'
+    )
+    assert a.hash == b.hash and a.preparation.size == 112 and a["head"]["dropout"] == 0.5
+
+
+def test_every_recipe_passes_its_own_checks():
+    for recipe, more in OWN.items():
+        assert configure(recipe=recipe, data_root="rendered", **more).hash
