@@ -9,7 +9,7 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKE
            'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
-import argparse, inspect, os, re, shlex, shutil, sys, time, typing
+import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -202,6 +202,57 @@ def _verify(argv: Sequence[str] | None = None) -> int:
         print(f"table: {shown_path(a.to)}")
     print(next_step("prepare", *data_flags(vars(a))))
     return int((t.status == "invalid").any())
+
+# %% ../nbs/7_cli.ipynb #0be13a02
+def _probe_parser() -> argparse.ArgumentParser:
+    "What `probe` takes"
+    p = parser_of("probe", "What avkit sees of a media file, read to its end: frames and their "
+                  "times, size and orientation as shown, audio, gaps in it, and what is wrong.")
+    p.add_argument("file", metavar="FILE", help="video or audio")
+    flag(p, "json", "print one JSON object", action="store_true")
+    flag(p, "frame", "write the frame shown at this time as a PNG", nargs=2,
+         metavar=("SECONDS", "OUT.png"))
+    flag(p, "audio", "write the audio, mono, as a WAV", metavar="OUT.wav")
+    return p
+
+
+def _seen(s: Mapping[str, Any]) -> str:
+    "A survey as lines to read"
+    gaps = ", ".join(f"{n:.2f} s at {t:.2f} s" for t, n in s["gaps"]) or "none"
+    video, audio = "none", "none"
+    if s["pictures"]:
+        video = (f"{s['pictures']} frames, the first at {s['first']:.3f} s, the last at "
+                 f"{s['last']:.3f} s; {s['fps']:g} a second; {s['width']}x{s['height']}, "
+                 f"{s['orientation']}")
+    if s["rate"]: audio = f"{s['audio_seconds']:.3f} s, {s['rate']} Hz, {s['channels']} channels"
+    problems = "; ".join(s["problems"]) or "none"
+    return f"video     {video}\naudio     {audio}\ngaps      {gaps}\nproblems  {problems}"
+
+# %% ../nbs/7_cli.ipynb #0be13a03
+def _write_frame(file: str, seconds: str, to: str) -> None:
+    "The frame of a video that is shown at a time, as a PNG"
+    from avkit.core import atomic_path
+    from avkit.preprocessing.media import decode
+    try: at = float(seconds)
+    except ValueError: raise AvkitError(f"--frame takes seconds, not {seconds!r}") from None
+    images: Any = decode(file, audio=False, times=[at]).frames
+    from PIL import Image  # optional: Pillow
+    with atomic_path(to) as tmp: Image.fromarray(images[0]).save(tmp, format="PNG")
+
+
+@subcommand("Data")
+def _probe(argv: Sequence[str] | None = None) -> int:
+    "look at one media file: its frames, audio, gaps and problems"
+    from avkit.preprocessing.media import decode, survey
+    from avkit.preprocessing.writing import write_wav
+    a = _probe_parser().parse_args(argv)
+    seen = survey(a.file)
+    print(json.dumps(seen) if a.json else _seen(seen))
+    if a.frame: _write_frame(a.file, *a.frame)
+    if a.audio:
+        clip = decode(a.file, video=False)
+        write_wav(a.audio, clip.sound, clip.rate or 0)  # type: ignore[reportArgumentType]
+    return 0
 
 # %% ../nbs/7_cli.ipynb #ae748e4f
 def _download_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ from .manifest import (corpus_info, data_folder, keep_first,
     make_manifest, Manifest)
 from .synth import between, perform, planned_settings, render_jobs, rng_of
 from ..files import media_kind, one_form, walk
-from ..preprocessing.media import MediaError, probe
+from ..preprocessing.media import frame_count, MediaError, probe
 from ..preprocessing.writing import write_video
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #a83a2df2
@@ -189,12 +189,14 @@ def _clip(name, subset, tree):
     "One row, without its labels"
     base, person = _base(name, tree.videos)
     video = tree.videos.get(base, "")
-    try: told = (probe(tree.root / video).video if video else None) or {}
-    except MediaError: told = {}  # prepare will say what is wrong with it
+    try:
+        told = (probe(tree.root / video).video if video else None) or {}
+        n_frames = frame_count(tree.root / video) if told else ""
+    except MediaError: told, n_frames = {}, ""  # prepare will say what is wrong with it
     return dict(
         clip=name, audio=video, video=video, crops=tree.crops.get(name, ""),
         openpose=tree.poses.get(base, ""), person=person, recording=base, official=subset,
-        fps=told.get("fps", ""), n_frames=told.get("frames") or "",
+        fps=told.get("fps", ""), n_frames=n_frames,
     )
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #81f4fe5b

@@ -16,13 +16,13 @@ from ..core import AvkitError, parallel, reason_of, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
 from ..files import walk_media
-from ..preprocessing.media import (complaint_of, decode_packets, Ledger, MediaError,
-    named_errors, open_container, open_media, probe, REASONS, stream)
+from ..preprocessing.media import (MediaError, named_errors, probe, Reading, REASONS,
+    samples_of, stream, walk_file)
 
 # %% ../../nbs/2_datasets/11_verify.ipynb #5decbb06
-def _int16(x: np.ndarray, planar: bool, channels: int) -> np.ndarray:
-    "PyAV's array of a frame -> (n,channels) little-endian int16"
-    x = x.reshape(channels, -1).T if planar else x.reshape(-1, channels)
+def _int16(x: np.ndarray) -> np.ndarray:
+    "(channels,n) numbers as they are stored -> (n,channels) little-endian int16"
+    x = x.T
     if x.dtype == np.uint8: x = (x.astype(np.int16) - 128) * 256
     elif x.dtype == np.int32: x = np.clip((x.astype(np.int64) + (1 << 15)) >> 16, -32768, 32767)
     elif x.dtype.kind == "f": x = np.clip(np.rint(x * 32768.), -32768, 32767)
@@ -33,17 +33,11 @@ def samples_sha256(
     path: str | Path,  # a lossless file: WAV, FLAC
 ) -> str:
     "SHA-256 (hex) of a file's samples, whatever its packing; a `MediaError` when it is not whole"
-    container, whole = open_container(path)
-    with container, named_errors(path, "truncated"):
-        streams, asked = open_media(path, container, False, True)
-        books, h = {k: Ledger() for k in streams}, None
-        for _, frame, _ in decode_packets(container, streams, asked, books, 0.):
+    with Reading(path, video=False) as r, named_errors(path, "truncated"):
+        h = None
+        for _, frame, _ in walk_file(r):
             h = h or hashlib.sha256(_format(frame))
-            n = frame.layout.nb_channels
-            h.update(_int16(frame.to_ndarray(), frame.format.is_planar, n).tobytes())
-        both = streams.get("video"), streams["audio"]
-        complaint = complaint_of(container, whole, *both, books, 0.)
-    if complaint: raise MediaError(path, "truncated", complaint)
+            h.update(_int16(samples_of(frame)).tobytes())
     if h is None: raise MediaError(path, "no sound")
     return h.hexdigest()
 

@@ -161,7 +161,7 @@ def _hear(
         for kind, *got in stream(path, video=False, audio=has_audio, rate=heard.rate,
                                  seconds=SECONDS):
             if kind == "times":
-                heard.times = got[0]
+                heard.times, heard.duration = got[0], got[1]
             else:
                 writer.part(dict(sound=got[0]))
                 heard.samples += len(got[0])
@@ -190,7 +190,7 @@ def listen(
     _hear(path, heard, writer, bool(seen.audio))
     times = np.zeros(0) if heard.times is None else heard.times
     writer.done(dict(frame_times=times), rate=rate, seconds=SECONDS, samples=heard.samples)
-    heard.duration = shown.get("duration") or seen.duration or _length(heard)
+    heard.duration = heard.duration or _length(heard)
     return heard
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #bd16b5b5

@@ -39,8 +39,8 @@ class Preparation:
     @property
     def audio(self) -> dict:
         "What the audio depends on"
-        if self.long: return dict(rate=self.rate, long=True, version=1)
-        return dict(window=self.window, rate=self.rate, version=1)
+        if self.long: return dict(rate=self.rate, long=True, version=2)
+        return dict(window=self.window, rate=self.rate, version=2)
 
     @property
     def video(self) -> dict:
@@ -49,7 +49,7 @@ class Preparation:
         if "face" in self.views: used += ["detector", "margin", "face_model"]
         if self.video_from != "middle": used.append("video_from")
         by_shot = dict(cuts=1) if self.long and follows_face(self) else {}
-        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=2) | by_shot
+        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=3) | by_shot
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #8ed5c001
 def _listing(folder: Path) -> list[tuple]:
@@ -189,13 +189,14 @@ def _decode(
         return _tensors(root, row, want, prep), 0.
     path = Path(root) / (row["video"] or row["audio"])
     if path.is_dir(): return dict(video=_folder(path, prep)), 0.
-    seen = media.probe(path)
-    duration = (seen.video or {}).get("duration") or seen.duration
-    duration = duration or media.decode(path, video=False).duration
-    times, got = frame_times(duration, prep), {}
-    for f in sorted({row[s] for s in want}):
+    main, got = row["video"] or row["audio"], {}
+    times: Any = lambda seconds: frame_times(seconds, prep)
+    duration = 0. if main in {row[s] for s in want} else media.length(path)
+    for f in sorted({row[s] for s in want}, key=lambda f: f != main):
         video, audio = (s in want and f == row[s] for s in ("video", "audio"))
-        got[f] = media.decode(Path(root) / f, video, audio, times=times, rate=prep.rate)
+        at = times(duration) if duration else times  # the other file has the same window
+        got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate)
+        duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5bb892cb
@@ -212,11 +213,12 @@ def _make(
     clips, start = _decode(root, row, want, prep)
     name = dict(clip=row["clip"])
     if "audio" in want: store.put(keys["audio"], _sound(clips["audio"], start, prep), name)
-    if "video" not in want: return None, ""
+    remark = "; ".join(dict.fromkeys(note for c in clips.values() for note in c.notes))
+    if "video" not in want: return None, remark
     try: tensors, about = _pictures(clips["video"], prep)
     except NoFace: tensors, about = {}, dict(faces=0)
     store.put(keys["video"], tensors, about | name)
-    return about["faces"], ""
+    return about["faces"], remark
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #c0de0011
 def _keys(

@@ -595,21 +595,24 @@ def _read(
     streams: list[str],  # that are taken of it
     out: Mapping[str, Writer],
     prep: Any,
-) -> None:
-    "Read a file to its end, and give its blocks to the writers"
+) -> tuple[str, ...]:
+    "Read a file to its end, and give its blocks to the writers; returns what is unusual about it"
     video, audio = "video" in streams, "audio" in streams
     shots = video and follows_face(prep)
     cut = (ShotCutter if shots else Cutter)(row, prep, root) if video else None
+    notes = ()
     path, how = Path(root) / file, dict(seconds=SECONDS, every=1 if shots else prep.every)
     for kind, *x in stream(path, video, audio, prep.rate, **how):
         if kind == "video" and cut:
             for block in cut.feed(*x): out["video"].pictures(*block)
+        if kind == "times": notes = x[2]
         if not audio: continue
         if kind == "times": out["audio"].times = x[0]
         if kind == "audio":
             out["audio"].part(dict(sound=x[0]))
             out["audio"].samples += len(x[0])
     for block in cut.end() if cut else (): out["video"].pictures(*block)
+    return notes
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #70ad0b93
 def make_track(
@@ -625,8 +628,9 @@ def make_track(
     given = "video" in want and prep.detector == "given" and set(prep.views) == {"face"}
     if given: files["video"] = None  # the video itself is not needed
     out = {s: Writer(store, keys[s], row["clip"]) for s in want}
+    remarks = []
     for f in dict.fromkeys(v for v in files.values() if v):
-        _read(root, row, f, [s for s in want if files[s] == f], out, prep)
+        remarks += _read(root, row, f, [s for s in want if files[s] == f], out, prep)
     n_faces, broken = None, []
     for block, bad in _given(root, row, prep) if given else ():
         out["video"].pictures(*block)
@@ -637,8 +641,8 @@ def make_track(
     if "audio" in want:
         a = out["audio"]
         a.done(dict(frame_times=a.times), rate=prep.rate, seconds=SECONDS, samples=a.samples)
-    remark = f"{len(broken)} crops cannot be read: {', '.join(broken[:3])}" if broken else ""
-    return n_faces, remark
+    if broken: remarks.append(f"{len(broken)} crops cannot be read: {', '.join(broken[:3])}")
+    return n_faces, "; ".join(remarks)
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #2fecdd0d
 class Track:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from ..core import AvkitError, atomic_path, progress, unknown
-from avkit.preprocessing.media import (chosen_streams, frame_rate, named_errors, open_container,
-    stream, upright)
+from avkit.preprocessing.media import (frame_rate, named_errors, Reading, Screen, stream,
+    walk_file)
 
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #32dc75f6
 def _samples(sound: np.ndarray) -> np.ndarray:
@@ -149,14 +149,12 @@ def _video_copy(
 def _audio_copy(
     out: Any,  # the MP4
     a: Any,    # the audio stream that is copied
-) -> tuple[Any, Any]:
-    "An audio stream with the rate and channels of `a`, as far as AAC has them; and its resampler"
-    import av  # optional: PyAV
+) -> Any:
+    "An audio stream with the rate and channels of `a`, as far as AAC has them"
     rate = a.codec_context.sample_rate
     if rate not in _AAC_RATES: rate = 48000
     layout = "mono" if a.codec_context.channels == 1 else "stereo"
-    s = _bitexact(out.add_stream("aac", rate=rate, layout=layout))
-    return s, av.AudioResampler(s.format.name, s.layout.name, rate, frame_size=1024)
+    return _bitexact(out.add_stream("aac", rate=rate, layout=layout))
 
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #785bc4b9
 class _Copy:
@@ -172,15 +170,23 @@ class _Copy:
         a: Any,            # its audio stream; None where none
     ):
         self.out, self.video = out, _video_copy(out, path, v)
-        self.audio, self.cut = _audio_copy(out, a) if a else (None, None)
+        self.audio: Any = _audio_copy(out, a) if a else None
+        self.cut: Any = None  # the resampler, and the kind of frames that it takes
+        self.kind: Any = None
 
     def encode_audio(self, f: Any) -> None:
         "A frame of audio in pieces of the encoder's size; None: what the resampler still holds"
-        for x in self.cut.resample(f): self.out.mux(self.audio.encode(x))
+        for x in self.cut.resample(f) if self.cut else (): self.out.mux(self.audio.encode(x))
 
     def write_audio(self, f: Any, t: float) -> None:
         "A PyAV frame of audio that begins at `t` s"
+        import av  # optional: PyAV
         f.pts, f.time_base = round(t * f.sample_rate), Fraction(1, f.sample_rate)
+        kind = f.format.name, f.layout.name, f.sample_rate
+        if kind != self.kind:
+            self.encode_audio(None)
+            s, self.kind = self.audio, kind
+            self.cut = av.AudioResampler(s.format.name, s.layout.name, s.rate, frame_size=1024)
         self.encode_audio(f)
 
     def cropped(self, x: np.ndarray) -> Any:
@@ -211,18 +217,15 @@ def redraw(
 ) -> Path:
     "A copy of a video as MP4 with changed frames and the same audio"
     import av  # optional: PyAV
-    with (atomic_path(to) as tmp, open_container(path)[0] as c, named_errors(path, "truncated"),
-          av.open(str(tmp), "w", format="mp4") as out):
-        v, a = chosen_streams(c)
-        zero, copy = (c.start_time or 0) / 1e6, _Copy(out, path, v, a)
+    with (atomic_path(to) as tmp, Reading(path, audio=None) as r,
+          named_errors(path, "truncated"), av.open(str(tmp), "w", format="mp4") as out):
+        copy, screen = _Copy(out, path, r.video, r.asked.get("audio")), Screen()
         bar = progress(range(total or 0), desc, total)
-        packets = c.demux(*(s for s in (v, a) if s))
-        for f in itertools.chain.from_iterable(p.decode() for p in packets):
-            t = float(f.pts * f.time_base) - zero if f.pts is not None else 0.
-            if isinstance(f, av.AudioFrame):
-                copy.write_audio(f, t)
+        for kind, x, t in walk_file(r):
+            if kind == "audio":
+                copy.write_audio(x, t)
                 continue
-            copy.write_frame(change(upright(f.to_ndarray(format="rgb24"), f), t), t)
+            copy.write_frame(change(screen(x), t), t)
             bar.update()
         copy.finish()
         bar.close()
