@@ -867,7 +867,7 @@ _Files = Callable[[str, int, int], Mapping[str, str]]  # (label, speaker, number
 
 def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
     "One file for each clip, with audio and video in it, at a path with names in braces"
-    said = {label: code for code, label in reversed(label_map.items())}  # the first code of each
+    said = {label: code for code, label in reversed([*label_map.items()])}  # the first code of each
     def files(label: str, speaker: int, number: int) -> dict[str, str]:
         names = dict(label=said.get(label, label), speaker=speaker, number=number)
         return {path.format(**names): "av"}
