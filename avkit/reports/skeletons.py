@@ -114,7 +114,7 @@ classes = ["happy", "sad"]   # in the order of their numbers; [] where labels ar
 # scale = [-1.0, 1.0]        # of the labels
 # order = 7                  # its place in lists of data sets
 
-[emotions]                   # what a class means beside other data sets, to test models on it
+[emotions]                   # class = happiness, sadness, anger, fear, disgust, surprise, neutral, ...
 happy = "happiness"
 sad = "sadness"
 
@@ -129,6 +129,7 @@ sad = "sadness"
 # label = ["intended", "perceived"]
 
 # [splits.published]         # who tests and validates in each fold; everyone else trains
+# by = "speaker"             # or another column that `index` gives: "session", "city"
 # about = "The paper's five folds, section 4"
 # folds = [{ test = ["1", "2"], validation = ["3"] }]
 
@@ -372,7 +373,8 @@ RECIPES["$name"] = COMMON | dict(
     variants=dict(no_gate=dict(fusion="concat")))                                    # table 3
 """
 SMALL_BLOCK = """
-RECIPES["$name"]["small"] = _FAST | dict(video_encoder="light", video_size=40, epochs=20)  # ours
+RECIPES["$name"]["small"] = _FAST | dict(  # ours
+    video_encoder="light", video_size=40, epochs=20)
 """
 STUDY_BLOCK = """
 STUDIES["$name"] = Study(
