@@ -374,7 +374,7 @@ def source_of(weights: str | Path | None) -> str:
 # %% ../../nbs/3_models/01_weights.ipynb #d6a5df7d
 def _bytes_of(v: Tensor) -> bytes:
     "What a tensor holds, of whatever type"
-    return v.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return v.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def tensors_hash(state: State) -> str:
@@ -396,7 +396,9 @@ def restoring() -> Iterator[None]:
 
 
 def _note_load(net: nn.Module, keys: Any) -> None:
-    if not _RESTORING.get(): net.loaded = tensors_hash(net.state_dict())  # type: ignore
+    shape_only = any(v.is_meta for v in net.state_dict().values())
+    if shape_only or _RESTORING.get(): return
+    net.loaded = tensors_hash(net.state_dict())  # type: ignore
 
 
 def watch_loads(net: nn.Module) -> None:

@@ -114,7 +114,7 @@ classes = ["happy", "sad"]   # in the order of their numbers; [] where labels ar
 # scale = [-1.0, 1.0]        # of the labels
 # order = 7                  # its place in lists of data sets
 
-[emotions]                   # class = happiness, sadness, anger, fear, disgust, surprise, neutral, ...
+[emotions]                   # class = "happiness", "sadness", "anger", "fear", "neutral", ...
 happy = "happiness"
 sad = "sadness"
 

@@ -331,13 +331,13 @@ def test_download_ravdess_as_it_is_laid_out(server, tmp_path, monkeypatch, capsy
     archives = {
         name: zipped(
             tmp_path / "a.zip",
-            {f"Actor_{a:02d}/03-01-05-01-01-01-{a:02d}.wav": b"s" for a in (1, 2)},
+            {f"Actor_{a:02d}/03-01-05-01-01-01-{a:02d}.wav": bytes([a]) for a in (1, 2)},
         ).read_bytes()
     }
     for a in (1, 2):
         archives[f"Video_Speech_Actor_{a:02d}.zip"] = zipped(
             tmp_path / "v.zip",
-            {f"Actor_{a:02d}/0{k}-01-05-01-01-01-{a:02d}.mp4": b"v" for k in (1, 2)},
+            {f"Actor_{a:02d}/0{k}-01-05-01-01-01-{a:02d}.mp4": bytes([k, a]) for k in (1, 2)},
         ).read_bytes()
     server.files = {f"/{n}": b for n, b in archives.items()}
     audio, video = (

@@ -79,11 +79,9 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
     assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, (
         "each clip goes through each backbone once; the killed one again"
     )
-    assert (
-        {k: v for k, v in r["backbones"]["audio"].items() if k != "network"}
-        == dict(name="wav2vec2_tiny", weights="random", source="random")
-        and len(r["backbones"]["video"]["weights"]) == 64
-    )
+    assert {k: v for k, v in r["backbones"]["audio"].items() if k != "network"} == dict(
+        name="wav2vec2_tiny", weights="random", source="random"
+    ) and len(r["backbones"]["video"]["weights"]) == 64
 
     monkeypatch.setattr(frozen, "frozen_backbone", None)  # a second run builds no backbone
     again = load_data(configure(**settings), verbose=False).data
@@ -167,7 +165,8 @@ def test_a_frozen_backbone_for_each_view(monkeypatch):
             None,
             {},
         )
-    assert got == [None, "a.pt", dict(face="a.pt", body=None, context="b.pt"), "a.pt"]
+    a, b = (str(Path.cwd() / n) for n in ("a.pt", "b.pt"))
+    assert got == [None, a, dict(face=a, body=None, context=b), a]
 
 
 def test_a_named_source_of_a_trained_backbone(monkeypatch):
