@@ -2735,8 +2735,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots._stands_out': ( '1_preprocessing/tracks.html#shots._stands_out',
                                                                                               'avkit/preprocessing/tracks.py'),
-                                            'avkit.preprocessing.tracks.Shots._take': ( '1_preprocessing/tracks.html#shots._take',
-                                                                                        'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots.end': ( '1_preprocessing/tracks.html#shots.end',
                                                                                       'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots.feed': ( '1_preprocessing/tracks.html#shots.feed',

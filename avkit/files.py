@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from .core import AvkitError
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0006
-_EITHER = """3g2 3gp amv asf avi divx dv f4v flv gxf ism ismv ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg
-mjpg mk3d mkv mov mp4 mpe mpeg mpg mpv mts mxf nut ogg ogm ogv ogx psp qt rm rmvb ts vob webm wmv
-wtv"""
+_EITHER = """264 265 3g2 3gp amv asf avc avi dif divx dv f4v flv gxf h264 h265 h26l hevc ism ismv
+ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4 mpe mpeg mpg mpv mts mxf nut ogg ogm
+ogv ogx psp qt rm rmvb ts vob webm wmv wtv"""
 _SOUND = """aa3 aac ac3 ac4 adts afc aif aifc aiff amr ape au caf dts eac3 ec3 flac gsm isma m2a m4a
 m4b mka mp2 mp3 mpa mpc oga opus ra shn snd spx sph tak tta voc w64 wav wave wma wv"""
 MEDIA_SUFFIXES: dict[str, str] = {

@@ -475,8 +475,7 @@ class Backbone(nn.Module):
         side = getattr(getattr(net, "patch_embed", None), "img_size", None)
         self.size: int = side[0] if side else spec.size
         for k, v in (("mean", mean), ("std", std)):
-            scale = torch.tensor(v).view(-1, 1, 1) if v else None
-            self.register_buffer(k, scale, persistent=False)
+            self.register_buffer(k, torch.tensor(v).view(-1, 1, 1) if v else None, persistent=False)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -490,12 +489,10 @@ class Backbone(nn.Module):
         self._origin = known
 
     @property
-    def takes(self) -> str:
-        return self.spec.takes
+    def takes(self) -> str: return self.spec.takes
 
     @property
-    def rate(self) -> int:
-        return self.spec.rate
+    def rate(self) -> int: return self.spec.rate
 
     def resized(self, x: Tensor) -> Tensor:
         "Frames of the network's size, where it has a fixed one"

@@ -99,17 +99,15 @@ class Shots:
         frames: Sequence[np.ndarray] | np.ndarray,  # (n,H,W,3)
     ) -> list[int]:
         "The shots of the frames that can now be judged"
-        for t, f in zip(times, frames): self._take(float(t), small_copy(f))
+        for t, small in zip(times, map(small_copy, frames)):
+            self.steps.append(unlikeness(self.small[-1], small) if self.small else np.nan)
+            self.times.append(float(t))
+            self.small.append(small)
         return self._judged(last=False)
 
     def end(self) -> list[int]:
         "The shots of all that are left"
         return self._judged(last=True)
-
-    def _take(self, time: float, small: np.ndarray) -> None:
-        self.steps.append(unlikeness(self.small[-1], small) if self.small else np.nan)
-        self.times.append(time)
-        self.small.append(small)
 
     def _judged(self, last: bool) -> list[int]:
         out = []
@@ -122,8 +120,8 @@ class Shots:
 
     def _seen_enough(self) -> bool:
         "Has what follows been seen: half a second, two frames or more?"
-        later = len(self.times) - 1 - self.at
-        return later > 2 and self.times[-1] - self.times[self.at] > REACH + 1e-6
+        after = len(self.times) - 1 - self.at > 2
+        return after and self.times[-1] - self.times[self.at] > REACH + 1e-6
 
     def _around(self, i: int) -> tuple[int, int]:
         "The first and the last place within reach, two frames or more to either side"

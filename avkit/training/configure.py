@@ -260,8 +260,7 @@ class Config:
         return portable(as_lists(differ | dict(quirks=self["quirks"])))
 
     @property
-    def hash(self) -> str:
-        return content_key(self.learned)
+    def hash(self) -> str: return content_key(self.learned)
 
     @property
     def experiment(self) -> str:

@@ -18,7 +18,7 @@ import avkit  # noqa: F401 before torch
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import SIZES, config, toy
+from helpers import PAPERS, config, toy
 
 from avkit.training.learner import start, train_epoch
 from avkit.training.inference import outputs
@@ -48,7 +48,7 @@ def trained(recipe):
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    for recipe in sys.argv[2:] or SIZES:
+    for recipe in sys.argv[2:] or PAPERS:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:

@@ -16,7 +16,7 @@ from avkit.training.learner import fit
 def toy(toy_corpus, monkeypatch, tmp_path):
     "The toy data set, for two epochs, and default folders below a temporary folder"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("avkit.training.configure.resolve", lambda p: tmp_path / p)
+    monkeypatch.setattr("avkit.training.configure.kit_path", lambda p: tmp_path / p)
     return toy_corpus | dict(epochs=2, batch_size=64)
 
 

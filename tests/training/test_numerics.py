@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers import PAPERS
+
 from avkit.numerics import cpuinfo, obstacle, portable_variables
 
 CHILD = Path(__file__).parent / "numerics_child.py"
@@ -29,7 +31,7 @@ def run(command, **environ):
 def trained(*prefix, **environ):
     "{recipe: hashes of weights and answers}"
     out, err = run([*prefix, sys.executable, str(CHILD), "1"], **environ)
-    assert out.count("\n") == 5, err[-2000:]
+    assert out.count("\n") == len(PAPERS), err[-2000:]
     return dict(line.split(" ", 1) for line in out.splitlines())
 
 

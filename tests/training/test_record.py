@@ -22,7 +22,7 @@ def makes_runs(module: str) -> bool:
     if module in TABLES or module.endswith("__init__.py"):
         return False
     if not rest:
-        return room in ("numerics.py", "core.py", "store.py")
+        return room in ("numerics.py", "core.py", "store.py", "files.py")
     if room == "datasets" and Path(rest).stem in CORPORA:
         return Path(rest).stem == RAN_ON
     return room in ("preprocessing", "datasets", "models", "training")
