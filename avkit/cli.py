@@ -290,10 +290,10 @@ def _rendered_parser(names: Sequence[str]) -> argparse.ArgumentParser:
 @subcommand("Data")
 def _rendered(argv: Sequence[str] | None = None) -> int:
     "render clips in a data set's own names, folders and files, and print where they are"
-    from avkit.datasets.registry import CORPORA, twin  # heavy: pandas
+    from avkit.datasets.registry import CORPORA, rendered_root  # heavy: pandas
     from avkit.reports.endings import next_step
     a = _rendered_parser(CORPORA).parse_args(argv)
-    print(twin(a.dataset, a.difficulty))
+    print(rendered_root(a.dataset, a.difficulty))
     print(next_step("index", "--dataset", a.dataset, "--data_root", "rendered"), file=sys.stderr)
     return 0
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPORA', 'DATASETS', 'RENDERED', 'corpus_names', 'dataset_names', 'corpus_module', 'variants', 'as_arguments',
-           'normal_root', 'rendered', 'twin', 'open_dataset', 'open_asked', 'ceilings', 'ceilings_of']
+           'normal_root', 'is_rendered', 'rendered_root', 'open_dataset', 'open_asked', 'ceilings', 'ceilings_of']
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #ff7ceab7
 import importlib, inspect, itertools
@@ -97,7 +97,7 @@ def normal_root(
     return _ALIASES.get(str(data_root), data_root)
 
 
-def rendered(
+def is_rendered(
     data_root: str | Path | None,  # a folder, or a word
 ) -> bool:
     "Does `data_root` ask for a rendered data set?"
@@ -120,34 +120,34 @@ def _render_planned(
     size = (192, 144),  # width, height
     **sizes,  # of its `plan`
 ):
-    "Render a data set that has a plan and no `render_twin`"
+    "Render a data set that has a plan and no `render`"
     module, plan = corpus_module(name), _function(name, "plan", "data_root=rendered")
     table = plan(**sizes)
     texts = module.tables(table) if hasattr(module, "tables") else {}
-    version = getattr(module, "TWIN_VERSION", 1)
+    version = getattr(module, "RENDER_VERSION", 1)
     settings = planned_settings(name, 0, difficulty, size, version, **_defaults(plan) | sizes)
     return render_plan(root, settings, table, texts)
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #96d4536c
 def _usual_settings(name):
     "What a data set renders when nobody says otherwise"
-    render = getattr(corpus_module(name), "render_twin", None)
+    render = getattr(corpus_module(name), "render", None)
     if render is None: return _USUAL | _defaults(_function(name, "plan", "data_root=rendered"))
     defaults = _defaults(render)
     return {k: v for k, v in defaults.items() if k not in ("n_jobs", "progress")}
 
 
-def twin(
+def rendered_root(
     name: str,  # a data set
     difficulty: float = 0.,  # 0 easy to 1 hard
-    **size: Any,  # how much of it: options of `render_twin`, or of `plan`
+    **size: Any,  # how much of it: options of `render`, or of `plan`
 ) -> Path:
     "The folder of a rendered data set; rendered where it is missing"
     module = corpus_module(name)
-    key = content_key(_usual_settings(name) | size, getattr(module, "TWIN_VERSION", 1))[:8]
+    key = content_key(_usual_settings(name) | size, getattr(module, "RENDER_VERSION", 1))[:8]
     root = cache_dir("twins", f"{name}-difficulty{difficulty:g}-{key}")
-    if not hasattr(module, "render_twin"): return _render_planned(name, root, difficulty, **size)
-    return module.render_twin(root, difficulty=difficulty, **size)
+    if not hasattr(module, "render"): return _render_planned(name, root, difficulty, **size)
+    return module.render(root, difficulty=difficulty, **size)
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #e03dd7dc
 def _synth(data_root, difficulty=0., actors=None):
@@ -156,13 +156,13 @@ def _synth(data_root, difficulty=0., actors=None):
     if actors: opts["actors"] = actors
     usual = f"difficulty{difficulty:g}-" + content_key(opts, synth.VERSION)[:8]
     root = data_root or cache_dir("synth", usual)
-    return ravdess.index(synth.render(root, **opts), corpus="synth")
+    return ravdess.index(synth.render_demo(root, **opts), corpus="synth")
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #e3d7c3e8
 def _rendered_root(dataset, data_root, difficulty):
     "The folder that `data_root=rendered` or `sample` stands for"
     small = getattr(corpus_module(dataset), "SAMPLE", {})
-    return twin(dataset, difficulty, **small if normal_root(data_root) == "sample" else {})
+    return rendered_root(dataset, difficulty, **small if normal_root(data_root) == "sample" else {})
 
 
 def open_dataset(
@@ -174,7 +174,7 @@ def open_dataset(
     "The manifest of a data set; `synth` and what is rendered renders itself first"
     if dataset not in dataset_names(): raise _unregistered(dataset)
     if dataset == "synth":
-        return _synth(None if rendered(data_root) else data_root, difficulty, **options)
+        return _synth(None if is_rendered(data_root) else data_root, difficulty, **options)
     if data_root is None:
         raise AvkitError(f"dataset={dataset} needs data_root: the folder that holds its files, or "
                          "data_root=rendered for clips that avkit renders in its layout. "
@@ -183,7 +183,7 @@ def open_dataset(
     for k in options:
         if k in inspect.signature(index).parameters: continue
         raise AvkitError(f"dataset={dataset} has no setting {k!r}")
-    if rendered(data_root): data_root = _rendered_root(dataset, data_root, difficulty)
+    if is_rendered(data_root): data_root = _rendered_root(dataset, data_root, difficulty)
     return index(data_root, **options)
 
 # %% ../../nbs/2_datasets/10_registry.ipynb #c0de0091

@@ -6,7 +6,7 @@
 __all__ = ['EMOTIONS', 'FACES', 'VOICES', 'FPS', 'RATE', 'VOWELS', 'STATEMENTS', 'VALENCE', 'AROUSAL', 'VERSION', 'PLAN',
            'face_code', 'voice_code', 'express', 'rng_of', 'over', 'looks', 'face_layers', 'draw_eye', 'draw_mouth',
            'draw_features', 'perform', 'render_clip', 'act', 'between', 'ceilings_of_labels', 'claim', 'complete',
-           'run_jobs', 'render', 'Odd', 'write_planned', 'planned_settings', 'render_jobs', 'render_plan',
+           'run_jobs', 'render_demo', 'Odd', 'write_planned', 'planned_settings', 'render_jobs', 'render_plan',
            'meeting_codes', 'plan_of_classes']
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #64c61a0d
@@ -708,7 +708,7 @@ def _check_demo(actors, repeats, difficulty, size):
                      "size (width, height) even and at least 64")
 
 
-def render(
+def render_demo(
     root: str | Path,  # a new folder, or one that was begun with these settings
     actors: int = 16,  # 1-24; 16 give 384 clips
     seed: int = 0,  # of all that is drawn

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, resolve
 from ..datasets.manifest import corpus_info, Manifest, manifests_dir, read_cells, speaker_key
-from ..datasets.registry import rendered
+from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, assign_file, LeakError, SUBSETS
 from .runs import config_of, Run
 from ..training.configure import Config
@@ -296,7 +296,7 @@ def cross_name(
     cfg: Config,        # that names the other data set
 ) -> str:
     "What the other data set is called in the record"
-    place = cfg["data_root"] if rendered(cfg["data_root"]) else None
+    place = cfg["data_root"] if is_rendered(cfg["data_root"]) else None
     parts = "cross:" + corpus, cfg["label"], cfg["track"], place, split and Path(split).stem
     return "-".join(part for part in parts if part)
 

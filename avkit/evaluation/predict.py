@@ -24,7 +24,7 @@ from ..datasets import synth
 from ..datasets.batches import AVData, standardise
 from ..datasets.features import Stream
 from ..datasets.manifest import COLUMNS, corpus_info, Manifest
-from ..datasets.registry import rendered
+from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
 from .runs import check_backbones, open_run, Run
 from ..preprocessing import faces
@@ -891,7 +891,7 @@ DRAWN = "trained on drawn people and synthesised voices: says nothing about real
 def of_rendered(run: Run) -> bool:
     "Was a run trained on rendered clips?"
     name = run.record.get("dataset", run.cfg["dataset"])
-    return bool(run.record.get("rendered")) or name == "synth" or rendered(run.cfg["data_root"])
+    return bool(run.record.get("rendered")) or name == "synth" or is_rendered(run.cfg["data_root"])
 
 
 def rendered_file(video: Path) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd, torch
 from ..core import AvkitError, cache_dir, file_hash, kit_path, read_json, resolve
 from ..datasets.manifest import read_cells
-from ..datasets.registry import rendered
-from ..datasets.synth import render
+from ..datasets.registry import is_rendered
+from ..datasets.synth import render_demo
 from ..models.model import build_model
 from ..models.backbones import spec_of
 from ..models.weights import restoring
@@ -35,7 +35,7 @@ def _at_hand(folder: Path) -> bool:
     if not all(p.is_file() for p in needed):
         return False
     c = read_json(folder / "record.json")["config"]
-    root = None if rendered(c["data_root"]) else c["data_root"]
+    root = None if is_rendered(c["data_root"]) else c["data_root"]
     files = [c.get("audio_features"), c.get("video_features"), root]
     return all(resolve(p).exists() for p in files if p)
 
@@ -51,7 +51,7 @@ def example_folder(
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{root}.lock"):
         if not _at_hand(folder):
-            render(root, actors=4, repeats=1, n_jobs=n_jobs)
+            render_demo(root, actors=4, repeats=1, n_jobs=n_jobs)
             cfg = configure(dataset="ravdess", data_root=str(root), split="kfold4", epochs=epochs,
                             n_jobs=n_jobs, run_dir=str(folder))
             fit(cfg, verbose=False)

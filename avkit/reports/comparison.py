@@ -21,7 +21,7 @@ from .records import gather, keep_own, own_condition, write_spec
 from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
 from ..markup import sheet_text
-from .tables import (distinct, experiments, gaps, in_common, is_rendered,
+from .tables import (distinct, experiments, gaps, in_common, was_rendered,
     mean_and_spread, what_differs, write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
@@ -287,7 +287,7 @@ def _split_notes(records: Sequence[dict]) -> list[str]:
 def about(records: Sequence[dict]) -> list[str]:
     "What slim records have in common, as lines of Markdown"
     lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
-    if any(map(is_rendered, records)):
+    if any(map(was_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
     return lines + _split_notes(records) + gaps(records)
 

@@ -27,7 +27,7 @@ from .records import read_spec, runs_report, write_runs
 from .robustness import robustness_report, USUAL, write_robustness
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
-from .tables import distinct, is_rendered
+from .tables import distinct, was_rendered
 from ..training.configure import Config, configure
 from ..training.grid import finished_record, identity, run_grid
 
@@ -420,7 +420,7 @@ def _sure_of_rendered(spec: dict) -> str:
 def sure(spec: dict) -> str:
     "How far the numbers of a report can be trusted"
     rs = spec["records"]
-    if any(map(is_rendered, rs)):
+    if any(map(was_rendered, rs)):
         return _sure_of_rendered(spec)
     if spec["kind"] == "choice":
         return (f"**Real data.** Validation scores of {_many(len(rs), 'run')}, to choose by; the "

@@ -20,7 +20,7 @@ from ..core import (
     AvkitError, cache_dir, content_key, kit_path, read_json, resolve, write_json, write_text)
 from ..markup import markdown_text, pipe_table, sheet_text
 from ..datasets.manifest import corpus_info, Manifest
-from ..datasets.registry import rendered
+from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
 from ..datasets.verify import content_map
 from ..evaluation.figures import contact_sheet, even_places, save_figure, style
@@ -812,5 +812,5 @@ def _with_frames(clips: DataFrame) -> DataFrame:
 # %% ../../nbs/6_reports/09_overview.ipynb #9a3d3eb5
 def report_folder(corpus: str, data_root: str | Path) -> Path:
     "Where a notebook writes a data set's report: below reports/runs, where git does not look"
-    if rendered(data_root): return kit_path(f"reports/runs/corpora/{corpus}-{data_root}")
+    if is_rendered(data_root): return kit_path(f"reports/runs/corpora/{corpus}-{data_root}")
     return kit_path(f"reports/runs/corpora/{corpus}")

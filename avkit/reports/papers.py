@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, kit_path, repo_root, resolve, unknown, write_text
 from ..datasets.manifest import corpus_info, manifests_dir, read_cells
-from ..datasets.registry import rendered
+from ..datasets.registry import is_rendered
 from ..evaluation.figures import style
 from .comparison import (about, by_method, finished_runs, head_of, method_of,
     method_summary, numbers_of, readable_summary, write_figure)
@@ -220,7 +220,7 @@ class Protocol:
     @property
     def smoke(self) -> bool:
         "Whether it runs on rendered data"
-        return self.data_root is None or rendered(self.data_root)
+        return self.data_root is None or is_rendered(self.data_root)
 
     def folder(self, key: str) -> Path:
         "Where the table of a paper goes"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'settings_of', 'experiment_of', 'experiments', 'telling',
            'what_differs', 'folds_of', 'gaps', 'labels_trained_on', 'runs_table', 'mean_and_spread', 'readable_table',
-           'distinct', 'in_common', 'is_rendered', 'caption', 'to_markdown', 'write_frame', 'write_table']
+           'distinct', 'in_common', 'was_rendered', 'caption', 'to_markdown', 'write_frame', 'write_table']
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
@@ -315,7 +315,7 @@ def in_common(records: Sequence[dict], values: Mapping[str, Callable[[dict], Any
     return "; ".join(f"{name}: {distinct(records, f)}" for name, f in values.items()) + "."
 
 # %% ../../nbs/6_reports/00_tables.ipynb #2b23a54d
-def is_rendered(record: dict) -> bool:
+def was_rendered(record: dict) -> bool:
     "Whether a run saw rendered data"
     return record["dataset"] == "synth" or bool(record.get("rendered"))
 
@@ -328,7 +328,7 @@ _COMMON = dict(
 def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
     lines = [in_common(records, _COMMON)]
-    if any(map(is_rendered, records)):
+    if any(map(was_rendered, records)):
         lines.append("**Rendered corpus, not human data: not a result of any paper.**")
     notes = sorted({r["split"]["note"] for r in records} - {""})
     lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes]

@@ -16,7 +16,7 @@ from ..core import AvkitError, check_types, content_key, kit_path, resolve, unkn
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, streams_told
-from ..datasets.registry import normal_root, open_asked, rendered
+from ..datasets.registry import is_rendered, normal_root, open_asked
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
@@ -172,7 +172,7 @@ def _idle_steps(v: Values) -> set[str]:
 
 def _idle_data(v: Values) -> set[str]:
     "The difficulty of clips that are not rendered; the detector, which `preparation` holds"
-    drawn = v["dataset"] == "synth" or rendered(v["data_root"])
+    drawn = v["dataset"] == "synth" or is_rendered(v["data_root"])
     return {"detector"} if drawn else {"detector", "difficulty"}
 
 
@@ -271,7 +271,7 @@ class Config:
     def name(self) -> str:
         "What the run is: the default folder is reports/runs/<name>"
         r, s = self.recipe, self.settings
-        stands_in = s.data_root if rendered(s.data_root) else None
+        stands_in = s.data_root if is_rendered(s.data_root) else None
         own = [f"{k}_features" for k in ("audio", "video") if self[f"{k}_features"]]
         told = s.options and content_key(options_of(s.options))[:6]
         mode = None if s.mode == "as_described" else s.mode
@@ -318,7 +318,7 @@ def _recipe(s: Settings) -> dict:
     r = dict(RECIPES[s.recipe])
     corpora, small, variants = (r.pop(k, {}) for k in ("corpora", "small", "variants"))
     r = merged(r, corpora.get(s.dataset, {}))
-    stands_in = s.dataset == "synth" or rendered(s.data_root)
+    stands_in = s.dataset == "synth" or is_rendered(s.data_root)
     r["size"] = s.size or ("small" if small and stands_in else "paper")
     if r["size"] == "small":
         r = merged(r, {k: v for k, v in small.items() if k != "corpora"})
@@ -347,7 +347,7 @@ def _absolute(name: str, value: str) -> str:
     views = by_view(value) if name.endswith("_weights") else value
     if isinstance(views, dict):
         return ",".join(f"{view}={_absolute(name, p)}" for view, p in views.items())
-    word = is_source(value) or rendered(value) or name == "split" and not value.endswith(".csv")
+    word = is_source(value) or is_rendered(value) or name == "split" and not value.endswith(".csv")
     return value if word else str(resolve(value))
 
 

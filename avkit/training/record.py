@@ -20,7 +20,7 @@ import torch
 from ..core import content_key, file_hash, read_json, repo_root, resolve
 from ..datasets.batches import AVData
 from ..datasets.manifest import Manifest
-from ..datasets.registry import CORPORA, rendered
+from ..datasets.registry import CORPORA, is_rendered
 from ..datasets.splits import SUBSETS
 from ..models.backbones import backbones_of
 from ..models.weights import by_view
@@ -291,7 +291,7 @@ def found_in(
 # %% ../../nbs/4_training/10_record.ipynb #run00009
 def _reads_own(cfg: Config) -> bool:
     "Whether a run reads what its name cannot tell: a folder or files of the user's"
-    root = cfg["data_root"] is not None and not rendered(cfg["data_root"])
+    root = cfg["data_root"] is not None and not is_rendered(cfg["data_root"])
     return root or bool(own_names(cfg)) or str(cfg["split"]).endswith(".csv")
 
 

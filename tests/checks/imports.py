@@ -26,8 +26,8 @@ LAZY = DOORS | {"avkit.cli"}  # may import avkit's modules inside functions
 BY_NAME = {"avkit.datasets.registry"}  # may import a module whose name is made of a string
 INTERFACE = {
     "index",
-    "render_twin",
-    "TWIN_VERSION",
+    "render",
+    "RENDER_VERSION",
     "SAMPLE",
     "plan",
     "tables",

@@ -515,9 +515,10 @@ def test_a_new_fusion_and_a_new_paper_are_listed(book, monkeypatch):
     monkeypatch.setitem(pages.RECIPES, "mine2025", pages.RECIPES["jca2023"])
     pages.stale(book, write=True)
     assert "`gate` (a gate)<!--" in (book / "README.md").read_text()
-    assert "| `gate` | a gate (First 2025, eq. 1) | the head alone | one of two |" in (
-        book / pages.FUSION_NOTEBOOK
-    ).read_text()
+    assert (
+        "| `gate` | a gate (First 2025, eq. 1) | the head alone | one of two |"
+        in (book / pages.FUSION_NOTEBOOK).read_text()
+    )
     assert (book / "nbs/papers/mine2025.ipynb").is_file()
     assert all("mine2025" in (book / p).read_text() for p in (pages.README, pages.MAP, pages.FACTS))
     assert pages.stale(book) == [f"{pages.FACTS}: no section ## mine2025"]

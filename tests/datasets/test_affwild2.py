@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avkit.core import AvkitError
-from avkit.datasets.affwild2 import _plan, expression_of, index, labels_of, render_twin
+from avkit.datasets.affwild2 import _plan, expression_of, index, labels_of, render
 from avkit.datasets.splits import apply_split
 from avkit.preprocessing.prepare import Preparation, prepare, prepare_clip, stream_key
 from avkit.store import Store
@@ -18,7 +18,7 @@ SMALL = dict(videos=4, takes=0, size=(96, 72), progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("aff") / "ä b", n_jobs=2, **SMALL)
+    return render(tmp_path_factory.mktemp("aff") / "ä b", n_jobs=2, **SMALL)
 
 
 def test_labels_are_what_was_rendered(twin):

@@ -12,7 +12,7 @@ from avkit.datasets.crema_d import (
     index,
     majority,
     read_votes,
-    render_twin,
+    render,
     rater_voice_code,
 )
 from avkit.datasets.splits import apply_split
@@ -24,7 +24,7 @@ SMALL = dict(actors=3, takes=2, size=(96, 80), progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("crema") / "ä b", n_jobs=1, **SMALL)
+    return render(tmp_path_factory.mktemp("crema") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_real_tables(shared_data):
@@ -98,7 +98,7 @@ def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }
-    assert read(render_twin(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
+    assert read(render(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
 
 
 def test_odd_media_are_there(twin):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from avkit.core import AvkitError
-from avkit.datasets.folder import drawn_face_code, index, render_twin, drawn_voice_code
+from avkit.datasets.folder import drawn_face_code, index, render, drawn_voice_code
 from avkit.datasets.splits import apply_split
 
 pytest.importorskip("cv2")
@@ -13,7 +13,7 @@ pytest.importorskip("cv2")
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(
+    return render(
         tmp_path_factory.mktemp("folder") / "ä b",
         speakers=6,
         takes=3,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avkit.core import AvkitError
-from avkit.datasets.msp_improv import MSP_TARGETS, _plan, _targets, index, render_twin
+from avkit.datasets.msp_improv import MSP_TARGETS, _plan, _targets, index, render
 from avkit.datasets.splits import apply_split
 
 pytest.importorskip("cv2")
@@ -13,7 +13,7 @@ SMALL = dict(takes=3, size=(96, 80), progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("msp") / "ä b", n_jobs=1, **SMALL)
+    return render(tmp_path_factory.mktemp("msp") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_labels_are_what_was_rendered(twin):
@@ -98,4 +98,4 @@ def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }
-    assert read(render_twin(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
+    assert read(render(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avkit.core import AvkitError
-from avkit.datasets.ravdess import ODD, _paths, _plan, expected, index, parse_ravdess, render_twin
+from avkit.datasets.ravdess import ODD, _paths, _plan, expected, index, parse_ravdess, render
 from avkit.datasets.splits import LeakError, check_split
 from avkit.preprocessing.media import MediaError, decode, probe
 from avkit.datasets.synth import face_code, voice_code
@@ -17,7 +17,7 @@ SMALL = dict(actors=5, repeats=1, size=(96, 80), progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("ravdess") / "ä b", n_jobs=1, **SMALL)
+    return render(tmp_path_factory.mktemp("ravdess") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_labels_are_what_was_rendered(twin):
@@ -133,9 +133,9 @@ def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }
-    assert read(render_twin(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
+    assert read(render(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
     stamps = {p: p.stat().st_mtime_ns for p in twin.rglob("*.*")}
-    render_twin(twin, n_jobs=1, **SMALL)
+    render(twin, n_jobs=1, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in twin.rglob("*.*")} == stamps
 
 

@@ -20,7 +20,7 @@ from avkit.datasets.registry import (
     dataset_names,
     normal_root,
     open_dataset,
-    rendered,
+    is_rendered,
     variants,
 )
 from avkit.reports.skeletons import block_of
@@ -57,7 +57,7 @@ def test_every_data_set_is_registered_by_its_two_files():
     for name in CORPORA:
         module = corpus_module(name)
         assert callable(module.index) and callable(module.plan), name
-        sizes = inspect.signature(getattr(module, "render_twin", module.plan)).parameters
+        sizes = inspect.signature(getattr(module, "render", module.plan)).parameters
         assert set(getattr(module, "SAMPLE", {})) <= set(sizes), name
     with pytest.raises(AvkitError, match="did you mean 'ravdess'"):
         corpus_module("ravdes")
@@ -99,7 +99,8 @@ def test_words_for_rendered_data():
         "twins",
         None,
     ]
-    assert [rendered(r) for r in ("twin", "rendered", "sample", "twins", None, Path("twin"))] == [
+    roots = ("twin", "rendered", "sample", "twins", None, Path("twin"))
+    assert [is_rendered(r) for r in roots] == [
         True,
         True,
         True,
@@ -113,7 +114,7 @@ def test_words_for_rendered_data():
 def test_each_word_opens_the_folder_it_means(root, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        registry, "twin", lambda name, difficulty, **size: asked.append(size) or "folder"
+        registry, "rendered_root", lambda name, difficulty, **size: asked.append(size) or "folder"
     )
     monkeypatch.setattr(corpus_module("vgaf"), "index", lambda data_root: data_root)
     assert open_dataset("vgaf", root) == "folder"

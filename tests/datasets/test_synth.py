@@ -21,7 +21,7 @@ from avkit.datasets.synth import (
     _plan,
     rng_of,
     face_code,
-    render,
+    render_demo,
     render_clip,
     voice_code,
 )
@@ -40,7 +40,7 @@ def _bytes(root):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return render(tmp_path_factory.mktemp("synth") / "ä b", n_jobs=1, **SMALL)
+    return render_demo(tmp_path_factory.mktemp("synth") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_codes_meet_in_one_emotion():
@@ -75,20 +75,20 @@ def test_clips_are_whole_and_both_files_tell_the_same(corpus):
 
 
 def test_same_bytes_whatever_the_number_of_processes(corpus, tmp_path):
-    assert _bytes(render(tmp_path / "b", n_jobs=2, **SMALL)) == _bytes(corpus)
-    other = _bytes(render(tmp_path / "c", n_jobs=1, **{**SMALL, "actors": 1, "seed": 4}))
+    assert _bytes(render_demo(tmp_path / "b", n_jobs=2, **SMALL)) == _bytes(corpus)
+    other = _bytes(render_demo(tmp_path / "c", n_jobs=1, **{**SMALL, "actors": 1, "seed": 4}))
     assert not set(other.values()) & set(_bytes(corpus).values())
 
 
 def test_resumes_and_repeats(corpus):
     before, stamps = _bytes(corpus), {p: p.stat().st_mtime_ns for p in corpus.rglob("*.*")}
-    render(corpus, n_jobs=1, **SMALL)
+    render_demo(corpus, n_jobs=1, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in corpus.rglob("*.*")} == stamps
     lost = sorted(corpus.rglob("*.mp4"))[3], sorted(corpus.rglob("*.wav"))[5]
     for p in lost:
         p.unlink()
     os.replace(corpus / "synth.json", corpus / "synth.part.json")  # as a kill leaves it
-    render(corpus, n_jobs=1, **SMALL)
+    render_demo(corpus, n_jobs=1, **SMALL)
     assert _bytes(corpus) == before and (corpus / "synth.json").is_file()
     assert sum(p.stat().st_mtime_ns != t for p, t in stamps.items()) == 2
 
@@ -99,17 +99,17 @@ def test_resumes_and_repeats(corpus):
 )
 def test_another_setting_is_refused(corpus, change):
     with pytest.raises(AvkitError, match=next(iter(change))):
-        render(corpus, n_jobs=1, **{**SMALL, **change})
+        render_demo(corpus, n_jobs=1, **{**SMALL, **change})
     assert read_json(corpus / "synth.json")["seed"] == 3
 
 
 def test_an_unfinished_other_corpus_and_foreign_folders_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("my thesis")
     with pytest.raises(AvkitError, match="other files"):
-        render(tmp_path, n_jobs=1, **SMALL)
+        render_demo(tmp_path, n_jobs=1, **SMALL)
     for wrong in (dict(actors=25), dict(repeats=5), dict(difficulty=2), dict(size=(97, 80))):
         with pytest.raises(AvkitError, match="actors 1-24"):
-            render(tmp_path / "x", **{**SMALL, **wrong})
+            render_demo(tmp_path / "x", **{**SMALL, **wrong})
 
 
 @pytest.mark.parametrize("repeats", [1, 3, 4])

@@ -126,7 +126,7 @@ def test_measure_writes_the_list(tmp_path, monkeypatch):
 
 def test_the_twin_has_one_broken_file_and_is_not_compared(tmp_path):
     pytest.importorskip("cv2")
-    root = ravdess.render_twin(
+    root = ravdess.render(
         tmp_path / "t", actors=1, repeats=1, size=(96, 80), n_jobs=1, progress=False
     )
     m = ravdess.index(root)
@@ -147,7 +147,7 @@ def test_the_twin_has_one_broken_file_and_is_not_compared(tmp_path):
 
 def test_lost_files_and_lost_streams(tmp_path):
     pytest.importorskip("cv2")
-    root = ravdess.render_twin(
+    root = ravdess.render(
         tmp_path / "t", actors=1, repeats=1, size=(96, 80), n_jobs=1, progress=False
     )
     m = ravdess.index(root)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avkit.core import AvkitError
-from avkit.datasets.vgaf import _plan, index, render_twin
+from avkit.datasets.vgaf import _plan, index, render
 from avkit.preprocessing.media import read_tensor
 from avkit.datasets.splits import apply_split
 from avkit.cli import main
@@ -19,7 +19,7 @@ SMALL = dict(train=12, val=6, size=96, progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render_twin(tmp_path_factory.mktemp("vgaf") / "ä b", n_jobs=1, **SMALL)
+    return render(tmp_path_factory.mktemp("vgaf") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_twin(twin):
@@ -115,7 +115,7 @@ def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }
-    assert read(render_twin(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
+    assert read(render(tmp_path / "b", n_jobs=2, **SMALL)) == read(twin)
 
 
 def test_scenes_with_pictures_of_ones_own(tmp_path):

@@ -374,9 +374,7 @@ def family(folder, speakers, same=(), seed=0):
         folder / "labels.csv", index=False
     )
     pd.DataFrame(feats, columns=["clip", "f0", "f1"]).to_csv(folder / "f.csv", index=False)
-    return dict(
-        dataset="folder", data_root=str(folder), audio_features=str(folder / "f.csv")
-    )
+    return dict(dataset="folder", data_root=str(folder), audio_features=str(folder / "f.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -384,11 +382,14 @@ def of_folder(tmp_path_factory):
     "A run on a folder of four speakers: 01 and 02 are learned, 03 validates, 04 is tested"
     d = tmp_path_factory.mktemp("family")
     own = family(d / "own", ["01", "02", "03", "04"])
-    (d / "split.csv").write_text(
-        "speaker,split\n01,train\n02,train\n03,validation\n04,test\n"
-    )
+    (d / "split.csv").write_text("speaker,split\n01,train\n02,train\n03,validation\n04,test\n")
     cfg = configure(
-        **own, recipe="demo", modality="audio", epochs=1, device="cpu", split=str(d / "split.csv"),
+        **own,
+        recipe="demo",
+        modality="audio",
+        epochs=1,
+        device="cpu",
+        split=str(d / "split.csv"),
         run_dir=str(d / "run"),
     )
     fit(cfg, verbose=False)

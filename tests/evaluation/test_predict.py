@@ -308,8 +308,7 @@ def test_fusions_as_graphs(fusion, tmp_path):
     p = fresh(model, cfg, ["a", "b", "c"])
     found, _ = to_program(p, tmp_path / "model.pt2", x)
     assert (
-        found["time"]
-        == dict(rnn="open for video, as in the example for audio").get(fusion, "open")
+        found["time"] == dict(rnn="open for video, as in the example for audio").get(fusion, "open")
         and found["difference"] < 1e-4
     )  # a packed sequence has a length of its own
 

@@ -38,7 +38,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     d = tmp_path_factory.mktemp("backbones")
-    root = synth.render(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
+    root = synth.render_demo(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
     (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
     return dict(
         recipe="vavl2023",

@@ -14,7 +14,7 @@ pytest.importorskip("cv2")
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return ravdess.render_twin(tmp_path_factory.mktemp("r") / "ä b", actors=2, repeats=1,
+    return ravdess.render(tmp_path_factory.mktemp("r") / "ä b", actors=2, repeats=1,
                                size=(96, 80), n_jobs=1, progress=False)
 
 

@@ -48,8 +48,20 @@ def test_a_study_from_a_folder_of_ones_own(here, capsys, monkeypatch):
     out = said(capsys, *next_of(out))
     assert "runs/a/report/table.md" in out and (here / "runs/a/report/table.md").is_file()
     assert next_of(out)[:3] == ["export", "--run", "runs/a"]
-    out = said(capsys, "grid", *DATA, *OWN, *SPLIT, *small, "--fusion", "concat,late", "--n_jobs",
-               "1", "--to", "runs/grid")
+    out = said(
+        capsys,
+        "grid",
+        *DATA,
+        *OWN,
+        *SPLIT,
+        *small,
+        "--fusion",
+        "concat,late",
+        "--n_jobs",
+        "1",
+        "--to",
+        "runs/grid",
+    )
     header = out.splitlines()[0].split()
     assert {"run_dir", "status", "side", "given", "accuracy", "UAR"} <= set(header)
     assert "runs: runs/grid" in out and len(next_of(out)) == 5

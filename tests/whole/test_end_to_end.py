@@ -17,7 +17,7 @@ from avkit.store import Store
 def rendered(tmp_path_factory):
     "Six actors of the rendered corpus, in a path with spaces and umlauts"
     root = tmp_path_factory.mktemp("Ünï cødé 数据") / "my corpus"
-    return synth.render(root, actors=6, repeats=1, n_jobs=2, progress=False)
+    return synth.render_demo(root, actors=6, repeats=1, n_jobs=2, progress=False)
 
 
 SPLIT = "speaker,split\n1,train\n2,train\n3,train\n4,train\n5,validation\n6,test\n"
