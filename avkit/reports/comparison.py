@@ -325,7 +325,7 @@ class Comparison:
     "The parameters of nbs/compare.ipynb"
     recipe: str = "demo"                # any recipe
     dataset: str = "synth"              # any data set
-    data_root: str | None = None        # its folder; twin: it renders itself
+    data_root: str | None = None        # its folder; rendered: it renders itself
     label: str | None = None            # crema_d: intended, consensus
     track: str | None = None            # affwild2: va, expr
     audio_features: str | None = None   # features of one's own in place of the audio

@@ -230,7 +230,7 @@ def effect_figure(rows: pd.DataFrame) -> "Figure":
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #3abf5d74
 def _protocol(
-    data_root: str,     # sample, twin
+    data_root: str,     # sample, rendered
     seeds: str,         # with commas
     epochs: int,        # 0: the recipes' own
 ) -> list[str]:
@@ -256,7 +256,7 @@ def write_effects(
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #10e42e77
 def quirk_report(
     experiments: str,   # all, or names with commas
-    data_root: str,     # sample, twin
+    data_root: str,     # sample, rendered
     seeds: str,         # such as 1,2
     epochs: int,        # 0: the recipes' own
     to: str | None,     # the folder of the report; None: reports/runs/quirks-report
