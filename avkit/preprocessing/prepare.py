@@ -16,7 +16,7 @@ from ..core import attempt, AvkitError, content_key, parallel, reason_of
 from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
-from .media import read_image, read_tensor
+from .media import LONGEST, read_image, read_tensor
 from .tracks import follows_face, make_track
 from ..store import Store
 
@@ -35,12 +35,14 @@ class Preparation:
     long: bool = False          # a label per frame: kept whole as tracks; no window, no `frames`
     every: int = 1              # of such a video every k-th frame is kept
     video_from: str = "middle"  # begin: of a long clip (a quirk of chumachenko2022)
+    max_gap: float = LONGEST    # s of missing sound for which silence stands; 0: refuse the clip
 
     @property
     def audio(self) -> dict:
         "What the audio depends on"
-        if self.long: return dict(rate=self.rate, long=True, version=2)
-        return dict(window=self.window, rate=self.rate, version=2)
+        shape = dict(long=True) if self.long else dict(window=self.window)
+        refused = {} if self.max_gap == LONGEST else dict(max_gap=self.max_gap)
+        return shape | refused | dict(rate=self.rate, version=2)
 
     @property
     def video(self) -> dict:
@@ -169,7 +171,8 @@ def _tensors(
     for s in want:
         path, times = Path(root) / row[s], lambda duration: frame_times(duration, prep)
         if path.suffix != ".pt":
-            got[s] = media.decode(path, s == "video", s == "audio", times=times, rate=prep.rate)
+            got[s] = media.decode(path, s == "video", s == "audio", times=times, rate=prep.rate,
+                                  max_gap=prep.max_gap)
             continue
         if s == "audio":
             raise AvkitError(f"{path}: spectrogram segments are no sound; use modality=video, or "
@@ -195,7 +198,8 @@ def _decode(
     for f in sorted({row[s] for s in want}, key=lambda f: f != main):
         video, audio = (s in want and f == row[s] for s in ("video", "audio"))
         at = times(duration) if duration else times  # the other file has the same window
-        got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate)
+        got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate,
+                              max_gap=prep.max_gap)
         duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 

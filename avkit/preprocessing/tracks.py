@@ -599,7 +599,8 @@ def _read(
     shots = video and follows_face(prep)
     cut = (ShotCutter if shots else Cutter)(row, prep, root) if video else None
     notes = ()
-    path, how = Path(root) / file, dict(seconds=SECONDS, every=1 if shots else prep.every)
+    path, every = Path(root) / file, 1 if shots else prep.every
+    how = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap)
     for kind, *x in stream(path, video, audio, prep.rate, **how):
         if kind == "video" and cut:
             for block in cut.feed(*x): out["video"].pictures(*block)

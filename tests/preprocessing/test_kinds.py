@@ -4,6 +4,7 @@ gaps, with sound that changes, of many channels, with numbers that are none, wit
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_silence_of_days_is_refused(tmp_path):
         "-c:v libx264 -preset ultrafast -c:a aac",
         path,
     )
-    with pytest.raises(MediaError, match="100000 s of sound are missing"):
+    with pytest.raises(MediaError, match="99999.98 s of sound are missing"):
         decode(path)
 
 
@@ -130,6 +131,23 @@ def test_a_gap_is_told_and_filled(tmp_path):
     assert np.abs(quiet).max() < 0.02 < np.abs(clip.sound).max() / 4
     assert told["status"] == "done" and "silence there" in told["reason"]
     assert len(survey(path)["gaps"]) == 1
+
+
+def test_a_gap_is_refused_where_that_is_asked_for(tmp_path):
+    path = made(tmp_path, "gaps", "0.3_0.5_libopus.mkv")
+    (seconds,) = [n for _, n in survey(path)["gaps"]]
+    assert decode(path, max_gap=seconds + 0.01).notes
+    for longest in (0, seconds - 0.01):
+        with pytest.raises(MediaError, match=rf"{seconds:.2f} s of sound are missing"):
+            decode(path, max_gap=longest)
+        with pytest.raises(MediaError, match="are missing"):
+            list(stream(path, max_gap=longest))
+    whole = replace(PLAIN, max_gap=0.0)
+    assert PLAIN.audio != whole.audio and PLAIN.video == whole.video
+    told = prepared(path, whole)
+    assert told["status"] == "failed" and "are missing" in told["reason"]
+    late = made(tmp_path, "offsets", "audio_0.3.mp4")  # a late beginning is no gap
+    assert decode(late, max_gap=0).duration
 
 
 # what is really missing
