@@ -1051,7 +1051,7 @@ def _decode(
     times: Any,        # seconds (T,); None: all
     rate: int | None,  # Hz; None: as stored
     size: tuple[int, int] | None,  # (w, h); None: as shown
-    max_gap: float,
+    max_gap: float = LONGEST,      # s
 ) -> Clip:
     "What is asked for of a file, read to its end"
     keeper, pieces = _Keeper(times, size), []
