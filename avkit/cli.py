@@ -224,7 +224,9 @@ def _seen(s: Mapping[str, Any]) -> str:
         video = (f"{s['pictures']} frames, the first at {s['first']:.3f} s, the last at "
                  f"{s['last']:.3f} s; {s['fps']:g} a second; {s['width']}x{s['height']}, "
                  f"{s['orientation']}")
-    if s["rate"]: audio = f"{s['audio_seconds']:.3f} s, {s['rate']} Hz, {s['channels']} channels"
+    n = s["channels"]
+    many = f"{n} channel{'s' * (n != 1)}"
+    if s["rate"]: audio = f"{s['audio_seconds']:.3f} s, {s['rate']} Hz, {many}"
     problems = "; ".join(s["problems"]) or "none"
     return f"video     {video}\naudio     {audio}\ngaps      {gaps}\nproblems  {problems}"
 
