@@ -16,7 +16,7 @@ from ..core import attempt, AvkitError, content_key, parallel, reason_of
 from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
-from .media import LONGEST, read_image, read_tensor
+from .media import MAX_GAP, read_image, read_tensor
 from .tracks import follows_face, make_track
 from ..store import Store
 
@@ -35,13 +35,13 @@ class Preparation:
     long: bool = False          # a label per frame: kept whole as tracks; no window, no `frames`
     every: int = 1              # of such a video every k-th frame is kept
     video_from: str = "middle"  # begin: of a long clip (a quirk of chumachenko2022)
-    max_gap: float = LONGEST    # s of missing sound for which silence stands; 0: refuse the clip
+    max_gap: float = MAX_GAP    # s of missing sound for which silence stands; 0: refuse the clip
 
     @property
     def audio(self) -> dict:
         "What the audio depends on"
         shape = dict(long=True) if self.long else dict(window=self.window)
-        refused = {} if self.max_gap == LONGEST else dict(max_gap=self.max_gap)
+        refused = {} if self.max_gap == MAX_GAP else dict(max_gap=self.max_gap)
         return shape | refused | dict(rate=self.rate, version=2)
 
     @property
