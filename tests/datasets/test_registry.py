@@ -161,7 +161,7 @@ def test_whatever_reading_a_name_raises(error, tmp_path):
 def test_a_data_set_of_a_dozen_lines(home):
     pytest.importorskip("cv2")
     (home / "toy.py").write_text(CODE)
-    assert dataset_names()[-1] == "toy"
+    assert "toy" in dataset_names()
     m = open_dataset("toy", "rendered")
     assert m.clips["clip"].tolist() == [
         f"{s}_{c}_{n}" for s in (1, 2) for c in ("happy", "sad") for n in (1, 2)
