@@ -451,6 +451,6 @@ def test_the_example_of_other_epochs_is_another_run(monkeypatch, tmp_path):
 
     asked = []
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path))
-    monkeypatch.setattr(runs, "render", lambda root, **how: None)
+    monkeypatch.setattr(runs, "render_demo", lambda root, **how: None)
     monkeypatch.setattr(runs, "fit", lambda cfg, verbose: asked.append(cfg["epochs"]))
     assert len({runs.example_folder(n, n_jobs=1) for n in (12, 1, 2)}) == 3 and asked == [12, 1, 2]
