@@ -3827,6 +3827,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.reports.tables._of_one_split': ( '6_reports/tables.html#_of_one_split',
                                                                               'avkit/reports/tables.py'),
                                       'avkit.reports.tables._reads': ('6_reports/tables.html#_reads', 'avkit/reports/tables.py'),
+                                      'avkit.reports.tables._rendered_note': ( '6_reports/tables.html#_rendered_note',
+                                                                               'avkit/reports/tables.py'),
                                       'avkit.reports.tables._row': ('6_reports/tables.html#_row', 'avkit/reports/tables.py'),
                                       'avkit.reports.tables._rows': ('6_reports/tables.html#_rows', 'avkit/reports/tables.py'),
                                       'avkit.reports.tables._split_name': ('6_reports/tables.html#_split_name', 'avkit/reports/tables.py'),

@@ -325,11 +325,19 @@ _COMMON = dict(
     folds=lambda r: r["split"]["fold"], device=lambda r: r["device"])
 
 
+def _rendered_note(records: Sequence[dict]) -> list[str]:
+    "What is said where some or all of the records are of rendered data"
+    drawn = [r for r in records if was_rendered(r)]
+    if not drawn: return []
+    if len(drawn) == len(records):
+        return ["**Rendered corpus, not human data: not a result of any paper.**"]
+    which = sorted({f"{r['dataset']} (data {r['data_hash'][:8]})" for r in drawn})
+    return [f"**Rendered, not human data, not a result of any paper: {', '.join(which)}.**"]
+
+
 def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
-    lines = [in_common(records, _COMMON)]
-    if any(map(was_rendered, records)):
-        lines.append("**Rendered corpus, not human data: not a result of any paper.**")
+    lines = [in_common(records, _COMMON), *_rendered_note(records)]
     notes = sorted({r["split"]["note"] for r in records} - {""})
     lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes]
     if aside := max(len(r["set_aside"]) for r in records):

@@ -10,7 +10,7 @@ from avkit.reports.ceilings import beside_ceilings
 from avkit.reports.comparison import by_method
 from avkit.reports.records import read_spec, slim_record
 from avkit.reports.side_by_side import Beside, run_table
-from avkit.reports.tables import experiments, folds_of, gaps, runs_table
+from avkit.reports.tables import caption, experiments, folds_of, gaps, runs_table
 from avkit.training.configure import configure
 from avkit.training.learner import fit
 
@@ -50,6 +50,19 @@ def test_only_what_is_the_same_is_averaged(runs, slim):
     two = t.loc[t.runs == 2].iloc[0]
     assert two.epochs == "1" and (t.data == two.data).sum() == 2
     assert len(by_method([r | dict(side="test") for r in rs])) == 3
+
+
+def test_a_table_of_both_says_which_are_rendered(runs):
+    def told(drawn):
+        rs = [r | dict(rendered=drawn(r), dataset="ravdess") for r in records(runs)]
+        return [line for line in caption(rs) if "not human data" in line]
+
+    assert told(lambda r: False) == []
+    [whole] = told(lambda r: True)
+    drawn, *real = sorted({r["data_hash"] for r in records(runs)})
+    [part] = told(lambda r: r["data_hash"] == drawn)
+    assert drawn[:8] in part and drawn[:8] not in whole
+    assert real and not any(h[:8] in part for h in real)
 
 
 def test_report_says_what_is_missing_repeated_unfinished(runs, tmp_path, capsys):
