@@ -379,19 +379,19 @@ def _kind(m):
     if m.level == "frame": return "labels per frame"
     return ", ".join(m.targets) if m.targets else f"{len(m.classes)} classes"
 
-
-def common_streams(m: Manifest) -> list[str]:
-    "audio, video, or both: what every clip has"
-    has = _has(m.clips)
-    return [s for s in ("audio", "video") if has[s].all()]
-
-
+# %% ../../nbs/2_datasets/00_manifest.ipynb #d4451d72
 def _has(clips):
     "{stream: which clips have it (N,)}; a folder of crops counts as video"
     video = (clips.video != "") | (clips.crops != "" if "crops" in clips else False)
     return dict(audio=clips.audio != "", video=video)
 
 
+def common_streams(m: Manifest) -> list[str]:
+    "audio, video, or both: what every clip has"
+    has = _has(m.clips)
+    return [s for s in ("audio", "video") if has[s].all()]
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #d4451d74
 def streams_told(m: Manifest) -> str:
     "How many clips have audio and video, audio alone, video alone"
     a, v = _has(m.clips).values()
