@@ -43,13 +43,13 @@ from .splits import blocks
 from .synth import FACES, VOICES, planned_settings, render_plan
 from ..files import check_root, media_kind, one_form, walk
 from avkit.preprocessing.clip_files import (
-    Clips,
+    ClipFiles,
     Lookup,
     are_frames,
     content_of,
     find_clips,
     is_image,
-    streams_of,
+    file_streams,
 )
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c36017af
@@ -101,7 +101,7 @@ def _folders(path):
 
 def _joined_streams(clips, level, problems):
     "Clips whose video and audio lie in two folders, as one; `level` is where these are"
-    out: Clips = {}
+    out: ClipFiles = {}
     for path, files in clips.items():
         parts = path.split("/")
         name = "/".join(parts[:level] + parts[level + 1:])
@@ -203,7 +203,7 @@ def _folder_rows(root, clips, answers, problems):
 
 def _folder_row(path, said, files, codes):
     "A row of the manifest"
-    row = dict(clip=path, label="", speaker="", official=subset_of(said.get("split", "")), **streams_of(files))
+    row = dict(clip=path, label="", speaker="", official=subset_of(said.get("split", "")), **file_streams(files))
     row |= {k: v for k, v in said.items() if k != "split"}
     row["label"] = codes.get(row["label"], row["label"])
     return row

@@ -71,8 +71,8 @@ class DataSettings:
         None, "the folder with the data set's files, only ever read; rendered: clips that render"
         " themselves; sample: a few of these", "data", path="folder", named=True)
     label: str | None = setting(
-        None, "crema_d: intended, consensus; your own table: the column that is learned, or"
-        " valence,arousal", "data", named=True)
+        None, "crema_d: intended, consensus; of your own table: what is learned", "data",
+        named=True)
     track: str | None = setting(None, "affwild2: va, expr", "data", named=True)
     annotations: str | None = setting(
         None, "a label list or table of one's own, where the data set takes one", "data",
