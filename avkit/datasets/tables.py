@@ -49,14 +49,14 @@ def _declared(data):
     return "utf-8" if _is_utf8(data) else ""
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #1bc04dd5
-_BYTE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]  # a letter a byte
-_PAGES = [*_BYTE, "shift_jis", "gb18030", "big5", "euc_kr"]
+_SMALL = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]
+_PAGES = [*_SMALL, "shift_jis", "gb18030", "big5", "euc_kr"]
 
 
 def _pages(data):
-    "The code pages that may be meant: letters alone among ASCII are not Chinese, Japanese or Korean"
+    "The code pages that may be meant: single letters among ASCII are not Chinese or Japanese"
     runs = re.findall(rb"[\x80-\xff]+", data)
-    return _BYTE if 2 * sum(len(r) == 1 for r in runs) > len(runs) else _PAGES
+    return _SMALL if 2 * sum(len(r) == 1 for r in runs) > len(runs) else _PAGES
 
 
 def _guessed(data):
@@ -266,7 +266,7 @@ def _check_numbers(rows, column, form, path):
 
 def as_numbers(
     rows: pd.DataFrame,  # of a `Table`
-    column: str,
+    column: str,  # which of them
     path: str | Path,  # the table, for the error
 ) -> pd.Series:
     "A column's cells as numbers (N,), NaN for empty ones; an error names the first that is none"
