@@ -406,20 +406,24 @@ def _which_modality(m):
     if common: return f" (--modality {common[0]}, or auto, takes all of them)"
     return " (no stream is in all of them: --modality av takes those that have both)"
 
-# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
-def understood(m: Manifest) -> list[str]:
-    "What was understood of one's own data, a line each; classes by subset and by speaker"
-    lines = list(m.notes.get("understood", []))
-    if not lines or m.task != "class" or m.level != "clip": return lines
-    subset = next((c for c in ("split", "official") if c in m.clips and (m.clips[c] != "").any()), "")
-    few = 1 < m.clips.speaker.nunique() <= 12
-    by = [c for c in (subset, "speaker" if few else "") if c]
-    return [*lines, *(_counted(m.clips, c) for c in by)]
+# %% ../../nbs/2_datasets/00_manifest.ipynb #8b725f10
+def _counted_by(clips):
+    "The columns by which classes are counted: the subset, and the speaker where there are few"
+    subset = [c for c in ("split", "official") if c in clips and (clips[c] != "").any()]
+    few = 1 < clips.speaker.nunique() <= 12
+    return [*subset[:1], *(["speaker"] if few else [])]
 
 
 def _counted(clips, column):
     "Clips of each class by what a column says"
     return pd.crosstab(clips["label"], clips[column].replace("", "-")).to_string()
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
+def understood(m: Manifest) -> list[str]:
+    "What was understood of one's own data, a line each; classes by subset and by speaker"
+    lines = list(m.notes.get("understood", []))
+    if not lines or m.task != "class" or m.level != "clip": return lines
+    return [*lines, *(_counted(m.clips, c) for c in _counted_by(m.clips))]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
 def describe(m: Manifest) -> str:

@@ -123,17 +123,23 @@ def assign_random(
     return pd.Series(subset[group], index=clips.index)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #f01d0002
+def _fold_names(clips):
+    "The names in a column `fold`, numbers in their order"
+    return sorted(set(clips["fold"].astype(str)), key=lambda name: (len(name), name))
+
+
 def assign_own_folds(
     clips: pd.DataFrame,  # of a manifest, with a column `fold`
     fold: int,  # which of its values tests, from 0, in their order
 ) -> pd.Series:
     "train, validation or test for each clip by the folds that the data set itself names"
-    names = sorted(set(clips["fold"]), key=lambda f: (len(str(f)), str(f)))
-    if len(names) < 3 or not 0 <= fold < len(names):
-        raise AvkitError(f"The column `fold` has the {len(names)} folds {', '.join(map(str, names))}; "
-                         f"three or more are needed, and fold is 0 to {len(names) - 1}, not {fold}")
-    subset = {names[fold]: "test", names[(fold + 1) % len(names)]: "validation"}
-    return clips["fold"].map(lambda f: subset.get(f, "train"))
+    names = _fold_names(clips)
+    n = len(names)
+    if n < 3 or not 0 <= fold < n:
+        raise AvkitError(f"The column `fold` has the {n} folds {', '.join(names)}; three or more "
+                         f"are needed, and fold is 0 to {n - 1}, not {fold}")
+    subset = {names[fold]: "test", names[(fold + 1) % n]: "validation"}
+    return clips["fold"].astype(str).map(lambda name: subset.get(name, "train"))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #a44108f7
 _DIALECT = dict(FileName="clip", SpkrID="speaker", Split_Set="split")
