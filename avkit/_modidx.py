@@ -1182,6 +1182,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'avkit.datasets.tables._frame': ('2_datasets/tables.html#_frame', 'avkit/datasets/tables.py'),
                                        'avkit.datasets.tables._guessed': ('2_datasets/tables.html#_guessed', 'avkit/datasets/tables.py'),
                                        'avkit.datasets.tables._is_utf8': ('2_datasets/tables.html#_is_utf8', 'avkit/datasets/tables.py'),
+                                       'avkit.datasets.tables._is_western': ( '2_datasets/tables.html#_is_western',
+                                                                              'avkit/datasets/tables.py'),
                                        'avkit.datasets.tables._named': ('2_datasets/tables.html#_named', 'avkit/datasets/tables.py'),
                                        'avkit.datasets.tables._number_cell': ( '2_datasets/tables.html#_number_cell',
                                                                                'avkit/datasets/tables.py'),

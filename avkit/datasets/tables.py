@@ -48,6 +48,15 @@ def _declared(data):
     if b"\0" in data[:400]: return "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     return "utf-8" if _is_utf8(data) else ""
 
+# %% ../../nbs/2_datasets/09_tables.ipynb #c19a95ed
+_WESTERN = frozenset("äöüßÄÖÜéèêëàâçîïôùûœæñáíóúãõåÅÆÉÈÊÀÂÇÑÁÍÓÚ¿¡")
+
+
+def _is_western(data):
+    "Are all letters beyond ASCII such as German, French and Spanish have, one or two at a time?"
+    runs = re.findall(r"[^\x00-\x7f]+", data.decode("cp1252", "replace"))
+    return all(len(r) < 3 and _WESTERN.issuperset(r) for r in runs)
+
 # %% ../../nbs/2_datasets/09_tables.ipynb #1bc04dd5
 _SMALL = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]
 _PAGES = [*_SMALL, "shift_jis", "gb18030", "big5", "euc_kr"]
@@ -61,6 +70,7 @@ def _pages(data):
 
 def _guessed(data):
     "The code page that makes most sense of the bytes"
+    if _is_western(data): return "cp1252"
     from charset_normalizer import from_bytes  # heavy: only where a file is not UTF-8
     best = from_bytes(data, cp_isolation=_pages(data)).best()
     return best.encoding if best else "cp1252"
