@@ -18,7 +18,7 @@ from .columns import is_emotion, Question, read_map, subset_of
 from .layouts import (by_layout, by_pattern, infer_layout, known_corpus, Layout,
     read_layout, read_pattern, stream_of, suggest_pattern)
 from .manifest import make_manifest, Manifest
-from .own_rows import (check_repeated, check_subsets, find_tables, named_files,
+from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
     read_rows, repeated_rows, row_files, Target, told_of_table)
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
@@ -238,7 +238,7 @@ def _table_row(row, files, target):
 def _problem(row, files, why, fault):
     "A row that is set aside, with its line: its file is not there, or something is wrong"
     status = "missing" if "no such file" in why or "no file" in why else "invalid"
-    name = _main_of(files) or next(iter(named_files(row).values()), "")
+    name = _main_of(files) or next(iter(named_in_row(row).values()), "")
     return name, status, f"{row['where']}: {why or fault}"
 
 

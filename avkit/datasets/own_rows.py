@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OwnRow', 'find_tables', 'Target', 'asked_columns', 'choose_target', 'OwnTable', 'read_rows', 'told_of_table',
-           'named_files', 'row_files', 'check_subsets', 'repeated_rows', 'check_repeated']
+           'named_in_row', 'row_files', 'check_subsets', 'repeated_rows', 'check_repeated']
 
 # %% ../../nbs/2_datasets/15_own_rows.ipynb #f1eff0e9
 from collections.abc import Callable, Mapping, Sequence
@@ -231,7 +231,7 @@ def told_of_table(
     return [*lines, *x.target.told]
 
 # %% ../../nbs/2_datasets/15_own_rows.ipynb #9138ca2d
-def named_files(row: OwnRow) -> dict[str, str]:
+def named_in_row(row: OwnRow) -> dict[str, str]:
     "{file, video, audio: name} of a row"
     return {k: row[k] for k in ("file", "video", "audio") if row.get(k)}
 
@@ -250,12 +250,12 @@ def row_files(
 ) -> tuple[dict[str, str], str]:
     "{video, audio: file} of a row, and why there is none"
     found: dict[str, str] = {}
-    for k, name in named_files(row).items():
+    for k, name in named_in_row(row).items():
         files, why = look.find(name, row.get("folder", ""))
         if why: return {}, f"{name}: {why}"
         for f in files: _take(found, k, f, content(f))
     if found: return found, ""
-    return {}, "it has neither picture nor sound" if named_files(row) else "no file is named"
+    return {}, "it has neither picture nor sound" if named_in_row(row) else "no file is named"
 
 # %% ../../nbs/2_datasets/15_own_rows.ipynb #d469d361
 def check_subsets(
@@ -285,7 +285,7 @@ def repeated_rows(
 def _contradiction(a, b, what, rated):
     "The question about two rows of one clip"
     cure = "Let the raters vote: --votes majority, or mend" if rated else "Mend"
-    name = next(iter(named_files(a).values()))
+    name = next(iter(named_in_row(a).values()))
     return Question(f"{a['where']}, and {b['where']}: {name} has the {what} {a.get(what)!r} and "
                     f"{b.get(what)!r}. {cure} one of the two lines")
 
