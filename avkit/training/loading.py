@@ -452,6 +452,7 @@ def read_clips(
 ) -> RunData:
     "Prepare and read; what is standardised is so by the training clips here, or by `stats`"
     store = store or Store()
+    for line in understood(m) if verbose else (): print(line)
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
@@ -471,9 +472,7 @@ def load_data(
     verbose: bool = True,        # print what became of the clips
 ) -> RunData:
     "Index, split, prepare and read the data set of a run"
-    m = split_manifest(cfg)
-    for line in understood(m) if verbose else (): print(line)
-    return read_clips(cfg, m, store, verbose)
+    return read_clips(cfg, split_manifest(cfg), store, verbose)
 
 # %% ../../nbs/4_training/06_loading.ipynb #3c7ca63d
 def in_audio_noise(
