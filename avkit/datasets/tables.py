@@ -13,10 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
-
+import numpy as np, pandas as pd
 from ..core import AvkitError
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #d0e997c8
@@ -35,8 +32,13 @@ class Table:
 # %% ../../nbs/2_datasets/09_tables.ipynb #b954b4a3
 _MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
           b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_PAGES = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman", "shift_jis",
-          "gb18030", "big5", "euc_kr"]
+
+
+def _is_utf8(data):
+    "Are bytes UTF-8?"
+    try: data.decode("utf-8")
+    except UnicodeDecodeError: return False
+    return True
 
 
 def _declared(data):
@@ -44,11 +46,26 @@ def _declared(data):
     for mark, name in _MARKS.items():
         if data.startswith(mark): return name
     if b"\0" in data[:400]: return "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
-    try: data.decode("utf-8")
-    except UnicodeDecodeError: return ""
-    return "utf-8"
+    return "utf-8" if _is_utf8(data) else ""
+
+# %% ../../nbs/2_datasets/09_tables.ipynb #1bc04dd5
+_BYTE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]  # a letter a byte
+_PAGES = [*_BYTE, "shift_jis", "gb18030", "big5", "euc_kr"]
 
 
+def _pages(data):
+    "The code pages that may be meant: letters alone among ASCII are not Chinese, Japanese or Korean"
+    runs = re.findall(rb"[\x80-\xff]+", data)
+    return _BYTE if 2 * sum(len(r) == 1 for r in runs) > len(runs) else _PAGES
+
+
+def _guessed(data):
+    "The code page that makes most sense of the bytes"
+    from charset_normalizer import from_bytes  # heavy: only where a file is not UTF-8
+    best = from_bytes(data, cp_isolation=_pages(data)).best()
+    return best.encoding if best else "cp1252"
+
+# %% ../../nbs/2_datasets/09_tables.ipynb #deeccac5
 def decoded(
     data: bytes,
 ) -> tuple[str, str]:
@@ -57,44 +74,45 @@ def decoded(
     try: return data.decode(name), name
     except UnicodeDecodeError as e: raise AvkitError(f"byte {e.start} is no {name}") from e
 
-
-def _guessed(data):
-    "The code page that makes most sense of the bytes"
-    from charset_normalizer import from_bytes  # heavy: only where a file is not UTF-8
-    best = from_bytes(data, cp_isolation=_PAGES).best()
-    return best.encoding if best else "cp1252"
-
 # %% ../../nbs/2_datasets/09_tables.ipynb #10d21e30
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
+def _fields(text, sep):
+    "Yield (line, fields) of each line, blank ones too; an `AvkitError` names a line that is no CSV"
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, skipinitialspace=True)
+    line = 1
+    try:
+        for fields in reader:
+            yield line, [f.strip() for f in fields]
+            line = reader.line_num + 1
+    except csv.Error as e: raise AvkitError(f"line {line}: {e}") from e
+
+
 def _parsed(text, sep):
     "[(line, fields)] of the lines that are not blank"
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, skipinitialspace=True)
-    out, line = [], 1
-    for fields in reader:
-        if any(f.strip() for f in fields): out.append((line, [f.strip() for f in fields]))
-        line = reader.line_num + 1
-    return out
+    return [(line, fields) for line, fields in _fields(text, sep) if any(fields)]
 
-
-def _widths(rows):
-    "How many lines have the header's width, and that width"
+# %% ../../nbs/2_datasets/09_tables.ipynb #39fc2ec7
+def _evenness(text, sep):
+    "What speaks for a delimiter: have all lines the header's width, which, how many have it?"
+    try: rows = _parsed(text, sep)
+    except AvkitError: rows = []
     n = len(rows[0][1]) if rows else 0
-    even = sum(len(f) == n for _, f in rows)
-    return (even == len(rows) and n > 1, n, even)
+    even = sum(len(fields) == n for _, fields in rows)
+    return even == len(rows) and n > 1, n, even
 
-# %% ../../nbs/2_datasets/09_tables.ipynb #e48efb44
+
 def delimiter(text: str) -> str:
     "The delimiter of a table, by what makes its lines equally wide"
     named = re.match(r"sep=(.)\r?\n", text)
     if named: return named[1]
     head = "".join(text.splitlines(keepends=True)[:200])
-    return max(_DELIMITERS, key=lambda sep: _widths(_parsed(head, sep)))
+    return max(_DELIMITERS, key=lambda sep: _evenness(head, sep))
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #f4a4c20d
 def _check_rows(path, rows):
-    "Refuse a header with a name twice or without one, and lines of another width"
+    "Refuse a header with a name twice, and lines of another width"
     (line, head), *rest = rows
     twice = [c for i, c in enumerate(head) if c in head[:i] and c]
     if twice: raise AvkitError(f"{path}, line {line}: the column {twice[0]!r} stands there twice")
@@ -103,6 +121,13 @@ def _check_rows(path, rows):
         raise AvkitError(f"{path}, line {i}: {len(fields)} fields where the header has {len(head)}")
 
 
+def _check_quotes(path, text, rows):
+    "Refuse a quote that is open at the end: the last row then holds all lines after it"
+    line, fields = rows[-1]
+    if text.count('"') % 2 and any("\n" in f for f in fields):
+        raise AvkitError(f'{path}, line {line}: a quote (") is opened there and never closed')
+
+# %% ../../nbs/2_datasets/09_tables.ipynb #667d592c
 def _named(head):
     "The header, a column without a name by its place"
     return [c or f"column {i}" for i, c in enumerate(head, 1)]
@@ -110,67 +135,91 @@ def _named(head):
 
 def _frame(head, rows):
     "Header and [(line, fields)] -> the table"
-    table = [dict(zip(head, fields), line=line) for line, fields in rows]
-    return pd.DataFrame(table, columns=[*head, "line"])
+    names = ["line_" if c == "line" else c for c in head]
+    table = [dict(zip(names, fields), line=line) for line, fields in rows]
+    return pd.DataFrame(table, columns=[*names, "line"])
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #4a8d9efc
+def _csv_rows(path):
+    "[(line, fields)] of a file, its delimiter and its encoding"
+    try:
+        text, encoding = decoded(path.read_bytes())
+        sep = delimiter(text)
+        rows = _parsed(re.sub(r"^sep=.\r?\n", "\n", text), sep)
+    except AvkitError as e: raise AvkitError(f"{path}: {e}") from e
+    if not rows: raise AvkitError(f"{path} is empty")
+    _check_quotes(path, text, rows)
+    _check_rows(path, rows)
+    return rows, sep, encoding
+
+
 def _read_csv(path):
     "Text with a delimiter"
-    try: text, encoding = decoded(path.read_bytes())
-    except AvkitError as e: raise AvkitError(f"{path}: {e}") from e
-    sep = delimiter(text)
-    rows = _parsed(re.sub(r"^sep=.\r?\n", "\n", text), sep)
-    if not rows: raise AvkitError(f"{path} is empty")
-    _check_rows(path, rows)
+    rows, sep, encoding = _csv_rows(path)
     told = [f"{_DELIMITERS.get(sep, sep)} between its columns"] if sep != "," else []
     if not encoding.startswith("utf-8"): told.append(f"encoding {encoding}")
     return Table(path, _frame(_named(rows[0][1]), rows[1:]), told)
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #a0d4409c
+def _number_cell(value):
+    "A number as it would be typed: 3 for 3.0, '' for NaN"
+    if np.isnan(value): return ""
+    return repr(int(value) if np.isfinite(value) and value == int(value) else float(value))
+
+
 def _as_cell(value):
     "A value as it would be typed; '' for nothing"
-    if value is None or value is pd.NaT: return ""
-    if isinstance(value, (float, np.floating)):
-        return "" if np.isnan(value) else repr(int(value) if value == int(value) else float(value))
-    return str(value).strip()
+    if value is None or value is pd.NaT or value is pd.NA: return ""
+    return _number_cell(value) if isinstance(value, (float, np.floating)) else str(value).strip()
+
+# %% ../../nbs/2_datasets/09_tables.ipynb #dc9aaa7d
+_SEVERAL = (dict, list, tuple, set, np.ndarray)
+
+
+def _check_cells(path, rows):
+    "Refuse values that are lists or objects"
+    for line, row in rows:
+        deep = [k for k, v in row.items() if isinstance(v, _SEVERAL)]
+        if not deep: continue
+        raise AvkitError(f"{path}, line {line}: {deep[0]!r} holds several values, a cell holds one")
 
 
 def _cells(path, rows):
     "[(line, {column: value})] -> the table"
-    head = list(dict.fromkeys(k for _, r in rows for k in r))
-    for line, r in rows:
-        deep = [k for k, v in r.items() if isinstance(v, (dict, list, tuple, set, np.ndarray))]
-        if not deep: continue
-        raise AvkitError(f"{path}, line {line}: {deep[0]!r} holds several values, a cell holds one")
-    return _frame(head, [(line, [_as_cell(r.get(k)) for k in head]) for line, r in rows])
+    _check_cells(path, rows)
+    head = list(dict.fromkeys(k for _, row in rows for k in row))
+    return _frame(head, [(line, [_as_cell(row.get(k)) for k in head]) for line, row in rows])
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #5a266e73
-def _objects(path, text):
+def _objects(text):
     "[(line, object)] of JSON lines, or of one JSON list"
-    if text.lstrip().startswith("["):
-        return list(enumerate(json.loads(text), 1))
+    if text.lstrip().startswith("["): return list(enumerate(json.loads(text), 1))
     lines = enumerate(text.splitlines(), 1)
     return [(i, json.loads(line)) for i, line in lines if line.strip()]
 
 
 def _read_json(path):
     "A JSON object a line, or a list of objects"
-    try: rows = _objects(path, decoded(path.read_bytes())[0])
+    try: rows = _objects(decoded(path.read_bytes())[0])
     except ValueError as e: raise AvkitError(f"{path} is no JSON: {e}") from e
-    wrong = [i for i, r in rows if not isinstance(r, dict)]
+    wrong = [i for i, row in rows if not isinstance(row, dict)]
     if wrong: raise AvkitError(f"{path}, line {wrong[0]}: an object with named values is expected")
     if not rows: raise AvkitError(f"{path} is empty")
     return Table(path, _cells(path, rows))
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #65b3dc9a
-def _read_parquet(path):
-    "A Parquet file; `line` is the row's number"
+def _parquet(path):
+    "The data frame of a Parquet file, its index as columns"
     try: t = pd.read_parquet(path)
     except Exception as e: raise AvkitError(f"Cannot read {path} as Parquet: {e}") from e
-    if any(t.index.names): t = t.reset_index()
-    t.columns = [str(c) for c in t.columns]
     if not len(t): raise AvkitError(f"{path} is empty")
-    return Table(path, _cells(path, list(enumerate(t.to_dict("records"), 1))))
+    return t.reset_index() if any(t.index.names) else t
+
+
+def _read_parquet(path):
+    "A Parquet file; `line` is the row's number"
+    rows = _parquet(path).rename(columns=str).to_dict("records")
+    return Table(path, _cells(path, list(enumerate(rows, 1))))
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #0e63b45f
 READERS: dict[str, Callable[[Path], Table]] = {
@@ -187,8 +236,8 @@ def is_table(path: str | Path) -> bool:
 def open_table(path: str | Path) -> Table:
     "A table from any file that holds one"
     path = Path(path)
-    suffix = path.suffix.lower()
     if not path.is_file(): raise AvkitError(f"The table {path} is not a file")
+    suffix = path.suffix.lower()
     if suffix in _SHEETS:
         raise AvkitError(f"{path}: save the table as CSV (in a spreadsheet \"CSV UTF-8\"); "
                          f"{', '.join(READERS)} are read")
@@ -196,33 +245,32 @@ def open_table(path: str | Path) -> Table:
     except OSError as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #282ef74a
-_POINT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
-_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)(e[+-]?\d+)?", re.I)
-
-
-def _all_match(cells, pattern):
-    return all(pattern.fullmatch(c) for c in cells)
+_FORMS = dict(  # the first that all numbers of a column have
+    point=re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I),
+    comma=re.compile(r"[+-]?(\d+,?\d*|,\d+)(e[+-]?\d+)?", re.I))
 
 
 def number_form(cells: Iterable[str]) -> str:
     "point, comma: how a column of numbers is written; '' where it is none"
     full = [c for c in cells if c]
     if not full: return ""
-    if _all_match(full, _POINT): return "point"
-    return "comma" if _all_match(full, _COMMA) else ""
+    return next((form for form, p in _FORMS.items() if all(map(p.fullmatch, full))), "")
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #ef4187db
+def _check_numbers(rows, column, form, path):
+    "An error for the first cell that is no number"
+    for value, line in zip(rows[column], rows["line"]):
+        if not value or _FORMS[form].fullmatch(value): continue
+        raise AvkitError(f"{path}, line {line}: {column}={value!r} is not a number")
+
+
 def as_numbers(
     rows: pd.DataFrame,  # of a `Table`
     column: str,
-    path: str | Path,    # the table, for the error
+    path: str | Path,  # the table, for the error
 ) -> pd.Series:
     "A column's cells as numbers (N,), NaN for empty ones; an error names the first that is none"
     form = number_form(rows[column]) or "point"
-    pattern = _COMMA if form == "comma" else _POINT
-    wrong = rows[~rows[column].map(lambda c: not c or bool(pattern.fullmatch(c)))]
-    if len(wrong):
-        line, value = wrong[["line", column]].iloc[0]
-        raise AvkitError(f"{path}, line {line}: {column}={value!r} is not a number")
+    _check_numbers(rows, column, form, path)
     plain = rows[column].str.replace(",", ".") if form == "comma" else rows[column]
-    return pd.to_numeric(plain.where(plain != "", None)).astype(float)
+    return plain.where(plain != "", "nan").astype(float)
