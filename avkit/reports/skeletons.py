@@ -530,7 +530,11 @@ STUDY = [
 STUDIES["$name"].claim
 """)]
 REPORTED = "paper,corpus,method,given,side,metric,value,spread,source"
-REPORTED_ROW = "$name,crema_d,gmu,av,test,accuracy,,,table 2\n"
+REPORTED_ROW = """\
+$name,crema_d,gmu,av,test,accuracy,,,table 2
+$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2
+$name,crema_d,audio alone,audio,test,accuracy,,,table 2
+"""
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #2f150334
 RECIPE_NOTEBOOK = "nbs/4_training/02_recipes.ipynb"
@@ -540,7 +544,8 @@ ENTRY, SMALL_ENTRY = r'^%s\["(\w+)"\] = ', r'^RECIPES\["(\w+)"\]\["small"\] = '
 PAPER_NEXT = [
     f"{RECIPE_NOTEBOOK}: at `$name`, each number with its source; its small size after `_FAST`",
     f"{STUDY_NOTEBOOK}: at `$name`, what it claims and which runs try it",
-    f"{REPORTED_TABLE}: its results, a row each: {REPORTED}",
+    f"{REPORTED_TABLE}: its results, a row each: {REPORTED}\n   (`method`, `given` as "
+    "in our table; a row that the paper lacks goes, a number that nobody knows stays empty)",
     "nbs/papers/README.md: a section ## $name",
     "make export  (also writes nbs/papers/$name.ipynb, and its lines in the tables of papers)",
     "avkit reports papers/$name  (its smoke and its table, on rendered data)",

@@ -9,7 +9,7 @@ __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'settings_of', 
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -159,6 +159,15 @@ def folds_of(record: Mapping[str, Any]) -> int:
     return len(published.get(name, {}).get("folds", [{}]))
 
 
+def _one_fold(groups: Iterable[Sequence[dict]]) -> dict[str, int]:
+    "{split: its fold} of splits of which the experiments have one fold and no other"
+    found: dict[str, set] = {}
+    for r in (r for rs in groups for r in rs):
+        name, fold = _split_of(r)
+        found.setdefault(name, set()).add(fold)
+    return {name: fold for name, (fold, *more) in found.items() if not more and fold is not None}
+
+
 def _missing(records: Sequence[dict]) -> str:
     "Which folds and seeds of an experiment are not there, in words; '' where all are"
     have = {_fold_of(r) for r in records}
@@ -187,12 +196,22 @@ def _by_text(texts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]
     return out
 
 
+def _lost_folds(groups: Sequence[Sequence[dict]], names: Sequence[str]) -> list[str]:
+    "A remark where one fold of several was asked for, a warning where folds or seeds are missing"
+    asked, splits = _one_fold(groups), [_split_of(rs[0])[0] for rs in groups]
+    lost = [_missing(rs) if s not in asked else "" for rs, s in zip(groups, splits)]
+    lost = [text and f"{text} of {s}" for text, s in zip(lost, splits)]
+    many = [s in asked and folds_of(rs[0]) > 1 for rs, s in zip(groups, splits)]
+    one = [f"fold {asked[s]} of {s}" if m else "" for m, s in zip(many, splits)]
+    lines = [f"One fold was asked for: {text} ({who})." for text, who in _by_text(one, names)]
+    return lines + [f"**Missing: {text}** ({who})." for text, who in _by_text(lost, names)]
+
+
 def gaps(records: Sequence[dict]) -> list[str]:
     "What a table's reader has to know of its runs: which are missing, which are there twice"
     groups = list(experiments(records).values())
     names = _names(groups)
-    lost = [(m := _missing(rs)) and f"{m} of {_split_of(rs[0])[0]}" for rs in groups]
-    lines = [f"**Missing: {text}** ({who})." for text, who in _by_text(lost, names)]
+    lines = _lost_folds(groups, names)
     codes = ["yes" if len({r.get("code_hash") for r in rs}) > 1 else "" for rs in groups]
     lines += [f"**Runs of more than one version of the code are averaged** ({who})."
               for _, who in _by_text(codes, names)]

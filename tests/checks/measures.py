@@ -321,7 +321,11 @@ def misses(found: list[Found]) -> list[str]:
         now = value(groups[key], m.kind)
         if m.holds(now):
             continue
-        out.append(f"{m.title}: {m.show(now)}, wanted {m.wanted}: `--worst 20` names what to mend.")
+        mend = "split the heaviest" if m.kind == "median" else "mend some"
+        out.append(
+            f"{m.title}: {m.show(now)}, wanted {m.wanted} of all notebooks together: "
+            f"{mend} that `python tests/checks/measures.py --worst 20` names, or of your own."
+        )
     return out
 
 

@@ -84,7 +84,9 @@ def readers() -> Iterator[tuple[str, str, str]]:
     for kind, feature in AUDIO_FEATURES.items():
         what = (feature.__doc__ or "").splitlines()[0]
         axes = what.partition(")")[0].count(",")
-        takes = names(AUDIO_ENCODERS, vectors=axes == 2) if axes > 1 else "none: `audio_backbone=` does"
+        takes = "none: `audio_backbone=` does"
+        if axes > 1:
+            takes = names(AUDIO_ENCODERS, vectors=axes == 2)
         yield f'`audio="{kind}"`', what, takes
     for kind, makers in (("audio", AUDIO_ENCODERS), ("video", VIDEO_ENCODERS)):
         if kind == "video":

@@ -558,12 +558,14 @@ def test_what_is_left_of_a_skeleton_is_refused_by_the_check_alone(monkeypatch, c
         "`gate`, a gate: both modalities at one width, added at each step"
 
     monkeypatch.setitem(pages.FUSIONS, "gate", Gate)
-    left = replace(pages.STUDIES["jca2023"], claim="What it says is better than what, in a sentence.")
+    claim = "What it says is better than what, in a sentence."
+    left = replace(pages.STUDIES["jca2023"], claim=claim)
     monkeypatch.setitem(pages.STUDIES, "jca2023", left)
     monkeypatch.setattr(pages, "corpus_module", lambda name: pages)
+    cure = "is still the skeleton's: say what yours is"
     assert list(pages.left_over()) == [
-        f"{pages.FUSION_NOTEBOOK}: the docstring of `gate` is still the skeleton's: say what yours is",
-        f"{pages.STUDY_NOTEBOOK}: `claim` of `jca2023` is still the skeleton's: say what yours is",
+        f"{pages.FUSION_NOTEBOOK}: the docstring of `gate` {cure}",
+        f"{pages.STUDY_NOTEBOOK}: `claim` of `jca2023` {cure}",
     ]
     monkeypatch.setattr(pages, "pages", lambda root: {})
     assert pages.main() == 1 and "still the skeleton's" in capsys.readouterr().out

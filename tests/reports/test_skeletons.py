@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -217,7 +217,9 @@ def test_a_new_paper_runs_as_it_is(clone, monkeypatch):
         runs = papers.study("someone2030", papers.Protocol())
         assert len(runs) == 4 and {c["size"] for c in runs} == {"small"}
         shown = papers.reported("someone2030", papers.dataset_of(papers.study_of("someone2030")))
-        assert len(shown) == 1 and shown.value.isna().all() and shown.source.ne("").all()
+        assert shown.value.isna().all() and shown.source.ne("").all()
+        rows = {papers.method_of(dict(config=asdict(c.settings), recipe=c.recipe)) for c in runs}
+        assert set(shown.method) < rows and shown.given.tolist() == ["av", "av", "audio"]
         assert papers.study_of("someone2030").title == "What it does (authors, where, year)"
         rows, = re.findall(r"^\*\*Rows\.\*\* (.*)$", papers.paper_prose("someone2030"), re.M)
         assert rows.startswith("`gmu`, ") and "no_gate" in rows and rows.count("`") == 8
