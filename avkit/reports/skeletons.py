@@ -61,7 +61,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
     try: return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
-
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0013
 def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
     "A notebook as nbdev writes it"
     write_text(path, _as_nbdev(notebook))
@@ -255,7 +255,7 @@ def _emotions() -> str:
     tables = (corpus_info(name).get("emotions", {}) for name in known_datasets())
     return ", ".join(sorted({word for t in tables for word in t.values()}))
 
-
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0011
 def _free_number(folder: Path) -> int:
     "The number after the last notebook's"
     taken = [int(p.name[:2]) for p in folder.glob("[0-9][0-9]_*.ipynb")]

@@ -16,6 +16,7 @@ import nbformat
 from avkit.core import AvkitError, unknown
 from avkit.datasets.features import AUDIO_FEATURES
 from avkit.datasets.manifest import corpus_info
+from avkit.markup import markdown_text
 from avkit.datasets.registry import as_arguments, corpus_module, corpus_names
 from avkit.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from avkit.models.fusion import FUSIONS, PLACES, Fusion
@@ -140,7 +141,7 @@ def rows_of(name: str, root: Path) -> Iterator[tuple[str, str, str]]:
     choices = info.get("choices", {}).items()
     asks = "; ".join(f"`--{k} {'` or `'.join(v)}`" for k, v in choices)
     labels = ", ".join(info["classes"] or info.get("targets", []))
-    title, get = info["title"], info["how_to_get"]
+    title, get, labels = map(markdown_text, (info["title"], info["how_to_get"], labels))
     said = dict(asks=asks, labels=labels, get=get, shows=f"{title}: {labels}")
     said |= dict(question=f"What is in {title}, and what do its labels say?")
     said |= info.get("pages", {})

@@ -432,6 +432,16 @@ def test_measures_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "cells followed by a shown example: 0.0 %, wanted at least 65 %" in err
 
 
+@pytest.mark.parametrize("values", [[65, 65, 80], [65, 65, 65, 80], [65] * 5 + [80] * 2, [65]])
+def test_room_below_a_median(values: list[int]) -> None:
+    "So many heavier ones may join, and not one more"
+    found = lambda values: [measures.Found("function", "", "", v, v) for v in values]
+    n = measures.room(found(values), 70)
+    held = [measures.value(found(values + [80] * k), "median") for k in (n, n + 1)]
+    assert measures.MEASURES["function"].holds(held[0])
+    assert not measures.MEASURES["function"].holds(held[1])
+
+
 # Notebooks and modules in step
 
 
