@@ -219,9 +219,9 @@ def _one_each(trunk: str | Sequence[str], views: Sequence[str]) -> dict[str, str
                      f"{len(names)} trunks ({', '.join(names)})")
 
 
-def _trunks(names: Mapping[str, str], options: Mapping[str, Any]) -> nn.ModuleDict:
+def _trunks(names: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Backbone]:
     "{view: backbone}, with fresh weights"
-    return nn.ModuleDict({v: build_backbone(name, **options) for v, name in names.items()})
+    return {v: build_backbone(name, **options) for v, name in names.items()}
 
 # %% ../../nbs/3_models/04_encoders.ipynb #02ddc821
 class ViewEncoder(Encoder):
@@ -246,15 +246,16 @@ class ViewEncoder(Encoder):
         if cell not in ("lstm", "gru"): raise unknown("cell", cell, ("lstm", "gru"))
         self.channels, self.steps = channels, steps
         options: dict = dict(say=False, channels=channels, normalise=normalise)
-        self.trunks = _trunks(_one_each(trunk, views), dict(**options, **trunk_options or {}))
+        backbones = _trunks(_one_each(trunk, views), dict(**options, **trunk_options or {}))
         for v, place in of_views(weights, views).items():
-            if place: load_weights(self.trunks[v], place)
-        self.mid_dim = self.dim = sum(b.dim for b in self.trunks.values())
+            if place: load_weights(backbones[v], place)
+        self.trunks = nn.ModuleDict(backbones)
+        self.mid_dim = self.dim = sum(b.dim for b in backbones.values())
         self.rnn = None
         if rnn and alone: self.add_rnn(nn.LSTM if cell == "lstm" else nn.GRU, rnn, layers)
         self.make_head(n_out, head)
 
-    def add_rnn(self, make: Callable[..., nn.Module], units: int, layers: int) -> None:
+    def add_rnn(self, make: type[nn.LSTM | nn.GRU], units: int, layers: int) -> None:
         "A recurrent layer over the steps, in both directions"
         self.dim = 2 * units
         self.rnn = make(self.mid_dim, units, layers, batch_first=True, bidirectional=True)
