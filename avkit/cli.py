@@ -660,7 +660,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for d in committed() if a.again else []: remake(d)
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
-    print("next: git -C", shown_path(kit_path("")), "diff --stat reports")
+    print("next: git -C", shown_path(kit_path("")), "status --short reports")
     return int(failed)
 
 # %% ../nbs/7_cli.ipynb #8fdbc299

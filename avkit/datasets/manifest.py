@@ -224,7 +224,7 @@ def named_clips(
 def _why_unreadable(path, error):
     "A sentence for `problems`"
     if isinstance(error, AvkitError): return str(error)
-    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
+    return f"the path {path.as_posix()!r} cannot be read ({type(error).__name__}: {error})"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
