@@ -556,7 +556,7 @@ def _further_flags(rest: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
             raise AvkitError(f"What is {name!r} for? Settings are --name value.")
         name = name[2:]
         first = name.partition(".")[0]
-        if first not in names: raise unknown("flag", first, [*flags, *names])
+        if first not in names: raise unknown("flag", first, dict.fromkeys([*flags, *names]))
         if not equals and not words: raise AvkitError(f"--{name} needs a value")
         out[name] = value if equals else words.pop(0)
     return out

@@ -153,3 +153,14 @@ def test_a_fusion_that_one_modality_uses_is_told(runs):
     several = [alone | dict(recipe=r["recipe"] | dict(fusion=f)) for f in ("ca", "ia", "vavl")]
     assert len(experiments(several)) == 2
     assert sorted(runs_table(several, ["test"]).fusion.unique()) == ["", "vavl"]
+
+
+def test_ceilings_take_a_folder_of_runs(runs, monkeypatch, tmp_path, capsys):
+    from avkit.reports import ceilings
+
+    best = pd.DataFrame([dict(given="av", score="accuracy", ceiling=1.0)])
+    monkeypatch.setattr(ceilings, "ceilings_of", lambda r: best)
+    assert main(["ceilings", str(runs), "--to", str(tmp_path)]) == 0
+    assert len(pd.read_csv(tmp_path / "ceilings.csv")) == 4
+    assert main(["ceilings", str(tmp_path / "none"), "--to", str(tmp_path)]) == 2
+    assert "train a run first" in capsys.readouterr().err
