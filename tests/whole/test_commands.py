@@ -98,6 +98,13 @@ def test_where_a_command_is_started_does_not_change_what_a_run_is(here, monkeypa
     assert os.path.isabs(configure().run_dir)
 
 
+def test_a_wrong_flag_is_told_each_name_once(capsys):
+    assert main(["train", "--optionz", "3"]) == 2
+    said = capsys.readouterr().err
+    names = said.partition("Known: ")[2].strip().split(", ")
+    assert "did you mean 'options'" in said and len(set(names)) == len(names) > 40
+
+
 def test_a_subset_without_a_clip_is_told_before_training(here, capsys, monkeypatch):
     monkeypatch.chdir(here)
     rows = [f"{i:02d},{'train' if i < 20 else 'validation'}" for i in range(1, 25)]
