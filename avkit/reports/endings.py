@@ -17,6 +17,7 @@ from ..core import AvkitError, read_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
+from ..training.loading import nothing_scored
 from ..training.record import name_of
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
@@ -87,8 +88,10 @@ def usual_subsets(m: Manifest) -> str:
     try: split = apply_split(m)
     except AvkitError as e: return f"no subsets yet: {e}"
     counts = split.clips["split"].value_counts().to_dict()
+    lacks = nothing_scored(split, list(counts))
     name, unit = split.split["name"], "videos" if m.level == "frame" else "clips"
-    return f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    return f"{told}\n{lacks}" if lacks else told
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00016
 def main_scores(folder: str | Path) -> dict[str, Any]:
