@@ -8,7 +8,7 @@ __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'MAX_GAP', 'PREROLL', '
            'orientation', 'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes',
            'Resampler', 'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading',
            'walk_file', 'soundtrack', 'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'Piece',
-           'Grid', 'decode_piece', 'survey', 'read_image', 'images_in', 'read_tensor']
+           'Grid', 'decode_piece', 'piece_of', 'offset_of', 'survey', 'read_image', 'images_in', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, math, re, struct
@@ -1154,9 +1154,10 @@ class _Feed:
         sound: Soundtrack | None,
         block: int,         # frames at a time
         seconds: int,       # of audio at a time
+        offset: float = 0.,  # s of audio that are left out; below 0: silence before it
     ):
         self.pick, self.sound, self.block, self.seconds = pick, sound, block, seconds
-        self.frames, self.pieces = [], None
+        self.frames, self.pieces, self.offset, self.drop = [], None, offset, 0
 
     def take(self, kind: str, x: Any, t: float) -> Iterator[tuple]:
         "Yield what is ready, now that a frame or a piece of audio has come"
@@ -1179,9 +1180,17 @@ class _Feed:
 
     def _cut(self, sound: Iterable[np.ndarray]) -> Iterator[tuple]:
         for x in sound:
-            rate = self.sound.rate if self.sound else None
-            self.pieces = self.pieces or (_Pieces(self.seconds * rate) if rate else None)
-            for y in self.pieces.feed(x) if self.pieces else (): yield "audio", y
+            if not self.pieces: x = self._begin(x)
+            late, self.drop = x[self.drop:], max(0, self.drop - len(x))
+            for y in self.pieces.feed(late) if self.pieces else (): yield "audio", y
+
+    def _begin(self, x: np.ndarray) -> np.ndarray:
+        "The first audio, after silence where it comes late; or how much of it is left out"
+        rate = self.sound.rate if self.sound else None
+        if not rate: return x
+        self.pieces, n = _Pieces(self.seconds * rate), round(self.offset * rate)
+        self.drop = max(0, n)
+        return np.concatenate([np.zeros(max(0, -n), np.float32), x])
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f06
 def stream(
@@ -1194,13 +1203,14 @@ def stream(
     every: int = 1,           # every k-th frame
     times: Any = None,        # in place of every k-th frame those shown at these sorted seconds
     max_gap: float = MAX_GAP,  # s of missing sound for which silence may stand; 0: none
+    offset: float = 0.,        # s of audio that are left out; below 0: silence before it
 ) -> Iterator[tuple]:
     """Yield ('video', numbers, times, frames (n,H,W,3)), ('audio', (m,)), and last ('times',
     those of all frames (T,), the clip's length in s, what is unusual in words)"""
     with Reading(path, video, audio) as r, named_errors(path, "truncated"):
         pick = _EveryKth(every) if times is None else _AtTimes(times)
         sound = soundtrack(r, rate, max_gap)
-        feed, wanted = _Feed(pick, sound, block, seconds), None
+        feed, wanted = _Feed(pick, sound, block, seconds, offset), None
         if video: wanted = kept_times(r.video, times)
         for seen in walk_file(r, wanted): yield from feed.take(*seen)
         yield from feed.rest()
@@ -1634,6 +1644,29 @@ def decode_piece(
                 return _read_piece(walk, _Keeper(piece.times, size), sound)
             except _TooLate: continue
     return _cut_piece(decode(path, video, audio, piece.times, rate, size, max_gap), piece)
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #pc0e0031
+def _number_in(row: Mapping, name: str) -> float | None:
+    "A number of a row; None where it says none"
+    value = row.get(name)
+    if value is None or value == "": return None
+    try: number = float(value)
+    except (TypeError, ValueError) as e:
+        raise AvkitError(f"{row.get('clip')}: {name}={value!r} is not a number of seconds") from e
+    if math.isinf(number): raise AvkitError(f"{row.get('clip')}: {name} is infinite")
+    return None if math.isnan(number) else number
+
+
+def piece_of(row: Mapping) -> tuple[float, float | None] | None:
+    "(start, end) in s of a row's piece, end None: of the file; None where it is the whole file"
+    start, end = _number_in(row, "start"), _number_in(row, "end")
+    return None if start is None and end is None else (start or 0., end)
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #pc0e0032
+def offset_of(row: Mapping) -> float:
+    "s by which the audio's time is ahead of the video's, where they are two files; else 0"
+    if not row.get("audio") or not row.get("video") or row["audio"] == row["video"]: return 0.
+    return _number_in(row, "offset") or 0.
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be12a02
 class _Survey:
