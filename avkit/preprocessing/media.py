@@ -1327,22 +1327,24 @@ class _Walk:
 
     def _is_early(self, t: float) -> bool:
         "Is it heard by the decoder only?"
-        return (self.sought or self.deaf > 0) and t < self.piece.start - PREROLL / 2
+        return self.deaf > -np.inf and t < self.piece.start - PREROLL / 2
 
     def _take(self, kind: str, p: Any, f: Any) -> Iterator[tuple[str, Any, float]]:
         t = _time(self.r, p, f, self.after[kind])
         sound = kind == "audio"
         self.after[kind] = t + (f.samples / f.sample_rate if sound else 1 / frame_rate(self.r.video))
         if not sound and self.sought and t < self.key - 1e-3: return  # refers to what was not read
-        if self.sought and kind not in self.begun: self._check_begin(kind, t)
+        if self.sought and kind not in self.begun: self._check_begin(kind, f, t)
         self.begun.add(kind)
         if f.is_corrupt and not self._is_early(t) and self.r.container.format.name != "wav":
             raise MediaError(self.r.path, "truncated", "a packet or frame is corrupt")
         yield kind, f if sound else Shot(f, self.r.aspect or _own_aspect(self.r.video)), t
         if self._is_past(kind, t): self.open.discard(kind)
 
-    def _check_begin(self, kind: str, t: float) -> None:
-        "Does the first frame come in time?"
+    def _check_begin(self, kind: str, f: Any, t: float) -> None:
+        "Does the first frame come in time, and show all of the picture?"
+        refreshes = kind == "video" and self.r.video.codec_context.name in ("h264", "hevc")
+        if refreshes and int(f.pict_type) != 1: raise _TooLate  # column by column, not at once
         if t > self.piece.start + 1e-3 - (PREROLL / 2 if kind == "audio" else 0): raise _TooLate
 
     def _is_past(self, kind: str, t: float) -> bool:
@@ -1535,9 +1537,8 @@ def _go_to(
     if back is None or begin <= 0 or way == "begin": return _Walk(r, piece), None
     grid = _grid(piece.path, _file_stamp(piece.path)) if "audio" in r.asked else None
     if "audio" in r.asked and grid is None: return _Walk(r, piece), None
-    if way == "pass": return _Walk(r, piece, deaf=begin), grid
-    _seek(r, begin)
-    return _Walk(r, piece, sought=True), grid
+    if way == "seek": _seek(r, begin)
+    return _Walk(r, piece, way == "seek", piece.start - PREROLL), grid
 
 
 def _seek(r: Reading, t: float) -> None:
@@ -1585,6 +1586,7 @@ def _read_piece(
     for kind, x, t in walk:
         if kind == "audio" and sound: sound.feed(x, t)
         elif piece.times is not None or t in piece: keeper(x, t)
+        else: keeper.screen.first = keeper.screen.first or x.size
     _check_came(walk)
     heard = sound.finish(walk.ended) if sound else None
     frames, shown = keeper.done() if "video" in r.asked else (None, None)
