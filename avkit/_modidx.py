@@ -961,6 +961,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.datasets.synth.write_planned': ( '2_datasets/synth.html#write_planned',
                                                                               'avkit/datasets/synth.py')},
             'avkit.datasets.verify': { 'avkit.datasets.verify._absent': ('2_datasets/verify.html#_absent', 'avkit/datasets/verify.py'),
+                                       'avkit.datasets.verify._beyond': ('2_datasets/verify.html#_beyond', 'avkit/datasets/verify.py'),
                                        'avkit.datasets.verify._compare': ('2_datasets/verify.html#_compare', 'avkit/datasets/verify.py'),
                                        'avkit.datasets.verify._compared': ('2_datasets/verify.html#_compared', 'avkit/datasets/verify.py'),
                                        'avkit.datasets.verify._decode': ('2_datasets/verify.html#_decode', 'avkit/datasets/verify.py'),
