@@ -43,9 +43,9 @@ def assign_fold(
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #pc0e0081
 def _components(ties):
-    "The number of each row's component (N,), by columns (N,) whose equal values tie rows; '' ties none"
+    "The number of each row's component (N,): equal values of a column (N,) tie rows; '' ties none"
     from scipy.sparse import coo_array  # heavy: only where a split is made
-    from scipy.sparse.csgraph import connected_components
+    from scipy.sparse.csgraph import connected_components  # heavy: the same
     rows, nodes, n = [], [], len(ties[0])
     at = n
     for t in ties:
@@ -65,7 +65,7 @@ def _film_ties(clips):
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #ee85f270
 def _groups(clips):
-    "Who has to stay together, by the first name of a speaker, or of a recording where none is known"
+    "Who has to stay together: speakers, recordings where none is known, and whom a film ties"
     alone = clips["recording"] if "recording" in clips else clips["clip"]
     speaker = pd.Series(one_spelling(clips.speaker), clips.index)
     alone = alone.where(alone.notna() & (alone != ""), clips["clip"])

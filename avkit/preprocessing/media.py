@@ -8,7 +8,7 @@ __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'MAX_GAP', 'PREROLL', '
            'orientation', 'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes',
            'Resampler', 'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading',
            'walk_file', 'soundtrack', 'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'Piece',
-           'Grid', 'decode_piece', 'piece_of', 'offset_of', 'survey', 'read_image', 'images_in', 'read_tensor']
+           'SoundGrid', 'decode_piece', 'piece_of', 'offset_of', 'survey', 'read_image', 'images_in', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, math, re, struct
@@ -1332,7 +1332,8 @@ class _Walk:
     def _take(self, kind: str, p: Any, f: Any) -> Iterator[tuple[str, Any, float]]:
         t = _time(self.r, p, f, self.after[kind])
         sound = kind == "audio"
-        self.after[kind] = t + (f.samples / f.sample_rate if sound else 1 / frame_rate(self.r.video))
+        length = f.samples / f.sample_rate if sound else 1 / frame_rate(self.r.video)
+        self.after[kind] = t + length
         if not sound and self.sought and t < self.key - 1e-3: return  # refers to what was not read
         if self.sought and kind not in self.begun: self._check_begin(kind, f, t)
         self.begun.add(kind)
@@ -1383,7 +1384,7 @@ def _lateness(
 
 
 @dataclass
-class Grid:
+class SoundGrid:
     "Where frames of audio begin: at `origin` and every `unit` samples; their stamps tell roughly"
     rate: int       # Hz
     origin: int     # samples: where one of the frames begins
@@ -1422,7 +1423,7 @@ def _placed_first(r: Reading) -> list[tuple[float, int, int]]:
 
 
 @functools.lru_cache(64)
-def _grid(path: Path, _stamp: tuple) -> Grid | None:
+def _grid(path: Path, _stamp: tuple) -> SoundGrid | None:
     "The grid of a file's audio; None where its beginning does not tell"
     with Reading(path, video=False, check=_whole_once) as r:
         a = r.asked["audio"]
@@ -1431,7 +1432,7 @@ def _grid(path: Path, _stamp: tuple) -> Grid | None:
     if not placed: return None
     times, places, lengths = zip(*placed)
     late = _lateness(times, places, rate)
-    return Grid(rate, places[-1], late, tuple(set(lengths)), float(tick * rate))
+    return SoundGrid(rate, places[-1], late, tuple(set(lengths)), float(tick * rate))
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #pc0e000e
 class _PieceSound:
@@ -1442,7 +1443,7 @@ class _PieceSound:
         piece: Piece,
         rate: int | None,    # Hz; None: as stored
         max_gap: float,      # s of missing sound for which silence may stand
-        grid: Grid | None,   # of the file, after a seek
+        grid: SoundGrid | None,   # of the file, after a seek
     ):
         self.r, self.piece, self.rate, self.max_gap, self.grid = r, piece, rate, max_gap, grid
         self.line, self.early, self.kept = SoundTimes(), [], []
@@ -1531,7 +1532,7 @@ def _go_to(
     r: Reading,
     piece: Piece,
     back: float | None,  # s before the piece, beside what a decoder needs; None: the beginning
-) -> tuple[_Walk, Grid | None]:
+) -> tuple[_Walk, SoundGrid | None]:
     "Where a piece is read from; and the grid of its audio, where that is not the beginning"
     way, begin = _way(r, piece), piece.start - PREROLL - (back or 0.)
     if back is None or begin <= 0 or way == "begin": return _Walk(r, piece), None
@@ -1552,7 +1553,7 @@ def _check_inside(r: Reading, piece: Piece) -> None:
     "Refuse a piece that begins before its file or ends after it"
     asked = f"{piece.start:.2f} to {piece.end:.2f} s"
     if not 0 <= piece.start < piece.end:
-        raise MediaError(r.path, "outside", f"{asked}: a piece begins at 0 or later, and ends later")
+        raise MediaError(r.path, "outside", f"{asked}: it begins at 0 or later, and ends later")
     if r.announced is not None and piece.end > r.announced + _LATE:
         raise MediaError(r.path, "outside", f"{asked}, of {r.announced:.2f} s")
 
@@ -1561,7 +1562,8 @@ def _check_came(walk: _Walk) -> None:
     "Refuse a piece of which something is missing"
     r, piece = walk.r, walk.piece
     for kind in r.asked:
-        if kind not in walk.begun: raise MediaError(r.path, _LACKS[kind], f"from {piece.start:.2f} s")
+        if kind in walk.begun: continue
+        raise MediaError(r.path, _LACKS[kind], f"from {piece.start:.2f} s")
     if not walk.ended: return
     found = max(walk.come.values())
     if r.announced is None and piece.end > found + _LATE:

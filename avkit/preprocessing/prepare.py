@@ -200,8 +200,8 @@ def _beside(
     long = media.length(path)
     first, last = max(0., start), min(end, long)
     if first >= last:
-        raise AvkitError(f"{path}: nothing of it lies at {start:.2f} to {end:.2f} s of its {long:.2f} s; "
-                         "is the offset right (audio time = video time + offset)?")
+        raise AvkitError(f"{path}: it lasts {long:.2f} s, and {start:.2f} to {end:.2f} s of it are "
+                         "asked for; is the offset right (audio time = video time + offset)?")
     clip = media.decode_piece(path, first, last, False, True, rate=prep.rate, max_gap=prep.max_gap)
     sound: Any = clip.sound
     before = round(first * prep.rate) - round(start * prep.rate)

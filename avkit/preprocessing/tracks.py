@@ -618,9 +618,9 @@ def _read(
 def _check_no_piece(row: Mapping) -> None:
     "Refuse a piece of a video as a track"
     if piece_of(row) is None: return
-    raise AvkitError(f"{row['clip']}: its row has `start` or `end`, and this preparation keeps whole "
-                     "videos, for labels per frame (long). Take a recipe of short clips, e.g. "
-                     "--recipe chumachenko2022, or leave the two columns out.")
+    raise AvkitError(f"{row['clip']}: its row has `start` or `end`, and this preparation keeps "
+                     "whole videos, for labels per frame (long). Take a recipe of short clips, "
+                     "e.g. --recipe chumachenko2022, or leave the two columns out.")
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #70ad0b93
 def make_track(
