@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 import numpy as np, pandas as pd
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
 from ..core import AvkitError, unknown, write_text
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000006
@@ -129,8 +131,6 @@ def _textgrid(path: Path, text: str) -> Iterator[_Row]:
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000014
 def _parse_xml(path: Path) -> Any:
     "The root of an XML file, each element with its line"
-    from defusedxml.common import DefusedXmlException  # optional: defusedxml
-    from defusedxml.ElementTree import DefusedXMLParser  # optional: defusedxml
     parser = DefusedXMLParser(forbid_dtd=True)
     begin = parser.parser.StartElementHandler
 
@@ -180,7 +180,7 @@ def _aligned(
     order = [s for s in slots if s in used]
     times = np.array([slots[s] for s in order], float)
     known = np.flatnonzero(~np.isnan(times))
-    if len(known): times = np.interp(np.arange(len(times)), known, times[known])
+    if len(known): times = np.interp(np.arange(len(times)), known, times[known], np.nan, np.nan)
     at = dict(zip(order, times.tolist()))
     return {a.get("ANNOTATION_ID"): (at[first], at[last]) for a, (first, last) in ends.items()}
 
@@ -227,7 +227,7 @@ def _eaf(path: Path) -> Iterator[_Row]:
             if a.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"): continue
             line, said = int(a.get("_line")), a.findtext("ANNOTATION_VALUE") or ""
             start, end = ((t + late) / 1000 for t in times[a.get("ANNOTATION_ID")])
-            if math.isnan(start): raise _wrong(path, line, "no time slot of its tier has a time")
+            if math.isnan(start + end): raise _wrong(path, line, "its time slot has no time")
             yield start, end, said, tier.get("TIER_ID", ""), line
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001b
@@ -321,9 +321,9 @@ def read_intervals(
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000026
 def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, str]]]:
     "{tier: rows by time}; an overlap within a tier is an error"
-    out: dict[str, list[tuple[float, float, str]]] = {}
+    out: dict[str, list[tuple[float, float, str]]] = {name: [] for name in t.tier.unique()}
     for r in t.sort_values(["start", "end"], kind="stable").to_dict("records"):
-        rows = out.setdefault(r["tier"], [])
+        rows = out[r["tier"]]
         if rows and r["start"] < rows[-1][1] - 1e-9:
             start, end, label = rows[-1]
             raise AvkitError(f"{path}: in the tier {r['tier']!r} {label!r} ({start:g} to {end:g} s) "
@@ -392,7 +392,8 @@ def _tier_lines(
     "The lines of a tier of a TextGrid"
     yield f"    item [{number}]:"
     for line in ('class = "IntervalTier"', f"name = {_quoted(name)}", "xmin = 0", f"xmax = {end!r}",
-                 f"intervals: size = {len(rows)}"): yield " " * 8 + line
+                 f"intervals: size = {len(rows)}"):
+        yield " " * 8 + line
     for j, (start, stop, label) in enumerate(rows, 1):
         yield f"        intervals [{j}]:"
         for line in (f"xmin = {start!r}", f"xmax = {stop!r}", f"text = {_quoted(label)}"):
