@@ -89,6 +89,7 @@ def test_the_command_and_the_notebook(tiny, tmp_path, capsys):
     assert (
         made
         == {"predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"}
+        | {"timeline.eaf", "timeline.TextGrid", "timeline.vtt"}
         and "face 1: 1 rows" in capsys.readouterr().out
     )
     assert abs(decode(tmp_path / "a/annotated.mp4").duration - decode(video).duration) < 0.1
