@@ -326,8 +326,8 @@ def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, st
         rows = out[r["tier"]]
         if rows and r["start"] < rows[-1][1] - 1e-9:
             start, end, label = rows[-1]
-            raise AvkitError(f"{path}: in the tier {r['tier']!r} {label!r} ({start:g} to {end:g} s) "
-                             f"and {r['label']!r} (from {r['start']:g} s) overlap, which this "
+            raise AvkitError(f"{path}: in the tier {r['tier']!r} {label!r} ({start:g} to "
+                             f"{end:g} s) and {r['label']!r} (from {r['start']:g} s) overlap, which this "
                              "format cannot hold")
         rows.append((float(r["start"]), float(r["end"]), r["label"]))
     return out

@@ -406,7 +406,7 @@ def _save_timeline(p: Prediction, folder: Path) -> Path:
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0002
 def _without_overlap(t: pd.DataFrame) -> pd.DataFrame:
     "Rows of one face by time, each cut where the next one's middle is nearer"
-    t = t.sort_values(["start", "end"], kind="stable")
+    t = t.iloc[np.argsort((t.start + t.end).to_numpy(), kind="stable")]
     start, end = t.start.to_numpy(float).copy(), t.end.to_numpy(float).copy()
     middle = (start + end) / 2
     border = (middle[:-1] + middle[1:]) / 2

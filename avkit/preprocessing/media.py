@@ -1402,7 +1402,7 @@ class SoundGrid:
         unit = math.gcd(*self.lengths, *lengths)
         if self.tick <= 1.01 or unit < self.tick: return round(rough)
         near = self.origin + round((rough - self.origin) / unit) * unit
-        return near if abs(near - rough) <= self.tick else round(rough)  # else there is a gap before
+        return near if abs(near - rough) <= self.tick else round(rough)  # a gap moved the grid
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #pc0e000c
 _FIRST = 16  # frames of audio at the beginning of a file that are looked at
