@@ -132,14 +132,14 @@ def _textgrid(path: Path, text: str) -> Iterator[_Row]:
 def _parse_xml(path: Path) -> Any:
     "The root of an XML file, each element with its line"
     parser = DefusedXMLParser(forbid_dtd=True)
-    begin = parser.parser.StartElementHandler
+    begin: Any = parser.parser.StartElementHandler
 
     def with_line(tag: str, attributes: list) -> Any:
         element = begin(tag, attributes)
         element.set("_line", str(parser.parser.CurrentLineNumber))
         return element
 
-    parser.parser.StartElementHandler = with_line
+    parser.parser.StartElementHandler = with_line  # type: ignore[reportAttributeAccessIssue]
     try:
         parser.feed(path.read_bytes())
         return parser.close()
@@ -283,7 +283,7 @@ def _rows(path: Path) -> Iterable[_Row]:
     raise AvkitError(f"{path}: intervals are read from {', '.join(INTERVAL_SUFFIXES)}")
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000022
-def _one_tier(path: Path, t: pd.DataFrame, tier: str | None) -> pd.DataFrame:
+def _one_tier(path: Path, t: Any, tier: str | None) -> Any:
     "The rows of the tier that is meant"
     counts = t.tier.value_counts(sort=False)
     if tier is None and len(counts) <= 1: return t
@@ -327,8 +327,8 @@ def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, st
         if rows and r["start"] < rows[-1][1] - 1e-9:
             start, end, label = rows[-1]
             raise AvkitError(f"{path}: in the tier {r['tier']!r} {label!r} ({start:g} to "
-                             f"{end:g} s) and {r['label']!r} (from {r['start']:g} s) overlap, which this "
-                             "format cannot hold")
+                             f"{end:g} s) and {r['label']!r} (from {r['start']:g} s) overlap, "
+                             "which this format cannot hold")
         rows.append((float(r["start"]), float(r["end"]), r["label"]))
     return out
 

@@ -73,7 +73,8 @@ PIECE = ["start", "end", "offset"]  # s
 
 def piece_columns(clips: pd.DataFrame) -> dict[str, list[float | None]]:
     "{column: numbers, None where empty} of those columns of `PIECE` that say anything"
-    numbers = {c: pd.to_numeric(clips[c], errors="coerce") for c in PIECE if c in clips}
+    number: Any = pd.to_numeric
+    numbers = {c: number(clips[c], errors="coerce") for c in PIECE if c in clips}
     return {c: [None if np.isnan(x) else float(x) for x in s.tolist()]
             for c, s in numbers.items() if s.notna().any()}
 
@@ -105,7 +106,7 @@ class Manifest:
         numbers = self.targets if self.level == "clip" else []
         rows = self.clips[["clip", "label", "audio_sha256", "video_sha256", *numbers]]
         frames = [content_key([k, v.tolist()]) for k, v in self.frames.items()]
-        more = [self.targets, frames] if self.targets or frames else []
+        more: list[Any] = [self.targets, frames] if self.targets or frames else []
         if pieces := piece_columns(self.clips): more.append(pieces)
         return content_key(self.corpus, self.classes, rows.values.tolist(), *more)
 

@@ -417,6 +417,7 @@ def _without_overlap(t: pd.DataFrame) -> pd.DataFrame:
 
 def _joined(t: pd.DataFrame) -> pd.DataFrame:
     "Rows that meet and say the same become one"
+    t = t.sort_values("start", kind="stable")
     follows = (t.start - t.end.shift()).abs() < 1e-3
     new = ~(follows & (t.label == t.label.shift()))
     of = dict(start=("start", "first"), end=("end", "last"), label=("label", "first"))
@@ -425,20 +426,20 @@ def _joined(t: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
 def _labels(p: Prediction) -> pd.Series:
     "What each row says, in a word or in numbers"
-    if p.task != "regression": return p.table["prediction"]
-    words = [c + " " + p.table[c].map("{:.1f}".format) for c in p.classes]
+    if p.task != "regression": return pd.Series(p.table["prediction"])
+    words: Any = [c + " " + p.table[c].map("{:.1f}".format) for c in p.classes]
     return words[0].str.cat(words[1:], sep=", ")
 
 
 def time_line(p: Prediction) -> pd.DataFrame:
     "start, end (s), label, tier (the face, or audio) of what a run says; no two of a tier overlap"
-    said = p.table[p.table[p.classes].notna().all(axis=1)]
+    said: Any = p.table[p.table[p.classes].notna().all(axis=1)]
     if said.empty: return pd.DataFrame(columns=["start", "end", "label", "tier"])
     told = replace(p, table=said)
     rows = said[["start", "end"]].assign(label=_labels(told), tier=said.face.replace("", "audio"))
     parts = [_joined(_without_overlap(t)).assign(tier=tier)
              for tier, t in rows.groupby("tier", sort=False)]
-    out = pd.concat(parts, ignore_index=True)
+    out: Any = pd.concat(parts, ignore_index=True)
     return out[out.end > out.start + .0005].reset_index(drop=True)  # half a tick of ELAN's clock
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0006

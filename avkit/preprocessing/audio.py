@@ -50,12 +50,13 @@ def _phase_correlation(
     "(N+M,) how well b agrees with a, by its lag in samples; a negative lag counts from the end"
     from scipy.fft import irfft, next_fast_len, rfft, rfftfreq  # heavy: only where it is asked for
     n = next_fast_len(len(a) + len(b), real=True)
-    cross = np.conj(rfft(a, n)) * rfft(b, n)
+    spectrum: Any = rfft
+    cross = np.conj(spectrum(a, n)) * spectrum(b, n)
     f = rfftfreq(n, 1 / rate)
     speech = (f >= _SPEECH[0]) & (f <= _SPEECH[1])
     size = np.abs(cross)
     phase = np.divide(cross, size, out=np.zeros_like(cross), where=speech & (size > 0))
-    return irfft(phase, n)
+    return np.asarray(irfft(phase, n))
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #of000004
 def estimate_offset(

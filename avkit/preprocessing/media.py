@@ -1334,7 +1334,8 @@ class _Walk:
         sound = kind == "audio"
         length = f.samples / f.sample_rate if sound else 1 / frame_rate(self.r.video)
         self.after[kind] = t + length
-        if not sound and self.sought and t < self.key - 1e-3: return  # refers to what was not read
+        key = -np.inf if self.key is None else self.key
+        if not sound and t < key - 1e-3: return  # it refers to what was not read
         if self.sought and kind not in self.begun: self._check_begin(kind, f, t)
         self.begun.add(kind)
         if f.is_corrupt and not self._is_early(t) and self.r.container.format.name != "wav":
@@ -1344,7 +1345,8 @@ class _Walk:
 
     def _check_begin(self, kind: str, f: Any, t: float) -> None:
         "Does the first frame come in time, and show all of the picture?"
-        refreshes = kind == "video" and self.r.video.codec_context.name in ("h264", "hevc")
+        codec = self.r.asked[kind].codec_context.name
+        refreshes = codec in ("h264", "hevc")
         if refreshes and int(f.pict_type) != 1: raise _TooLate  # column by column, not at once
         if t > self.piece.start + 1e-3 - (PREROLL / 2 if kind == "audio" else 0): raise _TooLate
 
@@ -1490,7 +1492,7 @@ class _PieceSound:
 
     def _in_a_row(self) -> list:
         "The first frames, as far as each follows the one before"
-        out, allowed = self.early[:1], .003 + self.grid.tick / self.stored
+        out, allowed = self.early[:1], .003 + (self.grid.tick if self.grid else 0.) / self.stored
         for (x, t), (y, u) in zip(self.early, self.early[1:40]):
             if abs(u - t - len(x) / self.stored) > allowed: break
             out.append((y, u))

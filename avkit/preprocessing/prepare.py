@@ -234,7 +234,8 @@ def _decode_piece(
     "`_decode` of a piece, and of audio with an offset"
     main = row["video"] or row["audio"]
     start, end = _span(root / main, row)
-    own, got = [s for s in want if row[s] == main], {}
+    own = [s for s in want if row[s] == main]
+    got: dict[str, Any] = {}
     if own:
         read: Any = media.decode_piece if piece_of(row) else media.decode
         at = (start, end) if piece_of(row) else ()

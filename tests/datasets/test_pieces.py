@@ -143,7 +143,8 @@ def test_overlaps_of_other_labels_are_told(tmp_path):
     told = m.problems.problem[0]
     assert "0-0 (a, 0 to 2 s)" in told and "0-1 (b, 1.5 to 4 s)" in told
     rows[1]["label"] = "a"
-    assert "0-0" not in str(make_manifest("folder", tmp_path, rows, ["a", "b"]).problems.values[:1, 2:3])
+    told = make_manifest("folder", tmp_path, rows, ["a", "b"]).problems.problem
+    assert not told.str.contains("0-0").any()
 
 
 def test_a_whole_film_beside_its_piece_is_told(tmp_path):
@@ -159,7 +160,10 @@ def test_a_piece_that_stands_twice_is_refused(tmp_path):
         make_manifest("folder", tmp_path, [*rows, rows[0] | dict(clip="again")], ["a", "b"])
 
 
-@pytest.mark.parametrize("at", [dict(start=3.0, end=3.0), dict(start=4.0, end=2.0), dict(start=-1.0)])
+BACKWARDS = [dict(start=3.0, end=3.0), dict(start=4.0, end=2.0), dict(start=-1.0)]
+
+
+@pytest.mark.parametrize("at", BACKWARDS)
 def test_a_piece_that_ends_before_it_begins_is_refused(tmp_path, at):
     rows = film_rows(tmp_path)
     with pytest.raises(AvkitError, match="'0-0'.* begins at 0 or later"):

@@ -1,5 +1,7 @@
 """A piece of a film, read by seeking, is what the film gives that is decoded from its beginning and
-cut by its time stamps; whole clips keep their keys; audio in a file of its own has a time of its own."""
+cut by its time stamps; whole clips keep their keys; audio in a file of its own has its own time."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,7 +182,7 @@ def test_audio_in_a_file_of_its_own_has_a_time_of_its_own(film, piece, offset):
 
 
 def test_sound_beyond_its_file_is_silence_and_none_at_all_an_error(film):
-    whole = Preparation(window=None, rate=16000, frames=4, size=16, views=("frame",), detector="none")
+    whole = replace(PREP, window=None)
     _, sound = made(film, rows(audio="f.wav", offset=-2.0, start=1.0, end=4.0)[0], whole)
     assert len(sound) == 3 * 16000 and not sound[:16000].any() and sound[16000:].any()
     _, sound = made(film, rows(audio="f.wav", offset=5.0, start=1.0, end=4.0)[0], whole)
