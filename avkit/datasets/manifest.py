@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FACTS', 'PIECE', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'piece_columns', 'Manifest',
            'hash_files', 'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips',
-           'overlaps', 'make_manifest', 'write_manifest', 'read_cells', 'read_manifest', 'common_streams',
-           'streams_told', 'describe', 'read_lines', 'column_hint', 'read_table']
+           'overlaps', 'labels_frames', 'make_manifest', 'write_manifest', 'read_cells', 'read_manifest',
+           'common_streams', 'streams_told', 'understood', 'describe', 'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
@@ -236,7 +236,7 @@ def named_clips(
 def _why_unreadable(path, error):
     "A sentence for `problems`"
     if isinstance(error, AvkitError): return str(error)
-    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
+    return f"the path {path.as_posix()!r} cannot be read ({type(error).__name__}: {error})"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
@@ -362,6 +362,22 @@ def _first_problem(problems):
     others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f" that can be used: {file} is {status}, {why}{others}"
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc08
+def labels_frames(corpus: str) -> bool:
+    "Whether the facts of a data set say that its frames have labels; False of one without facts"
+    path = manifests_dir() / f"{corpus}.toml"
+    facts = _read_toml(path) if path.is_file() else {}
+    return facts.get("kind", "").startswith("per frame")
+
+
+def _check_level(corpus, by_clip):
+    "Refuse labels per frame of a data set whose facts say nothing of them, or the other way round"
+    if by_clip != labels_frames(corpus) or corpus not in known_datasets(): return
+    found = "a label per clip" if by_clip else 'labels per frame (level="frame")'
+    told = "begins" if labels_frames(corpus) else "does not begin"
+    raise AvkitError(f"{corpus}: index gives {found}, but `kind` in data_manifests/{corpus}.toml "
+                     f"{told} with `per frame`: change one of them")
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
     corpus: str,  # the data set's name
@@ -377,6 +393,7 @@ def make_manifest(
     filled = sorted(map(_complete, rows), key=lambda r: r["clip"])
     if not filled: raise AvkitError(f"{corpus}: no clip below {root}{_first_problem(problems)}")
     by_clip = more.get("level") != "frame"
+    _check_level(corpus, by_clip)
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
     table: Any = _table(corpus, root, filled)
@@ -471,6 +488,21 @@ def _pieces_told(clips):
     return [f"pieces: of {len({s[0][0] for s in spans})} files, {seconds:.0f} s in all"]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
+def understood(m: Manifest) -> list[str]:
+    "What was understood of one's own data, a line each; classes by subset and by speaker"
+    lines = list(m.notes.get("understood", []))
+    if not lines or m.task != "class" or m.level != "clip": return lines
+    subset = next((c for c in ("split", "official") if c in m.clips and (m.clips[c] != "").any()), "")
+    few = 1 < m.clips.speaker.nunique() <= 12
+    by = [c for c in (subset, "speaker" if few else "") if c]
+    return [*lines, *(_counted(m.clips, c) for c in by)]
+
+
+def _counted(clips, column):
+    "Clips of each class by what a column says"
+    return pd.crosstab(clips["label"], clips[column].replace("", "-")).to_string()
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
 def describe(m: Manifest) -> str:
     "What is in a manifest, in a few lines: clips, speakers, streams, labels, notes"
     known = (m.clips.speaker != "").any()
@@ -479,7 +511,8 @@ def describe(m: Manifest) -> str:
              f"streams: {streams_told(m)}{_which_modality(m)}", *_pieces_told(m.clips)]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
-    return "\n".join([*lines, *(f"{k}: {v}" for k, v in m.notes.items())])
+    told = (f"{k}: {v}" for k, v in m.notes.items() if k != "understood")
+    return "\n".join([*lines, *understood(m), *told])
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #f97c2859
 def read_lines(path: str | Path) -> list[tuple[int, str]]:

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'weights_of_stream', 'clip_stream', 'window_streams', 'read_clips', 'split_manifest',
-           'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'nothing_scored', 'window_streams', 'read_clips',
+           'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
     own_features, AudioWindows, Source, Stream, track_frame_rows, track_windows)
-from ..datasets.manifest import common_streams, corpus_info, Manifest
+from ..datasets.manifest import common_streams, corpus_info, Manifest, understood
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
@@ -53,7 +54,8 @@ def check_files(cfg: Config) -> None:
     named = {"split": split} if split.endswith(".csv") else {}
     named |= {k: cfg[k] for k in ("annotations", "audio_features", "video_features") if cfg[k]}
     for k, path in named.items():
-        if resolve(path).exists(): continue
+        beside = resolve(cfg["data_root"] or "") / Path(path).name  # a table may be named alone
+        if resolve(path).exists() or k == "annotations" and beside.exists(): continue
         known = "Cannot read the split: " if k == "split" else ""
         raise AvkitError(f"{known}{k}={path} does not exist")
 
@@ -256,6 +258,15 @@ def _other_stream(m: Manifest, why: pd.Series) -> str:
     if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
     return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
+# %% ../../nbs/4_training/06_loading.ipynb #85647e12
+def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
+    "That no clip is left in test, and what follows; '' where one is, or where nothing is trained"
+    if "test" in subsets or "train" not in subsets: return ""
+    asked = int((m.clips["split"] == "test").sum())
+    unit, name = "video" if m.level == "frame" else "clip", m.split["name"]
+    why = f"all {asked} of split {name} were set aside" if asked else f"split {name} has none"
+    return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
+
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
@@ -450,11 +461,13 @@ def read_clips(
 ) -> RunData:
     "Prepare and read; what is standardised is so by the training clips here, or by `stats`"
     store = store or Store()
+    for line in understood(m) if verbose else (): print(line)
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    for line in corpus.notes.get("features", {}).values() if verbose else (): print(line)
+    told = [*corpus.notes.get("features", {}).values(), nothing_scored(m, corpus.data.split)]
+    for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d

@@ -70,11 +70,25 @@ class DataSettings:
     data_root: str | None = setting(
         None, "the folder with the data set's files, only ever read; rendered: clips that render"
         " themselves; sample: a few of these", "data", path="folder", named=True)
-    label: str | None = setting(None, "crema_d: intended, consensus", "data", named=True)
+    label: str | None = setting(
+        None, "crema_d: intended, consensus; of your own table: what is learned", "data",
+        named=True)
     track: str | None = setting(None, "affwild2: va, expr", "data", named=True)
     annotations: str | None = setting(
         None, "a label list or table of one's own, where the data set takes one", "data",
         path="file")
+    map: str | None = setting(
+        None, "your own table: what columns mean, speaker=who,split=cohort", "data")
+    layout: str | None = setting(
+        None, "your own folders: what each level means, split/class/speaker", "data")
+    pattern: str | None = setting(
+        None, "your own files: what their names say, {speaker}_{label}_{take}", "data")
+    scale: str | None = setting(
+        None, "your own numbers: the ends of their scales, valence=1:9", "data")
+    votes: str | None = setting(
+        None, "several raters a clip: majority, or distribution", "data")
+    answers: str | None = setting(
+        None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
         0., "vgaf: share of synthetic scenes among the training clips", "data")
     synthetic: str | None = setting(
@@ -258,7 +272,7 @@ CHOICES: dict[str, Collection[str]] = dict(
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
-    numerics=NUMERICS,
+    numerics=NUMERICS, votes=("majority", "distribution"),
     class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 
@@ -345,7 +359,7 @@ PATHS: frozenset[str] = frozenset(n for n, d in DECLARED.items() if d.path) | {"
 def portable(x: Any) -> Any:
     "Settings, or a recipe, without the folders of one machine"
     if isinstance(x, Mapping):
-        return {k: last_part(v) if k in PATHS else _portable_options(v) if k == "options"
+        return {k: last_part(v) if _names_path(k) else _portable_options(v) if k == "options"
                 else portable(v) for k, v in x.items()}
     return [portable(v) for v in x] if isinstance(x, list) else x
 
@@ -357,12 +371,23 @@ def last_part(x: Any) -> Any:
         return ",".join(f"{view}={last_part(p)}" for view, p in x.items())
     return Path(x).name if isinstance(x, (str, Path)) and ":" not in str(x)[2:] else x
 
-
+# %% ../../nbs/4_training/01_settings.ipynb #33108665
 def _portable_options(x: Any) -> Any:
-    "Options, which may be JSON in a string"
+    "Options, which may be a string: JSON, or `name=value` pairs"
     if not isinstance(x, str):
         return portable(x)
     try:
         return json.dumps(portable(json.loads(x)))
     except ValueError:
-        return x
+        return ",".join(map(_portable_pair, x.split(",")))
+
+
+def _portable_pair(pair: str) -> str:
+    "`weights=/a/w.pt` -> `weights=w.pt`"
+    name, equals, value = pair.partition("=")
+    return f"{name}{equals}{last_part(value.strip()) if _names_path(name) else value}"
+
+
+def _names_path(name: str) -> bool:
+    "Whether a setting, or a dotted option, is a path"
+    return name.strip().rpartition(".")[2] in PATHS
