@@ -1639,7 +1639,9 @@ def decode_piece(
     "A piece of a film -> `Clip`, as `decode` would give it, cut by its time stamps; by seeking"
     end = length(path) if end is None else end
     at = times(end - start) if callable(times) else times
-    piece = Piece(Path(path), start, end, None if at is None else np.asarray(at, float) + start)
+    if at is not None:  # before and after the piece its first and last frame stand still
+        at = np.clip(np.asarray(at, float) + start, start, max(start, end - 2e-3))
+    piece = Piece(Path(path), start, end, at)
     for back in _BACK:
         with (Reading(path, video, audio, _whole_once) as r,
               named_errors(path, "truncated")):

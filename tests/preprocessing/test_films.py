@@ -91,7 +91,8 @@ def test_a_piece_is_what_decoding_all_and_cutting_gives(films, name):
         here = (x.times >= start - 1e-6) & (x.times < stop - 1e-6)
         frames, at = x.frames[here], x.times[here]
         if k % 2:
-            shown = decode(path, audio=False, times=start + times)
+            last = stop - start - 2e-3  # then the last frame of the piece stands still
+            shown = decode(path, audio=False, times=start + np.minimum(times, last))
             frames, at = shown.frames, shown.times
         np.testing.assert_array_equal(got.frames, frames, err_msg=f"{name} {start}")
         np.testing.assert_allclose(got.times + start, at, atol=1e-9)
@@ -166,6 +167,13 @@ def test_preparation_takes_the_window_from_the_middle_of_the_piece(film):
     wanted = decode(film / "f.mp4", times=at, rate=16000)
     assert np.abs(frames.mean((1, 2, 3)) - wanted.frames.mean((1, 2, 3))).max() < 1
     assert np.abs(sound - wanted.sound[5 * 16000 : 6 * 16000]).max() < 1e-3
+
+
+def test_a_piece_shorter_than_its_window_shows_nothing_of_what_follows(film):
+    frames, sound = made(film, rows(start=4.0, end=4.5)[0])
+    wanted = decode(film / "f.mp4", times=[4.125, 4.375, 4.48, 4.48], rate=16000)
+    assert np.abs(frames.mean((1, 2, 3)) - wanted.frames.mean((1, 2, 3))).max() < 1
+    assert np.abs(sound[:8000] - wanted.sound[64000:72000]).max() < 1e-3 and not sound[8000:].any()
 
 
 @pytest.mark.parametrize("piece", [{}, dict(start=3.0, end=6.0)])
