@@ -511,7 +511,8 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
 def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     "What `predict` takes: the video, and a flag for each other parameter"
     p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
+                  "predictions.csv, timeline.png, settings.json, and the time line for ELAN, "
+                  "Praat and players.")
     about = _with_default(helps["video"], None)
     p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
     _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})

@@ -41,19 +41,44 @@ def assign_fold(
     subset = {speaker_key(s): k for k in ("validation", "test") for s in fold.get(k, [])}
     return pd.Series([subset.get(speaker_key(s), "train") for s in clips[by]], clips.index)
 
+# %% ../../nbs/2_datasets/01_splits.ipynb #pc0e0081
+def _components(ties):
+    "The number of each row's component (N,): equal values of a column (N,) tie rows; '' ties none"
+    from scipy.sparse import coo_array  # heavy: only where a split is made
+    from scipy.sparse.csgraph import connected_components  # heavy: the same
+    rows, nodes, n = [], [], len(ties[0])
+    at = n
+    for t in ties:
+        i = np.flatnonzero(np.asarray(t) != "")
+        codes, names = pd.factorize(np.asarray(t, object)[i])
+        rows.append(i)
+        nodes.append(at + codes)
+        at += len(names)
+    ends = np.concatenate(rows), np.concatenate(nodes)
+    graph = coo_array((np.ones(len(ends[0])), ends), shape=(at, at))
+    return pd.factorize(connected_components(graph, directed=False)[1][:n])[0]
+
+
+def _film_ties(clips):
+    "What several clips may be cut from: their recording and their files"
+    return [clips[c].fillna("").astype(str) for c in ("recording", "audio", "video") if c in clips]
+
 # %% ../../nbs/2_datasets/01_splits.ipynb #ee85f270
 def _groups(clips):
-    "Who has to stay together: the speaker, or where that is not known the recording"
+    "Who has to stay together: speakers, recordings where none is known, and whom a film ties"
     alone = clips["recording"] if "recording" in clips else clips["clip"]
     speaker = pd.Series(one_spelling(clips.speaker), clips.index)
-    return speaker.where(clips.speaker != "", "recording " + alone.astype(str))
+    alone = alone.where(alone.notna() & (alone != ""), clips["clip"])
+    name = speaker.where(clips.speaker != "", "recording " + alone.astype(str))
+    return name.groupby(_components([name, *_film_ties(clips)])).transform("min")
 
 
 def _check_blocks(clips, n):
     "Refuse more blocks than there are speakers, or clips of the most frequent label"
     speakers, most = _groups(clips).nunique(), clips.label.value_counts().max()
     if speakers < n:
-        raise AvkitError(f"{n} blocks need at least as many speakers, there are {speakers}: "
+        tied = " groups that no film ties together" if speakers < clips.speaker.nunique() else ""
+        raise AvkitError(f"{n} blocks need at least as many speakers, there are {speakers}{tied}: "
                          "take fewer (split=kfold3), or split=random, which tables then say")
     if most < n:
         raise AvkitError(f"{n} blocks need a label with at least as many clips, the most frequent "
@@ -112,9 +137,9 @@ def assign_random(
     shares: Sequence[float] = (.7, .15, .15),  # of train, validation and test
 ) -> pd.Series:
     "A random subset for each clip, whoever speaks: not speaker-independent"
-    audio = clips["audio_sha256" if "audio_sha256" in clips else "clip"]
+    audio = clips["audio_sha256" if "audio_sha256" in clips else "clip"].fillna("")
     alike = audio.where(audio != "", clips["clip"])  # clips of the same audio stay together
-    group = pd.factorize(alike)[0]
+    group = _components([alike, *_film_ties(clips)])
     rng = np.random.default_rng(child_seed(seed, "split"))
     order = rng.permutation(group.max(initial=-1) + 1)
     cuts = np.round(np.cumsum(shares) * len(order)).astype(int)[:-1]
@@ -260,7 +285,8 @@ def check_split(
     for what, name in _COPIES.items():
         if not found[what]: continue
         raise LeakError(f"The same {name} is in more than one of train, validation and test: "
-                        f"{_some(found[what])}. Remove the copies, or put them on one side.")
+                        f"{_some(found[what])}. Remove the copies, or put them on one side; "
+                        "pieces of one film belong on one side too.")
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7b849ee9
 def _check_fold(corpus, name, fold, n):
