@@ -445,6 +445,7 @@ def few_data(
     drawn, out = bool(m.notes.get("rendered")), []
     if m.task == "class":
         t = class_counts(m, clips)
+        if drawn: t = t.loc[:, t.sum() > 0]
         out += _never_trained(t, unit) + _never_asked(t, unit)
         if not drawn and unit == "clip": out += _scarce(t) + _of_one_speaker(rows)
         if not drawn and not balanced: out += _uneven(t, unit)

@@ -34,8 +34,9 @@ from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
-from .record import (
-    ccc_names, clips_table, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
+from avkit.training.record import (
+    ccc_names, clips_table, folder_of, found_in, Held, made_of, name_of, record_of, scarce_data,
+    set_aside)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
@@ -665,6 +666,7 @@ def fit(
     check_free(cfg, found)
     if corpus is None:
         with acc.main_process_first(): corpus = read_clips(cfg, m, verbose=loud)
+    for said in scarce_data(cfg, corpus) if loud else (): print(f"note: {said}")
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
         train(t, begin(t, found, who), verbose)
