@@ -334,6 +334,9 @@ def check_balance(cfg: Config, data: AVData) -> None:
         if cfg[k] == "none" or data.task == "class": continue
         raise AvkitError(f"{k}={cfg[k]} is for classes; the labels of these data are numbers "
                          f"({', '.join(data.classes)}). Leave {k} out.")
+    if cfg["class_weights"] == cfg["sampling"] == "balanced":
+        raise AvkitError("class_weights=balanced and sampling=balanced together count the clips of "
+                         "a small class twice: choose one.")
     if cfg["sampling"] != "none" and data.steps is not None:
         raise AvkitError("sampling=balanced needs one class a clip; these videos have one a frame. "
                          "class_weights=balanced is for them as well.")

@@ -150,9 +150,9 @@ class LossSettings:
     focal: dict | None = number(
         dict(alpha=1., gamma=2.), "alpha and gamma of the focal loss", "training", flag=False)
     class_weights: str | None = number(
-        "none", "none; balanced: the loss counts every class the same", "training")
+        "none", "none, or balanced so that the loss counts every class the same", "training")
     sampling: str | None = number(
-        "none", "none; balanced: an epoch draws clips of every class equally often", "training")
+        "none", "none, or balanced so that an epoch draws every class equally often", "training")
     label_smoothing: float | None = number(0., "of the cross-entropy", "training", flag=False)
     reconstruction: float | None = number(
         0., "weight of rebuilding each stream's mean", "training", flag=False)
