@@ -334,19 +334,19 @@ def class_counts(
     return t.reindex(index=_asked(rows), columns=m.classes, fill_value=0)
 
 
-def _used(m: Manifest, clips: Collection[str] | None) -> pd.DataFrame:
+def _used(m, clips):
     "The rows of clips that are used and in a subset"
     mine = m.clips["split"] != ""
     if clips is not None: mine &= m.clips["clip"].isin(set(clips))
     return m.clips[mine]
 
 
-def _asked(rows: pd.DataFrame) -> list[str]:
+def _asked(rows):
     "The subsets that occur, in their order"
     return [s for s in SUBSETS if (rows["split"] == s).any()]
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00004
-def _frame_counts(m: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
+def _frame_counts(m, rows):
     "How many labelled frames of each class each subset has"
     out = pd.DataFrame(0, index=_asked(rows), columns=m.classes)
     for clip, subset in rows[["clip", "split"]].values:
@@ -355,13 +355,13 @@ def _frame_counts(m: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
     return out
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00007
-def _listed(names: Sequence[str]) -> str:
+def _listed(names):
     "`happy`, `happy and sad`, `happy, sad and calm`"
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _never_trained(t: pd.DataFrame, unit: str) -> list[str]:
+def _never_trained(t, unit):
     "What it means that a class is in no training clip, or in no clip at all"
     lost = [c for c in t if "train" in t.index and not t.at["train", c]]
     gone, met = [c for c in lost if not t[c].sum()], [c for c in lost if t[c].sum()]
@@ -374,7 +374,7 @@ def _never_trained(t: pd.DataFrame, unit: str) -> list[str]:
     return out
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few10001
-def _never_asked(t: pd.DataFrame, unit: str) -> list[str]:
+def _never_asked(t, unit):
     "What it means that a class is missing in validation or test"
     out = []
     for s in t.index.drop("train", errors="ignore"):
@@ -389,13 +389,13 @@ def _never_asked(t: pd.DataFrame, unit: str) -> list[str]:
 FEW, UNEVEN, PEOPLE = 5, 5, 6  # clips of a class, largest over smallest class, speakers
 
 
-def _small(n: pd.Series) -> str:
+def _small(n):
     "`fear 2, sad 4. A single one moves the recall of its class by 0.25 or more.`"
     each = ", ".join(f"{c} {k}" for c, k in n.items())
     return f"{each}. A single one moves the recall of its class by {1 / n.max():.2g} or more."
 
 
-def _scarce(t: pd.DataFrame) -> list[str]:
+def _scarce(t):
     "Classes with fewer than five clips in all, or in the test alone"
     whole = t.sum()
     test = t.loc["test"] if "test" in t.index else 0 * whole
@@ -404,7 +404,7 @@ def _scarce(t: pd.DataFrame) -> list[str]:
     return out + ([f"Fewer than {FEW} test clips: {_small(also)}"] if len(also) else [])
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few10003
-def _uneven(t: pd.DataFrame, unit: str) -> list[str]:
+def _uneven(t, unit):
     "What to do where the training clips of one class are many times those of another"
     n = t.loc["train"][t.loc["train"] > 0] if "train" in t.index else t.sum()[:0]
     if len(n) < 2 or n.max() < UNEVEN * n.min(): return []
@@ -414,7 +414,7 @@ def _uneven(t: pd.DataFrame, unit: str) -> list[str]:
             f"at UAR; {cure} makes all classes count the same."]
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00013
-def _of_one_speaker(rows: pd.DataFrame) -> list[str]:
+def _of_one_speaker(rows):
     "Classes all of whose clips are of one person, where there are others"
     if (rows["speaker"] == "").any() or rows["speaker"].nunique() < 2: return []
     by = rows[rows["label"] != ""].groupby("label")["speaker"]
@@ -423,7 +423,7 @@ def _of_one_speaker(rows: pd.DataFrame) -> list[str]:
             "emotion does; its scores are those of one person." for c, s in one]
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few10005
-def _few_speakers(rows: pd.DataFrame) -> list[str]:
+def _few_speakers(rows):
     "What fewer than six people mean for intervals, and a single one for the test"
     n = rows["speaker"].nunique()
     if (rows["speaker"] == "").any() or not n: return []
