@@ -391,7 +391,7 @@ FEW, UNEVEN, PEOPLE = 5, 5, 6  # clips of a class, largest over smallest class, 
 
 def _small(n):
     "`fear 2, sad 4. A single one moves the recall of its class by 0.25 or more.`"
-    each = ", ".join(f"{c} {k}" for c, k in n.items())
+    each = _some([f"{c} {k}" for c, k in n.items()])
     return f"{each}. A single one moves the recall of its class by {1 / n.max():.2g} or more."
 
 

@@ -291,7 +291,8 @@ class Votes:
 
 def _share(x: float) -> str:
     "A number with two decimals, as people read it: `.71`"
-    return f"{x:.2f}".replace("0.", ".", 1) if abs(x) < .995 else f"{x:.2f}"
+    x = round(x, 2) + 0  # never -0
+    return f"{x:.2f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.2f}"
 
 
 def _ranged(x: Interval) -> str:
