@@ -16,6 +16,7 @@ import pandas as pd
 from ..core import AvkitError, read_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, few_data, SUBSETS
+from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
 from ..training.record import name_of, rater_lines
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
@@ -32,7 +33,7 @@ def next_step(*words: str | Path) -> str:
     return " ".join(["next: avkit", *told])
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00008
-DATA_FLAGS = ("dataset", "data_root", "label", "track", "annotations")
+DATA_FLAGS = ("dataset", "data_root", "label", "track", "annotations", "answers")
 
 
 def data_flags(settings: Mapping[str, Any]) -> list[str | Path]:
@@ -73,6 +74,8 @@ def aside_lines(record: Mapping[str, Any]) -> list[str]:
     aside, problems = record["set_aside"], record["problems"]
     why = counted_reasons(r["reason"] for r in aside)
     lines = [f"set aside: {len(aside)} clips ({why})" if aside else "set aside: none"]
+    if aside and has_broken_on_purpose(record.get("dataset", ""), record.get("notes") or {}):
+        lines.append(f"({ON_PURPOSE})")
     if problems:
         kinds = counted_reasons(p["status"] for p in problems)
         lines.append(f"files that are no clips: {kinds} (avkit index lists them)")

@@ -9,7 +9,7 @@ __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'settings_of', 
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -186,13 +186,41 @@ def _by_text(texts: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]
         out.append((text, "every row" if len(who) == len(names) else some))
     return out
 
+# %% ../../nbs/6_reports/00_tables.ipynb #grp00017
+def _one_fold(groups: Iterable[Sequence[dict]]) -> dict[str, int]:
+    "{split: its fold} of splits of which the experiments have one fold and no other"
+    found: dict[str, set] = {}
+    for r in (r for rs in groups for r in rs):
+        name, fold = _split_of(r)
+        found.setdefault(name, set()).add(fold)
+    return {name: fold for name, (fold, *more) in found.items() if not more and fold is not None}
+
+
+def _asked_alone(groups: Sequence[Sequence[dict]]) -> list[str]:
+    "For each experiment the one fold that was asked for, in words; '' where there are more"
+    asked, out = _one_fold(groups), []
+    for r in (rs[0] for rs in groups):
+        name = _split_of(r)[0]
+        alone = name in asked and folds_of(r) > 1
+        out.append(f"fold {asked[name]} of {name}" if alone else "")
+    return out
+
+# %% ../../nbs/6_reports/00_tables.ipynb #grp00019
+def _lost_folds(groups: Sequence[Sequence[dict]]) -> list[str]:
+    "For each experiment the folds and seeds that are missing, in words; '' where all are there"
+    asked = _one_fold(groups)
+    splits = [_split_of(rs[0])[0] for rs in groups]
+    lost = ["" if s in asked else _missing(rs) for rs, s in zip(groups, splits)]
+    return [text and f"{text} of {s}" for text, s in zip(lost, splits)]
+
 
 def gaps(records: Sequence[dict]) -> list[str]:
     "What a table's reader has to know of its runs: which are missing, which are there twice"
     groups = list(experiments(records).values())
     names = _names(groups)
-    lost = [(m := _missing(rs)) and f"{m} of {_split_of(rs[0])[0]}" for rs in groups]
-    lines = [f"**Missing: {text}** ({who})." for text, who in _by_text(lost, names)]
+    one, lost = _by_text(_asked_alone(groups), names), _by_text(_lost_folds(groups), names)
+    lines = [f"One fold was asked for: {text} ({who})." for text, who in one]
+    lines += [f"**Missing: {text}** ({who})." for text, who in lost]
     codes = ["yes" if len({r.get("code_hash") for r in rs}) > 1 else "" for rs in groups]
     lines += [f"**Runs of more than one version of the code are averaged** ({who})."
               for _, who in _by_text(codes, names)]
