@@ -102,8 +102,10 @@ class Manifest:
 
     @property
     def data_hash(self) -> str:
-        "Changes when a clip, a label or a file's content does"
+        "Changes when a clip, a label or a file's content does; raters' shares where learned"
         numbers = self.targets if self.level == "clip" else []
+        if self.notes.get("votes") == "distribution":
+            numbers = [*numbers, *(c for c in self.clips if c.startswith("share_"))]
         rows = self.clips[["clip", "label", "audio_sha256", "video_sha256", *numbers]]
         frames = [content_key([k, v.tolist()]) for k, v in self.frames.items()]
         more: list[Any] = [self.targets, frames] if self.targets or frames else []
