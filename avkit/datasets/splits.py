@@ -165,7 +165,7 @@ def assign_own_folds(
         raise AvkitError(f"The column `fold` has the {n} folds {', '.join(names)}; three or more "
                          f"are needed, and fold is 0 to {n - 1}, not {fold}")
     subset = {names[fold]: "test", names[(fold + 1) % n]: "validation"}
-    return clips["fold"].astype(str).map(lambda name: subset.get(name, "train"))
+    return pd.Series([subset.get(str(f), "train") for f in clips["fold"]], clips.index)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #a44108f7
 _DIALECT = dict(FileName="clip", SpkrID="speaker", Split_Set="split")

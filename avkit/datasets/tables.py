@@ -282,5 +282,6 @@ def as_numbers(
     "A column's cells as numbers (N,), NaN for empty ones; an error names the first that is none"
     form = number_form(rows[column]) or "point"
     _check_numbers(rows, column, form, path)
-    plain = rows[column].str.replace(",", ".") if form == "comma" else rows[column]
-    return plain.where(plain != "", "nan").astype(float)
+    decimal = "," if form == "comma" else "."
+    numbers = [float(cell.replace(decimal, ".") or "nan") for cell in rows[column]]
+    return pd.Series(numbers, rows.index, name=column)
