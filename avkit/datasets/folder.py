@@ -14,14 +14,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 import pandas as pd
 from ..core import AvkitError, resolve
+from .audformat_tables import database_tables, is_database
 from .columns import is_emotion, Question, read_map, subset_of
-from .layouts import (by_layout, by_pattern, infer_layout, known_corpus, Layout,
+from .intervals import read_intervals
+from .layouts import (by_layout, by_pattern, infer_layout, known_corpora, Layout,
     read_layout, read_pattern, stream_of, suggest_pattern)
 from .manifest import make_manifest, Manifest
 from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
     read_rows, repeated_rows, row_files, Target, told_of_table)
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
+from .tables import open_table
+from .votes import vote
 from ..files import check_root, one_form, walk
 from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
     find_clips, is_clip_file, Lookup)
@@ -46,13 +50,14 @@ class Answers:
     label: str = ""  # what is learned
     scale: dict[str, tuple[float, float]] = field(default_factory=dict)  # {number: (least, most)}
     votes: str = ""  # how rows that contradict each other are settled
+    tier: str = ""  # of ELAN, TextGrid and the like: which one is learned
 
 
 def _answers(given):
     "Answers as a user types them, read"
-    map, layout, pattern, label, scale, votes = given.values()
-    return Answers(read_map(map), read_layout(layout) if layout else (), pattern or "", label or "",
-                   read_scale(scale), votes or "")
+    texts = {k: given[k] or "" for k in ("pattern", "label", "votes", "tier")}
+    layout = read_layout(given["layout"]) if given["layout"] else ()
+    return Answers(read_map(given["map"]), layout, scale=read_scale(given["scale"]), **texts)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #101cf6b1
 def _scale_of(part):
@@ -81,10 +86,13 @@ def _told_answers(given):
 def _folders(path): return tuple(path.split("/")[:-1])
 
 
-def _may_be_frames(folder):
-    "A folder of numbered images is a clip where it is not called like a class or a subset"
-    name = folder.rsplit("/", 1)[-1]
-    return not is_emotion(name) and not subset_of(name)
+def _frames_by(answers):
+    "Which folders of numbered images are clips: by the layout, or those called like no class"
+    def whole(folder):
+        parts = folder.split("/")
+        if answers.layout: return len(parts) > len(answers.layout)
+        return not is_emotion(parts[-1]) and not subset_of(parts[-1])
+    return whole
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1719a44e
 def _joined_streams(clips, level):
@@ -114,11 +122,13 @@ def _layout_of(clips, answers, where):
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #50a47a05
 def _check_known(clips, where, answers):
-    "Ask where the names are those of a published corpus"
-    known = known_corpus([PurePosixPath(p).name for p in clips])
+    "Ask where the names are those of published corpora"
+    known = known_corpora([PurePosixPath(p).name for p in clips])
     if not known or answers.layout or answers.pattern: return
-    raise Question(f"{where}: this looks like {known.title}. Read it with {known.option}; or if "
-                   "it is something else, say what its folders are: --layout class")
+    told = ", or ".join(f"{k.title} ({k.option})" for k in known)
+    apart = ", each in a folder of its own" if len(known) > 1 else ""
+    raise Question(f"{where}: this looks like {told}. Read it so{apart}; or if it is something "
+                   "else, say what its folders are: --layout class")
 
 
 def _no_label(clips, layout, where):
@@ -126,14 +136,17 @@ def _no_label(clips, layout, where):
     pattern = suggest_pattern([PurePosixPath(p).name for p in clips])
     cure = f"Do the file names tell it? --pattern '{pattern}'" if pattern else FOLDER_HELP
     what = f"read as {layout}" if layout and layout.roles else "no folders below"
+    frames = [p for p, files in clips.items() if files.get("video") == p]
+    if frames: cure = (f"{frames[0]} and {len(frames) - 1} more hold numbered pictures, taken as the "
+                       f"frames of a clip each; if they are classes: --layout class. {cure}")
     return Question(f"{where}: the folders tell no label ({what}). {cure}")
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #82e52392
 def _pattern_of(answers, clips):
     "The pattern that the user says, and what its codes mean"
     if not answers.pattern: return None, {}
-    known = known_corpus([PurePosixPath(p).name for p in clips])
-    codes = dict(known.labels) if known and known.option.endswith(answers.pattern) else {}
+    known = known_corpora([PurePosixPath(p).name for p in clips])
+    codes = {c: name for k in known if k.option.endswith(answers.pattern) for c, name in k.labels.items()}
     return read_pattern(answers.pattern), codes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #fe4fe72f
@@ -141,7 +154,9 @@ def _said(path, layout, pattern):
     "What the folders and the name of a clip say; {} where one of them does not fit"
     folders = by_layout(layout, _folders(path)) if layout else {}
     name = by_pattern(pattern, path) if pattern else {}
-    return {} if folders is None or name is None else folders | name
+    if folders is None or name is None: return {}
+    said = folders | name
+    return said if subset_of(said.get("split") or "train") else {}
 
 
 def _main_of(files):
@@ -152,7 +167,7 @@ def _main_of(files):
 def _told_by(clips, layout, pattern, problems):
     "{path: what its folders and its name say}; what fits neither becomes a problem"
     out = {}
-    shape = f"in {layout}/" if layout else "named like the pattern"
+    shape = " or ".join([f"in {layout}/"] * bool(layout) + ["named like the pattern"] * bool(pattern))
     for path, files in clips.items():
         said = _said(path, layout, pattern)
         if said.get("label"): out[path] = said
@@ -203,6 +218,7 @@ def _folder_rows(root, clips, answers, problems):
     pattern, codes = _pattern_of(answers, clips)
     layout, clips = _with_layout(clips, answers, pattern, str(root))
     if not _tells_label(layout, pattern): raise _no_label(clips, layout, root)
+    if pattern: check_subsets([by_pattern(pattern, p) or {} for p in clips], answers.pattern)
     said = _told_by(clips, layout, pattern, problems)
     rows = [_folder_row(path, s, clips[path], codes) for path, s in said.items()]
     told = [f"folders: {layout}"] if layout else []
@@ -225,13 +241,20 @@ def _fault(row, splits, target):
     return f"no {empty[0]}" if empty else ""
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #ac119aa9
+def _piece_name(name, row):
+    "What a piece of a film is called: film#12.5-15"
+    return f"{name}#{row.get('start', 0.):g}-{row['end']:g}" if "end" in row else (
+        f"{name}#{row['start']:g}-")
+
+
 def _table_row(row, files, target):
     "A row of the manifest"
     name = row.get("clip") or str(PurePosixPath(_main_of(files)).with_suffix(""))
     texts = {k: row.get(k, "") for k in ("label", "speaker", "sex")}
     streams = {k: files.get(k, "") for k in ("video", "audio")}
-    optional = (*target.numbers, "recording", "fold")
+    optional = (*target.numbers, "recording", "fold", "start", "end", "offset")
     more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
+    if {"start", "end"} & set(more) and not row.get("clip"): name = _piece_name(name, more)
     return dict(clip=name, official=subset_of(row.get("split", ""))) | texts | streams | more
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7f46c460
@@ -293,7 +316,7 @@ def _check_alike(read):
     "Refuse tables that label with different things"
     first = read[0].target
     for x in read[1:]:
-        if (x.target.label, x.target.numbers) == (first.label, first.numbers): continue
+        if bool(x.target.label) == bool(first.label) and x.target.numbers == first.numbers: continue
         raise AvkitError(f"{read[0].table.path} and {x.table.path} have different labels: "
                          f"{first.label or first.numbers}, {x.target.label or x.target.numbers}")
 
@@ -305,26 +328,121 @@ def _told_tables(read, look):
     loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
     return [*told_of_table(read[0]), *more, *loose]
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #v07e0001
+def _ratings(groups, target):
+    "clip, rater, label or numbers, line: a row for each rating"
+    values = target.numbers or ["label"]
+    return pd.DataFrame([
+        dict(clip=name, rater=row.get("rater") or f"row {i}", line=row["line"])
+        | {k: row[k] for k in values} for name, rows in groups.items() for i, row in enumerate(rows)])
+
+
+def _voted_rows(good, target, how, problems):
+    "The manifest's rows, one for each clip that the raters agree on, and notes on their agreement"
+    first, groups = {}, {}
+    for row, files in good:
+        name = _table_row(row, files, target)["clip"]
+        first.setdefault(name, (row, files))
+        groups.setdefault(name, []).append(row)
+    rows = {r["clip"]: r for r in _with_names(list(first.values()), target)}
+    speakers = {name: r["speaker"] for name, r in rows.items()}
+    v = vote(_ratings(groups, target), how=how, targets=target.numbers, speakers=speakers)
+    problems += v.problems
+    said = v.rows.set_index("clip").to_dict("index")
+    return [rows[name] | values for name, values in said.items()], v.notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0001
+_INTERVALS = (".eaf", ".textgrid", ".vtt", ".srt", ".txt")
+
+
+def _interval_files(root, clips):
+    "{clip: the file with its labels} of films beside which one lies"
+    found = {}
+    for p in walk(root):
+        name = one_form(p.relative_to(root).with_suffix("").as_posix())
+        if p.suffix.lower() in _INTERVALS and name in clips: found.setdefault(name, p)
+    return found
+
+
+def _told_folders(clips, answers, root):
+    "What folders say of films whose labels stand in other files: {film: speaker, split}"
+    try: layout = _layout_of(clips, answers, str(root)) if answers.layout else _split_alone(clips)
+    except Question: layout = None
+    return {name: by_layout(layout, _folders(name)) or {} for name in clips} if layout else {}
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0003
+def _tells_class(clips, answers, root):
+    "Do the folders tell the label?"
+    try: return "class" in _layout_of(clips, answers, str(root)).roles
+    except Question: return False
+
+
+def _piece(name, files, said, interval):
+    "A row of the manifest: an interval of a film"
+    times = {k: float(interval[k]) for k in ("start", "end")}
+    return dict(clip=_piece_name(name, times), label=interval["label"], recording=name,
+                speaker=said.get("speaker", ""), official=subset_of(said.get("split", ""))
+                ) | file_streams(files) | times
+
+
+def _labelled_films(root, clips, answers, problems):
+    "Rows of intervals, target, what was understood and notes; None where no film has any"
+    found = _interval_files(root, clips)
+    if not found or not answers.tier and _tells_class(clips, answers, root): return None
+    said, rows = _told_folders(clips, answers, root), []
+    for name, path in found.items():
+        pieces = read_intervals(path, answers.tier or None)
+        rows += [_piece(name, clips[name], said.get(name, {}), r)
+                 for r in pieces[pieces.end > pieces.start].to_dict("records")]
+    problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
+                 for n in clips if n not in found]
+    kinds = Counter(p.suffix for p in found.values())
+    told = ", ".join(f"{n} {suffix}" for suffix, n in kinds.items())
+    return rows, Target("label"), [f"intervals: {len(rows)} of {len(found)} films ({told})"], {}
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
+def _named_table(root, annotations):
+    "The table that the user names: a path, or a name in data_root"
+    if not annotations: return None
+    for path in (resolve(annotations), root / Path(annotations).name):
+        if path.is_file(): return path
+    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
+
+
+def _tables(root, annotations, label):
+    "The tables that label the clips; [] where there are none"
+    path = _named_table(root, annotations)
+    if not path and is_database(root): return database_tables(root, label)
+    return list(map(open_table, [path] if path else find_tables(root)))
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
 def _rows_of(root, x, look, problems):
-    "The manifest's rows of one table, and the files that they use"
+    "[(row, files)] of one table that can be used"
     if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
-    good = _settled(_good_rows(root, x, look, problems), x.target, problems)
-    rows = [_table_row(r, f, x.target) for r, f in good]
+    return _good_rows(root, x, look, problems)
+
+
+def _with_names(good, target):
+    "The manifest's rows, each clip with a name of its own"
+    rows = [_table_row(r, f, target) for r, f in good]
     _name_apart(rows, good)
-    return rows, {f for _, files in good for f in files.values()}
+    return rows
 
 
 def _table_rows(root, tables, answers, problems):
-    "The manifest's rows, the target, and what was understood"
-    read = [read_rows(p, root, answers.map, answers.label or None) for p in tables]
+    "The manifest's rows, the target, what was understood, and what raters say of their agreement"
+    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
     _check_alike(read)
     files = [p.relative_to(root).as_posix() for p in walk(root)]
     look = Lookup(root, [*files, *_frame_folders(files)])
-    found = [_rows_of(root, x, look, problems) for x in read]
-    used = {f for _, each in found for f in each}
+    good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
+    used = {f for _, each in good for f in each.values()}
     problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
-    return [r for rows, _ in found for r in rows], read[0].target, _told_tables(read, look)
+    target, told = read[0].target, _told_tables(read, look)
+    if not answers.votes and "rater" not in read[0].columns:
+        return _with_names(_settled(good, target, problems), target), target, told, {}
+    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
+    return rows, target, told, notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #af658576
 def _path_splits(rows):
@@ -402,22 +520,16 @@ def _check_scale(rows, numbers, scale, where):
         raise AvkitError(f"{where}: {name} of {wrong[0]['clip']} is {wrong[0][name]:g}, outside "
                          f"its scale {least:g} to {most:g} ({len(wrong)} of {len(rows)} clips are)")
 
-# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
-def _named_table(root, annotations):
-    "The table that the user names: a path, or a name in data_root"
-    if not annotations: return None
-    for path in (resolve(annotations), root / Path(annotations).name):
-        if path.is_file(): return path
-    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
-
-
+# %% ../../nbs/2_datasets/15_folder.ipynb #6ead0001
 def _read(root, annotations, answers, problems):
-    "Rows, target and what was understood, from the table where there is one, else from the folders"
-    path = _named_table(root, annotations)
-    tables = [path] if path else find_tables(root)
+    "Rows, target, what was understood and notes, from the table where there is one, or the folders"
+    tables = _tables(root, annotations, answers.label)
     if tables: return _table_rows(root, tables, answers, problems)
-    rows, told = _folder_rows(root, find_clips(root, problems, _may_be_frames), answers, problems)
-    return rows, Target("label"), told
+    clips = find_clips(root, problems, _frames_by(answers))
+    labelled = _labelled_films(root, clips, answers, problems)
+    if labelled: return labelled
+    rows, told = _folder_rows(root, clips, answers, problems)
+    return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
 def _other_files(root):
@@ -455,6 +567,17 @@ def _what_is_learned(root, rows, target, scale):
     _check_classes(root, classes)
     return dict(classes=classes)
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #70ld1abe
+def _told_label(classes, target):
+    "What is learned, in a line; a second one where no class is called like an emotion"
+    if target.numbers: return [f"label: numbers, {', '.join(target.numbers)}"]
+    names = ", ".join(classes[:12]) + (f" and {len(classes) - 12} more" if len(classes) > 12 else "")
+    told = [f"label: {len(classes)} classes, {names}"]
+    if not any(map(is_emotion, classes)):
+        told.append("label: none of these is a word for an emotion that avkit knows. Are they what "
+                    "you mean? If not: --layout, --pattern, or a table")
+    return told
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #0513f829
 def _own_root(data_root):
     "The folder of one's own data"
@@ -467,8 +590,9 @@ def _own_root(data_root):
 def _check_any(root, rows, problems):
     "Refuse a folder without a clip, with what is wrong with the first one"
     if rows: return
-    why = f" ({problems[0][0]}: {problems[0][2]})" if problems else ""
-    raise AvkitError(f"No usable clip in {root}{why}. {FOLDER_HELP}")
+    if not problems: raise AvkitError(f"No usable clip in {root}. {FOLDER_HELP}")
+    (file, _, why), more = problems[0], len(problems) - 1
+    raise AvkitError(f"No usable clip in {root}: {file}: {why}" + f" ({more} more)" * bool(more))
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #a9727905
 def index(
@@ -480,17 +604,20 @@ def index(
     label: str | None = None,  # which column is learned: "emotion", "valence,arousal"
     scale: str | None = None,  # the ends of numbers: "valence=1:9"
     votes: str | None = None,  # several raters: majority, distribution
+    tier: str | None = None,  # of files with intervals beside the films: which one is learned
 ) -> Manifest:
     "The manifest of one's own data below `data_root`"
     root, problems = _own_root(data_root), []
-    given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes)
+    given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes,
+                 tier=tier)
     answers = _answers(given)
-    rows, target, told = _read(root, annotations, answers, problems)
+    rows, target, told, votes_told = _read(root, annotations, answers, problems)
     _check_any(root, rows, problems)
     learned = _what_is_learned(root, rows, target, answers.scale)
     told = [*_told_answers(given), *told]
+    told += _told_label(learned["classes"], target)
     split = _official(rows, told)
-    notes, problems = _notes(root, rows, split, told), sorted(set(problems))
+    notes, problems = _notes(root, rows, split, told) | votes_told, sorted(set(problems))
     return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #8d430c85

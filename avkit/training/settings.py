@@ -87,6 +87,9 @@ class DataSettings:
         None, "your own numbers: the ends of their scales, valence=1:9", "data")
     votes: str | None = setting(
         None, "several raters a clip: majority, or distribution", "data")
+    tier: str | None = setting(
+        None, "your own films: the tier of ELAN, TextGrid, ... files beside them that is learned",
+        "data")
     answers: str | None = setting(
         None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
