@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, resolve, unknown
+from .core import AvkitError, command, resolve, unknown, write_json
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,8 +128,8 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
-                 "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
+                 "pattern", "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 
@@ -150,7 +150,6 @@ def _open(a: argparse.Namespace) -> Any:
 # %% ../nbs/7_cli.ipynb #an5we010
 def _write_answers(a: argparse.Namespace) -> None:
     "Write what a user answered about their data to the file that `--write` names"
-    from avkit.core import write_json
     from avkit.datasets.registry import ANSWERS  # heavy: pandas
     from avkit.reports.endings import shown_path
     given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}

@@ -102,8 +102,10 @@ class Manifest:
 
     @property
     def data_hash(self) -> str:
-        "Changes when a clip, a label or a file's content does"
+        "Changes when a clip, a label or a file's content does; raters' shares where learned"
         numbers = self.targets if self.level == "clip" else []
+        if self.notes.get("votes") == "distribution":
+            numbers = [*numbers, *(c for c in self.clips if c.startswith("share_"))]
         rows = self.clips[["clip", "label", "audio_sha256", "video_sha256", *numbers]]
         frames = [content_key([k, v.tolist()]) for k, v in self.frames.items()]
         more: list[Any] = [self.targets, frames] if self.targets or frames else []
@@ -479,6 +481,18 @@ def _which_modality(m):
     if common: return f" (--modality {common[0]}, or auto, takes all of them)"
     return " (no stream is in all of them: --modality av takes those that have both)"
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #8b725f10
+def _counted_by(clips):
+    "The columns by which classes are counted: the subset, and the speaker where there are few"
+    subset = [c for c in ("split", "official") if c in clips and (clips[c] != "").any()]
+    few = 1 < clips.speaker.nunique() <= 12
+    return [*subset[:1], *(["speaker"] if few else [])]
+
+
+def _counted(clips, column):
+    "Clips of each class by what a column says"
+    return pd.crosstab(clips["label"], clips[column].replace("", "-")).to_string()
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #pc0e0078
 def _pieces_told(clips):
     "A line on pieces of films, where there are any"
@@ -492,15 +506,7 @@ def understood(m: Manifest) -> list[str]:
     "What was understood of one's own data, a line each; classes by subset and by speaker"
     lines = list(m.notes.get("understood", []))
     if not lines or m.task != "class" or m.level != "clip": return lines
-    subset = next((c for c in ("split", "official") if c in m.clips and (m.clips[c] != "").any()), "")
-    few = 1 < m.clips.speaker.nunique() <= 12
-    by = [c for c in (subset, "speaker" if few else "") if c]
-    return [*lines, *(_counted(m.clips, c) for c in by)]
-
-
-def _counted(clips, column):
-    "Clips of each class by what a column says"
-    return pd.crosstab(clips["label"], clips[column].replace("", "-")).to_string()
+    return [*lines, *(_counted(m.clips, c) for c in _counted_by(m.clips))]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
 def describe(m: Manifest) -> str:
