@@ -328,6 +328,35 @@ def _told_tables(read, look):
     loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
     return [*told_of_table(read[0]), *more, *loose]
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
+def _named_table(root, annotations):
+    "The table that the user names: a path, or a name in data_root"
+    if not annotations: return None
+    for path in (resolve(annotations), root / Path(annotations).name):
+        if path.is_file(): return path
+    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
+
+
+def _tables(root, annotations, label):
+    "The tables that label the clips; [] where there are none"
+    path = _named_table(root, annotations)
+    if not path and is_database(root): return database_tables(root, label)
+    return list(map(open_table, [path] if path else find_tables(root)))
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
+def _rows_of(root, x, look, problems):
+    "[(row, files)] of one table that can be used"
+    if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
+    return _good_rows(root, x, look, problems)
+
+
+def _with_names(good, target):
+    "The manifest's rows, each clip with a name of its own"
+    rows = [_table_row(r, f, target) for r, f in good]
+    _name_apart(rows, good)
+    return rows
+
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #v07e0001
 def _ratings(groups, target):
     "clip, rater, label or numbers, line: a row for each rating"
@@ -350,6 +379,22 @@ def _voted_rows(good, target, how, problems):
     problems += v.problems
     said = v.rows.set_index("clip").to_dict("index")
     return [rows[name] | values for name, values in said.items()], v.notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #7ab1e0f0
+def _table_rows(root, tables, answers, problems):
+    "The manifest's rows, the target, what was understood, and what raters say of their agreement"
+    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
+    _check_alike(read)
+    files = [p.relative_to(root).as_posix() for p in walk(root)]
+    look = Lookup(root, [*files, *_frame_folders(files)])
+    good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
+    used = {f for _, each in good for f in each.values()}
+    problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
+    target, told = read[0].target, _told_tables(read, look)
+    if not answers.votes and "rater" not in read[0].columns:
+        return _with_names(_settled(good, target, problems), target), target, told, {}
+    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
+    return rows, target, told, notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0001
 _INTERVALS = (".eaf", ".textgrid", ".vtt", ".srt", ".txt")
@@ -399,50 +444,6 @@ def _labelled_films(root, clips, answers, problems):
     kinds = Counter(p.suffix for p in found.values())
     told = ", ".join(f"{n} {suffix}" for suffix, n in kinds.items())
     return rows, Target("label"), [f"intervals: {len(rows)} of {len(found)} films ({told})"], {}
-
-# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
-def _named_table(root, annotations):
-    "The table that the user names: a path, or a name in data_root"
-    if not annotations: return None
-    for path in (resolve(annotations), root / Path(annotations).name):
-        if path.is_file(): return path
-    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
-
-
-def _tables(root, annotations, label):
-    "The tables that label the clips; [] where there are none"
-    path = _named_table(root, annotations)
-    if not path and is_database(root): return database_tables(root, label)
-    return list(map(open_table, [path] if path else find_tables(root)))
-
-# %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
-def _rows_of(root, x, look, problems):
-    "[(row, files)] of one table that can be used"
-    if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
-    return _good_rows(root, x, look, problems)
-
-
-def _with_names(good, target):
-    "The manifest's rows, each clip with a name of its own"
-    rows = [_table_row(r, f, target) for r, f in good]
-    _name_apart(rows, good)
-    return rows
-
-
-def _table_rows(root, tables, answers, problems):
-    "The manifest's rows, the target, what was understood, and what raters say of their agreement"
-    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
-    _check_alike(read)
-    files = [p.relative_to(root).as_posix() for p in walk(root)]
-    look = Lookup(root, [*files, *_frame_folders(files)])
-    good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
-    used = {f for _, each in good for f in each.values()}
-    problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
-    target, told = read[0].target, _told_tables(read, look)
-    if not answers.votes and "rater" not in read[0].columns:
-        return _with_names(_settled(good, target, problems), target), target, told, {}
-    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
-    return rows, target, told, notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #af658576
 def _path_splits(rows):
