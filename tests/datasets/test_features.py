@@ -4,7 +4,6 @@ import numpy as np, pandas as pd, pytest
 from avkit.cli import main
 from avkit.core import AvkitError
 from avkit.datasets.feature_files import (
-    feature_table,
     match_features,
     own_features,
     read_features,
