@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'window_streams', 'read_clips',
-           'split_manifest', 'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'window_streams', 'features_told',
+           'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def views_of(cfg: Config) -> tuple[str, ...]:
     return tuple(cfg.recipe.get("video_views") or cfg.preparation.views[:1])
 
 
-def modalities(cfg: Config) -> list[str]:
+def modalities(cfg: Config | Mapping[str, Any]) -> list[str]:
     "audio, video, or both"
     return ["audio", "video"] if cfg["modality"] == "av" else [cfg["modality"]]
 
@@ -207,7 +207,7 @@ def _pieces(m: Manifest) -> np.ndarray | None:
     return m.clips.reindex(columns=["start", "end"]).to_numpy(float)
 
 
-def features_of(cfg: Config, m: Manifest) -> dict[str, OwnFeatures]:
+def features_of(cfg: Config | Mapping[str, Any], m: Manifest) -> dict[str, OwnFeatures]:
     "{stream: features of one's own} of those that the settings name a file for"
     own, clips = {}, m.clips["clip"].tolist()
     files = m.clips[["audio", "video"]].values.tolist()
@@ -453,7 +453,9 @@ def _standardised(
     return corpus
 
 # %% ../../nbs/4_training/06_loading.ipynb #ownfeat5
-def _features_told(about: Mapping[str, Mapping[str, Any]]) -> str:
+def features_told(
+    about: Mapping[str, Mapping[str, Any]],  # {stream: `OwnFeatures.about`}
+) -> str:
     "The table of features of one's own, and a line for each"
     lines = [f"{s}_features {a['told']}" for s, a in about.items()]
     return "\n".join([feature_table(about).to_string(), *lines])
@@ -472,7 +474,7 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    if verbose and "features" in corpus.notes: print(_features_told(corpus.notes["features"]))
+    if verbose and "features" in corpus.notes: print(features_told(corpus.notes["features"]))
     return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
