@@ -157,13 +157,6 @@ def _first_rows(t: Any, n: int) -> str:
     more = f"\n... and {len(t) - n} more" if len(t) > n else ""
     return t.head(n).to_string(index=False) + more
 
-# %% ../nbs/7_cli.ipynb #indexft1
-def _own_features(m: Any, a: argparse.Namespace) -> str:  # a manifest; the arguments
-    "Which file of one's own gives which stream, and who has none"
-    from avkit.training.loading import features_of, features_told  # heavy: torch
-    own = features_of(vars(a) | dict(modality="av"), m)
-    return features_told({stream: o.about for stream, o in own.items()})
-
 # %% ../nbs/7_cli.ipynb #12ff04c8
 def _index_parser() -> argparse.ArgumentParser:
     "What `index` takes"
@@ -190,6 +183,13 @@ def _index(argv: Sequence[str] | None = None) -> int:
         print(f"manifest: {shown_path(a.to)}")
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
+
+# %% ../nbs/7_cli.ipynb #indexft1
+def _own_features(m: Any, a: argparse.Namespace) -> str:  # a manifest; the arguments
+    "Which file of one's own gives which stream, and who has none"
+    from avkit.training.loading import features_of, features_told  # heavy: torch
+    own = features_of(vars(a) | dict(modality="av"), m)
+    return features_told({stream: o.about for stream, o in own.items()})
 
 # %% ../nbs/7_cli.ipynb #bad66306
 def _verify_parser() -> argparse.ArgumentParser:
