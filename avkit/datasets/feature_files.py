@@ -7,8 +7,8 @@ __all__ = ['FORMS', 'CONFIDENCE', 'ClipSteps', 'period_of', 'Form', 'form_of', '
            'features_hash', 'read_features', 'clip_key', 'match_features', 'on_clock', 'end_at', 'OwnFeatures',
            'feature_table', 'own_features', 'meet']
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #6f85972d
-import io, json, re, unicodedata
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #f8ccfbab
+import functools, io, json, re, unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,18 +32,26 @@ class ClipSteps:
         time = None if self.time is None else self.time[rows]
         return ClipSteps(self.x[rows], self.there[rows], time)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #4cc497f1
+    def in_order(self) -> "ClipSteps":
+        "The same in the order of their times"
+        return self if self.time is None else self.take(np.argsort(self.time, kind="stable"))
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #4b28c135
+def _steps_in(gaps: np.ndarray) -> np.ndarray:  # (T-1,) seconds from step to step
+    "How many steps each gap holds"
+    usual = np.median(gaps)
+    alike = gaps[np.abs(gaps - usual) < usual / 2]
+    return np.round(gaps / alike.mean()) if len(alike) else np.zeros(1)
+
+
 def period_of(time: np.ndarray) -> float | None:
     "Seconds from one step to the next; None where steps follow no regular clock, or are one"
-    gaps = np.diff(time)
-    usual = np.median(gaps) if len(gaps) else 0.
-    if usual <= 0: return None
-    usual = gaps[np.round(gaps / usual) == 1].mean()
-    number = np.round(gaps / usual)
-    if (number < 1).any(): return None
+    if len(time) < 2: return None
+    number = _steps_in(np.diff(time))
+    if not (number >= 1).all(): return None
     period = (time[-1] - time[0]) / number.sum()
-    regular = time[0] + np.append(0., number.cumsum()) * period
-    return float(period) if np.abs(time - regular).max() < .6 * period else None
+    late = time - time[0] - np.append(0., number.cumsum()) * period
+    return float(period) if np.abs(late).max() < .6 * period else None
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #2f782d8d
 @dataclass(frozen=True)
@@ -55,10 +63,6 @@ class Form:
     begin: str = ""               # when a step begins, in seconds
     end: str = ""                 # when it ends
     aside: tuple[str, ...] = ()   # patterns of further columns that are no features
-
-    def fits(self, columns: Iterable[str]) -> bool:
-        "Does a table have all of its marks?"
-        return self.marks <= set(columns)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #8768339c
 _FACE_BOX = "FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight", "FaceScore"
@@ -83,26 +87,35 @@ _NOT_LEARNED = re.compile(
 
 def form_of(columns: Sequence[str]) -> Form:
     "The tool that wrote a table with these columns, and which of them say when"
-    form = next((f for f in FORMS if f.fits(columns)), _PLAIN)
-    if form.begin in columns: return form
+    form = next((f for f in FORMS if f.marks <= set(columns)), _PLAIN)
+    return form if form.begin in columns else _with_times(form, columns)
+
+
+def _with_times(form: Form, columns: Sequence[str]) -> Form:
+    "A form whose tool does not say which column is a time"
     begin = next((c for c in _BEGIN if c in columns), "")
     end = begin.replace("start", "end")
     return replace(form, begin=begin, end=end if end != begin and end in columns else "")
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #81fd3511
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #8ebb8913
 _EMPTY = ["", "NA", "N/A", "#N/A", "nan", "NaN", "null", "None", "?"]
 
 
-def _read_text(path: Path) -> pd.DataFrame:
-    "A table of text, separated by comma, semicolon or tab"
+def _separated(path: Path) -> dict[str, Any]:
+    "How pandas reads a table of text: by comma, semicolon or tab"
     with open(path, encoding="utf-8-sig") as f: head = f.readline()
-    asked: dict[str, Any] = dict(
-        sep=max(",;\t", key=head.count), encoding="utf-8-sig", skipinitialspace=True)
-    columns = pd.read_csv(path, nrows=0, **asked).columns
+    sep = max(",;\t", key=head.count)
+    return dict(sep=sep, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    "A table of text"
+    how = _separated(path)
+    columns = pd.read_csv(path, nrows=0, **how).columns
     text = [c for c in columns if c.strip() in _PLAIN.names]
-    numbers: dict[Any, Any] = {c: _EMPTY for c in columns if c not in text}
-    return pd.read_csv(path, keep_default_na=False, na_values=numbers,
-                       dtype={c: str for c in text}, low_memory=False, **asked)
+    empty: dict[Any, Any] = {c: _EMPTY for c in columns if c not in text}
+    types = dict.fromkeys(text, str)
+    return pd.read_csv(path, na_values=empty, dtype=types, low_memory=False, **how)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #f59918b6
 def _read_arff(path: Path) -> pd.DataFrame:
@@ -114,24 +127,33 @@ def _read_arff(path: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(rows), names=columns, comment="%", quotechar="'",
                        na_values=["?"], skipinitialspace=True)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #6e653879
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #1b640bf4
+_CATEGORY = "categoryName", "category_name", "category"
+
+
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
     "{name: value} of what a line of JSON holds, however nested"
-    if isinstance(value, Mapping) and "score" in value:
-        named = value.get("categoryName") or value.get("category_name") or value.get("category")
-        return {str(named): value["score"]}
-    if isinstance(value, Mapping):
-        return {n: x for k, v in value.items() for n, x in _flat(v, k).items()}
-    if not isinstance(value, list): return {name: value}
-    if value and isinstance(value[0], list): return _flat(value[0], name)
-    each = enumerate(value)
-    return {n: x for i, v in each for n, x in _flat(v, f"{name}_{i}").items()}
+    if isinstance(value, Mapping): return _flat_mapping(value)
+    return _flat_list(value, name) if isinstance(value, list) else {name: value}
+
+
+def _flat_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
+    "A category with its score, or whatever has names"
+    if "score" in value: return {next(value[k] for k in _CATEGORY if value.get(k)): value["score"]}
+    return {n: x for k, v in value.items() for n, x in _flat(v, k).items()}
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #8c880cff
+def _flat_list(values: list, name: str) -> dict[str, Any]:
+    "Of faces the first; of categories and numbers each"
+    if values and isinstance(values[0], list): return _flat(values[0], name)
+    parts = [_flat(v, f"{name}_{i}") for i, v in enumerate(values)]
+    return {n: x for part in parts for n, x in part.items()}
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
     "A table of one JSON object a line"
-    text = path.read_text(encoding="utf-8-sig")
-    return pd.DataFrame([_flat(json.loads(line)) for line in text.splitlines() if line.strip()])
+    rows = filter(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
+    return pd.DataFrame([_flat(json.loads(row)) for row in rows])
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #14d74654
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -144,14 +166,17 @@ _TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": _read_text, ".tsv": _read_text, ".arff": _read_arff, ".parquet": _read_parquet,
     ".jsonl": _read_lines, ".ndjson": _read_lines}
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #415f57bb
-def _seconds(values: pd.Series) -> np.ndarray:
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #9b3ac7a8
+def _seconds(values: Any) -> np.ndarray:  # a column of a table
     "(T,) seconds, NaN where there are none"
     if pd.api.types.is_timedelta64_dtype(values): return values.dt.total_seconds().to_numpy(float)
     numbers: Any = pd.to_numeric(values, errors="coerce")
-    if numbers.notna().any() or values.isna().all():
-        factor = 1000 if str(values.name).endswith("_ms") else 1
-        return numbers.to_numpy(float) / factor
+    if numbers.isna().all() and values.notna().any(): return _seconds_of_text(values)
+    return numbers.to_numpy(float) / (1000 if str(values.name).endswith("_ms") else 1)
+
+
+def _seconds_of_text(values: Any) -> np.ndarray:
+    "(T,) seconds of times in words, or as minutes and seconds"
     text = values.astype(str).str.replace(r"^(\d+:\d+(\.\d+)?)$", r"00:\1", regex=True)
     return pd.to_timedelta(text, errors="coerce").dt.total_seconds().to_numpy(float)
 
@@ -170,19 +195,29 @@ def rate_of_whole_seconds(
     if not .95 * most <= least < most: return None
     return next((r for r in _USUAL if least < r <= most), float(least + most) / 2)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #941b35a0
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #1b0063c6
+def _lengths(t: pd.DataFrame, form: Form, begin: np.ndarray) -> Any:
+    "How long the steps are, in seconds: each, or all"
+    period = period_of(begin)
+    if not form.end: return period or 0.
+    length = _seconds(t[form.end]) - begin
+    return np.nanmedian(length) if period else np.nan_to_num(length)
+
+
+def _middles_of_frames(t: pd.DataFrame) -> np.ndarray | None:
+    "(T,) the middle of py-feat's frames, None where their rate is not known"
+    if "frame" not in t: return None
+    frame: Any = t["frame"].to_numpy()
+    rate = rate_of_whole_seconds(frame, _seconds(t["approx_time"]))
+    return None if rate is None else (frame + .5) / rate
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #b3feaff5
 def _middles(t: pd.DataFrame, form: Form) -> np.ndarray | None:
     "(T,) the middle of each row of a clip in seconds; None where the table does not say"
+    if form.begin == "approx_time": return _middles_of_frames(t)
     if not form.begin: return None
     begin = _seconds(t[form.begin])
-    if form.begin == "approx_time":
-        rate = rate_of_whole_seconds(t["frame"].to_numpy(), begin) if "frame" in t else None
-        return None if rate is None else (t["frame"].to_numpy() + .5) / rate
-    if np.isnan(begin).any(): return None
-    period = period_of(begin)
-    if not form.end: return begin + (period or 0) / 2
-    length = _seconds(t[form.end]) - begin
-    return begin + (np.nanmedian(length) if period else np.nan_to_num(length)) / 2
+    return None if np.isnan(begin).any() else begin + _lengths(t, form, begin) / 2
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #76f50aff
 CONFIDENCE = .7  # OpenFace: below it a step is missing
@@ -197,13 +232,12 @@ def _seen(t: pd.DataFrame) -> np.ndarray:
     return seen
 
 
-def _one_face(t: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+def _one_face(t: Any) -> tuple[Any, int]:  # rows of a clip
     "The rows of the face that is there longest, and how many faces there are"
     column = next((c for c in _PERSON if c in t), None)
     if column is None: return t, 1
     shown = t.loc[_seen(t), column].value_counts(sort=False)
-    if len(shown) < 2: return t, 1
-    return t[t[column] == shown.idxmax()], len(shown)
+    return t[t[column] == shown.idxmax()] if len(shown) > 1 else t, len(shown)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #e64ea4a6
 @dataclass
@@ -216,47 +250,49 @@ class Found:
     faces: list[str] = field(default_factory=list)     # clips with several faces
 
 
-def _is_number(t: pd.DataFrame, column: str) -> bool:
+def _is_number(t: Any, column: str) -> bool:  # a table
     "Does a column hold numbers? One that holds both numbers and text is an error"
     if pd.api.types.is_numeric_dtype(t[column]): return True
     values = t[column].dropna()
-    text = pd.to_numeric(values, errors="coerce").isna()
-    if text.all() and len(values): return False
-    if not text.any(): return True
-    raise AvkitError(f"the column {column!r} has both numbers and text ({values[text].iloc[0]!r})")
+    number: Any = pd.to_numeric(values, errors="coerce")
+    text = values[number.isna()].tolist()
+    if 0 < len(text) < len(values):
+        raise AvkitError(f"the column {column!r} has both numbers and text ({text[0]!r})")
+    return not text
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #9c7683bc
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #47b89249
+def _not_aside(t: pd.DataFrame, form: Form) -> list[str]:
+    "The columns that may be features, or name the clip"
+    odd = re.compile("|".join([_NOT_LEARNED.pattern, *form.aside]), re.IGNORECASE)
+    return [c for c in t if c not in (form.begin, form.end) and not odd.fullmatch(c)]
+
+
 def _columns(
     t: pd.DataFrame,
     form: Form,
     alone: bool,  # the table is all there is: it has to name the clips
 ) -> tuple[str | None, list[str], list[str]]:
     "The column that names the clip, or None; those of the features; and those that are left out"
-    names = form.names + _PLAIN.names
-    odd = re.compile("|".join([_NOT_LEARNED.pattern, *form.aside]), re.IGNORECASE)
-    rest = [c for c in t if c not in (form.begin, form.end) and not odd.fullmatch(c)]
+    rest, names = _not_aside(t, form), form.names + _PLAIN.names
     numbers = [c for c in rest if c not in names and _is_number(t, c)]
-    text = [c for c in rest if c not in numbers]
-    known = [c for c in text if c in names]
-    name = next(iter(known or text if alone else known), None)
+    known = [c for c in rest if c in names]
+    text = [c for c in rest if c not in numbers] if alone else []
+    name = next(iter(known or text), None)
     return name, numbers, [c for c in t if c not in numbers and c != name]
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #22b0cd29
-_UNNAMED = "", "unknown", "nan", "None"  # openSMILE says unknown where nobody gave a name
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #72e0c92b
+def _by_clip(t: pd.DataFrame, name: str | None) -> list[tuple[str, pd.DataFrame]]:
+    "Each clip and its rows, without openSMILE's quotes around the name; '' where none is given"
+    if name is None: return [("", t)]
+    return [(str(k).strip("'"), rows) for k, rows in t.groupby(name, sort=False)]
 
 
-def _steps_of(t: pd.DataFrame, form: Form, numbers: list[str]) -> tuple[ClipSteps, bool]:
-    "The steps of one clip in the order of their times, and whether it shows several faces"
+def _add(found: Found, clip: str, t: pd.DataFrame, form: Form) -> None:
+    "Put the rows of a clip there, in the order of their times, and of several faces one"
     t, faces = _one_face(t)
-    steps = ClipSteps(t[numbers].to_numpy(np.float32), _seen(t), _middles(t, form))
-    if steps.time is not None: steps = steps.take(np.argsort(steps.time, kind="stable"))
-    return steps, faces > 1
-
-
-def _plain_name(name: Any) -> str:
-    "A clip's name without openSMILE's quotes; '' where there is none"
-    text = str(name).strip("'")
-    return "" if text in _UNNAMED else text
+    x = t[found.columns].to_numpy(np.float32)
+    found.named[clip] = ClipSteps(x, _seen(t), _middles(t, form)).in_order()
+    if faces > 1: found.faces.append(clip)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #92cbfbee
 def _of_table(t: pd.DataFrame, alone: bool) -> Found:
@@ -268,64 +304,75 @@ def _of_table(t: pd.DataFrame, alone: bool) -> Found:
         raise AvkitError("no text column names the clip. Files of one clip each come as a folder")
     if not numbers: raise AvkitError("no column of numbers that could be features")
     out = Found(form.tool, {}, numbers, aside)
-    groups = {"": t} if name is None else dict(iter(t.groupby(name, sort=False)))
-    for k, rows in groups.items():
-        steps, several = _steps_of(rows, form, numbers)
-        clip = str(k) if alone else _plain_name(k)
-        out.named[clip.strip("'")] = steps
-        if several: out.faces.append(clip)
+    for clip, rows in _by_clip(t, name): _add(out, clip, rows, form)
     return out
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #057ef3ca
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #b6f45fb6
 _TIMES = "time", "times", "timestamp", "timestamps", "intervals"
 _FEATURES = "features", "blendshapes", "embeddings", "embedding", "x"
 _Arrays = Mapping[str, np.ndarray]
 
 
+def _last(name: str) -> str:
+    "A name without the groups it stands in"
+    return name.rpartition("/")[2]
+
+
 def _groups(names: Iterable[str]) -> dict[str, list[str]]:
     "{clip: names of its arrays}; each array a clip where no name says what an array is"
-    names = list(names)
-    last = [n.rpartition("/")[2] for n in names]
-    if not {*last} & {*_TIMES, *_FEATURES}: return {n: [n] for n in names}
-    out: dict[str, list[str]] = {}
+    names, out = list(names), {}
+    if not {_last(n) for n in names} & {*_TIMES, *_FEATURES}: return {n: [n] for n in names}
     for n in names: out.setdefault(n.rpartition("/")[0], []).append(n)
     return out
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #2d342ad9
+def _first(of: Mapping[str, str], names: Sequence[str]) -> str | None:
+    "The first of these names that is there"
+    return next((of[k] for k in names if k in of), None)
 
 
 def _chosen(names: list[str]) -> tuple[str | None, str | None]:
     "Which of a clip's arrays holds the features, and which the times"
-    of = {n.rpartition("/")[2]: n for n in names}
-    time = next((of.pop(k) for k in _TIMES if k in of), None)
-    best = next((of[k] for k in _FEATURES if k in of), None)
-    if best is None and len(of) > 1:
-        raise AvkitError(f"which array holds the features? There are {', '.join(of)}: call one"
+    of = {_last(n): n for n in names}
+    time, best = _first(of, _TIMES), _first(of, _FEATURES)
+    rest = [k for k in of if of[k] != time]
+    if best is None and len(rest) > 1:
+        raise AvkitError(f"which array holds the features? There are {', '.join(rest)}: call one"
                          f" {_FEATURES[0]!r}")
-    return best or next(iter(of.values()), None), time
+    return best or _first(of, rest), time
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #28dff40d
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #ff76b99d
+def _as_matrix(x: np.ndarray, times: int) -> np.ndarray:
+    "(F) as one step, or as steps of one number where there are as many times; (T,F) as it is"
+    if x.ndim == 2: return x
+    return x[:, None] if 1 < times == len(x) else x[None]
+
+
 def _array_steps(x: np.ndarray, time: np.ndarray | None) -> ClipSteps:
-    "The steps of a clip: (F) is a vector, or a sequence of numbers where there are as many times"
-    n = None if time is None else len(time)
-    if x.ndim == 1: x = x[:, None] if n == len(x) and n > 1 else x[None]
-    there = np.ones(len(x), bool)
-    if time is None or (n != len(x) and len(x) == 1): return ClipSteps(x.astype(np.float32), there)
+    "The steps of a clip's array, with times that begin them or with intervals (T,2)"
+    n = 0 if time is None else len(time)
+    x = _as_matrix(x, n).astype(np.float32)
+    out = ClipSteps(x, np.ones(len(x), bool))
+    if time is None or n != len(x) == 1: return out
     if n != len(x): raise AvkitError(f"{n} times for an array of {x.shape[0]} x {x.shape[1]}")
-    middle = time.mean(1) if time.ndim == 2 else time + (period_of(time.astype(float)) or 0) / 2
-    return ClipSteps(x.astype(np.float32), there, middle.astype(float))
+    return replace(out, time=_array_middles(time.astype(float)))
 
 
+def _array_middles(time: np.ndarray) -> np.ndarray:
+    "(T,) of times that begin steps, or of (T,2) where they begin and end"
+    return time.mean(1) if time.ndim == 2 else time + (period_of(time) or 0) / 2
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #649fa637
 def _of_arrays(arrays: _Arrays, alone: bool) -> Found:
     "The clips of named arrays"
     fit = {n: x for n, x in arrays.items() if x.dtype.kind in "fiub" and x.ndim in (1, 2)}
-    out, read = Found("arrays", {}), set()
-    for clip, names in _groups(fit).items():
-        best, time = _chosen(names)
-        if best is None: continue
-        read |= {best, time}
-        key = "" if not alone and len(fit) == 1 else clip
-        out.named[key] = _array_steps(fit[best], None if time is None else fit[time])
-    out.left_out = list(dict.fromkeys(n.rpartition("/")[2] for n in arrays if n not in read))
-    return out
+    chosen = {clip: _chosen(names) for clip, names in _groups(fit).items()}
+    named = {clip: _array_steps(fit[x], fit[time] if time else None)
+             for clip, (x, time) in chosen.items() if x is not None}
+    if not alone and len(fit) == 1: named = {"": s for s in named.values()}
+    read = {n for both in chosen.values() for n in both}
+    left = dict.fromkeys(_last(n) for n in arrays if n not in read)
+    return Found("arrays", named, left_out=list(left))
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #3ea49bc3
 def _read_numpy(path: Path) -> _Arrays:
@@ -338,10 +385,9 @@ def _read_numpy(path: Path) -> _Arrays:
 def _read_safetensors(path: Path) -> _Arrays:
     "The arrays of a safetensors file"
     from safetensors.torch import load_file  # heavy: only where files are read or written
-    return {k: v.float().numpy() if v.is_floating_point() else v.numpy()
-            for k, v in load_file(path).items()}
+    return {k: v.float().numpy() for k, v in load_file(path).items()}
 
-
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #ba8452b9
 def _read_hdf5(path: Path) -> _Arrays:
     "The arrays of an HDF5 file by their paths in it"
     try: import h5py  # optional: avkit[hdf5]
@@ -376,35 +422,45 @@ def _pickle(path: Path) -> AvkitError:
     return AvkitError(f"{path} holds pickled objects, which run code when they are opened. If you"
                       f' trust the file, convert it: python -c "{line}"')
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #f8f95c4c
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #66b20501
+def _opened(path: Path, alone: bool) -> Found:
+    "The clips of a file, by its ending"
+    if path.suffix in _TABLES: return _of_table(_TABLES[path.suffix](path), alone)
+    return _of_arrays(_ARRAYS[path.suffix](path), alone)
+
+
 def _read_one(path: Path, alone: bool = True) -> Found:
-    "The clips of a file"
-    try:
-        if path.suffix in _TABLES: return _of_table(_TABLES[path.suffix](path), alone)
-        return _of_arrays(_ARRAYS[path.suffix](path), alone)
+    "The clips of a file; whatever goes wrong is an error that names it"
+    try: return _opened(path, alone)
     except AvkitError as e: raise AvkitError(f"{path}: {e}") from e
     except Exception as e:
         if "allow_pickle" in str(e): raise _pickle(path) from e
         raise AvkitError(f"Cannot read the features in {path}: {e}") from e
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #7f987435
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #818733f9
+def _shown_files(folder: Path) -> list[Path]:
+    "All files below a folder but hidden ones"
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return [p for p in files if not any(s[0] == "." for s in p.relative_to(folder).parts)]
+
+
+def _nothing_in(path: Path, files: Sequence[Path]) -> AvkitError:
+    "That a file or folder holds no features"
+    pickles = [p for p in files if p.suffix in _PICKLES]
+    if pickles: return _pickle(pickles[0])
+    known = ", ".join([*_TABLES, *_ARRAYS])
+    return AvkitError(f"{path}: features come as {known}, or folders of these, not"
+                      f" {path.suffix or 'without a suffix'}")
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #48dd1b07
 def feature_paths(path: str | Path) -> list[Path]:
     "The files of features in a folder, or the file itself"
     path = resolve(path)
     if not path.exists(): raise AvkitError(f"The features file {path} does not exist")
-    if path.is_file(): return [path]
-    every = [p for p in sorted(path.rglob("*")) if p.is_file()]
-    every = [p for p in every if not any(s.startswith(".") for s in p.relative_to(path).parts)]
-    found = [p for p in every if p.suffix in _TABLES or p.suffix in _ARRAYS]
-    pickles = [p for p in every if p.suffix in _PICKLES]
-    if pickles and not found: raise _pickle(pickles[0])
-    if not found: raise AvkitError(f"{path} has no file of features: {_known()}")
+    files = _shown_files(path) if path.is_dir() else [path]
+    found = [p for p in files if p.suffix in {*_TABLES, *_ARRAYS}]
+    if not found: raise _nothing_in(path, files)
     return found
-
-
-def _known() -> str:
-    "The endings of files that are read"
-    return f"they come as {', '.join([*_TABLES, *_ARRAYS])}, or folders of these"
 
 
 def features_hash(path: str | Path) -> str:
@@ -413,92 +469,119 @@ def features_hash(path: str | Path) -> str:
     if path.is_file(): return file_hash(path)
     return content_key("features", [(p.relative_to(path).as_posix(), file_hash(p)) for p in paths])
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #7a0e2562
-def _same_columns(a: Found, b: Found, first: Path, path: Path) -> Found:
-    "The second with the columns in the order of the first"
-    if a.columns == b.columns: return b
-    if odd := sorted({*a.columns} ^ {*b.columns}):
-        raise AvkitError(f"{first} and {path} have different columns: {_few_names(odd)}")
-    order = [b.columns.index(c) for c in a.columns]
-    return replace(b, named={k: replace(s, x=s.x[:, order]) for k, s in b.named.items()})
-
-
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #9085123f
 def _few_names(names: Sequence[str], n: int = 3) -> str:
     "The first names, and how many more there are"
     more = f" and {len(names) - n} more" if len(names) > n else ""
     return ", ".join(names[:n]) + more
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #f95e8b15
-def _joined(path: Path, paths: Sequence[Path]) -> Found:
-    "The clips of all files of a folder"
-    out, origin = None, {}
-    for p in paths:
-        own = p.relative_to(path).with_suffix("").as_posix()
-        one = _read_one(p, alone=False)
-        out = out or replace(one, named={}, faces=[])
-        for k, steps in _same_columns(out, one, paths[0], p).named.items():
-            k = k or own
-            if k in origin:
-                raise AvkitError(f"{origin[k]} and {p} both hold features of {k!r}; leave one of"
-                                 " them out")
-            origin[k], out.named[k] = p, steps
-        out.faces += [own if k == "" else k for k in one.faces]
-        out.left_out += [c for c in one.left_out if c not in out.left_out]
-    assert out is not None
+
+def _in_order_of(columns: list[str], found: Found) -> Found:
+    "The same with the columns in this order"
+    if columns == found.columns: return found
+    order = [found.columns.index(c) for c in columns]
+    return replace(found, columns=columns, named={
+        k: replace(s, x=s.x[:, order]) for k, s in found.named.items()})
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #4aa42439
+_UNNAMED = "", "unknown", "nan", "None"  # openSMILE says unknown where nobody gave a name
+
+
+def _of_folder(folder: Path, path: Path) -> Found:
+    "The clips of one of a folder's files, by the file's name where it gives none"
+    found = _read_one(path, alone=False)
+    own = path.relative_to(folder).with_suffix("").as_posix()
+    named = {own if k in _UNNAMED else k: s for k, s in found.named.items()}
+    faces = [own if k in _UNNAMED else k for k in found.faces]
+    return replace(found, named=named, faces=faces)
+
+
+def _check_columns(each: Mapping[Path, Found]) -> None:
+    "Refuse files with different columns"
+    first, *more = each
+    for path in more:
+        if odd := sorted({*each[first].columns} ^ {*each[path].columns}):
+            raise AvkitError(f"{first} and {path} have different columns: {_few_names(odd)}")
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #6e02d97c
+def _once(each: Mapping[Path, Found]) -> dict[str, ClipSteps]:
+    "The clips of all files, each in one of them alone"
+    out, origin = {}, {}
+    for path, found in each.items():
+        for k in found.named:
+            if k not in origin: continue
+            raise AvkitError(f"{origin[k]} and {path} both hold features of {k!r}; leave one of"
+                             " them out")
+        origin |= dict.fromkeys(found.named, path)
+        out |= found.named
     return out
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #158da853
-def _column_name(found: Found, i: int) -> str: return found.columns[i] if found.columns else str(i)
+
+def _joined(folder: Path, paths: Sequence[Path]) -> Found:
+    "The clips of all files of a folder"
+    each = {p: _of_folder(folder, p) for p in paths}
+    _check_columns(each)
+    first = each[paths[0]]
+    each = {p: _in_order_of(first.columns, found) for p, found in each.items()}
+    left = dict.fromkeys(c for f in each.values() for c in f.left_out)
+    faces = [k for f in each.values() for k in f.faces]
+    return replace(first, named=_once(each), left_out=list(left), faces=faces)
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #554ade64
+def _names_at(found: Found, which: Any) -> list[str]:  # (F,) bool
+    "The names of these columns, or their numbers"
+    return [found.columns[i] if found.columns else str(i) for i in np.flatnonzero(which)]
 
 
-def _without_gaps(found: Found) -> Found:
-    "The same without columns that are always empty; steps with an empty value are missing"
-    x = np.concatenate([s.x for s in found.named.values()])
-    if (bad := np.isinf(x).any(0)).any():
-        name = _column_name(found, int(bad.argmax()))
-        raise AvkitError(f"the column {name!r} has infinite values")
-    empty = np.isnan(x).all(0)
-    if empty.all(): raise AvkitError("all values are empty")
-    gone = [_column_name(found, int(i)) for i in np.flatnonzero(empty)]
-    named = {k: _gaps(s, ~empty) for k, s in found.named.items()}
-    columns = [c for c in found.columns if c not in gone]
-    return replace(found, named=named, columns=columns, left_out=[*found.left_out, *gone])
-
-
-def _gaps(s: ClipSteps, kept: np.ndarray) -> ClipSteps:
+def _gaps(s: ClipSteps, kept: np.ndarray) -> ClipSteps:  # (F,) bool: which columns
     "Steps with an empty value are missing"
     x = s.x[:, kept]
     there = s.there & ~np.isnan(x).any(1)
-    return ClipSteps(np.where(there[:, None], x, np.float32(0)), there, s.time)
+    return replace(s, x=np.where(there[:, None], x, np.float32(0)), there=there)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #e4fd503b
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #efa3a7ab
+def _without_gaps(found: Found) -> Found:
+    "The same without columns that are always empty; steps with an empty value are missing"
+    x = np.concatenate([s.x for s in found.named.values()])
+    endless, empty = np.isinf(x).any(0), np.array(np.isnan(x).all(0))
+    if endless.any():
+        raise AvkitError(f"the column {_names_at(found, endless)[0]!r} has infinite values")
+    if empty.all(): raise AvkitError("all values are empty")
+    return replace(
+        found, named={k: _gaps(s, ~empty) for k, s in found.named.items()},
+        columns=_names_at(found, ~empty) if found.columns else [],
+        left_out=[*found.left_out, *_names_at(found, empty)])
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #3c40280a
+def _check_widths(found: Found) -> None:
+    "Refuse clips that differ in their number of features, and a file without any"
+    widths = {s.x.shape[1] for s in found.named.values()}
+    if not widths: raise AvkitError("there are no features")
+    if len(widths) > 1:
+        raise AvkitError(f"clips differ in their number of features: {sorted(widths)[:3]}")
+
+
 def read_features(path: str | Path) -> Found:
     "The clips of a file or folder of one's own"
-    path = resolve(path)
-    if path.suffix in _PICKLES and path.suffix not in _ARRAYS: raise _pickle(path)
-    if not path.is_dir() and path.suffix not in {*_TABLES, *_ARRAYS}:
-        raise AvkitError(f"{path} is no file of features: {_known()}")
-    paths = feature_paths(path)
+    path, paths = resolve(path), feature_paths(path)
     found = _joined(path, paths) if path.is_dir() else _read_one(path)
-    widths = {s.x.shape[1] for s in found.named.values()}
-    if not widths: raise AvkitError(f"{path} holds no features")
-    if len(widths) > 1:
-        raise AvkitError(f"{path}: clips differ in their number of features: {sorted(widths)[:3]}")
-    try: return _without_gaps(found)
+    try:
+        _check_widths(found)
+        return _without_gaps(found)
     except AvkitError as e: raise AvkitError(f"{path}: {e}") from e
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #e5726f59
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #42ab431e
 def clip_key(
     corpus: str,       # such as ravdess
     name: str | Path,  # such as 01-01-03-01-01-01-05.mp4
 ) -> str:
     "The name by which features and clips meet: without a file's suffix"
-    text = unicodedata.normalize("NFC", str(name))
+    text = unicodedata.normalize("NFC", str(name)).replace("\\", "/")
     stem = re.sub(r"(?<=[^/])\.(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{2,5}$", "", text)
     folder, slash, last = stem.rpartition("/")
     return folder + slash + (last[3:] if corpus in ("ravdess", "synth") else last)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #9c0bf011
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #23ebe6c8
 def _tails(key: str) -> list[str]:
     "A path, and what is left of it without its first folders"
     parts = key.split("/")
@@ -508,40 +591,43 @@ def _tails(key: str) -> list[str]:
 @dataclass
 class _Names:
     "Which clips a name may mean"
-    exact: dict[str, set[int]]  # as they are, and without suffix
-    ends: dict[str, set[int]]   # the ends of these
+    exact: dict[str, set[int]] = field(default_factory=dict)  # as they are, and without suffix
+    ends: dict[str, set[int]] = field(default_factory=dict)   # the ends of these
 
-    def owners(self, corpus: str, name: str) -> set[int]:
+    def add(self, i: int, name: str, key: str) -> None:
+        "A name of a clip"
+        for k in (name, key): self.exact.setdefault(k, set()).add(i)
+        for k in _tails(key): self.ends.setdefault(k, set()).add(i)
+
+    def owners(self, name: str, key: str) -> set[int]:
         "The clips that a name means: none, one, or several"
-        key = clip_key(corpus, name.replace("\\", "/"))
-        for k in (name, key):
-            if k in self.exact: return self.exact[k]
-        if key in self.ends: return self.ends[key]
+        for known, k in ((self.exact, name), (self.exact, key), (self.ends, key)):
+            if k in known: return known[k]
         return next((self.exact[t] for t in _tails(key) if t in self.exact), set())
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #7a47dd4a
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #454b3a07
 def _names_of(
-    corpus: str,                     # such as ravdess
+    key: Callable[[str], str],       # from a name to how it is compared
     clips: Sequence[str],            # names of the manifest
     files: Sequence[Sequence[str]],  # each clip's files
 ) -> _Names:
     "All names of the clips; a clip's own name is its alone"
-    exact: dict[str, set[int]] = {}
-    ends: dict[str, set[int]] = {}
-    for i, own in enumerate(zip(clips, files)):
-        for name in filter(None, (own[0], *own[1])):
-            key = clip_key(corpus, str(name).replace("\\", "/"))
-            for k in (str(name), key): exact.setdefault(k, set()).add(i)
-            for k in _tails(key): ends.setdefault(k, set()).add(i)
-    return _Names(exact | {name: {i} for i, name in enumerate(clips)}, ends)
+    out = _Names()
+    for i, (clip, own) in enumerate(zip(clips, files)):
+        for name in filter(None, (clip, *own)): out.add(i, name, key(name))
+    out.exact |= {name: {i} for i, name in enumerate(clips)}
+    return out
 
 
-def _by_last_part(corpus: str, named: Sequence[str], clips: Sequence[str]) -> dict[str, set[int]]:
+def _by_last_part(
+    key: Callable[[str], str],  # from a name to how it is compared
+    named: Sequence[str],       # names in the file
+    clips: Sequence[str],       # names of the manifest
+) -> dict[str, set[int]]:
     "{name: its clip} by the last part of both, where no two are alike"
-    last = [[_tails(clip_key(corpus, n))[-1] for n in some] for some in (named, clips)]
-    if any(len(set(v)) < len(v) for v in last): return {}
-    of = {n: i for i, n in enumerate(last[1])}
-    return {name: {of[n]} for name, n in zip(named, last[0]) if n in of}
+    names, of = ([_last(key(n)) for n in some] for some in (named, clips))
+    if max(len(names) - len(set(names)), len(of) - len(set(of))): return {}
+    return {n: {of.index(last)} for n, last in zip(named, names) if last in of}
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #c346d1ae
 def match_features(
@@ -553,63 +639,82 @@ def match_features(
     pieces: bool = False,            # may several clips be pieces of one file?
 ) -> tuple[list[str | None], list[str]]:
     "The name in the file of each clip, None without; and names in the file of no clip"
-    named, known = list(named), _names_of(corpus, clips, files)
-    owners = {name: known.owners(corpus, name) for name in named}
-    if not any(owners.values()): owners |= _by_last_part(corpus, named, clips)
-    found: list[str | None] = [None] * len(clips)
-    for name, own in owners.items():
-        if len(own) > 1 and not pieces: continue
-        for i in own:
-            if found[i] is not None:
-                raise AvkitError(f"{path}: {found[i]!r} and {name!r} both name the clip"
-                                 f" {clips[i]!r}; leave one of them out")
-            found[i] = name
+    named, key = list(named), functools.partial(clip_key, corpus)
+    known = _names_of(key, clips, files)
+    owners = {name: known.owners(name, key(name)) for name in named}
+    if not any(owners.values()): owners |= _by_last_part(key, named, clips)
+    owners = {name: own for name, own in owners.items() if len(own) == 1 or pieces}
+    found = _one_each(path, owners, clips)
     return found, [name for name in named if name not in found]
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #101272d3
-def _piece(steps: ClipSteps, start: float, end: float, name: str) -> ClipSteps:
-    "The steps from start to end, in seconds (NaN: from the beginning, to the end)"
-    if np.isnan(start) and np.isnan(end): return steps
-    if steps.time is None:
-        raise AvkitError(f"{name!r} says no times, and its clips are pieces of it: add a column"
-                         " time")
-    begin = 0. if np.isnan(start) else start
-    inside = (steps.time >= begin) & (steps.time < (np.inf if np.isnan(end) else end))
-    out = steps.take(np.flatnonzero(inside))
-    return ClipSteps(out.x, out.there, out.time - begin)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #1c9b3ff6
+def _one_each(
+    path: str | Path,             # of the features, for errors
+    owners: dict[str, set[int]],  # {name in the file: its clips}
+    clips: Sequence[str],         # names of the manifest
+) -> list[str | None]:
+    "The name in the file of each clip, None without; two are an error"
+    found: list[str | None] = [None] * len(clips)
+    for name, i in ((name, i) for name, own in owners.items() for i in own):
+        if found[i] is not None:
+            raise AvkitError(f"{path}: {found[i]!r} and {name!r} both name the clip {clips[i]!r};"
+                             " leave one of them out")
+        found[i] = name
+    return found
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #aee6458b
+def _piece(steps: ClipSteps, start: float, end: float) -> ClipSteps:
+    "The steps from start to end, in seconds (NaN: from the beginning, to the end)"
+    if np.isnan([start, end]).all(): return steps
+    if steps.time is None:
+        raise AvkitError("clips are pieces of files, whose features say no times: add a column"
+                         " time")
+    begin, until = np.nan_to_num(start), np.nan_to_num(end, nan=np.inf)
+    out = steps.take(np.flatnonzero((steps.time >= begin) & (steps.time < until)))
+    return replace(out, time=steps.time[:0] if out.time is None else out.time - begin)
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #80d27707
+def _means(steps: ClipSteps, at: np.ndarray, n: int) -> ClipSteps:  # at (T,): whose part each is
+    "(n,F) the mean of the steps in each of n parts; missing where none is there"
+    ok = steps.there & (at >= 0)
+    total, count = np.zeros((n, steps.x.shape[1])), np.bincount(at[ok], minlength=n)
+    np.add.at(total, at[ok], steps.x[ok])
+    return ClipSteps((total / np.maximum(count, 1)[:, None]).astype(np.float32), count > 0)
+
+
+def _nearest(steps: ClipSteps, time: np.ndarray) -> ClipSteps:
+    "The step nearest to each of these times, missing where none reaches so far"
+    assert steps.time is not None
+    gap = np.abs(time[:, None] - steps.time)
+    out = steps.take(gap.argmin(1))
+    return replace(out, there=out.there & (gap.min(1) <= .75 * (period_of(steps.time) or 0)))
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #6d2ef94b
 def on_clock(steps: ClipSteps, rate: float) -> ClipSteps:
     "The same at `rate` steps a second from 0 s; what no step covers is missing"
     assert steps.time is not None
     at = np.floor(steps.time * rate + 1e-3).astype(int)  # a rounded time is not a step too early
-    ok = steps.there & (at >= 0)
     n = max(0, int(at.max(initial=-1)) + 1)
-    total, count = np.zeros((n, steps.x.shape[1])), np.bincount(at[ok], minlength=n)
-    np.add.at(total, at[ok], steps.x[ok])
-    x = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
-    out = ClipSteps(x, count > 0, (np.arange(n) + .5) / rate)
-    empty = np.flatnonzero(np.bincount(at[at >= 0], minlength=n) == 0)
-    return _filled(out, empty, steps)
+    out = replace(_means(steps, at, n), time=(np.arange(n) + .5) / rate)
+    return _filled(out, steps, np.setdiff1d(np.arange(n), at))
 
 
-def _filled(out: ClipSteps, empty: np.ndarray, steps: ClipSteps) -> ClipSteps:
-    "Steps of the clock that hold the middle of none, from the nearest step if it reaches so far"
-    if not len(empty) or out.time is None or steps.time is None: return out
-    gap = np.abs(out.time[empty, None] - steps.time[None])
-    near, reach = gap.argmin(1), .75 * (period_of(steps.time) or 0)
-    out.x[empty] = steps.x[near]
-    out.there[empty] = steps.there[near] & (gap.min(1) <= reach)
-    out.x[~out.there] = 0
+def _filled(out: ClipSteps, steps: ClipSteps, empty: np.ndarray) -> ClipSteps:
+    "Steps of the clock that hold the middle of no step, from the nearest step"
+    if not len(empty) or out.time is None: return out
+    near = _nearest(steps, out.time[empty])
+    out.x[empty] = near.x * near.there[:, None]
+    out.there[empty] = near.there
     return out
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #fa475eb7
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #b90e818e
 def end_at(steps: ClipSteps, n: int) -> ClipSteps:
     "The same with n steps, the last of which is there: it repeats the last one that is"
-    if not steps.there.any() or (n == len(steps) and steps.there[-1]): return steps
-    x = np.concatenate([steps.x, np.zeros((n - len(steps), steps.x.shape[1]), np.float32)])
-    there = np.append(steps.there, np.zeros(n - len(steps), bool))
-    x[-1], there[-1] = steps.x[np.flatnonzero(steps.there)[-1]], True
+    seen = np.flatnonzero(steps.there)
+    if not len(seen) or seen[-1] == n - 1: return steps
+    more = n - len(steps)
+    x, there = np.pad(steps.x, ((0, more), (0, 0))), np.pad(steps.there, (0, more))
+    x[-1], there[-1] = steps.x[seen[-1]], True
     return ClipSteps(x, there)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #f7103860
@@ -622,109 +727,132 @@ class OwnFeatures:
     about: dict[str, Any]      # a row of `feature_table`, and what else is told
 
     @property
-    def stream(self) -> Stream:
-        "(N,T,F) padded; a clip without features has no step"
-        some = [s for s in self.steps if s is not None]
-        T, F = max(map(len, some)), some[0].x.shape[1]
-        x = torch.zeros(len(self.steps), T, F)
-        mask = torch.zeros(x.shape[:2], dtype=torch.bool)
-        for i, s in enumerate(self.steps):
-            if s is None: continue
-            x[i, :len(s)], mask[i, :len(s)] = torch.from_numpy(s.x), torch.from_numpy(s.there)
-        return Stream(x, mask, self.key)
+    def some(self) -> list[ClipSteps]:
+        "The steps of the clips that have features"
+        return [s for s in self.steps if s is not None]
 
     @property
     def sequence(self) -> bool:
         "Has a clip more than one step?"
-        return max(len(s) for s in self.steps if s is not None) > 1
+        return max(map(len, self.some)) > 1
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #4ff73788
-def _rate(path: Path, steps: Sequence[ClipSteps], said: float | None) -> float | None:
-    "Steps a second: what the times say, or else what the user says"
+    @property
+    def stream(self) -> Stream:
+        "(N,T,F) padded; a clip without features has no step"
+        N, T = len(self.steps), max(map(len, self.some))
+        x = np.zeros((N, T, self.some[0].x.shape[1]), np.float32)
+        mask = np.zeros((N, T), bool)
+        for i, s in enumerate(self.steps):
+            if s is not None: x[i, :len(s)], mask[i, :len(s)] = s.x, s.there
+        return Stream(torch.from_numpy(x), torch.from_numpy(mask), self.key)
+
+    def each(self, f: Callable[[int, ClipSteps], ClipSteps]) -> "OwnFeatures":
+        "The same with other steps, f(number of the clip, its steps)"
+        steps = [s if s is None else f(i, s) for i, s in enumerate(self.steps)]
+        return replace(self, steps=steps)
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #d0accc33
+def _own_rate(steps: Sequence[ClipSteps]) -> float | None:
+    "Steps a second as most clips' times say, or None"
     periods = [period_of(s.time) for s in steps if s.time is not None]
     known = [1 / p for p in periods if p]
-    if not known: return said
-    rate = round(float(np.median(known)), 6)
-    if said and abs(said / rate - 1) > .02:
-        raise AvkitError(f"{path}: its own times say {rate:.4g} steps a second, not {said:g}: leave"
-                         " the rate out, or the times")
-    if rate < .2 and max(map(len, steps)) > 9:
-        raise AvkitError(f"{path}: its steps are {1 / rate:.4g} s apart. If its times are"
-                         " milliseconds, call the column time_ms")
-    return rate
+    return round(float(np.median(known)), 6) if known else None
 
 
+def _rate(steps: Sequence[ClipSteps], said: float | None) -> float | None:
+    "Steps a second: what the times say, or else what the user says"
+    rate = _own_rate(steps)
+    if rate and rate < .2 and max(map(len, steps)) > 9:
+        raise AvkitError(f"its steps are {1 / rate:.4g} s apart. If its times are milliseconds, call"
+                         " the column time_ms")
+    if rate and said and abs(said / rate - 1) > .02:
+        raise AvkitError(f"its own times say {rate:.4g} steps a second, not {said:g}: leave the rate"
+                         " out, or the times")
+    return rate or said
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #9adaafd7
 def _timed(s: ClipSteps, rate: float | None) -> ClipSteps:
     "Steps without times at the rate that the user says"
     if s.time is not None or not rate: return s
     return replace(s, time=(np.arange(len(s)) + .5) / rate)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #c322f02c
-def _laid(s: ClipSteps, rate: float | None) -> ClipSteps:
-    "Steps that are left out of the file as missing ones"
+
+def _laid(s: ClipSteps) -> ClipSteps:
+    "Steps that were left out of the file as missing ones"
     period = None if s.time is None else period_of(s.time)
-    if period is None or rate is None or s.time is None: return s
-    if (np.round(np.diff(s.time) / period) == 1).all(): return s
-    return on_clock(s, 1 / period)
+    if period is None or s.time is None: return s
+    return s if (np.diff(s.time) < 1.5 * period).all() else on_clock(s, 1 / period)
 
-
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #741c7bbd
 def _constant(found: Found, steps: Sequence[ClipSteps]) -> list[str]:
     "The columns that are the same in all steps of all clips"
     x = np.concatenate([s.x[s.there] for s in steps])
-    return [_column_name(found, int(i)) for i in np.flatnonzero(x.min(0) == x.max(0))]
-
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #de6edc4b
-def _told(path: Path, found: Found, clips: Sequence[str], steps: list, left: list[str]) -> str:
-    "How many clips have features, who has none, and what else is worth a word"
-    lacks = [c for c, s in zip(clips, steps) if s is None]
-    out = [f"{path.name}: features for {len(clips) - len(lacks)} of {len(clips)} clips"]
-    if lacks: out.append(f"none for {_few_names(lacks)}, which are set aside")
-    if left: out.append(f"of no clip here: {_few_names(left)}")
-    if found.faces:
-        out.append("several faces, of which the one that is there longest is read, in"
-                   f" {_few_names(found.faces)}")
-    same = _constant(found, [s for s in steps if s is not None])
-    if same and len(clips) > 1: out.append(f"the same in all clips: {_few_names(same, 6)}")
-    return "; ".join(out)
+    return _names_at(found, x.min(0) == x.max(0)) if len(steps) > 1 else []
 
 
-def _about(path: Path, found: Found, steps: list, rate: float | None) -> dict[str, Any]:
-    "A row of the table"
-    some = [s for s in steps if s is not None]
-    number = np.array([len(s) for s in some])
+def _remarks(found: Found, clips: Sequence[str], own: OwnFeatures, left: list[str]) -> list[str]:
+    "What has to be said of clips and columns"
+    lacks = [c for c, s in zip(clips, own.steps) if s is None]
+    said = {
+        "none for {}, which are set aside": _few_names(lacks),
+        "of no clip here: {}": _few_names(left),
+        "several faces, of which the one that is there longest is read, in {}":
+            _few_names(found.faces),
+        "the same in all clips: {}": _few_names(_constant(found, own.some), 6)}
+    return [words.format(names) for words, names in said.items() if names]
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #8a0a0f9a
+def _about(path: Path, found: Found, own: OwnFeatures) -> dict[str, Any]:
+    "A row of the table: what the file is, and what it gives"
+    some = own.some
     missing = 1 - np.concatenate([s.there for s in some]).mean()
-    return dict(file=path.name, tool=found.tool, clips=len(some), of=len(steps),
-                rate=rate and round(rate, 3), steps=int(np.median(number)), size=some[0].x.shape[1],
-                missing=round(float(missing), 4), left_out=found.left_out)
+    return dict(
+        file=path.name, tool=found.tool, clips=len(some), of=len(own.steps),
+        rate=own.rate and round(own.rate, 3), steps=int(np.median([len(s) for s in some])),
+        size=some[0].x.shape[1], missing=round(float(missing), 4), left_out=found.left_out)
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #23409761
-def feature_table(about: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    "Which file gives which stream: a row for each, from `OwnFeatures.about`"
-    rows = [_words(stream, a) for stream, a in about.items()]
+
+def _pace(a: Mapping[str, Any]) -> str:
+    "Steps a second in words"
+    if a["rate"]: return f"{a['rate']:.4g} a second"
+    return "no times" if a["steps"] > 1 else "a vector a clip"
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #6463dd22
+def _words(a: Mapping[str, Any]) -> dict[str, str]:
+    "A row of the table in words"
+    return dict(
+        file=a["file"], form=a["tool"], clips=f"{a['clips']} of {a['of']}", rate=_pace(a),
+        steps=str(a["steps"]), numbers=str(a["size"]), missing=f"{100 * a['missing']:.1f} %",
+        left_out=_few_names(a["left_out"], 6) or "nothing")
+
+
+def feature_table(
+    about: Mapping[str, Mapping[str, Any]],  # {stream: `OwnFeatures.about`}
+) -> pd.DataFrame:
+    "Which file gives which stream, a row for each"
+    rows = [dict(stream=stream) | _words(a) for stream, a in about.items()]
     return pd.DataFrame(rows).set_index("stream")
 
-
-def _words(stream: str, a: Mapping[str, Any]) -> dict[str, str]:
-    "A row of the table in words"
-    rate = f"{a['rate']:.4g} a second" if a["rate"] else "" if a["steps"] > 1 else "a vector a clip"
-    left = a["left_out"]
-    return dict(stream=stream, file=a["file"], form=a["tool"], clips=f"{a['clips']} of {a['of']}",
-                rate=rate or "no times", steps=str(a["steps"]), numbers=str(a["size"]),
-                missing=f"{100 * a['missing']:.1f} %", left_out=_few_names(left, 6) or "nothing")
-
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #f6ecd225
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #3d888e44
 def _clip_steps(
     found: Found,
-    names: Sequence[str | None],     # of each clip in the file
-    pieces: np.ndarray | None,       # (N,2) seconds
+    names: Sequence[str | None],  # of each clip in the file
+    pieces: np.ndarray | None,    # (N,2) seconds
 ) -> list[ClipSteps | None]:
     "The steps of each clip, None where none is there"
-    spans = np.full((len(names), 2), np.nan) if pieces is None else pieces
-    out: list[ClipSteps | None] = [None if k is None else _piece(found.named[k], *span, name=k)
-                               for k, span in zip(names, spans)]
-    return [None if s is None or not s.there.any() else s for s in out]
+    out: list[ClipSteps | None] = [k if k is None else found.named[k] for k in names]
+    for i, s in enumerate(out):
+        if s is not None and pieces is not None: out[i] = s = _piece(s, *pieces[i])
+        if s is not None and not s.there.any(): out[i] = None
+    return out
 
 
+def _with_rate(own: OwnFeatures, said: float | None) -> OwnFeatures:
+    "The same with times, where they are known or said"
+    rate = _rate(own.some, said) if own.sequence else None
+    return replace(own.each(lambda i, s: _laid(_timed(s, rate))), rate=rate)
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #8907c116
 def own_features(
     path: str | Path,      # a file or a folder
     corpus: str,           # such as ravdess
@@ -735,38 +863,39 @@ def own_features(
 ) -> OwnFeatures:
     "Features from files of one's own for the clips of a manifest, and what is told of them"
     path, found = resolve(path), read_features(path)
-    names, left = match_features(
-        path, corpus, found.named, clips, files or [()] * len(clips), pieces is not None)
-    steps = _clip_steps(found, names, pieces)
-    some = [s for s in steps if s is not None]
-    if not some:
-        raise AvkitError(f"No clip of {corpus} ({clips[0]}, ...) is in {path}"
-                         f" ({next(iter(found.named))}, ...), or all of its steps are missing")
-    rate = _rate(path, some, rate) if max(map(len, some)) > 1 else None
-    steps = [s and _laid(_timed(s, rate), rate) for s in steps]
-    about = _about(path, found, steps, rate) | dict(told=_told(path, found, clips, steps, left))
-    return OwnFeatures(steps, content_key("own", features_hash(path)), rate, about)
+    files = files or [()] * len(clips)
+    names, left = match_features(path, corpus, found.named, clips, files, pieces is not None)
+    try:
+        own = OwnFeatures(_clip_steps(found, names, pieces), "", None, {})
+        if not own.some:
+            raise AvkitError(f"no clip of {corpus} ({clips[0]}, ...) has a step among its names"
+                             f" ({next(iter(found.named))}, ...)")
+        own = _with_rate(own, rate)
+    except AvkitError as e: raise AvkitError(f"{path}: {e}") from e
+    told = [f"{path.name}: features for {len(own.some)} of {len(clips)} clips"]
+    told += _remarks(found, clips, own, left)
+    return replace(own, key=content_key("own", features_hash(path)),
+                   about=_about(path, found, own) | dict(told="; ".join(told)))
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #6a4d84e0
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #0c8c3489
+def _ended(own: OwnFeatures, last: Sequence[int] | None = None) -> OwnFeatures:
+    "Each clip ends with a step that is there: its own last, or one of these numbers"
+    return own.each(lambda i, s: end_at(s, last[i] if last else len(s)))
+
+
+def _on_one_clock(own: OwnFeatures, rate: float) -> OwnFeatures:
+    "Features that are laid on a clock, and say so"
+    told = f"{own.about['told']}; on a clock of {rate:.4g} steps a second with the other stream"
+    about = own.about | dict(told=told, clock=round(rate, 3))
+    laid = own.each(lambda i, s: on_clock(s, rate))
+    return replace(laid, rate=rate, key=content_key(own.key, "clock", rate), about=about)
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #ed7c7835
 def meet(own: Mapping[str, OwnFeatures]) -> dict[str, OwnFeatures]:
-    "Two streams on one clock where both are sequences that say times; else as they are, in one end"
+    "Two streams on one clock where both are sequences that say times; else as they are"
     rates = [o.rate for o in own.values() if o.sequence and o.rate]
     if len(rates) < 2: return {k: _ended(o) for k, o in own.items()}
-    rate = min(rates)
-    laid = {k: [s and on_clock(s, rate) for s in o.steps] for k, o in own.items()}
-    last = [max(len(s) for s in both if s is not None) if any(both) else 0
-            for both in zip(*laid.values())]
-    return {k: _on_one_clock(o, laid[k], last, rate) for k, o in own.items()}
-
-
-def _ended(o: OwnFeatures) -> OwnFeatures:
-    "Each clip ends with a step that is there"
-    return replace(o, steps=[s and end_at(s, len(s)) for s in o.steps])
-
-
-def _on_one_clock(o: OwnFeatures, laid: list, last: list[int], rate: float) -> OwnFeatures:
-    "Features that were laid on a clock, each clip to its common last step"
-    steps = [s and end_at(s, n) for s, n in zip(laid, last)]
-    told = f"{o.about['told']}; on a clock of {rate:.4g} steps a second with the other stream"
-    return replace(o, steps=steps, rate=rate, key=content_key(o.key, "clock", rate),
-                   about=o.about | dict(told=told, clock=round(rate, 3)))
+    laid = {k: _on_one_clock(o, min(rates)) for k, o in own.items()}
+    both = zip(*(o.steps for o in laid.values()))
+    last = [max(0 if s is None else len(s) for s in clip) for clip in both]
+    return {k: _ended(o, last) for k, o in laid.items()}

@@ -229,7 +229,8 @@ OPENFACE = "frame, face_id, timestamp, confidence, success, AU01_r, AU12_c\n"
 
 def openface(folder, rows, name="take"):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.csv").write_text(OPENFACE + "".join(", ".join(map(str, r)) + "\n" for r in rows))
+    lines = [", ".join(map(str, r)) + "\n" for r in rows]
+    (folder / f"{name}.csv").write_text(OPENFACE + "".join(lines))
 
 
 def test_openface_masks_what_it_did_not_see(tmp_path):
@@ -460,7 +461,8 @@ def test_training_says_what_it_reads_and_the_record_keeps_it(tmp_path, capsys):
     for command in (f"index {asked}", f"train {asked} {more}"):
         assert main(command.split()) == 0
         out = capsys.readouterr().out
-        audio, video = (next(s for s in out.splitlines() if s.startswith(k)) for k in ("audio ", "video "))
+        told = out.splitlines()
+        audio, video = (next(s for s in told if s.startswith(k)) for k in ("audio ", "video "))
         assert "lld.csv" in audio and "100 a second" in audio and "8 of 8" in audio
         assert "OpenFace" in video and "25 a second" in video and "20.0 %" in video
     assert out.index("OpenFace") < out.index("epoch")
