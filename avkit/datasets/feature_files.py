@@ -763,11 +763,11 @@ def _rate(steps: Sequence[ClipSteps], said: float | None) -> float | None:
     "Steps a second: what the times say, or else what the user says"
     rate = _own_rate(steps)
     if rate and rate < .2 and max(map(len, steps)) > 9:
-        raise AvkitError(f"its steps are {1 / rate:.4g} s apart. If its times are milliseconds, call"
-                         " the column time_ms")
+        raise AvkitError(f"its steps are {1 / rate:.4g} s apart. If its times are milliseconds,"
+                         " call the column time_ms")
     if rate and said and abs(said / rate - 1) > .02:
-        raise AvkitError(f"its own times say {rate:.4g} steps a second, not {said:g}: leave the rate"
-                         " out, or the times")
+        raise AvkitError(f"its own times say {rate:.4g} steps a second, not {said:g}: leave the"
+                         " rate out, or the times")
     return rate or said
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #9adaafd7
