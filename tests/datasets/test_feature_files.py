@@ -55,7 +55,7 @@ def text(sep, suffix, header=lambda s: s):
 def with_index(folder, x):
     "As audinterface writes it: file, start, end as an index, with paths of another machine"
     t = long_table(x)
-    t["file"] = "/home/me/clips/" + t["clip"] + ".wav"
+    t["file"] = "/data/clips/" + t["clip"] + ".wav"
     t["start"] = pd.to_timedelta(t["time"], "s")
     t["end"] = t["start"] + pd.to_timedelta(2 / RATE, "s")
     t = t.set_index(["file", "start", "end"])[["a", "b"]]
