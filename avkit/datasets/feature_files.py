@@ -629,23 +629,34 @@ def _by_last_part(
     if max(len(names) - len(set(names)), len(of) - len(set(of))): return {}
     return {n: {of.index(last)} for n, last in zip(named, names) if last in of}
 
-# %% ../../nbs/2_datasets/21_feature_files.ipynb #c346d1ae
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #d34fdfb6
 def match_features(
     path: str | Path,                # of the features, for errors
     corpus: str,                     # such as ravdess
     named: Iterable[str],            # names in the file
     clips: Sequence[str],            # names of the manifest
     files: Sequence[Sequence[str]],  # each clip's files, as its table of labels names them
-    pieces: bool = False,            # may several clips be pieces of one file?
+    pieces: np.ndarray | None = None,  # (N,2) from where to where in its file each clip goes
 ) -> tuple[list[str | None], list[str]]:
     "The name in the file of each clip, None without; and names in the file of no clip"
     named, key = list(named), functools.partial(clip_key, corpus)
     known = _names_of(key, clips, files)
     owners = {name: known.owners(name, key(name)) for name in named}
     if not any(owners.values()): owners |= _by_last_part(key, named, clips)
-    owners = {name: own for name, own in owners.items() if len(own) == 1 or pieces}
-    found = _one_each(path, owners, clips)
+    alone = {name: own for name, own in owners.items() if _of_one_file(own, files, pieces)}
+    found = _one_each(path, alone, clips)
     return found, [name for name in named if name not in found]
+
+
+def _of_one_file(
+    own: set[int],                   # clips that one name means
+    files: Sequence[Sequence[str]],  # each clip's files
+    pieces: np.ndarray | None,       # (N,2) seconds
+) -> bool:
+    "Is it one clip, or are they pieces of one file?"
+    if len(own) < 2 or pieces is None: return len(own) == 1
+    cut = np.isfinite(pieces[[*own]]).any(1)
+    return bool(cut.all()) and len({tuple(files[i]) for i in own}) == 1
 
 
 def _one_each(
@@ -661,6 +672,23 @@ def _one_each(
                              " leave one of them out")
         found[i] = name
     return found
+
+# %% ../../nbs/2_datasets/21_feature_files.ipynb #b5e124b1
+def _is_one_of(key: Callable[[str], str], name: str, others: Iterable[str]) -> bool:
+    "Does a name mean one of the others: is one the end of the other?"
+    k = key(name)
+    return any(k in _tails(o) or o in _tails(k) for o in map(key, filter(None, others)))
+
+
+def _cuts(
+    key: Callable[[str], str],       # from a name to how it is compared
+    names: Sequence[str | None],     # of each clip in the file
+    files: Sequence[Sequence[str]],  # each clip's files
+    pieces: np.ndarray,              # (N,2) seconds
+) -> np.ndarray:
+    "(N,2) from where to where features have to be cut, NaN where they are the piece's own"
+    of_film = [name is not None and _is_one_of(key, name, own) for name, own in zip(names, files)]
+    return np.where(np.array(of_film)[:, None], pieces, np.nan)
 
 # %% ../../nbs/2_datasets/21_feature_files.ipynb #aee6458b
 def _piece(steps: ClipSteps, start: float, end: float) -> ClipSteps:
@@ -864,7 +892,9 @@ def own_features(
     "Features from files of one's own for the clips of a manifest, and what is told of them"
     path, found = resolve(path), read_features(path)
     files = files or [()] * len(clips)
-    names, left = match_features(path, corpus, found.named, clips, files, pieces is not None)
+    names, left = match_features(path, corpus, found.named, clips, files, pieces)
+    key = functools.partial(clip_key, corpus)
+    if pieces is not None: pieces = _cuts(key, names, files, pieces)
     try:
         own = OwnFeatures(_clip_steps(found, names, pieces), "", None, {})
         if not own.some:

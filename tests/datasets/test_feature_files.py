@@ -442,6 +442,17 @@ def test_pieces_of_a_film(tmp_path):
     assert got == [list(range(10)), list(range(10, 25)), list(range(25, 40))]
 
 
+def test_names_of_pieces_and_of_several_clips(tmp_path):
+    spans = np.array([[0, 1], [1, 2], [np.nan] * 2, [np.nan] * 2])
+    clips = ["film_1", "film_2", "x/a", "y/a"]
+    files = [["film.mp4"], ["film.mp4"], ["x/a.wav"], ["y/a.wav"]]
+    rows = [f"{c},{k / 10},{k}" for c in ("film_1", "film_2", "a") for k in range(10)]
+    (tmp_path / "f.csv").write_text("\n".join(["file,time,x", *rows]))
+    own = own_features(tmp_path / "f.csv", "folder", clips, files, pieces=spans)
+    assert own.stream.mask.sum(1).tolist() == [10, 10, 0, 0]  # not cut again; a is nobody's
+    assert "of no clip here: a" in own.about["told"]
+
+
 def test_training_says_what_it_reads_and_the_record_keeps_it(tmp_path, capsys):
     root, rng = tmp_path / "mine", np.random.default_rng(0)
     rows = []
