@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, unknown
+from .core import AvkitError, command, resolve, unknown
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,7 +128,8 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
+                 "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
 FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
                     "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
@@ -146,10 +147,21 @@ def _data_parser(
 
 def _open(a: argparse.Namespace) -> Any:
     "The manifest that the arguments ask for"
-    from avkit.datasets.registry import open_dataset  # heavy: pandas
-    asked = {k: getattr(a, k) for k in ("label", "track", "annotations", "synt_rate")}
-    options = {k: v for k, v in asked.items() if v is not None}
-    return open_dataset(a.dataset, a.data_root, a.difficulty, **options)
+    from avkit.datasets.registry import answers_about, open_asked  # heavy: pandas
+    asked = vars(a)
+    if asked["annotations"]: asked["annotations"] = str(resolve(asked["annotations"]))
+    asked |= answers_about(asked)
+    return open_asked(asked)
+
+# %% ../nbs/7_cli.ipynb #an5we010
+def _write_answers(a: argparse.Namespace) -> None:
+    "Write what a user answered about their data to the file that `--write` names"
+    from avkit.core import write_json
+    from avkit.datasets.registry import ANSWERS  # heavy: pandas
+    from avkit.reports.endings import shown_path
+    given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}
+    write_json(a.write, given)
+    print(f"answers: {shown_path(a.write)} (--answers reads them)")
 
 # %% ../nbs/7_cli.ipynb #055ff461
 def _first_rows(t: Any, n: int) -> str:
@@ -163,6 +175,8 @@ def _index_parser() -> argparse.ArgumentParser:
     p = _data_parser("index", "Read a data set's files and tables, and say what is there.",
                      FEATURE_SETTINGS)
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
+    flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
+         metavar="FILE")
     return as_manual(p, DATA_USAGE)
 
 
@@ -181,6 +195,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
     if a.to:
         write_manifest(m, a.to)
         print(f"manifest: {shown_path(a.to)}")
+    if a.write: _write_answers(a)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
 
@@ -370,7 +385,7 @@ def _scenes(argv: Sequence[str] | None = None) -> int:
 
 # %% ../nbs/7_cli.ipynb #68b41057
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model",
-                    "difficulty", "label", "track", "annotations", "n_jobs"]
+                    "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
 audio, its frames, the faces in them. What is stored already is looked up."""

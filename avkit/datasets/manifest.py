@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
            'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'make_manifest',
-           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'describe', 'read_lines',
-           'column_hint', 'read_table']
+           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe',
+           'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
@@ -407,6 +407,21 @@ def _which_modality(m):
     return " (no stream is in all of them: --modality av takes those that have both)"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0042
+def understood(m: Manifest) -> list[str]:
+    "What was understood of one's own data, a line each; classes by subset and by speaker"
+    lines = list(m.notes.get("understood", []))
+    if not lines or m.task != "class" or m.level != "clip": return lines
+    subset = next((c for c in ("split", "official") if c in m.clips and (m.clips[c] != "").any()), "")
+    few = 1 < m.clips.speaker.nunique() <= 12
+    by = [c for c in (subset, "speaker" if few else "") if c]
+    return [*lines, *(_counted(m.clips, c) for c in by)]
+
+
+def _counted(clips, column):
+    "Clips of each class by what a column says"
+    return pd.crosstab(clips["label"], clips[column].replace("", "-")).to_string()
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
 def describe(m: Manifest) -> str:
     "What is in a manifest, in a few lines: clips, speakers, streams, labels, notes"
     known = (m.clips.speaker != "").any()
@@ -415,7 +430,8 @@ def describe(m: Manifest) -> str:
              f"streams: {streams_told(m)}{_which_modality(m)}"]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
-    return "\n".join([*lines, *(f"{k}: {v}" for k, v in m.notes.items())])
+    told = (f"{k}: {v}" for k, v in m.notes.items() if k != "understood")
+    return "\n".join([*lines, *understood(m), *told])
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #f97c2859
 def read_lines(path: str | Path) -> list[tuple[int, str]]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUBSETS', 'GENERIC', 'SUBSET_NAMES', 'split_folds', 'assign_fold', 'blocks', 'assign_blocks', 'assign_random',
-           'assign_file', 'LeakError', 'leaks', 'check_split', 'apply_split']
+           'assign_own_folds', 'assign_file', 'LeakError', 'leaks', 'check_split', 'apply_split']
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #26ce57a3
 import re
@@ -121,6 +121,19 @@ def assign_random(
     subset = np.empty(len(order), object)
     for name, part in zip(SUBSETS, np.split(order, cuts)): subset[part] = name
     return pd.Series(subset[group], index=clips.index)
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #f01d0002
+def assign_own_folds(
+    clips: pd.DataFrame,  # of a manifest, with a column `fold`
+    fold: int,  # which of its values tests, from 0, in their order
+) -> pd.Series:
+    "train, validation or test for each clip by the folds that the data set itself names"
+    names = sorted(set(clips["fold"]), key=lambda f: (len(str(f)), str(f)))
+    if len(names) < 3 or not 0 <= fold < len(names):
+        raise AvkitError(f"The column `fold` has the {len(names)} folds {', '.join(map(str, names))}; "
+                         f"three or more are needed, and fold is 0 to {len(names) - 1}, not {fold}")
+    subset = {names[fold]: "test", names[(fold + 1) % len(names)]: "validation"}
+    return clips["fold"].map(lambda f: subset.get(f, "train"))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #a44108f7
 _DIALECT = dict(FileName="clip", SpkrID="speaker", Split_Set="split")
@@ -274,6 +287,7 @@ def _assign(
 ):
     "The subset of each clip of a manifest"
     if name == "random": return assign_random(m.clips, seed)
+    if name == "folds" and "fold" in m.clips: return assign_own_folds(m.clips, fold)
     if name.endswith(".csv"): return assign_file(m.clips, name)
     if re.fullmatch(r"kfold\d+|nested\d+x\d+", name):
         return assign_blocks(m.clips, name, fold, seed=0)

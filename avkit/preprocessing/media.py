@@ -1270,7 +1270,7 @@ def survey(path: str | Path) -> dict:
         return seen.video() | seen.audio() | dict(problems=problems)
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #7692acc1
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:

@@ -32,7 +32,7 @@ def next_step(*words: str | Path) -> str:
     return " ".join(["next: avkit", *told])
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00008
-DATA_FLAGS = ("dataset", "data_root", "label", "track", "annotations")
+DATA_FLAGS = ("dataset", "data_root", "label", "track", "annotations", "answers")
 
 
 def data_flags(settings: Mapping[str, Any]) -> list[str | Path]:

@@ -16,7 +16,7 @@ from ..core import AvkitError, check_types, content_key, kit_path, resolve, unkn
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, streams_told
-from ..datasets.registry import is_rendered, normal_root, open_asked
+from ..datasets.registry import answers_about, is_rendered, normal_root, open_asked
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
@@ -278,7 +278,8 @@ class Config:
         told = s.options and content_key(options_of(s.options))[:6]
         mode = None if s.mode == "as_described" else s.mode
         what = r["fusion"] if s.modality == "av" else s.modality
-        parts = [s.dataset, s.label, s.track, stands_in, s.recipe, what, *own, s.size,
+        label = re.sub(r"[^\w.]+", "_", s.label or "")
+        parts = [s.dataset, label, s.track, stands_in, s.recipe, what, *own, s.size,
                  *names_of(s.variants), mode, *names_of(s.quirks), told, f"fold{s.fold}",
                  f"seed{r['seed']}"]
         return "-".join(p for p in parts if p)
@@ -444,6 +445,7 @@ def configure(**settings: Any) -> Config:
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
     s = replace(s, **_placed(s))
+    s = replace(s, **answers_about(asdict(s)))
     check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = _recipe(s)

@@ -10,6 +10,7 @@ __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardi
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
     AudioWindows, Source, Stream, track_frame_rows, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
-from ..datasets.manifest import common_streams, corpus_info, Manifest
+from ..datasets.manifest import common_streams, corpus_info, Manifest, understood
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
@@ -54,7 +55,8 @@ def check_files(cfg: Config) -> None:
     named = {"split": split} if split.endswith(".csv") else {}
     named |= {k: cfg[k] for k in ("annotations", "audio_features", "video_features") if cfg[k]}
     for k, path in named.items():
-        if resolve(path).exists(): continue
+        beside = resolve(cfg["data_root"] or "") / Path(path).name  # a table may be named alone
+        if resolve(path).exists() or k == "annotations" and beside.exists(): continue
         known = "Cannot read the split: " if k == "split" else ""
         raise AvkitError(f"{known}{k}={path} does not exist")
 
@@ -470,6 +472,7 @@ def read_clips(
 ) -> RunData:
     "Prepare and read; what is standardised is so by the training clips here, or by `stats`"
     store = store or Store()
+    for line in understood(m) if verbose else (): print(line)
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips

@@ -70,11 +70,25 @@ class DataSettings:
     data_root: str | None = setting(
         None, "the folder with the data set's files, only ever read; rendered: clips that render"
         " themselves; sample: a few of these", "data", path="folder", named=True)
-    label: str | None = setting(None, "crema_d: intended, consensus", "data", named=True)
+    label: str | None = setting(
+        None, "crema_d: intended, consensus; of your own table: what is learned", "data",
+        named=True)
     track: str | None = setting(None, "affwild2: va, expr", "data", named=True)
     annotations: str | None = setting(
         None, "a label list or table of one's own, where the data set takes one", "data",
         path="file")
+    map: str | None = setting(
+        None, "your own table: what columns mean, speaker=who,split=cohort", "data")
+    layout: str | None = setting(
+        None, "your own folders: what each level means, split/class/speaker", "data")
+    pattern: str | None = setting(
+        None, "your own files: what their names say, {speaker}_{label}_{take}", "data")
+    scale: str | None = setting(
+        None, "your own numbers: the ends of their scales, valence=1:9", "data")
+    votes: str | None = setting(
+        None, "several raters a clip: majority, or distribution", "data")
+    answers: str | None = setting(
+        None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
         0., "vgaf: share of synthetic scenes among the training clips", "data")
     synthetic: str | None = setting(
@@ -262,7 +276,7 @@ CHOICES: dict[str, Collection[str]] = dict(
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
-    numerics=NUMERICS,
+    numerics=NUMERICS, votes=("majority", "distribution"),
     class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 
