@@ -545,7 +545,8 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     again = ["predict", *([a["video"]] if a["video"] else [])]
     run = ["--run", a["run"]] if a["run"] else []
-    if not a["annotate"]: print(next_step(*again, *run, "--annotate"))
+    to = ["--to", a["to"]] if a["to"] else []
+    if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))
     return 0
 
@@ -610,7 +611,7 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     from avkit.reports.endings import next_step, shown_path
     p = parser_of("ceilings", "Set scores on rendered clips beside the best that a model could "
                   "reach with the streams it was given.")
-    p.add_argument("runs", nargs="+", metavar="FOLDER", help="the folders of runs")
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
     flag(p, "to", "the folder of ceilings.md and ceilings.csv", required=True, metavar="FOLDER")
     a = p.parse_args(argv)
     print(ceilings_report(a.runs, a.to).to_string(index=False))
@@ -675,7 +676,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for d in committed() if a.again else []: remake(d)
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
-    print("next: git -C", shown_path(kit_path("")), "diff --stat reports")
+    print("next: git -C", shown_path(kit_path("")), "status --short reports")
     return int(failed)
 
 # %% ../nbs/7_cli.ipynb #8fdbc299

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'Manifest', 'hash_files',
-           'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'make_manifest',
-           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe',
-           'read_lines', 'column_hint', 'read_table']
+           'data_folder', 'speaker_key', 'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'labels_frames',
+           'make_manifest', 'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told',
+           'understood', 'describe', 'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
@@ -224,7 +224,7 @@ def named_clips(
 def _why_unreadable(path, error):
     "A sentence for `problems`"
     if isinstance(error, AvkitError): return str(error)
-    return f"the name {path.name!r} cannot be read ({type(error).__name__}: {error})"
+    return f"the path {path.as_posix()!r} cannot be read ({type(error).__name__}: {error})"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #4f6202aa
 _TEXT = ("label", "speaker", "audio", "video")  # columns of a row that may be left out
@@ -307,6 +307,22 @@ def _first_problem(problems):
     others = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     return f" that can be used: {file} is {status}, {why}{others}"
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #n4m3dc08
+def labels_frames(corpus: str) -> bool:
+    "Whether the facts of a data set say that its frames have labels; False of one without facts"
+    path = manifests_dir() / f"{corpus}.toml"
+    facts = _read_toml(path) if path.is_file() else {}
+    return facts.get("kind", "").startswith("per frame")
+
+
+def _check_level(corpus, by_clip):
+    "Refuse labels per frame of a data set whose facts say nothing of them, or the other way round"
+    if by_clip != labels_frames(corpus) or corpus not in known_datasets(): return
+    found = "a label per clip" if by_clip else 'labels per frame (level="frame")'
+    told = "begins" if labels_frames(corpus) else "does not begin"
+    raise AvkitError(f"{corpus}: index gives {found}, but `kind` in data_manifests/{corpus}.toml "
+                     f"{told} with `per frame`: change one of them")
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94fa1934
 def make_manifest(
     corpus: str,  # the data set's name
@@ -322,6 +338,7 @@ def make_manifest(
     filled = sorted(map(_complete, rows), key=lambda r: r["clip"])
     if not filled: raise AvkitError(f"{corpus}: no clip below {root}{_first_problem(problems)}")
     by_clip = more.get("level") != "frame"
+    _check_level(corpus, by_clip)
     _check_rows(filled, classes, more.get("targets", []) if by_clip else [])
     about = dict(rendered=(Path(root) / "synth.json").is_file()) | dict(notes or {})
     table: Any = _table(corpus, root, filled)

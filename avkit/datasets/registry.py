@@ -152,10 +152,12 @@ def rendered_root(
     return module.render(root, difficulty=difficulty, **size)
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #e03dd7dc
-def _synth(data_root, difficulty=0., actors=None):
+_SYNTH_SAMPLE = dict(actors=4, repeats=1)  # 32 clips; by its split actor 3 validates, 4 tests
+
+
+def _synth(data_root, difficulty=0., **size):
     "Render the demo data set where it is missing, then read it as RAVDESS is read"
-    opts: dict[str, Any] = dict(difficulty=difficulty)
-    if actors: opts["actors"] = actors
+    opts: dict[str, Any] = dict(difficulty=difficulty) | size
     usual = f"difficulty{difficulty:g}-" + content_key(opts, synth.VERSION)[:8]
     root = data_root or cache_dir("synth", usual)
     return ravdess.index(synth.render_demo(root, **opts), corpus="synth")
@@ -176,7 +178,8 @@ def open_dataset(
     "The manifest of a data set; `synth` and what is rendered renders itself first"
     if dataset not in dataset_names(): raise _unregistered(dataset)
     if dataset == "synth":
-        return _synth(None if is_rendered(data_root) else data_root, difficulty, **options)
+        small = _SYNTH_SAMPLE if normal_root(data_root) == "sample" else {}
+        return _synth(None if is_rendered(data_root) else data_root, difficulty, **small | options)
     if data_root is None:
         raise AvkitError(f"dataset={dataset} needs data_root: the folder that holds its files, or "
                          "data_root=rendered for clips that avkit renders in its layout. "

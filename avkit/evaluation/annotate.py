@@ -17,7 +17,7 @@ from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
 from .runs import open_run, Run
-from ..markup import csv_text
+from ..markup import csv_text, legend_text
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
 from ..training.settings import setting_help
@@ -85,7 +85,7 @@ def _curves(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
     few = len(t) < 40
     for i, (name, line) in enumerate(zip(p.classes, ("-", "--", ":", "-."))):
         ax.plot((t.start + t.end) / 2, t[name], line, marker="o" if few else None, ms=2.5, lw=1.2,
-                color=f"C{i}", label=name)
+                color=f"C{i}", label=legend_text(name))
 
 
 def _number_axes(ax: Any, p: Prediction) -> None:

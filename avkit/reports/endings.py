@@ -16,6 +16,8 @@ import pandas as pd
 from ..core import AvkitError, read_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, SUBSETS
+from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
+from ..training.loading import nothing_scored
 from ..training.record import name_of
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
@@ -73,6 +75,8 @@ def aside_lines(record: Mapping[str, Any]) -> list[str]:
     aside, problems = record["set_aside"], record["problems"]
     why = counted_reasons(r["reason"] for r in aside)
     lines = [f"set aside: {len(aside)} clips ({why})" if aside else "set aside: none"]
+    if aside and has_broken_on_purpose(record.get("dataset", ""), record.get("notes") or {}):
+        lines.append(f"({ON_PURPOSE})")
     if problems:
         kinds = counted_reasons(p["status"] for p in problems)
         lines.append(f"files that are no clips: {kinds} (avkit index lists them)")
@@ -84,8 +88,10 @@ def usual_subsets(m: Manifest) -> str:
     try: split = apply_split(m)
     except AvkitError as e: return f"no subsets yet: {e}"
     counts = split.clips["split"].value_counts().to_dict()
+    lacks = nothing_scored(split, list(counts))
     name, unit = split.split["name"], "videos" if m.level == "frame" else "clips"
-    return f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    return f"{told}\n{lacks}" if lacks else told
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00016
 def main_scores(folder: str | Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'window_streams', 'features_told',
-           'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'nothing_scored', 'window_streams',
+           'features_told', 'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -269,6 +269,15 @@ def _other_stream(m: Manifest, why: pd.Series) -> str:
     if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
     return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
+# %% ../../nbs/4_training/06_loading.ipynb #85647e12
+def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
+    "That no clip is left in test, and what follows; '' where one is, or where nothing is trained"
+    if "test" in subsets or "train" not in subsets: return ""
+    asked = int((m.clips["split"] == "test").sum())
+    unit, name = "video" if m.level == "frame" else "clip", m.split["name"]
+    why = f"all {asked} of split {name} were set aside" if asked else f"split {name} has none"
+    return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
+
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
@@ -477,7 +486,9 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    if verbose and "features" in corpus.notes: print(features_told(corpus.notes["features"]))
+    own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
+    told = [features_told(own) if own else "", said]
+    for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d

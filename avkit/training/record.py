@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'FILES', 'THIS_RUN', 'EARLIER', 'SPELT', 'version_of', 'commit', 'environment',
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
-           'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in', 'folder_of',
-           'settled', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines']
+           'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in',
+           'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names',
+           'name_of', 'score_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, functools, math, platform, shutil, subprocess
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..datasets.splits import SUBSETS
 from ..models.backbones import backbones_of
 from ..models.weights import by_view
 from ..numerics import kernels, numerics, processor
-from .checkpoint import Resumable
+from .checkpoint import LAST, Resumable
 from .configure import Config, config_of, differing, in_words
 from .inference import missing
 from .loading import RunData
@@ -303,19 +304,66 @@ def _reads_own(cfg: Config) -> bool:
     return root or bool(own_names(cfg)) or str(cfg["split"]).endswith(".csv")
 
 
-def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
-    "Where a run goes: where the user says, or a folder that belongs to it alone"
+def _own_folder(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
+    "The folder that its name, and where that does not do its key, give a run"
     plain = cfg.run_dir
-    if cfg.settings.run_dir and not cfg.placed: return plain
     keyed = plain.with_name(f"{plain.name}-{run_key(who)}")
     own = _reads_own(cfg) and not cfg.placed
     return keyed if own or keyed.is_dir() or found_in(plain, cfg, who).state == "another" else plain
 
+# %% ../../nbs/4_training/10_record.ipynb #run0009a
+def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
+    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
+    begun = sorted(folder.parent.glob("*/started.json"))
+    begun.sort(key=lambda p: not p.with_name("record.json").is_file())
+    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
+
+
+@functools.lru_cache(4096)
+def _said(path: Path, changed: int) -> dict[str, Any]:  # nanoseconds
+    "What a `started.json` says, read once while it is not changed"
+    return read_json(path)
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009c
+def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
+    "Where a run goes: where the user says, where it is already, or a folder that is its alone"
+    if cfg.settings.run_dir and not cfg.placed: return cfg.run_dir
+    own, key = _own_folder(cfg, who), run_key(who)
+    if found_in(own, cfg, who).state == "finished": return own
+    same = (f for f, there in begun_beside(own).items() if _key_told(there) == key)
+    return next(same, own)
+
+
+def _key_told(there: Mapping[str, Any]) -> str:  # a `started.json`
+    "The key of the run that was begun; '' where that is not told"
+    return run_key(there) if set(THIS_RUN) <= set(there) else ""
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009d
+def in_folder(cfg: Config, folder: Path) -> Config:
+    "The same config in a folder; `placed` where the user named none"
+    placed = cfg.placed or not cfg.settings.run_dir
+    return replace(cfg.changed(run_dir=str(folder)), placed=placed)
+
 
 def settled(cfg: Config, m: Manifest) -> Config:
     "The same config, with the folder that belongs to its settings, data and split"
-    folder = folder_of(cfg, made_of(cfg, m))
-    return cfg.changed(run_dir=str(folder))
+    return in_folder(cfg, folder_of(cfg, made_of(cfg, m)))
+
+# %% ../../nbs/4_training/10_record.ipynb #run0010b
+def shorter_run(
+    cfg: Config,
+    who: Mapping[str, Any],  # its `made_of`
+) -> Path | None:
+    "The folder beside a run's own that holds the same run with fewer epochs, the most of those"
+    found = {}
+    for folder, there in begun_beside(cfg.run_dir).items():
+        same = all(there.get(k) == who[k] for k in THIS_RUN if k != "config_hash")
+        differ = differing(there.get("settings", {}), cfg.learned)
+        last = folder / LAST
+        if same and set(differ) == {"epochs"} and last.is_file():
+            found[folder] = differ["epochs"][0]
+    fewer = [f for f, epochs in found.items() if epochs < cfg["epochs"]]
+    return max(fewer, key=lambda f: found[f], default=None)
 
 # %% ../../nbs/4_training/10_record.ipynb #run00012
 EARLIER = "earlier"

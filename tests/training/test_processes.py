@@ -91,6 +91,16 @@ def test_two_processes_are_one(toy_corpus, tmp_path, numbers, dropout, more):
     assert ("mixup" in more) == (one["recipe"]["mixup"] > 0)
 
 
+def test_processes_meet_where_auto_finds_no_gpu(toy_corpus, tmp_path):
+    "As torchrun starts them, with nothing said of a device"
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, which auto takes")
+    settings = toy_corpus | dict(epochs=1, batch_size=64, device="auto")
+    assert run(settings, tmp_path / "auto", 2)["processes"] == 2
+
+
 def test_the_command_of_the_readme(toy_corpus, tmp_path):
     "accelerate starts two processes without a GPU; both work on one run"
     lines = (repo_root() / "README.md").read_text().splitlines()
