@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, resolve, unknown
+from .core import AvkitError, command, resolve, unknown, write_json
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,8 +128,8 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
-                 "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
+                 "pattern", "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
 FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
                     "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
@@ -156,7 +156,6 @@ def _open(a: argparse.Namespace) -> Any:
 # %% ../nbs/7_cli.ipynb #an5we010
 def _write_answers(a: argparse.Namespace) -> None:
     "Write what a user answered about their data to the file that `--write` names"
-    from avkit.core import write_json
     from avkit.datasets.registry import ANSWERS  # heavy: pandas
     from avkit.reports.endings import shown_path
     given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}
@@ -527,7 +526,8 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
 def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     "What `predict` takes: the video, and a flag for each other parameter"
     p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
+                  "predictions.csv, timeline.png, settings.json, and the time line for ELAN, "
+                  "Praat and players.")
     about = _with_default(helps["video"], None)
     p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
     _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})

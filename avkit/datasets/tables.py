@@ -48,19 +48,29 @@ def _declared(data):
     if b"\0" in data[:400]: return "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
     return "utf-8" if _is_utf8(data) else ""
 
+# %% ../../nbs/2_datasets/09_tables.ipynb #c19a95ed
+_WESTERN = frozenset("äöüßÄÖÜéèêëàâçîïôùûœæñáíóúãõåÅÆÉÈÊÀÂÇÑÁÍÓÚ¿¡")
+
+
+def _is_western(data):
+    "Are all letters beyond ASCII such as German, French and Spanish have, one or two at a time?"
+    runs = re.findall(r"[^\x00-\x7f]+", data.decode("cp1252", "replace"))
+    return all(len(r) < 3 and _WESTERN.issuperset(r) for r in runs)
+
 # %% ../../nbs/2_datasets/09_tables.ipynb #1bc04dd5
-_BYTE = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]  # a letter a byte
-_PAGES = [*_BYTE, "shift_jis", "gb18030", "big5", "euc_kr"]
+_SMALL = ["cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1257", "mac_roman"]
+_PAGES = [*_SMALL, "shift_jis", "gb18030", "big5", "euc_kr"]
 
 
 def _pages(data):
-    "The code pages that may be meant: letters alone among ASCII are not Chinese, Japanese or Korean"
+    "The code pages that may be meant: single letters among ASCII are not Chinese or Japanese"
     runs = re.findall(rb"[\x80-\xff]+", data)
-    return _BYTE if 2 * sum(len(r) == 1 for r in runs) > len(runs) else _PAGES
+    return _SMALL if 2 * sum(len(r) == 1 for r in runs) > len(runs) else _PAGES
 
 
 def _guessed(data):
     "The code page that makes most sense of the bytes"
+    if _is_western(data): return "cp1252"
     from charset_normalizer import from_bytes  # heavy: only where a file is not UTF-8
     best = from_bytes(data, cp_isolation=_pages(data)).best()
     return best.encoding if best else "cp1252"
@@ -266,7 +276,7 @@ def _check_numbers(rows, column, form, path):
 
 def as_numbers(
     rows: pd.DataFrame,  # of a `Table`
-    column: str,
+    column: str,  # which of them
     path: str | Path,  # the table, for the error
 ) -> pd.Series:
     "A column's cells as numbers (N,), NaN for empty ones; an error names the first that is none"

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
-           'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
-           'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
-           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard',
-           'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
+           'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
+           'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
+           'check_balance', 'start', 'tally', 'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank',
+           'train_epoch', 'validate', 'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told',
+           'line', 'tensorboard', 'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin',
+           'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -20,7 +21,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
-from ..datasets.batches import AVData, batches, draws
+from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.weights import restoring
@@ -36,13 +37,13 @@ from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
-    set_aside, shorter_run)
+    scarce_data, set_aside, shorter_run)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
     cfg: Config,                         # settings and recipe
     out: torch.Tensor,                   # (B,C) or (B,S,C)
-    target: torch.Tensor,                # class numbers (B,), (B,S); or numbers (B,C), (B,S,C)
+    target: torch.Tensor,  # class numbers (B,), (B,S) or shares (B,C); or numbers (B,C), (B,S,C)
     task: str = "class",                 # class, regression
     weight: torch.Tensor | None = None,  # (C,) of the classes
 ) -> torch.Tensor:
@@ -138,7 +139,7 @@ def mixed_batch(
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
     for mask in [k for k in a if k.endswith("_mask")]: out[mask] = a[mask] | b[mask]
-    return out | mixed_targets(a["target"], b["target"], weight, task)
+    return out | mixed_targets(learned_target(a), learned_target(b), weight, task)
 
 
 def mixed_targets(
@@ -150,6 +151,11 @@ def mixed_targets(
     "Numbers between two; of classes those of the partners, and the weight (B,)"
     if task == "regression": return dict(target=weight * a + (1 - weight) * b)
     return dict(other=b, weight=torch.full((len(a),), weight, device=a.device))
+
+
+def learned_target(batch: dict[str, Any]) -> torch.Tensor:
+    "What the loss compares with: the raters' shares (B,C) where these are learned, else the target"
+    return batch.get("shares", batch["target"])
 
 # %% ../../nbs/4_training/11_learner.ipynb #b2fb0abc
 def generators(
@@ -318,8 +324,26 @@ def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
 
 def balanced_weights(cfg: Config, data: AVData) -> torch.Tensor | None:
     "(C,) weights under which all classes of the training clips count the same, where asked for"
-    if cfg["class_weights"] != "balanced" or data.task != "class": return None
-    return class_weights(data.target[data.indices("train")], len(data.classes))
+    if cfg["class_weights"] != "balanced": return None
+    told = data.target if data.shares is None else data.shares
+    return class_weights(told[data.indices("train")], len(data.classes))
+
+
+def check_balance(cfg: Config, data: AVData) -> None:
+    "Refuse what needs one class a clip where there is none: balance, sampling, the focal loss"
+    for k in ("class_weights", "sampling"):
+        if cfg[k] == "none" or data.task == "class": continue
+        raise AvkitError(f"{k}={cfg[k]} is for classes; the labels of these data are numbers "
+                         f"({', '.join(data.classes)}). Leave {k} out.")
+    if cfg["class_weights"] == cfg["sampling"] == "balanced":
+        raise AvkitError("class_weights=balanced and sampling=balanced together count the clips of "
+                         "a small class twice: choose one.")
+    if cfg["sampling"] != "none" and data.steps is not None:
+        raise AvkitError("sampling=balanced needs one class a clip; these videos have one a frame. "
+                         "class_weights=balanced is for them as well.")
+    if cfg["loss"] == "focal" and data.shares is not None:
+        raise AvkitError("loss=focal takes one class a clip, votes=distribution gives shares of "
+                         "several: choose loss=auto, or votes=majority.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
 def start(
@@ -329,6 +353,7 @@ def start(
     acc: "Accelerator | None" = None,  # by default a new one
 ) -> Training:
     "A `Training` before its first epoch; on several GPUs BatchNorm's statistics are those of all"
+    check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
     if acc.num_processes > 1 and acc.device.type == "cuda":
@@ -373,9 +398,9 @@ def train_step(
     cfg, acc, task = t.cfg, t.accelerator, t.corpus.data.task
     aux = cfg["reconstruction"] > 0 or (cfg["modality"] == "av" and cfg["aux_loss"] > 0)
     with acc.autocast(): out = forward(t.model, batch, aux, **(dict(only=part) if part else {}))
-    of_all = over_processes(acc, batch["real"], out, batch["target"], batch.get("other"))
-    out, target, other = of_all
-    loss = loss_of(cfg, out, target, task, t.weight)
+    targets = [batch[k] if k in batch else None for k in ("target", "other", "shares")]
+    out, target, other, shares = over_processes(acc, batch["real"], out, *targets)
+    loss = loss_of(cfg, out, target if shares is None else shares, task, t.weight)
     if other is not None:
         own = batch["weight"][0]
         loss = own * loss + (1 - own) * loss_of(cfg, out, other, task, t.weight)
@@ -393,6 +418,7 @@ def parts_of(cfg: Config) -> tuple[str | None, ...]:
 def train_order(cfg: Config, data: AVData, epoch: int) -> list[torch.Tensor]:
     "The epoch's batches, over all processes together: clips shuffled, or by name (a quirk)"
     idx = data.indices("train")
+    if cfg["sampling"] == "balanced": idx = evenly_drawn(idx, data.target[idx], cfg["seed"], epoch)
     if not cfg.has("sorted_loading"): return batches(idx, cfg["batch_size"], epoch, cfg["seed"])
     names = sorted(idx.tolist(), key=lambda i: data.clips[i])
     return batches(torch.tensor(names), cfg["batch_size"], None, cfg["seed"])
@@ -677,6 +703,7 @@ def fit(
     if loud and (told := resume_told(cfg, source)): print(told)
     if corpus is None:
         with acc.main_process_first(): corpus = read_clips(cfg, m, verbose=loud)
+    for said in scarce_data(cfg, corpus) if loud else (): print(f"note: {said}")
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
         train(t, begin(t, found, who, source), verbose)

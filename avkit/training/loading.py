@@ -309,6 +309,22 @@ def _outputs(m: Manifest) -> list[str]:
     "Names of the outputs: classes, or the targets of a regression"
     return m.classes if m.task == "class" else m.targets
 
+# %% ../../nbs/4_training/06_loading.ipynb #v0000022
+def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
+    "(n,C) the raters' shares of some clips; None where they are not asked for"
+    if m.notes.get("votes") != "distribution" or m.task != "class": return None
+    columns = [f"share_{c}" for c in m.classes]
+    lost = [c for c in columns if c not in m.clips]
+    if lost: raise AvkitError(f"{m.corpus}: votes=distribution needs the column(s) {lost}")
+    table: Any = m.clips[columns].iloc[rows]
+    shares = table.astype(float).to_numpy()
+    wrong = (shares.min(1) < 0) | ~(abs(shares.sum(1) - 1) < 1e-3)  # NaN is neither
+    if wrong.any():
+        name = m.clips["clip"].iloc[rows[wrong.argmax()]]
+        raise AvkitError(f"{m.corpus}: the shares of the clip {name!r} are not numbers from 0 that"
+                         " sum to 1")
+    return torch.from_numpy(shares / shares.sum(1, keepdims=True)).float()
+
 # %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
 def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
@@ -325,7 +341,7 @@ def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> R
     data = AVData(
         **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
-        seconds=None if own else _seconds(cfg, m, store)[ok])
+        seconds=None if own else _seconds(cfg, m, store)[ok], shares=_shares(m, ok))
     return RunData(data, m, _aside(m, why), summary, notes=notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #179786dc

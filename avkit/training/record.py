@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'FILES', 'THIS_RUN', 'EARLIER', 'SPELT', 'version_of', 'commit', 'environment',
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
-           'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in',
-           'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names',
-           'name_of', 'score_lines']
+           'scarce_data', 'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names',
+           'found_in', 'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run', 'set_aside', 'is_earlier',
+           'ccc_names', 'name_of', 'score_lines', 'rater_lines', 'data_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, functools, math, platform, shutil, subprocess
@@ -23,7 +23,7 @@ from ..datasets.batches import AVData
 from ..datasets.feature_files import features_hash
 from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
-from ..datasets.splits import SUBSETS
+from ..datasets.splits import few_data, SUBSETS
 from ..models.backbones import backbones_of
 from ..models.weights import by_view
 from ..numerics import kernels, numerics, processor
@@ -176,15 +176,22 @@ def _means_of(t: Finished) -> dict[str, Any]:
                 processes=acc.num_processes, precision=acc.mixed_precision)
 
 # %% ../../nbs/4_training/10_record.ipynb #9306ca5f
-def _data_of(corpus: RunData) -> dict[str, Any]:
+def scarce_data(cfg: Config, corpus: RunData) -> list[str]:
+    "What is scarce, missing or uneven in the clips that a run uses, in sentences"
+    even = "balanced" in (cfg["class_weights"], cfg["sampling"])
+    return few_data(corpus.manifest, corpus.data.clips, even)
+
+
+def _data_of(cfg: Config, corpus: RunData) -> dict[str, Any]:
     "On what"
-    m = corpus.manifest
+    m, scarce = corpus.manifest, scarce_data(cfg, corpus)
+    notes = m.notes | (dict(few_data=scarce) if scarce else {})
     own = {k: v for k, v in corpus.notes.items() if k == "features"}
     return own | dict(
-        dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=m.notes, task=m.task,
+        dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes, task=m.task,
         level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)
 
-
+# %% ../../nbs/4_training/10_record.ipynb #scarce02
 def _split_of(corpus: RunData) -> dict[str, Any]:
     "Who was in which subset, and who in none"
     m, clips, data = corpus.manifest, corpus.manifest.clips, corpus.data
@@ -220,7 +227,7 @@ def record_of(
     cfg, corpus = t.cfg, t.corpus
     changes = {k: cfg[k] for k in ("size", "mode", "quirks")}
     timings = dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds])
-    return (_settings_of(cfg) | _means_of(t) | _data_of(corpus) | changes | _split_of(corpus)
+    return (_settings_of(cfg) | _means_of(t) | _data_of(cfg, corpus) | changes | _split_of(corpus)
             | _learned(t) | dict(timings=timings, metrics=metrics))
 
 # %% ../../nbs/4_training/10_record.ipynb #run00001
@@ -394,7 +401,8 @@ def ccc_names(data: AVData) -> list[str]:
     return [f"ccc_{n}" for n in data.classes] + ["ccc"] if data.task == "regression" else []
 
 
-SPELT = dict(uar="UAR", f1_macro="macro F1", f1_micro="micro F1", f1_weighted="weighted F1")
+SPELT = dict(uar="UAR", f1_macro="macro F1", f1_micro="micro F1", f1_weighted="weighted F1",
+             js_distance="JS distance")
 
 
 def name_of(score: str) -> str:
@@ -402,9 +410,12 @@ def name_of(score: str) -> str:
     return SPELT.get(score, score.replace("ccc", "CCC").replace("_", " "))
 
 # %% ../../nbs/4_training/10_record.ipynb #3da064fa
+_PRINTED = ("accuracy", "uar", "f1_macro", "js_distance")
+
+
 def _columns(row: Mapping[str, float]) -> dict[str, int]:
     "{score: width of its column} of what is printed"
-    names = [n for n in row if n in ("accuracy", "uar", "f1_macro") or n.startswith("ccc")]
+    names = [n for n in row if n in _PRINTED or n.startswith("ccc")]
     return {n: max(8, len(name_of(n)) + 2) for n in names}
 
 
@@ -422,3 +433,19 @@ def score_lines(record: Mapping[str, Any]) -> str:
         out.append(f"{s:<{first}}{c:<{second}}{numbers}")
     if record["split"]["note"]: out.append(f"({record['split']['note']})")
     return "\n".join(out)
+
+# %% ../../nbs/4_training/10_record.ipynb #scarce04
+_OF_RATERS = dict(learned="learned", raters="raters", no_majority="no majority",
+                  odd_raters="odd raters", agreement="agreement of raters", ceiling="ceiling")
+
+
+def rater_lines(record: Mapping[str, Any]) -> list[str]:
+    "What is learned of several raters, how far they agree, and the ceiling; [] without raters"
+    notes = record.get("notes") or {}
+    known = {k: notes[k] for k in _OF_RATERS if isinstance(notes.get(k), str)}
+    return [f"{_OF_RATERS[k]}: {said}" for k, said in known.items()]
+
+
+def data_lines(record: Mapping[str, Any]) -> list[str]:
+    "`rater_lines`, and what is scarce, missing or uneven"
+    return [*rater_lines(record), *(record.get("notes") or {}).get("few_data", [])]

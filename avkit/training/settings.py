@@ -167,7 +167,10 @@ class LossSettings:
     loss: str | None = number("auto", "auto, focal", "training", flag=False)
     focal: dict | None = number(
         dict(alpha=1., gamma=2.), "alpha and gamma of the focal loss", "training", flag=False)
-    class_weights: str | None = number("none", "none, balanced", "training", flag=False)
+    class_weights: str | None = number(
+        "none", "none, or balanced so that the loss counts every class the same", "training")
+    sampling: str | None = number(
+        "none", "none, or balanced so that an epoch draws every class equally often", "training")
     label_smoothing: float | None = number(0., "of the cross-entropy", "training", flag=False)
     reconstruction: float | None = number(
         0., "weight of rebuilding each stream's mean", "training", flag=False)
@@ -277,7 +280,8 @@ CHOICES: dict[str, Collection[str]] = dict(
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
     numerics=NUMERICS, votes=("majority", "distribution"),
-    class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
+    class_weights=("none", "balanced"), sampling=("none", "balanced"),
+    optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 
 
