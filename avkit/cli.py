@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKES', 'TYPES', 'COUNTED_FROM', 'DATA_SETTINGS',
-           'DATA_USAGE', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT', 'TRAIN_ABOUT', 'TRAIN_USAGE',
-           'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of',
-           'flag', 'as_manual']
+           'FEATURE_SETTINGS', 'DATA_USAGE', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT', 'TRAIN_ABOUT',
+           'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual',
+           'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
 import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
@@ -129,14 +129,21 @@ def as_manual(
 
 # %% ../nbs/7_cli.ipynb #3955140b
 DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
-                 "pattern", "scale", "votes", "tier", "answers", "synthetic", "synt_rate", "difficulty"]
+                 "pattern", "scale", "votes", "tier", "answers", "synthetic",
+                 "synt_rate", "difficulty"]
+FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
+                    "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 
-def _data_parser(name: str, about: str) -> argparse.ArgumentParser:
+def _data_parser(
+    name: str,   # of the command
+    about: str,  # what it does
+    more: Sequence[str] = (),  # further settings
+) -> argparse.ArgumentParser:
     "A parser that asks for a data set"
     from avkit.training.settings import settings_parser  # heavy: torch
-    return settings_parser(f"avkit {name}", about, DATA_SETTINGS)
+    return settings_parser(f"avkit {name}", about, [*DATA_SETTINGS, *more])
 
 
 def _open(a: argparse.Namespace) -> Any:
@@ -165,7 +172,8 @@ def _first_rows(t: Any, n: int) -> str:
 # %% ../nbs/7_cli.ipynb #12ff04c8
 def _index_parser() -> argparse.ArgumentParser:
     "What `index` takes"
-    p = _data_parser("index", "Read a data set's files and tables, and say what is there.")
+    p = _data_parser("index", "Read a data set's files and tables, and say what is there.",
+                     FEATURE_SETTINGS)
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
     flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
          metavar="FILE")
@@ -182,6 +190,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
     print(describe(m), usual_subsets(m), sep="\n")
     print(f"set aside: {len(m.problems) or 'none'}")
     if len(m.problems): print(_first_rows(m.problems, 20))
+    if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")
     if a.to:
         write_manifest(m, a.to)
@@ -189,6 +198,13 @@ def _index(argv: Sequence[str] | None = None) -> int:
     if a.write: _write_answers(a)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
+
+# %% ../nbs/7_cli.ipynb #indexft1
+def _own_features(m: Any, a: argparse.Namespace) -> str:  # a manifest; the arguments
+    "Which file of one's own gives which stream, and who has none"
+    from avkit.training.loading import features_of, features_told  # heavy: torch
+    own = features_of(vars(a) | dict(modality="av"), m)
+    return features_told({stream: o.about for stream, o in own.items()})
 
 # %% ../nbs/7_cli.ipynb #bad66306
 def _verify_parser() -> argparse.ArgumentParser:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'weights_of_stream', 'clip_stream', 'nothing_scored', 'window_streams', 'read_clips',
-           'split_manifest', 'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'nothing_scored', 'window_streams',
+           'features_told', 'read_clips', 'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,8 @@ from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, NoisyAudio,
-    own_features, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+    AudioWindows, Source, Stream, track_frame_rows, track_windows)
+from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from ..datasets.manifest import common_streams, corpus_info, Manifest, understood
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
@@ -71,7 +72,7 @@ def views_of(cfg: Config) -> tuple[str, ...]:
     return tuple(cfg.recipe.get("video_views") or cfg.preparation.views[:1])
 
 
-def modalities(cfg: Config) -> list[str]:
+def modalities(cfg: Config | Mapping[str, Any]) -> list[str]:
     "audio, video, or both"
     return ["audio", "video"] if cfg["modality"] == "av" else [cfg["modality"]]
 
@@ -193,19 +194,29 @@ def clip_stream(
     store: Store,  # of clips and results
     notes: dict,   # for the record: which backbone, which weights
 ) -> Stream:
-    "A stream of all clips of the manifest, from the store or from the user's own file"
-    own = cfg[f"{stream}_features"]
-    if own:
-        files = m.clips[["audio", "video"]].values.tolist()
-        s, told = own_features(own, m.corpus, m.clips["clip"].tolist(), files)
-        notes.setdefault("features", {})[stream] = f"{stream}_features {told}"
-        return s
+    "A stream of all clips of the manifest, from the store"
     keys = _keys(cfg, m, stream)
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
     else:
         source = clip_frames(store, keys, frame_size(cfg), views_of(cfg))
     return _encoded(cfg, stream, source, store, notes)
+
+# %% ../../nbs/4_training/06_loading.ipynb #ownfeat2
+def _pieces(m: Manifest) -> np.ndarray | None:
+    "(N,2) from where to where in its file each clip goes, in seconds; None if each is a whole file"
+    if not {"start", "end"} & set(m.clips): return None
+    return m.clips.reindex(columns=["start", "end"]).to_numpy(float)
+
+
+def features_of(cfg: Config | Mapping[str, Any], m: Manifest) -> dict[str, OwnFeatures]:
+    "{stream: features of one's own} of those that the settings name a file for"
+    own, clips = {}, m.clips["clip"].tolist()
+    files = m.clips[["audio", "video"]].values.tolist()
+    for s in modalities(cfg):
+        path, rate = cfg[f"{s}_features"], cfg[f"{s}_features_rate"]
+        if path: own[s] = own_features(path, m.corpus, clips, files, rate, _pieces(m))
+    return meet(own) if cfg["modality"] == "av" else own
 
 # %% ../../nbs/4_training/06_loading.ipynb #57596a7c
 def _targets(m: Manifest) -> np.ndarray:
@@ -317,15 +328,16 @@ def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
 # %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
 def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
-    notes = {}
-    streams = {s: clip_stream(cfg, m, s, store, notes) for s in modalities(cfg)}
+    own = features_of(cfg, m)
+    notes: dict[str, Any] = dict(features={s: o.about for s, o in own.items()}) if own else {}
+    streams = {s: own[s].stream if s in own else clip_stream(cfg, m, s, store, notes)
+               for s in modalities(cfg)}
     target = _targets(m)
     why = _usable(m, summary, streams, target)
     ok = np.flatnonzero((why == "") & (m.clips["split"].to_numpy() != ""))
     subsets = m.clips["split"].to_numpy()[ok]
     _check_subsets(m, subsets, why)
     if len(ok) < len(m): streams = {k: s.take(torch.from_numpy(ok)) for k, s in streams.items()}
-    own = any(cfg[f"{s}_features"] for s in modalities(cfg))
     data = AVData(
         **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
@@ -467,6 +479,14 @@ def _standardised(
     if corpus.data.task != "class" and stats is None: _standardise_target(corpus)
     return corpus
 
+# %% ../../nbs/4_training/06_loading.ipynb #ownfeat5
+def features_told(
+    about: Mapping[str, Mapping[str, Any]],  # {stream: `OwnFeatures.about`}
+) -> str:
+    "The table of features of one's own, and a line for each"
+    lines = [f"{s}_features {a['told']}" for s, a in about.items()]
+    return "\n".join([feature_table(about).to_string(), *lines])
+
 # %% ../../nbs/4_training/06_loading.ipynb #aec9a2e8
 def read_clips(
     cfg: Config,  # settings and recipe
@@ -482,7 +502,8 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    told = [*corpus.notes.get("features", {}).values(), nothing_scored(m, corpus.data.split)]
+    own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
+    told = [features_told(own) if own else "", said]
     for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from ..core import content_key, file_hash, read_json, repo_root, resolve
 from ..datasets.batches import AVData
+from ..datasets.feature_files import features_hash
 from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
 from ..datasets.splits import few_data, SUBSETS
@@ -139,10 +140,15 @@ def _weights_in_options(v: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{k}.{n}": o.get("weights") for k in asked for n, o in v[k].items()}
 
 # %% ../../nbs/4_training/10_record.ipynb #0b1d42e6
+_OWN_FOLDERS = "audio_features", "video_features"  # may be folders
+
+
 def own_files(cfg: Config) -> dict[str, str]:
-    "{setting, or setting.view: SHA-256} of the files of one's own that a run reads"
+    "{setting, or setting.view: SHA-256} of the files and folders of one's own that a run reads"
     files = {k: resolve(f) for k, f in named_files(cfg) if f}
-    return {k: file_hash(f) for k, f in files.items() if f.is_file()}
+    folders = {k: f for k, f in files.items() if k in _OWN_FOLDERS and f.is_dir()}
+    return ({k: file_hash(f) for k, f in files.items() if f.is_file()}
+            | {k: features_hash(f) for k, f in folders.items()})
 
 # %% ../../nbs/4_training/10_record.ipynb #1b8e42d7
 class Finished(Resumable, Protocol):
@@ -180,8 +186,10 @@ def _data_of(cfg: Config, corpus: RunData) -> dict[str, Any]:
     "On what"
     m, scarce = corpus.manifest, scarce_data(cfg, corpus)
     notes = m.notes | (dict(few_data=scarce) if scarce else {})
-    return dict(dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes,
-                task=m.task, level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)
+    own = {k: v for k, v in corpus.notes.items() if k == "features"}
+    return own | dict(
+        dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes, task=m.task,
+        level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)
 
 # %% ../../nbs/4_training/10_record.ipynb #scarce02
 def _split_of(corpus: RunData) -> dict[str, Any]:
