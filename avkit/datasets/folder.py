@@ -254,7 +254,9 @@ def _table_row(row, files, target):
     streams = {k: files.get(k, "") for k in ("video", "audio")}
     optional = (*target.numbers, "recording", "fold", "start", "end", "offset")
     more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
-    if {"start", "end"} & set(more) and not row.get("clip"): name = _piece_name(name, more)
+    if {"start", "end"} & set(more):
+        more.setdefault("recording", str(PurePosixPath(_main_of(files)).with_suffix("")))
+        if not row.get("clip"): name = _piece_name(name, more)
     return dict(clip=name, official=subset_of(row.get("split", ""))) | texts | streams | more
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7f46c460
@@ -416,10 +418,22 @@ def _told_folders(clips, answers, root):
     return {name: by_layout(layout, _folders(name)) or {} for name in clips} if layout else {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0003
-def _tells_class(clips, answers, root):
-    "Do the folders tell the label?"
-    try: return "class" in _layout_of(clips, answers, str(root)).roles
-    except Question: return False
+def _class_names(clips, answers, root):
+    "The classes that the folders tell; [] where they tell none"
+    try: layout = _layout_of(clips, answers, str(root))
+    except Question: return []
+    said = [by_layout(layout, _folders(name)) or {} for name in clips]
+    return sorted({s["label"] for s in said if s.get("label")})
+
+
+def _by_intervals(clips, found, answers, root):
+    "Are the intervals the labels? A `Question` where folders may be as well"
+    names = _class_names(clips, answers, root)
+    if answers.tier or len(names) < 2: return True
+    if answers.layout or any(map(is_emotion, names)): return False
+    raise Question(f"{root}: are the labels the folders ({', '.join(names[:4])}) or the intervals in "
+                   f"{next(iter(found.values())).name} and {len(found) - 1} more files? --layout class, "
+                   "or --tier any (or the tier's name)")
 
 
 def _piece(name, files, said, interval):
@@ -433,10 +447,10 @@ def _piece(name, files, said, interval):
 def _labelled_films(root, clips, answers, problems):
     "Rows of intervals, target, what was understood and notes; None where no film has any"
     found = _interval_files(root, clips)
-    if not found or not answers.tier and _tells_class(clips, answers, root): return None
+    if not found or not _by_intervals(clips, found, answers, root): return None
     said, rows = _told_folders(clips, answers, root), []
     for name, path in found.items():
-        pieces = read_intervals(path, answers.tier or None)
+        pieces = read_intervals(path, None if answers.tier in ("", "any") else answers.tier)
         rows += [_piece(name, clips[name], said.get(name, {}), r)
                  for r in pieces[pieces.end > pieces.start].to_dict("records")]
     problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
@@ -530,6 +544,9 @@ def _read(root, annotations, answers, problems):
     labelled = _labelled_films(root, clips, answers, problems)
     if labelled: return labelled
     rows, told = _folder_rows(root, clips, answers, problems)
+    beside = len(_interval_files(root, clips))
+    if beside: told.append(f"{beside} files with intervals beside the clips are not read, since the "
+                           "folders tell the label; --tier any reads them")
     return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
