@@ -27,8 +27,10 @@ from .synth import FACES, planned_settings, render_plan, VOICES
 from .tables import open_table
 from .votes import vote
 from ..files import check_root, one_form, walk
+from ..preprocessing.audio import estimate_offset
 from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
     find_clips, is_clip_file, Lookup)
+from ..preprocessing.media import decode
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c36017af
 FOLDER_HELP = """\
@@ -295,10 +297,15 @@ def _settled(good, target, problems):
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #19f44a1d
 def _name_apart(rows, good):
-    "Clips that would have one name are called as their files: take1.mp4, take1.webm"
-    alike = Counter(one_form(r["clip"]) for r in rows)
-    for row, (_, files) in zip(rows, good):
-        if alike[one_form(row["clip"])] > 1: row["clip"] = _main_of(files)
+    """Clips that would have one name are called as their files, take1.mp4 and take1.webm; those of
+    one film with a microphone each by both, film+anna"""
+    audio = [PurePosixPath(f.get("audio", "")).stem for _, f in good]
+    names = [lambda row, files, mic: row["clip"], lambda row, files, mic: _main_of(files),
+             lambda row, files, mic: f"{PurePosixPath(_main_of(files)).with_suffix('')}+{mic}"]
+    for name in names[1:]:
+        alike = Counter(one_form(r["clip"]) for r in rows)
+        for row, (_, files), mic in zip(rows, good, audio):
+            if alike[one_form(row["clip"])] > 1: row["clip"] = name(row, files, mic)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1ea15d82
 def _frame_folders(files):
@@ -567,6 +574,33 @@ def _told_speakers(rows):
     return (f"known of {named} of {len(rows)} clips; each of the others counts as a speaker of "
             "its own")
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #0ff5e701
+_COMPARED = 5  # clips whose microphone and camera are compared
+_SURE = .5  # the least confidence of an estimate that is told
+
+
+def _heard(path): return decode(path, video=False, rate=16000).sound
+
+
+def _offset_of(root, row):
+    "The offset that a clip's two sounds suggest, in s; None where they tell none"
+    try: offset, confidence = estimate_offset(_heard(root / row["video"]), _heard(root / row["audio"]), 16000)
+    except AvkitError: return None  # no sound, or none that can be read: `prepare` tells
+    return offset if confidence > _SURE else None
+
+
+def _told_offsets(root, rows):
+    "What the camera's own sound says of microphones, in a line; [] without any"
+    apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
+    two = [r for r in apart if content_of(root / r["video"]) == "av"][:_COMPARED]
+    found = [o - float(r.get("offset") or 0.) for r in two if (o := _offset_of(root, r)) is not None]
+    if not found: return []
+    middle = sorted(found)[len(found) // 2]
+    if abs(middle) < .02: return [f"offset: audio and video of {len(found)} clips fit (by the camera's own sound)"]
+    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later in the audio "
+            f"file than {'the column offset says' if 'offset' in two[0] else 'seen in the video'} (an estimate, "
+            f"from {len(found)} clips): a column `offset` sets it"]
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #0dc77b17
 def _notes(root, rows, split, told):
     "What was understood, counted and chosen"
@@ -634,6 +668,7 @@ def index(
     learned = _what_is_learned(root, rows, target, answers.scale)
     told = [*_told_answers(given), *told]
     told += _told_label(learned["classes"], target)
+    told += _told_offsets(root, rows)
     split = _official(rows, told)
     notes, problems = _notes(root, rows, split, told) | votes_told, sorted(set(problems))
     return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)

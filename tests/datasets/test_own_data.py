@@ -17,7 +17,7 @@ from avkit.datasets.folder import index
 from avkit.datasets.intervals import write_intervals
 from avkit.datasets.splits import apply_split
 from avkit.preprocessing.prepare import prepare, Preparation, stream_key
-from avkit.preprocessing.writing import write_video
+from avkit.preprocessing.writing import write_video, write_wav
 from avkit.store import Store
 
 pytest.importorskip("av")
@@ -707,3 +707,46 @@ def test_a_folder_of_two_published_corpora_is_recognised(names, tmp_path):
             (tmp_path / folder / name).write_bytes(name.encode())
     with pytest.raises(Question, match="RAVDESS.*CREMA-D"):
         index(tmp_path)
+
+
+# -- audio in a file of its own
+
+
+def spoken(path, late, seed):
+    "A film with noise as its audio, and the same noise `late` seconds later in a file beside it"
+    rng = np.random.default_rng(seed)
+    sound = (rng.normal(size=4 * 16000) * 0.1).astype(np.float32)
+    frames = np.full((40, 48, 64, 3), 90, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, 10, sound, 16000)
+    mic = path.with_suffix(".wav")
+    write_wav(mic, np.concatenate([np.zeros(round(late * 16000)), sound]), 16000)
+    return path.name, mic.name
+
+
+@pytest.mark.parametrize("late, said", [(0.48, "+0.48 s later"), (0.0, "fit")])
+def test_the_cameras_own_sound_tells_the_offset(late, said, tmp_path):
+    rows = ["video,audio,label"]
+    for i in range(4):
+        rows.append(",".join([*spoken(tmp_path / f"{i}.mp4", late, i), CLASSES[i % 2]]))
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    told = " ".join(index(tmp_path).notes["understood"])
+    assert said in told
+    if late:
+        rows = [rows[0] + ",offset", *(f"{r},{late}" for r in rows[1:])]
+        (tmp_path / "labels.csv").write_text("\n".join(rows))
+        m = index(tmp_path)
+        assert "fit" in " ".join(m.notes["understood"]) and set(m.clips.offset) == {late}
+
+
+def test_a_microphone_for_each_speaker_of_a_film(tmp_path):
+    rows = ["file,audio,label,speaker"]
+    for i in range(2):
+        film(tmp_path / f"{i}.mp4")
+        for k, name in enumerate(("anna", "ben")):
+            (tmp_path / f"{name}{i}.wav").write_bytes(f"{name}{i}".encode())
+            rows.append(f"{i}.mp4,{name}{i}.wav,{CLASSES[k]},{name}{i}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    m = index(tmp_path)
+    assert sorted(m.clips["clip"]) == ["0+anna0", "0+ben0", "1+anna1", "1+ben1"]
+    assert m.clips.audio.tolist() == ["anna0.wav", "ben0.wav", "anna1.wav", "ben1.wav"]
