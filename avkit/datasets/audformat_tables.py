@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from ..core import AvkitError
-from .columns import DIMENSIONS, MEANINGS, names_of_meaning, plain_name, Question
+from .columns import DIMENSIONS, names_of_meaning, plain_name, Question
 from .tables import cell_text, Table
 
 # %% ../../nbs/2_datasets/15_audformat.ipynb #1f6e8ebc
