@@ -18,7 +18,7 @@ from ..core import AvkitError, kit_path, resolve, write_text
 from ..evaluation.figures import save_figure, style
 from ..models.fusion import FUSIONS
 from .records import gather, keep_own, own_condition, write_spec
-from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
+from avkit.evaluation.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
 from ..markup import sheet_text
 from .tables import (distinct, experiments, gaps, in_common, was_rendered,

@@ -16,7 +16,7 @@ import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
-from .statistics import tallies
+from ..evaluation.statistics import tallies
 from .tables import experiments, gaps, read_records, write_table
 from ..training.checkpoint import load_model
 from ..training.configure import configure
