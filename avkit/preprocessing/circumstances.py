@@ -277,7 +277,9 @@ def _stored(root: Any, row: Mapping[str, Any], detector: str, store: Store) -> d
 
 
 def _no_measures(e: BaseException, _root: Any, row: Mapping[str, Any], *_: Any) -> dict[str, Any]:
-    return dict(problem=reason_of(e))
+    "Why a clip has no measures"
+    told = f"{e.reason}: {media.REASONS[e.reason]}" if isinstance(e, media.MediaError) else ""
+    return dict(problem=told or reason_of(e))
 
 
 def _clip_row(*job: Any) -> dict[str, Any]:
