@@ -6,8 +6,8 @@
 __all__ = ['Fold', 'EVERYTHING', 'STRICT', 'SPEAKER', 'ORDER', 'LOUD', 'LEVEL', 'AUDIT_VERSION', 'Labels', 'labels_of',
            'as_numbers', 'names_tell', 'places', 'blocks_of', 'folds_of_split', 'standard_scores', 'discriminant',
            'ridge', 'predicted', 'score_labels', 'shuffles', 'null_scores', 'p_value', 'Question', 'ask', 'question',
-           'logistic_score', 'by_speaker_alone', 'ask_speaker', 'answers', 'Audited', 'audit', 'brief', 'short',
-           'brief_line', 'committed_audit', 'audit_of', 'audit_line']
+           'logistic_score', 'by_speaker_alone', 'ask_speaker', 'answers', 'Audited', 'audit', 'audit_conditions',
+           'audit_model', 'keep_audit', 'brief', 'short', 'brief_line', 'committed_audit', 'audit_of', 'audit_line']
 
 # %% ../../nbs/5_evaluation/06_audit.ipynb #745d6de9
 import itertools, re
@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, child_seed, content_key, kit_path, progress, read_json
+from ..core import (AvkitError, child_seed, content_key, kit_path, progress, read_json,
+    write_json)
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, kept_together
 from .evaluate import evaluate
 from .runs import open_run, Run
-from .statistics import holm, interval, score_of, stacked
+from .statistics import holm, interval, score_of, stacked, tallies
 from ..preprocessing.circumstances import circumstances, GROUPS, VERSION, WORDS
 from ..store import Store
-from ..training.loading import modalities
+from ..training.inference import conditions as usual_conditions
 from ..training.record import audit_key, found_audit
 
 # %% ../../nbs/5_evaluation/06_audit.ipynb #2d88d7a7
@@ -188,7 +189,16 @@ def _class_means(Z: np.ndarray, y: np.ndarray, C: int) -> tuple[np.ndarray, np.n
     each = [(y == c).astype(float) for c in range(C)]
     return np.stack([e @ Z for e in each], -1), np.stack([e.sum(1) for e in each], -1)
 
+# %% ../../nbs/5_evaluation/06_audit.ipynb #828e9cb9
+def _whitened(Z: np.ndarray, train: np.ndarray, C: int) -> tuple[np.ndarray, float]:
+    "(N,d) in coordinates where the shrunk total covariance is the identity; and a"
+    X, n, d = Z[train], len(train), Z.shape[1]
+    share = d / (d + n)
+    a = (1 - share) / max(n - C, 1)
+    base = a * X.T @ X + (share * np.square(X).mean() + 1e-9) * np.eye(d)
+    return np.linalg.solve(np.linalg.cholesky(base), Z.T).T, a
 
+# %% ../../nbs/5_evaluation/06_audit.ipynb #082bc070
 def discriminant(
     Z: np.ndarray,     # (N,d) of `standard_scores`
     fold: Fold,        # n clips to learn from, t to predict
@@ -196,19 +206,17 @@ def discriminant(
     C: int,            # classes
 ) -> np.ndarray:
     "(P,t): the class that each labelling predicts, by linear discriminants"
-    (train, test), d = fold, Z.shape[1]
-    X, n = Z[train], len(train)
-    sums, counts = _class_means(X, y[:, train], C)
+    train, test = fold
+    W, a = _whitened(Z, train, C)
+    sums, counts = _class_means(W[train], y[:, train], C)
     means = sums / np.maximum(counts, 1)[:, None]
-    within = (X.T @ X - means @ sums.transpose(0, 2, 1)) / max(n - C, 1)
-    share = d / (d + n)
-    usual = np.trace(within, axis1=1, axis2=2)[:, None, None] / d
-    cov = (1 - share) * within + (share * usual + 1e-9) * np.eye(d)
-    weights = np.linalg.solve(cov, means)
-    told = Z[test] @ weights - .5 * (means * weights).sum(1, keepdims=True)
+    gram = means.transpose(0, 2, 1) @ means
+    inner = np.eye(C) - a * gram * counts[:, None]
+    weights = np.linalg.solve(inner, means.transpose(0, 2, 1)).transpose(0, 2, 1)
+    told = W[test] @ weights - .5 * (means * weights).sum(1, keepdims=True)
     return np.where(counts[:, None] > 0, told, -np.inf).argmax(-1)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #054afa5f
+# %% ../../nbs/5_evaluation/06_audit.ipynb #36bb5131
 def ridge(
     Z: np.ndarray,     # (N,d) of `standard_scores`
     fold: Fold,        # n clips to learn from, t to predict
@@ -220,7 +228,7 @@ def ridge(
     inverse = np.linalg.solve(Z[train].T @ Z[train] + d * np.eye(d), Z[train].T)
     return Z[test] @ (inverse @ (y[:, train] - mean)) + mean
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #5cb4bcb4
+# %% ../../nbs/5_evaluation/06_audit.ipynb #b2a1ac3e
 def predicted(
     X: np.ndarray,            # (N,d)
     labels: Labels,           # names the classes
@@ -252,7 +260,7 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (N,k) truth, predictio
     x, y = x[used], y[used]
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1).sum(0)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #1cf119f0
+# %% ../../nbs/5_evaluation/06_audit.ipynb #8cab2e8a
 def _shuffled_within(who: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "(N,): numbers of clips, shuffled within each group"
     out = np.empty(len(who), int)
@@ -284,7 +292,7 @@ def shuffles(
     if alone: return np.stack([rng.permutation(len(who)) for _ in range(n)])
     return np.stack([_shuffled_within(who, rng)[_exchanged(who, rng)] for _ in range(n)])
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #8f20ce20
+# %% ../../nbs/5_evaluation/06_audit.ipynb #6a373d0e
 _PORTION = 250  # shuffles at a time
 
 
@@ -306,7 +314,7 @@ def p_value(seen: float, null: np.ndarray) -> float:
     "The share of scores as high as the one that was seen, itself among them"
     return float((1 + (null >= seen - 1e-12).sum()) / (1 + len(null)))
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #06979cd8
+# %% ../../nbs/5_evaluation/06_audit.ipynb #e06ef50d
 @dataclass(frozen=True)
 class Question:
     "What all groups of measures are asked"
@@ -331,7 +339,7 @@ def _counts(y: np.ndarray, told: np.ndarray, C: int) -> np.ndarray:
     used = told >= 0
     return np.bincount(y[used] * C + told[used], minlength=C * C).reshape(C, C)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #f8f9ac99
+# %% ../../nbs/5_evaluation/06_audit.ipynb #86dfa449
 _DRAWS = 20_000_000  # numbers that the draws of an interval may take
 
 
@@ -349,7 +357,7 @@ def ask(q: Question, X: np.ndarray) -> dict[str, float]:
     p = p_value(found["score"], null_scores(X, q.labels, q.folds, q.order))
     return dict(measures=X.shape[1]) | found | dict(chance=q.labels.chance, p=p)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #c7c4a941
+# %% ../../nbs/5_evaluation/06_audit.ipynb #ac0dad43
 def question(
     labels: Labels,
     groups: Sequence[str],            # who speaks
@@ -361,7 +369,7 @@ def question(
     who = np.asarray(groups, object).astype(str)
     return Question(labels, who, folds or blocks_of(who), shuffles(who, permutations, seed))
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #c89b8a26
+# %% ../../nbs/5_evaluation/06_audit.ipynb #4e5e79b5
 def logistic_score(q: Question, X: np.ndarray) -> float:
     "The UAR of scikit-learn's logistic regression, all classes weighted alike; NaN of numbers"
     from sklearn.linear_model import LogisticRegression  # heavy: a second to import
@@ -373,7 +381,7 @@ def logistic_score(q: Question, X: np.ndarray) -> float:
         told[test] = model.fit(Z[train], y).predict(Z[test]) if len(set(y)) > 1 else y[0]
     return float(score_labels(q.labels.y[None], told[None], len(q.labels.names))[0])
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #8c7fc993
+# %% ../../nbs/5_evaluation/06_audit.ipynb #290900da
 def _favourite(y: np.ndarray, who: np.ndarray, C: int) -> np.ndarray:
     "(N,): the class that a speaker has most, against how often it occurs"
     counts = np.zeros((who.max() + 1, C))
@@ -392,7 +400,7 @@ def by_speaker_alone(labels: Labels, who: np.ndarray, y: np.ndarray) -> np.ndarr
     "The predictions for labels `y` of who knows no more than the speaker"
     return _favourite(y, who, len(labels.names)) if labels.classes else _speaker_mean(y, who)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #9d4f2f78
+# %% ../../nbs/5_evaluation/06_audit.ipynb #549ba2e0
 def ask_speaker(q: Question, seed: int = 0) -> dict[str, float]:
     "measures, score, low, high, chance, p of who speaks: how unevenly labels fall on speakers"
     who, names = pd.factorize(q.groups, sort=True)
@@ -403,7 +411,7 @@ def ask_speaker(q: Question, seed: int = 0) -> dict[str, float]:
     p = p_value(found["score"], null)
     return dict(measures=len(names)) | found | dict(chance=float(null.mean()), p=p)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #b38c3f14
+# %% ../../nbs/5_evaluation/06_audit.ipynb #fc12a9f1
 EVERYTHING, STRICT, SPEAKER, ORDER = "all together", "all but loudness", "speaker", "file order"
 LOUD = ("loudness", "bit rate")  # groups that follow the voice itself
 LEVEL = .05  # a corrected p below it is a finding
@@ -417,10 +425,10 @@ def _matrices(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return each | {STRICT: np.concatenate(plain, 1), EVERYTHING: np.concatenate([*each.values()], 1)}
 
 
-def _answer(q: Question, X: np.ndarray) -> dict[str, Any]:
+def _answer(q: Question, X: np.ndarray, beside: bool) -> dict[str, Any]:
     "A row of the audit"
     if not X.shape[1]: return dict(measures=0)
-    return ask(q, X) | dict(logistic=logistic_score(q, X))
+    return ask(q, X) | (dict(logistic=logistic_score(q, X)) if beside else {})
 
 
 def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -429,20 +437,21 @@ def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for r, p in zip(asked, holm([r["p"] for r in asked])): r["p_holm"] = float(p)
     return rows
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #b4fdf0aa
+# %% ../../nbs/5_evaluation/06_audit.ipynb #3938cb86
 def answers(
     table: pd.DataFrame,     # of `circumstances`, and `file order`
     q: Question,
     speakers: bool = True,   # are they known?
     desc: str | None = "audit",  # of the progress bar
+    beside: bool = True,     # logistic regression too
 ) -> list[dict[str, Any]]:
     "A row for each group of measures: group, measures, score, low, high, chance, p, p_holm"
     asked = list(_matrices(table).items())
-    rows = [dict(group=g) | _answer(q, X) for g, X in progress(asked, desc)]
+    rows = [dict(group=g) | _answer(q, X, beside) for g, X in progress(asked, desc)]
     if speakers: rows.insert(-2, dict(group=SPEAKER) | ask_speaker(q))
     return _corrected(rows)
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #7699dbf0
+# %% ../../nbs/5_evaluation/06_audit.ipynb #fe9b2b12
 AUDIT_VERSION = 1
 
 
@@ -465,7 +474,7 @@ def _with_order(m: Manifest, table: pd.DataFrame, labels: Labels) -> tuple[pd.Da
     if told: return table, True
     return table.assign(**{ORDER: places(names, kept_together(m.clips).tolist())}), False
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #74bdbbbe
+# %% ../../nbs/5_evaluation/06_audit.ipynb #87b3fca8
 @dataclass(frozen=True)
 class Audited:
     "The clips of a data set that an audit is about"
@@ -501,7 +510,7 @@ def _audited(m: Manifest, table: pd.DataFrame, folds: list[Fold], n: int) -> Aud
     q = question(mine, groups, _renumbered(folds, used) if folds else None, n)
     return Audited(more[used].reset_index(drop=True), q, told, why[~used])
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #272a9591
+# %% ../../nbs/5_evaluation/06_audit.ipynb #c665aad2
 def _check_enough(m: Manifest, used: np.ndarray, labels: Labels, why: pd.Series) -> None:
     "Refuse a data set of which nothing is left to ask, with the reason"
     if not used.any():
@@ -536,7 +545,7 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     six = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
     return {k: v for k, v in six.items() if v == v}
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #857ed281
+# %% ../../nbs/5_evaluation/06_audit.ipynb #e0c14cb6
 def audit(
     m: Manifest,                  # of `open_dataset`
     split: str | None = None,     # whose folds are tested; None: five blocks of whole speakers
@@ -555,7 +564,66 @@ def audit(
     store.put(audit_key(m.data_hash), dict(none=np.zeros(0)), brief(found))
     return found
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #1ea9788f
+# %% ../../nbs/5_evaluation/06_audit.ipynb #6792ae70
+_WITHOUT = dict(audio="audio_without_speech", video="video_without_face")
+
+
+def _can_hide(run: Run, stream: str) -> bool:
+    "Can a run be asked without speech, or without a face?"
+    if run.cfg[f"{stream}_features"]: return False
+    return stream == "audio" or run.level == "clip" and run.cfg.preparation.detector != "none"
+
+
+def audit_conditions(run: Run) -> list[str]:
+    "The conditions without speech, without face and without both that a run can be asked under"
+    hidden = {s: _WITHOUT[s] for s in run.streams if _can_hide(run, s)}
+    both = ["+".join(hidden.values())] if len(hidden) > 1 else []
+    if len(run.streams) == 1: return list(hidden.values())
+    return ([] if run.cfg.has("both_only") else [f"{s}+{w}" for s, w in hidden.items()]) + both
+
+# %% ../../nbs/5_evaluation/06_audit.ipynb #350699dc
+def _scored(
+    run: Run,                        # with its predictions
+    given: str,                      # a condition
+    speaker_of: Mapping[str, str],   # {clip: speaker}
+) -> dict[str, Any]:
+    "given, score, low, high, chance of a run on the subset that is reported"
+    p, classes = run.predictions, run.task == "class"
+    rows = p.loc[(p.split == run.side) & (p.condition == given)]
+    T = stacked([tallies(rows, run.classes, speaker_of, run.task)])[0]
+    metric = "uar" if classes else "ccc"
+    n = int(np.clip(_DRAWS // T.shape[1], 1000, 10_000))
+    chance = 1 / rows.target.nunique() if classes else 0.
+    return dict(given=given) | dict(zip(("score", "low", "high"), interval(T, metric, n=n))) | dict(
+        chance=chance)
+
+
+def audit_model(
+    run: str | Path | Run,           # a finished run
+    m: Manifest,                     # its data
+    data_root: str | None = None,    # where they are now; None: where the run says
+    n_jobs: int = -1,                # processes for preparation; -1: every core
+) -> pd.DataFrame:
+    "given, score, low, high, chance of a run as it is, without speech, without face; kept by it"
+    opened = open_run(run)
+    asked = audit_conditions(opened)
+    if not asked: return pd.DataFrame()
+    evaluate(opened.folder, asked, opened.side, data_root=data_root, n_jobs=n_jobs, verbose=False)
+    again, who = open_run(opened.folder), dict(zip(m.clips["clip"], m.clips.speaker))
+    known = [c for c in usual_conditions(again.cfg) if c in again.record["metrics"][again.side]]
+    return pd.DataFrame([_scored(again, c, who) for c in (*known, *asked)])
+
+# %% ../../nbs/5_evaluation/06_audit.ipynb #58ffc3f3
+def keep_audit(run: str | Path | Run, found: Mapping[str, Any]) -> None:  # of `audit`
+    "Write what an audit found, in short, into the record of a run on the same real data"
+    folder = open_run(run).folder
+    record = read_json(folder / "record.json")
+    if record["data_hash"] != found["data_hash"]:
+        raise AvkitError(f"The data have changed since {folder.name} was trained: its record keeps "
+                         "no audit of others")
+    if not found["rendered"]: write_json(folder / "record.json", record | dict(audit=brief(found)))
+
+# %% ../../nbs/5_evaluation/06_audit.ipynb #2528e012
 def brief(found: Mapping[str, Any]) -> dict[str, Any]:  # of `audit`
     "What a record keeps of an audit: all together, and the groups that predict by themselves"
     rows = {r["group"]: r for r in found["groups"]}
@@ -569,7 +637,7 @@ def brief(found: Mapping[str, Any]) -> dict[str, Any]:  # of `audit`
         score=main.get("score"), p=main.get("p_holm"), with_loudness=every.get("score"),
         found={r["group"]: r["score"] for r in own})
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #c2fe37a2
+# %% ../../nbs/5_evaluation/06_audit.ipynb #048c60c9
 def short(x: float) -> str:
     "`.254`, `-.012`, `1.000`"
     return re.sub(r"^(-?)0\.", r"\1.", f"{x:.3f}")
@@ -603,7 +671,7 @@ def brief_line(b: Mapping[str, Any]) -> str:
     if alone: return f"Audit: by themselves predict {alone}; all together {_of_what(b)}."
     return f"Audit: nothing that was measured predicts beyond chance; all together {_of_what(b)}."
 
-# %% ../../nbs/5_evaluation/06_audit.ipynb #c483881b
+# %% ../../nbs/5_evaluation/06_audit.ipynb #b2bb7128
 def committed_audit(data_hash: str) -> dict[str, Any] | None:
     "The audit of a data set that stands in a report of avkit, or None"
     for path in sorted(kit_path("reports").glob("audit_*/records.json")):
