@@ -534,7 +534,7 @@ def _in_crops(boxes: np.ndarray, size: int, margin: float) -> np.ndarray:
 
 
 def _painted(x: Tensor, covered: Tensor) -> Tensor:
-    "(T,3,S,S) uint8 with the mean colour of the rest where it is covered (T,S,S); grey without rest"
+    "(T,3,S,S) uint8, of the rest's mean colour where it is covered (T,S,S); grey without rest"
     rest = (~covered)[:, None].float()
     n = rest.sum((2, 3), keepdim=True)
     mean = (x * rest).sum((2, 3), keepdim=True) / n.clamp(min=1)

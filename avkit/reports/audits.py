@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import pandas as pd
-from ..core import resolve
 from ..evaluation.audit import brief, brief_line, LEVEL, LOUD, short, SPEAKER
 from ..evaluation.figures import save_figure, style
 from .records import without_folders, write_spec
@@ -25,7 +24,7 @@ _ORDER = ["group", "measures", "score", "low", "high", "chance", "p", "p_holm", 
 def _tested(found: Mapping[str, Any]) -> pd.DataFrame:
     "The groups that differ between clips, as the audit has them"
     t = pd.DataFrame([r for r in found["groups"] if "score" in r])
-    return t[[c for c in _ORDER if c in t]]
+    return t.loc[:, [c for c in _ORDER if c in t]]
 
 
 def audit_table(found: Mapping[str, Any]) -> pd.DataFrame:  # of `audit`
@@ -35,7 +34,8 @@ def audit_table(found: Mapping[str, Any]) -> pd.DataFrame:  # of `audit`
     chances = ["< .001" if p < .001 else short(p) for p in t.p_holm]
     out = {"predicted by": t.group, metric: t.score.map(short), "95 % interval": ends}
     out |= {"chance": t.chance.map(short), "p (Holm)": chances}
-    if "logistic" in t: out["logistic regression"] = [short(x) if x == x else "" for x in t.logistic]
+    if "logistic" in t:
+        out["logistic regression"] = [short(x) if x == x else "" for x in t.logistic]
     return pd.DataFrame(out)
 
 # %% ../../nbs/6_reports/01_audits.ipynb #54e065e2
@@ -49,12 +49,12 @@ def _who(found: Mapping[str, Any]) -> str:
 _HOW = ("Predicted by linear discriminants (numbers: by ridge regression); the interval resamples "
         "speakers; for p the labels are shuffled within each speaker, speakers exchange theirs as "
         "wholes ({n:,} times), and it is corrected by Holm's method for {m} questions.")
-_RULES = ("Speech is what WebRTC's detector hears in a recording that was made equally loud; a level "
-          "below -100 dB of full scale counts as -100.")
-_LOUDER = (f"{' and '.join(LOUD)[0].upper()}{' and '.join(LOUD)[1:]} follow the voice itself, and a "
-           "breath may be heard where nobody speaks: that these predict is no fault of a recording.")
-_SPEAKER = ("`speaker`: how unevenly labels fall on speakers, if a model knew who speaks; its chance "
-            "is that of labels shuffled over all clips.")
+_RULES = ("Speech is what WebRTC's detector hears in a recording that was made equally loud; a "
+          "level below -100 dB of full scale counts as -100.")
+_LOUDER = (f"{' and '.join(LOUD).capitalize()} follow the voice itself, and a breath may be heard "
+           "where nobody speaks: that these predict is no fault of a recording.")
+_SPEAKER = ("`speaker`: how unevenly labels fall on speakers, if a model knew who speaks; its "
+            "chance is that of labels shuffled over all clips.")
 
 
 def audit_notes(found: Mapping[str, Any]) -> list[str]:
@@ -77,8 +77,9 @@ def _bars(ax: Any, t: pd.DataFrame) -> None:
     colours = ["tab:blue" if s else "0.75" for s in sure]
     ax.barh(range(len(t)), t.score - t.chance, left=t.chance, color=colours, height=.65)
     ax.hlines(range(len(t)), t.low, t.high, color="0.25", lw=1)
+    beside: Any = dict(textcoords="offset points", va="center", size=6)
     for i, (score, high) in enumerate(zip(t.score, t.high)):
-        ax.annotate(short(score), (high, i), (3, 0), textcoords="offset points", va="center", size=6)
+        ax.annotate(short(score), (high, i), (3, 0), **beside)
 
 
 def audit_figure(found: Mapping[str, Any]) -> "Figure":
@@ -101,9 +102,9 @@ def audit_spec(
 ) -> dict[str, Any]:
     "What a report of an audit keeps"
     about = {k: v for k, v in found.items() if k not in ("groups", "data_hash")}
-    aside = {without_folders(why): n for why, n in found["set_aside"].items()}
+    about["set_aside"] = {without_folders(why): n for why, n in found["set_aside"].items()}
     return dict(kind="audit", title=title, notes=list(notes), data_hash=found["data_hash"],
-                brief=brief(found), about=about | dict(set_aside=aside), records=list(found["groups"]))
+                brief=brief(found), about=about, records=list(found["groups"]))
 
 
 def write_audit(spec: dict, folder: str | Path) -> pd.DataFrame:

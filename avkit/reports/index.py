@@ -105,9 +105,9 @@ def audited(table: pd.DataFrame) -> str:
     own = table.loc[~table.group.isin((STRICT, EVERYTHING))]
     best = own.sort_values("score", ascending=False, kind="stable").iloc[0]
     whole = table.loc[table.group == STRICT].iloc[0]
-    return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f} ({whole.low:.3f} "
-            f"to {whole.high:.3f}) where chance is {whole.chance:.3f}; most by itself: {best.group} "
-            f"{best.score:.3f}.")
+    ends = f"{whole.low:.3f} to {whole.high:.3f}"
+    return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f} ({ends}), "
+            f"chance {whole.chance:.3f}; most by itself: {best.group} {best.score:.3f}.")
 
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
@@ -542,7 +542,8 @@ def _kind_of(name: str, spec: dict | None) -> str:
 
 def _of_audit(folder: Path, spec: dict) -> dict[str, str]:
     "What the audit of a data set tells"
-    about, real = spec["about"], "**Real data**: 95 % intervals resample speakers, p by permutation."
+    about = spec["about"]
+    real = "**Real data**: 95 % intervals resample speakers, p by permutation."
     return dict(
         what=f"What could be learned instead of emotion: {about['clips']:,} clips of "
              f"{about['speakers']} speakers of {about['dataset']}.",

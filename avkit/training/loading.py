@@ -142,7 +142,8 @@ _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone 
 
 def _heard(cfg: Config, pieces: AudioWindows) -> AudioWindows:
     "Windows of audio as they are, or without speech, or with the noise that the recipe adds"
-    sounds, snr = pieces.sounds, cfg.recipe.get("sound_snr")
+    sounds: Any = pieces.sounds
+    snr = cfg.recipe.get("sound_snr")
     if cfg.recipe.get("without_speech"): sounds = SpeechlessAudio(sounds, pieces.rate)
     if snr is not None: sounds = NoisyAudio(sounds, snr)
     return pieces if sounds is pieces.sounds else replace(pieces, sounds=sounds)

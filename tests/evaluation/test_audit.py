@@ -1,4 +1,4 @@
-"""The audit finds what is planted in files, one kind at a time, and stays quiet where nothing is."""
+"""The audit finds what is planted in files, a kind at a time, and stays quiet where nothing is."""
 
 import numpy as np, pandas as pd, pytest
 from types import SimpleNamespace
