@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKES', 'TYPES', 'COUNTED_FROM', 'DATA_SETTINGS',
-           'DATA_USAGE', 'AUDIT_ABOUT', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT', 'TRAIN_ABOUT', 'TRAIN_USAGE',
-           'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of',
-           'flag', 'as_manual']
+           'FEATURE_SETTINGS', 'DATA_USAGE', 'AUDIT_ABOUT', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT',
+           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help',
+           'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
 import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, unknown
+from .core import AvkitError, command, resolve, unknown, write_json
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,22 +128,40 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
+                 "pattern", "scale", "votes", "tier", "answers", "synthetic",
+                 "synt_rate", "difficulty"]
+FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
+                    "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 
-def _data_parser(name: str, about: str) -> argparse.ArgumentParser:
+def _data_parser(
+    name: str,   # of the command
+    about: str,  # what it does
+    more: Sequence[str] = (),  # further settings
+) -> argparse.ArgumentParser:
     "A parser that asks for a data set"
     from avkit.training.settings import settings_parser  # heavy: torch
-    return settings_parser(f"avkit {name}", about, DATA_SETTINGS)
+    return settings_parser(f"avkit {name}", about, [*DATA_SETTINGS, *more])
 
 
 def _open(a: argparse.Namespace) -> Any:
     "The manifest that the arguments ask for"
-    from avkit.datasets.registry import open_dataset  # heavy: pandas
-    asked = {k: getattr(a, k) for k in ("label", "track", "annotations", "synt_rate")}
-    options = {k: v for k, v in asked.items() if v is not None}
-    return open_dataset(a.dataset, a.data_root, a.difficulty, **options)
+    from avkit.datasets.registry import answers_about, open_asked  # heavy: pandas
+    asked = vars(a)
+    if asked["annotations"]: asked["annotations"] = str(resolve(asked["annotations"]))
+    asked |= answers_about(asked)
+    return open_asked(asked)
+
+# %% ../nbs/7_cli.ipynb #an5we010
+def _write_answers(a: argparse.Namespace) -> None:
+    "Write what a user answered about their data to the file that `--write` names"
+    from avkit.datasets.registry import ANSWERS  # heavy: pandas
+    from avkit.reports.endings import shown_path
+    given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}
+    write_json(a.write, given)
+    print(f"answers: {shown_path(a.write)} (--answers reads them)")
 
 # %% ../nbs/7_cli.ipynb #055ff461
 def _first_rows(t: Any, n: int) -> str:
@@ -154,8 +172,11 @@ def _first_rows(t: Any, n: int) -> str:
 # %% ../nbs/7_cli.ipynb #12ff04c8
 def _index_parser() -> argparse.ArgumentParser:
     "What `index` takes"
-    p = _data_parser("index", "Read a data set's files and tables, and say what is there.")
+    p = _data_parser("index", "Read a data set's files and tables, and say what is there.",
+                     FEATURE_SETTINGS)
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
+    flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
+         metavar="FILE")
     return as_manual(p, DATA_USAGE)
 
 
@@ -169,12 +190,21 @@ def _index(argv: Sequence[str] | None = None) -> int:
     print(describe(m), usual_subsets(m), sep="\n")
     print(f"set aside: {len(m.problems) or 'none'}")
     if len(m.problems): print(_first_rows(m.problems, 20))
+    if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")
     if a.to:
         write_manifest(m, a.to)
         print(f"manifest: {shown_path(a.to)}")
+    if a.write: _write_answers(a)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
+
+# %% ../nbs/7_cli.ipynb #indexft1
+def _own_features(m: Any, a: argparse.Namespace) -> str:  # a manifest; the arguments
+    "Which file of one's own gives which stream, and who has none"
+    from avkit.training.loading import features_of, features_told  # heavy: torch
+    own = features_of(vars(a) | dict(modality="av"), m)
+    return features_told({stream: o.about for stream, o in own.items()})
 
 # %% ../nbs/7_cli.ipynb #bad66306
 def _verify_parser() -> argparse.ArgumentParser:
@@ -410,7 +440,7 @@ def _scenes(argv: Sequence[str] | None = None) -> int:
 
 # %% ../nbs/7_cli.ipynb #68b41057
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model",
-                    "difficulty", "label", "track", "annotations", "n_jobs"]
+                    "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
 audio, its frames, the faces in them. What is stored already is looked up."""
@@ -552,7 +582,8 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
 def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     "What `predict` takes: the video, and a flag for each other parameter"
     p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
+                  "predictions.csv, timeline.png, settings.json, and the time line for ELAN, "
+                  "Praat and players.")
     about = _with_default(helps["video"], None)
     p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
     _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})
@@ -570,7 +601,8 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     again = ["predict", *([a["video"]] if a["video"] else [])]
     run = ["--run", a["run"]] if a["run"] else []
-    if not a["annotate"]: print(next_step(*again, *run, "--annotate"))
+    to = ["--to", a["to"]] if a["to"] else []
+    if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))
     return 0
 
@@ -635,7 +667,7 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     from avkit.reports.endings import next_step, shown_path
     p = parser_of("ceilings", "Set scores on rendered clips beside the best that a model could "
                   "reach with the streams it was given.")
-    p.add_argument("runs", nargs="+", metavar="FOLDER", help="the folders of runs")
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
     flag(p, "to", "the folder of ceilings.md and ceilings.csv", required=True, metavar="FOLDER")
     a = p.parse_args(argv)
     print(ceilings_report(a.runs, a.to).to_string(index=False))
@@ -700,7 +732,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for d in committed() if a.again else []: remake(d)
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
-    print("next: git -C", shown_path(kit_path("")), "diff --stat reports")
+    print("next: git -C", shown_path(kit_path("")), "status --short reports")
     return int(failed)
 
 # %% ../nbs/7_cli.ipynb #8fdbc299

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Fold', 'EVERYTHING', 'STRICT', 'SPEAKER', 'ORDER', 'LOUD', 'LEVEL', 'AUDIT_VERSION', 'Labels', 'audit_labels',
-           'as_numbers', 'names_tell', 'places', 'blocks_of', 'folds_of_split', 'standard_scores', 'discriminant',
-           'ridge', 'predicted', 'score_labels', 'shuffles', 'null_scores', 'p_value', 'Question', 'ask', 'question',
+           'measure_columns', 'names_tell', 'places', 'blocks_of', 'folds_of_split', 'standard_scores', 'discriminant',
+           'ridge', 'predicted', 'score_labels', 'shuffles', 'null_scores', 'p_value', 'Asked', 'ask', 'question',
            'logistic_score', 'by_speaker_alone', 'ask_speaker', 'answers', 'Audited', 'audit', 'audit_conditions',
            'audit_model', 'keep_audit', 'brief', 'short', 'brief_line', 'committed_audit', 'audit_of', 'audit_line']
 
@@ -93,7 +93,7 @@ def _columns(x: pd.Series, word: bool) -> Iterator[np.ndarray]:
     yield np.isnan(number).astype(float)
 
 
-def as_numbers(
+def measure_columns(
     table: pd.DataFrame,     # of `circumstances`
     names: Sequence[str],    # some of its columns
 ) -> np.ndarray:
@@ -316,7 +316,7 @@ def p_value(seen: float, null: np.ndarray) -> float:
 
 # %% ../../nbs/5_evaluation/06_audit.ipynb #e06ef50d
 @dataclass(frozen=True)
-class Question:
+class Asked:
     "What all groups of measures are asked"
     labels: Labels            # of the clips that count
     groups: np.ndarray        # (N,) who speaks
@@ -324,7 +324,7 @@ class Question:
     order: np.ndarray         # (P,N) of `shuffles`
 
 
-def _tallies(q: Question, told: np.ndarray) -> np.ndarray:
+def _tallies(q: Asked, told: np.ndarray) -> np.ndarray:
     "(1,speakers,...): what each speaker adds to a score"
     C, out = len(q.labels.names), {}
     for who in sorted(set(q.groups)):
@@ -343,14 +343,14 @@ def _counts(y: np.ndarray, told: np.ndarray, C: int) -> np.ndarray:
 _DRAWS = 20_000_000  # numbers that the draws of an interval may take
 
 
-def _with_interval(q: Question, told: np.ndarray) -> dict[str, float]:
+def _with_interval(q: Asked, told: np.ndarray) -> dict[str, float]:
     "score, low, high of predictions (N,) or (N,k)"
     T = _tallies(q, told)
     n = int(np.clip(_DRAWS // T.shape[1], 1000, 10_000))
     return dict(zip(("score", "low", "high"), interval(T, q.labels.metric, n=n)))
 
 
-def ask(q: Question, X: np.ndarray) -> dict[str, float]:
+def ask(q: Asked, X: np.ndarray) -> dict[str, float]:
     "measures, score, low, high, chance, p of a group of measures (N,d)"
     told = predicted(X, q.labels, q.folds)[0]
     found = _with_interval(q, told)
@@ -364,13 +364,13 @@ def question(
     folds: Sequence[Fold] | None = None,  # None: five blocks of whole speakers
     permutations: int = 1999,
     seed: int = 0,                    # of the shuffles
-) -> Question:
+) -> Asked:
     "What is asked of each group of measures"
     who = np.asarray(groups, object).astype(str)
-    return Question(labels, who, folds or blocks_of(who), shuffles(who, permutations, seed))
+    return Asked(labels, who, folds or blocks_of(who), shuffles(who, permutations, seed))
 
 # %% ../../nbs/5_evaluation/06_audit.ipynb #4e5e79b5
-def logistic_score(q: Question, X: np.ndarray) -> float:
+def logistic_score(q: Asked, X: np.ndarray) -> float:
     "The UAR of scikit-learn's logistic regression, all classes weighted alike; NaN of numbers"
     from sklearn.linear_model import LogisticRegression  # heavy: a second to import
     if not q.labels.classes: return np.nan
@@ -401,7 +401,7 @@ def by_speaker_alone(labels: Labels, who: np.ndarray, y: np.ndarray) -> np.ndarr
     return _favourite(y, who, len(labels.names)) if labels.classes else _speaker_mean(y, who)
 
 # %% ../../nbs/5_evaluation/06_audit.ipynb #549ba2e0
-def ask_speaker(q: Question, seed: int = 0) -> dict[str, float]:
+def ask_speaker(q: Asked, seed: int = 0) -> dict[str, float]:
     "measures, score, low, high, chance, p of who speaks: how unevenly labels fall on speakers"
     who, names = pd.factorize(q.groups, sort=True)
     rng, C = np.random.default_rng(child_seed(seed, "speaker")), len(q.labels.names)
@@ -420,13 +420,13 @@ LEVEL = .05  # a corrected p below it is a finding
 def _matrices(table: pd.DataFrame) -> dict[str, np.ndarray]:
     "{group: (N,d)} of a table of measures, and at last all but the loud ones, and all"
     groups = GROUPS | ({ORDER: [ORDER]} if ORDER in table else {})
-    each = {g: as_numbers(table, names) for g, names in groups.items()}
+    each = {g: measure_columns(table, names) for g, names in groups.items()}
     plain = [x for g, x in each.items() if g not in LOUD]
     every = np.concatenate(list(each.values()), 1)
     return each | {STRICT: np.concatenate(plain, 1), EVERYTHING: every}
 
 
-def _answer(q: Question, X: np.ndarray, beside: bool) -> dict[str, Any]:
+def _answer(q: Asked, X: np.ndarray, beside: bool) -> dict[str, Any]:
     "A row of the audit"
     if not X.shape[1]: return dict(measures=0)
     return ask(q, X) | (dict(logistic=logistic_score(q, X)) if beside else {})
@@ -441,7 +441,7 @@ def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # %% ../../nbs/5_evaluation/06_audit.ipynb #3938cb86
 def answers(
     table: pd.DataFrame,     # of `circumstances`, and `file order`
-    q: Question,
+    q: Asked,
     speakers: bool = True,   # are they known?
     desc: str | None = "audit",  # of the progress bar
     beside: bool = True,     # logistic regression too
@@ -480,7 +480,7 @@ def _with_order(m: Manifest, table: pd.DataFrame, labels: Labels) -> tuple[pd.Da
 class Audited:
     "The clips of a data set that an audit is about"
     table: pd.DataFrame      # of `circumstances`
-    question: Question
+    question: Asked
     names_tell: bool         # the label is in the files' names
     set_aside: pd.Series     # why clips are not in it
 

@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips',
-           'backbone_of', 'frame_size', 'weights_of_stream', 'clip_stream', 'window_streams', 'read_clips',
-           'split_manifest', 'load_data', 'with_changes']
+           'backbone_of', 'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'nothing_scored',
+           'window_streams', 'features_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, clip_frames, clip_windows, HideFaces, NoisyAudio,
-    SpeechlessAudio,
-    own_features, AudioWindows, Source, Stream, track_frame_rows, track_windows)
-from ..datasets.manifest import common_streams, corpus_info, Manifest
+    SpeechlessAudio, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
+from ..datasets.manifest import common_streams, corpus_info, Manifest, understood
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
@@ -54,7 +55,8 @@ def check_files(cfg: Config) -> None:
     named = {"split": split} if split.endswith(".csv") else {}
     named |= {k: cfg[k] for k in ("annotations", "audio_features", "video_features") if cfg[k]}
     for k, path in named.items():
-        if resolve(path).exists(): continue
+        beside = resolve(cfg["data_root"] or "") / Path(path).name  # a table may be named alone
+        if resolve(path).exists() or k == "annotations" and beside.exists(): continue
         known = "Cannot read the split: " if k == "split" else ""
         raise AvkitError(f"{known}{k}={path} does not exist")
 
@@ -70,7 +72,7 @@ def views_of(cfg: Config) -> tuple[str, ...]:
     return tuple(cfg.recipe.get("video_views") or cfg.preparation.views[:1])
 
 
-def modalities(cfg: Config) -> list[str]:
+def modalities(cfg: Config | Mapping[str, Any]) -> list[str]:
     "audio, video, or both"
     return ["audio", "video"] if cfg["modality"] == "av" else [cfg["modality"]]
 
@@ -205,19 +207,29 @@ def clip_stream(
     store: Store,  # of clips and results
     notes: dict,   # for the record: which backbone, which weights
 ) -> Stream:
-    "A stream of all clips of the manifest, from the store or from the user's own file"
-    own = cfg[f"{stream}_features"]
-    if own:
-        files = m.clips[["audio", "video"]].values.tolist()
-        s, told = own_features(own, m.corpus, m.clips["clip"].tolist(), files)
-        notes.setdefault("features", {})[stream] = f"{stream}_features {told}"
-        return s
+    "A stream of all clips of the manifest, from the store"
     keys = _keys(cfg, m, stream)
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
     else:
         source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg))
     return _encoded(cfg, stream, source, store, notes)
+
+# %% ../../nbs/4_training/06_loading.ipynb #ownfeat2
+def _pieces(m: Manifest) -> np.ndarray | None:
+    "(N,2) from where to where in its file each clip goes, in seconds; None if each is a whole file"
+    if not {"start", "end"} & set(m.clips): return None
+    return m.clips.reindex(columns=["start", "end"]).to_numpy(float)
+
+
+def features_of(cfg: Config | Mapping[str, Any], m: Manifest) -> dict[str, OwnFeatures]:
+    "{stream: features of one's own} of those that the settings name a file for"
+    own, clips = {}, m.clips["clip"].tolist()
+    files = m.clips[["audio", "video"]].values.tolist()
+    for s in modalities(cfg):
+        path, rate = cfg[f"{s}_features"], cfg[f"{s}_features_rate"]
+        if path: own[s] = own_features(path, m.corpus, clips, files, rate, _pieces(m))
+    return meet(own) if cfg["modality"] == "av" else own
 
 # %% ../../nbs/4_training/06_loading.ipynb #57596a7c
 def _targets(m: Manifest) -> np.ndarray:
@@ -270,6 +282,15 @@ def _other_stream(m: Manifest, why: pd.Series) -> str:
     if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
     return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
+# %% ../../nbs/4_training/06_loading.ipynb #85647e12
+def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
+    "That no clip is left in test, and what follows; '' where one is, or where nothing is trained"
+    if "test" in subsets or "train" not in subsets: return ""
+    asked = int((m.clips["split"] == "test").sum())
+    unit, name = "video" if m.level == "frame" else "clip", m.split["name"]
+    why = f"all {asked} of split {name} were set aside" if asked else f"split {name} has none"
+    return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
+
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
@@ -301,22 +322,39 @@ def _outputs(m: Manifest) -> list[str]:
     "Names of the outputs: classes, or the targets of a regression"
     return m.classes if m.task == "class" else m.targets
 
+# %% ../../nbs/4_training/06_loading.ipynb #v0000022
+def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
+    "(n,C) the raters' shares of some clips; None where they are not asked for"
+    if m.notes.get("votes") != "distribution" or m.task != "class": return None
+    columns = [f"share_{c}" for c in m.classes]
+    lost = [c for c in columns if c not in m.clips]
+    if lost: raise AvkitError(f"{m.corpus}: votes=distribution needs the column(s) {lost}")
+    table: Any = m.clips[columns].iloc[rows]
+    shares = table.astype(float).to_numpy()
+    wrong = (shares.min(1) < 0) | ~(abs(shares.sum(1) - 1) < 1e-3)  # NaN is neither
+    if wrong.any():
+        name = m.clips["clip"].iloc[rows[wrong.argmax()]]
+        raise AvkitError(f"{m.corpus}: the shares of the clip {name!r} are not numbers from 0 that"
+                         " sum to 1")
+    return torch.from_numpy(shares / shares.sum(1, keepdims=True)).float()
+
 # %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
 def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
-    notes = {}
-    streams = {s: clip_stream(cfg, m, s, store, notes) for s in modalities(cfg)}
+    own = features_of(cfg, m)
+    notes: dict[str, Any] = dict(features={s: o.about for s, o in own.items()}) if own else {}
+    streams = {s: own[s].stream if s in own else clip_stream(cfg, m, s, store, notes)
+               for s in modalities(cfg)}
     target = _targets(m)
     why = _usable(m, summary, streams, target)
     ok = np.flatnonzero((why == "") & (m.clips["split"].to_numpy() != ""))
     subsets = m.clips["split"].to_numpy()[ok]
     _check_subsets(m, subsets, why)
     if len(ok) < len(m): streams = {k: s.take(torch.from_numpy(ok)) for k, s in streams.items()}
-    own = any(cfg[f"{s}_features"] for s in modalities(cfg))
     data = AVData(
         **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
-        seconds=None if own else _seconds(cfg, m, store)[ok])
+        seconds=None if own else _seconds(cfg, m, store)[ok], shares=_shares(m, ok))
     return RunData(data, m, _aside(m, why), summary, notes=notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #179786dc
@@ -454,6 +492,14 @@ def _standardised(
     if corpus.data.task != "class" and stats is None: _standardise_target(corpus)
     return corpus
 
+# %% ../../nbs/4_training/06_loading.ipynb #ownfeat5
+def features_told(
+    about: Mapping[str, Mapping[str, Any]],  # {stream: `OwnFeatures.about`}
+) -> str:
+    "The table of features of one's own, and a line for each"
+    lines = [f"{s}_features {a['told']}" for s, a in about.items()]
+    return "\n".join([feature_table(about).to_string(), *lines])
+
 # %% ../../nbs/4_training/06_loading.ipynb #aec9a2e8
 def read_clips(
     cfg: Config,  # settings and recipe
@@ -464,11 +510,14 @@ def read_clips(
 ) -> RunData:
     "Prepare and read; what is standardised is so by the training clips here, or by `stats`"
     store = store or Store()
+    for line in understood(m) if verbose else (): print(line)
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    for line in corpus.notes.get("features", {}).values() if verbose else (): print(line)
+    own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
+    told = [features_told(own) if own else "", said]
+    for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d

@@ -108,9 +108,10 @@ def test_table(twin, tmp_path):
             lambda d: ((d / "happy").mkdir(), (d / "happy/a.wav").write_bytes(b"x")),
             "one class only",
         ),
-        (lambda d: (d / "a.wav").write_bytes(b"x"), "not in class/"),
+        (lambda d: (d / "a.wav").write_bytes(b"x"), "tell no label"),
         (lambda d: (d / "labels.csv").write_text("file,label\na.wav\n"), "line 2"),
-        (lambda d: (d / "labels.csv").write_text("path,label\na.wav,b\n"), "no column `file`"),
+        (lambda d: (d / "labels.csv").write_text("path,label\na.wav,b\n"), "no such file"),
+        (lambda d: (d / "labels.csv").write_text("what,label\na,b\n"), "--map file=COLUMN"),
     ],
 )
 def test_refusals(make, word, tmp_path):
