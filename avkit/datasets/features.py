@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
-           'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'mel_grid', 'Cuts', 'mel_steps', 'audio_source',
-           'audio_stream', 'clip_frames', 'video_stream', 'track_frame_rows', 'track_frames', 'time_of_frames',
-           'TrackAudio', 'track_windows', 'track_audio']
+           'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'mel_grid', 'Cuts',
+           'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream', 'track_frame_rows',
+           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio']
 
 # %% ../../nbs/2_datasets/20_features.ipynb #a7b7af1c
 import functools, hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 import numpy as np, torch
 from torch import Tensor
 from ..core import AvkitError, child_seed, content_key, unknown
+from ..preprocessing import faces
 from ..preprocessing.audio import log_mel, mel_power, mfcc, segment_mel
+from ..preprocessing.speech import without_speech
 from ..preprocessing.tracks import Track
 from ..store import pack, Store
 
@@ -243,6 +245,31 @@ class NoisyAudio:
         x, i, j = self.sounds.read(c, start, n), max(start, 0), min(start + n, self.samples[c])
         if j > i: x[i - start:j - start] += np.float32(self.level(c)) * self.noise(c, i, j)
         return x
+
+# %% ../../nbs/2_datasets/20_features.ipynb #aud40001
+class SpeechlessAudio:
+    "Audio with what is heard where nobody speaks in place of speech"
+
+    def __init__(self, sounds: Waveforms, rate: int) -> None:
+        self.sounds, self.rate, self.samples = sounds, rate, sounds.samples
+        self.keys = [k and content_key("without speech", k, rate) for k in sounds.keys]
+        self._load = functools.lru_cache(2)(self._whole)
+
+    def _whole(self, c: int) -> np.ndarray:
+        x = self.sounds.read(c, 0, self.samples[c])
+        n = int(np.flatnonzero(x).max(initial=-1)) + 1
+        return np.concatenate([without_speech(x[:n], self.rate), x[n:]])
+
+    def read(
+        self,
+        c: int,      # which waveform
+        start: int,  # sample
+        n: int,      # samples
+    ) -> np.ndarray:
+        "(n,) float32; zeros before the beginning and after the end"
+        out, i, j = np.zeros(n, np.float32), max(start, 0), min(start + n, self.samples[c])
+        if j > i: out[i - start:j - start] = self._load(c)[i:j]
+        return out
 
 # %% ../../nbs/2_datasets/20_features.ipynb #164c138d
 def _source(
@@ -489,19 +516,79 @@ def audio_stream(
     "Features of the stored audio of clips; shorter ones are padded"
     return audio_source(store, clip_windows(store, keys, rate), kind, **settings).stream(store)
 
+# %% ../../nbs/2_datasets/20_features.ipynb #aud41002
+def _filled(boxes: Any, size: int) -> np.ndarray:
+    "(S,S) bool: inside one of the boxes (n,4)"
+    out = np.zeros((size, size), bool)
+    for x0, y0, x1, y1 in np.asarray(boxes, float).reshape(-1, 4).clip(0, size):
+        out[int(y0):int(np.ceil(y1)), int(x0):int(np.ceil(x1))] = True
+    return out
+
+
+def _in_crops(boxes: np.ndarray, size: int, margin: float) -> np.ndarray:
+    "(T,4) boxes in frames -> the same in the square crops that were cut around them"
+    squares = faces.squares(boxes, (1 << 20, 1 << 20), margin)
+    corner, side = squares[:, :2], squares[:, 2:]
+    return (boxes - np.tile(corner, 2)) / side * size
+
+
+def _painted(x: Tensor, covered: Tensor) -> Tensor:
+    "(T,3,S,S) uint8, of the rest's mean colour where it is covered (T,S,S); grey without rest"
+    rest = (~covered)[:, None].float()
+    n = rest.sum((2, 3), keepdim=True)
+    mean = (x * rest).sum((2, 3), keepdim=True) / n.clamp(min=1)
+    colour = torch.where(n > 0, mean, 128.).round().to(torch.uint8)
+    return torch.where(covered[:, None], colour, x)
+
+# %% ../../nbs/2_datasets/20_features.ipynb #aud41001
+@dataclass(frozen=True)
+class HideFaces:
+    "Paints the faces over, in the mean colour of what is left of a frame"
+    detector: str = "mtcnn"        # of faces in whole frames
+    model: str | None = None       # the file of a detector that comes without one
+    margin: float = 0.             # by which a crop is wider than its face
+
+    def covered(self, view: str, stored: dict[str, Tensor]) -> np.ndarray:
+        "(T,S,S) bool: what is painted over in a view of a clip"
+        x = stored[view]
+        if view == "face":
+            if "boxes" not in stored:
+                raise AvkitError("video_without_face: these crops came without the place of the "
+                                 "face in them, so that all of them is face")
+            places = _in_crops(stored["boxes"].numpy(), x.shape[-1], self.margin)
+            return np.stack([_filled([b], x.shape[-1]) for b in places])
+        found = faces.detector(self.detector, self.model).detect(x.permute(0, 2, 3, 1).numpy())
+        return np.stack([_filled(b, x.shape[-1]) for b, _ in found])
+
+    def __call__(self, view: str, stored: dict[str, Tensor]) -> Tensor:
+        return _painted(stored[view], torch.from_numpy(self.covered(view, stored)))
+
+# %% ../../nbs/2_datasets/20_features.ipynb #aud41005
+def _stored_views(
+    store: Store,  # of clips and results
+    key: str,
+    views: Sequence[str],
+    hide: HideFaces | None,
+) -> dict[str, Tensor] | None:
+    "{view: frames (T,3,S,S)} of a clip, with its faces or without; None where it has none"
+    found = store.get(key, views if hide is None else None)
+    if not found or any(v not in found[0] for v in views): return None
+    return {v: found[0][v] if hide is None else hide(v, found[0]) for v in views}
+
 # %% ../../nbs/2_datasets/20_features.ipynb #2e4c456d
 def _views(
     store: Store,  # of clips and results
     key: str | None,
     size: int,  # pixels
     views: Sequence[str],
+    hide: HideFaces | None = None,
 ) -> Tensor | None:
     "The views of a clip's frames (T,3V,size,size) uint8; None where it has none"
     from torchvision.transforms.v2.functional import resize  # heavy: a second to import
-    stored = store.get(key, views) if key else None
+    stored = _stored_views(store, key, views, hide) if key else None
     if not stored: return None
     fit = lambda f: f if f.shape[-1] == size else resize(f, [size, size], antialias=True)
-    return torch.cat([fit(f) for f in stored[0].values()], 1)
+    return torch.cat([fit(f) for f in stored.values()], 1)
 
 
 def _few(shape: Sequence[int], most: int = 1 << 26) -> int:
@@ -521,13 +608,16 @@ def clip_frames(
     keys: Sequence[str | None],  # of the store, None where a clip has no video
     size: int,                   # pixels
     views: Sequence[str] = ("face",),  # face, body, context, frame
+    hide: HideFaces | None = None,  # None: with faces
 ) -> Source:
     "Rows of (T,3V,size,size) uint8"
+    read = functools.partial(_views, store, size=size, views=views, hide=hide)
     found = (_views(store, k, size, views) for k in keys)
     shape = next((f.shape for f in found if f is not None), (1, 3 * len(views), size, size))
-    make = lambda i, j: _stacked([_views(store, k, size, views) for k in keys[i:j]], shape)
-    named = [k and content_key("frames", size, views, k) for k in keys]
-    key = content_key("frames", size, views if len(views) > 1 else views[0], keys)
+    make = lambda i, j: _stacked([read(key=k) for k in keys[i:j]], shape)
+    how = [] if hide is None else [asdict(hide)]
+    named = [k and content_key("frames", size, views, k, *how) for k in keys]
+    key = content_key("frames", size, views if len(views) > 1 else views[0], keys, *how)
     return Source(named, key, make, "pictures", chunk=_few(shape))
 
 
