@@ -848,7 +848,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._good_rows': ( '2_datasets/folder.html#_good_rows',
                                                                              'avkit/datasets/folder.py'),
-                                       'avkit.datasets.folder._heard': ('2_datasets/folder.html#_heard', 'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._interval_files': ( '2_datasets/folder.html#_interval_files',
                                                                                   'avkit/datasets/folder.py'),
                                        'avkit.datasets.folder._joined_streams': ( '2_datasets/folder.html#_joined_streams',

@@ -51,8 +51,9 @@ def _check_tables(root):
     plain = {p.stem for p in root.glob("db.*") if p.suffix in (".csv", ".parquet")}
     lost = sorted(pickled - plain)
     if not lost: return
-    raise AvkitError(f"{root}: the table {lost[0]} is there as a pickle alone, which avkit does not open, since it "
-                     "can run code. If you trust it: python -c \"import audformat; audformat.Database.load("
+    raise AvkitError(f"{root}: the table {lost[0]} is there as a pickle alone, which avkit does "
+                     "not open, since it can run code. If you trust it: "
+                     "python -c \"import audformat; audformat.Database.load("
                      "'.').save('.', storage_format='csv')\"")
 
 # %% ../../nbs/2_datasets/15_audformat.ipynb #b413d30e
@@ -79,11 +80,13 @@ def _label_tables(db, root, asked):
         if not _labels(list(t.columns), asked): continue
         split = db.splits[t.split_id].type if t.split_id else ""
         by_split.setdefault(split, []).append(name)
-    if not by_split: raise Question(f"{root}: no table of the database has a label; say which: --label COLUMN")
+    if not by_split:
+        raise Question(f"{root}: no table of the database has a label; say which: --label COLUMN")
     out = {split: _best(names) for split, names in by_split.items()}
     for names in out.values():
         if len(names) == 1: continue
-        told = " or ".join(f"--annotations {p.name}" for n in names for p in root.glob(f"db.{n}.[cp][sa][vr]*"))
+        files = [p for n in names for p in root.glob(f"db.{n}.[cp][sa][vr]*")]
+        told = " or ".join(f"--annotations {p.name}" for p in files)
         raise Question(f"{root}: several tables hold labels: {', '.join(names)}. Say which: {told}")
     if len(out) > 1: out.pop("", None)  # the whole beside its splits
     return {split: names[0] for split, names in out.items()}

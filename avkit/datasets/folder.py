@@ -139,8 +139,9 @@ def _no_label(clips, layout, where):
     cure = f"Do the file names tell it? --pattern '{pattern}'" if pattern else FOLDER_HELP
     what = f"read as {layout}" if layout and layout.roles else "no folders below"
     frames = [p for p, files in clips.items() if files.get("video") == p]
-    if frames: cure = (f"{frames[0]} and {len(frames) - 1} more hold numbered pictures, taken as the "
-                       f"frames of a clip each; if they are classes: --layout class. {cure}")
+    if frames:
+        cure = (f"{frames[0]} and {len(frames) - 1} more hold numbered pictures, taken as the "
+                f"frames of a clip each; if they are classes: --layout class. {cure}")
     return Question(f"{where}: the folders tell no label ({what}). {cure}")
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #82e52392
@@ -148,7 +149,8 @@ def _pattern_of(answers, clips):
     "The pattern that the user says, and what its codes mean"
     if not answers.pattern: return None, {}
     known = known_corpora([PurePosixPath(p).name for p in clips])
-    codes = {c: name for k in known if k.option.endswith(answers.pattern) for c, name in k.labels.items()}
+    meant = [k for k in known if k.option.endswith(answers.pattern)]
+    codes = {code: name for k in meant for code, name in k.labels.items()}
     return read_pattern(answers.pattern), codes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #fe4fe72f
@@ -169,7 +171,8 @@ def _main_of(files):
 def _told_by(clips, layout, pattern, problems):
     "{path: what its folders and its name say}; what fits neither becomes a problem"
     out = {}
-    shape = " or ".join([f"in {layout}/"] * bool(layout) + ["named like the pattern"] * bool(pattern))
+    wanted = [f"in {layout}/"] * bool(layout) + ["named like the pattern"] * bool(pattern)
+    shape = " or ".join(wanted)
     for path, files in clips.items():
         said = _said(path, layout, pattern)
         if said.get("label"): out[path] = said
@@ -370,9 +373,10 @@ def _with_names(good, target):
 def _ratings(groups, target):
     "clip, rater, label or numbers, line: a row for each rating"
     values = target.numbers or ["label"]
+    each = [(name, i, row) for name, rows in groups.items() for i, row in enumerate(rows)]
     return pd.DataFrame([
         dict(clip=name, rater=row.get("rater") or f"row {i}", line=row["line"])
-        | {k: row[k] for k in values} for name, rows in groups.items() for i, row in enumerate(rows)])
+        | {k: row[k] for k in values} for name, i, row in each])
 
 
 def _voted_rows(good, target, how, problems):
@@ -386,8 +390,8 @@ def _voted_rows(good, target, how, problems):
     speakers = {name: r["speaker"] for name, r in rows.items()}
     v = vote(_ratings(groups, target), how=how, targets=target.numbers, speakers=speakers)
     problems += v.problems
-    said = v.rows.set_index("clip").to_dict("index")
-    return [rows[name] | values for name, values in said.items()], v.notes
+    voted: list[Any] = v.rows.to_dict("records")
+    return [rows[r["clip"]] | r for r in voted], v.notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7ab1e0f0
 def _table_rows(root, tables, answers, problems):
@@ -438,9 +442,10 @@ def _by_intervals(clips, found, answers, root):
     names = _class_names(clips, answers, root)
     if answers.tier or len(names) < 2: return True
     if answers.layout or any(map(is_emotion, names)): return False
-    raise Question(f"{root}: are the labels the folders ({', '.join(names[:4])}) or the intervals in "
-                   f"{next(iter(found.values())).name} and {len(found) - 1} more files? --layout class, "
-                   "or --tier any (or the tier's name)")
+    first, more = next(iter(found.values())).name, len(found) - 1
+    raise Question(f"{root}: are the labels the folders ({', '.join(names[:4])}) or the intervals "
+                   f"in {first} and {more} more files? --layout class, or --tier any (or the "
+                   "tier's name)")
 
 
 def _piece(name, files, said, interval):
@@ -459,7 +464,7 @@ def _labelled_films(root, clips, answers, problems):
     for name, path in found.items():
         pieces = read_intervals(path, None if answers.tier in ("", "any") else answers.tier)
         rows += [_piece(name, clips[name], said.get(name, {}), r)
-                 for r in pieces[pieces.end > pieces.start].to_dict("records")]
+                 for r in pieces.to_dict("records") if r["end"] > r["start"]]
     problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
                  for n in clips if n not in found]
     kinds = Counter(p.suffix for p in found.values())
@@ -552,8 +557,9 @@ def _read(root, annotations, answers, problems):
     if labelled: return labelled
     rows, told = _folder_rows(root, clips, answers, problems)
     beside = len(_interval_files(root, clips))
-    if beside: told.append(f"{beside} files with intervals beside the clips are not read, since the "
-                           "folders tell the label; --tier any reads them")
+    if beside:
+        told.append(f"{beside} files with intervals beside the clips are not read, since the "
+                    "folders tell the label; --tier any reads them")
     return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
@@ -579,13 +585,12 @@ _COMPARED = 5  # clips whose microphone and camera are compared
 _SURE = .5  # the least confidence of an estimate that is told
 
 
-def _heard(path): return decode(path, video=False, rate=16000).sound
-
-
 def _offset_of(root, row):
     "The offset that a clip's two sounds suggest, in s; None where they tell none"
-    try: offset, confidence = estimate_offset(_heard(root / row["video"]), _heard(root / row["audio"]), 16000)
-    except AvkitError: return None  # no sound, or none that can be read: `prepare` tells
+    paths = [root / row[stream] for stream in ("video", "audio")]
+    try: sounds: list[Any] = [decode(p, video=False, rate=16000).sound for p in paths]
+    except AvkitError: return None  # none that can be read: `prepare` tells
+    offset, confidence = estimate_offset(sounds[0], sounds[1], 16000)
     return offset if confidence > _SURE else None
 
 
@@ -593,13 +598,15 @@ def _told_offsets(root, rows):
     "What the camera's own sound says of microphones, in a line; [] without any"
     apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
     two = [r for r in apart if content_of(root / r["video"]) == "av"][:_COMPARED]
-    found = [o - float(r.get("offset") or 0.) for r in two if (o := _offset_of(root, r)) is not None]
+    estimates = [(_offset_of(root, r), float(r.get("offset") or 0.)) for r in two]
+    found = sorted(o - said for o, said in estimates if o is not None)
     if not found: return []
-    middle = sorted(found)[len(found) // 2]
-    if abs(middle) < .02: return [f"offset: audio and video of {len(found)} clips fit (by the camera's own sound)"]
-    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later in the audio "
-            f"file than {'the column offset says' if 'offset' in two[0] else 'seen in the video'} (an estimate, "
-            f"from {len(found)} clips): a column `offset` sets it"]
+    middle, n = found[len(found) // 2], f"{len(found)} clips"
+    if abs(middle) < .02:
+        return [f"offset: audio and video of {n} fit (by the camera's own sound)"]
+    what = "the column offset says" if "offset" in two[0] else "seen in the video"
+    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later "
+            f"in the audio file than {what} (an estimate, from {n}): a column `offset` sets it"]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #0dc77b17
 def _notes(root, rows, split, told):
@@ -623,7 +630,8 @@ def _what_is_learned(root, rows, target, scale):
 def _told_label(classes, target):
     "What is learned, in a line; a second one where no class is called like an emotion"
     if target.numbers: return [f"label: numbers, {', '.join(target.numbers)}"]
-    names = ", ".join(classes[:12]) + (f" and {len(classes) - 12} more" if len(classes) > 12 else "")
+    more = f" and {len(classes) - 12} more" if len(classes) > 12 else ""
+    names = ", ".join(classes[:12]) + more
     told = [f"label: {len(classes)} classes, {names}"]
     if not any(map(is_emotion, classes)):
         told.append("label: none of these is a word for an emotion that avkit knows. Are they what "

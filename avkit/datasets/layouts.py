@@ -134,8 +134,8 @@ def _check_mixed(levels, where):
         odd, others = _mixed(names), [n for n in sorted(set(names)) if not subset_of(n)]
         if len(odd) < 2 and "train" not in map(subset_of, odd): continue
         if all(plain_name(n).startswith("eval") for n in others):
-            raise Question(f"{where}: is {others[0]} the validation or the test set? Both are called "
-                           "so: rename the folder to validation or test")
+            raise Question(f"{where}: is {others[0]} the validation or the test set? Both are "
+                           "called so: rename the folder to validation or test")
         raise Question(f"{where}: the folders {', '.join(odd)} are called like subsets, "
                        f"{', '.join(others[:4])} beside them are not. If they are classes: "
                        "--layout class/speaker (or class); if not, move the others elsewhere")

@@ -279,7 +279,8 @@ def _rows_of(key: str, dataset: str | None) -> dict[str, Sequence[str]]:
     "{row of a paper's table, of every size: what it may be given}; methods of others as well"
     s, p = study_of(key, dataset), Protocol(dataset=dataset)
     runs = _combined(key, p, [*s.runs, *s.paper_size])
-    ours = {_row_of(c): _GIVEN if c["modality"] == "av" else (c["modality"],) for c in runs}
+    ours: dict[str, Sequence[str]] = {
+        str(_row_of(c)): _GIVEN if c["modality"] == "av" else (str(c["modality"]),) for c in runs}
     return ours | dict.fromkeys(s.others, _GIVEN)
 
 

@@ -286,7 +286,7 @@ def _other_stream(m: Manifest, why: pd.Series) -> str:
 def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
     "That no clip is left in test, and what follows; '' where one is, or where nothing is trained"
     if "test" in subsets or "train" not in subsets: return ""
-    asked = int((m.clips["split"] == "test").sum())
+    asked = list(m.clips["split"]).count("test")
     unit, name = "video" if m.level == "frame" else "clip", m.split["name"]
     why = f"all {asked} of split {name} were set aside" if asked else f"split {name} has none"
     return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
