@@ -129,7 +129,7 @@ def as_manual(
 
 # %% ../nbs/7_cli.ipynb #3955140b
 DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
-                 "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
+                 "scale", "votes", "lag", "gap", "raters", "answers", "synthetic", "synt_rate", "difficulty"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 

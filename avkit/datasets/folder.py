@@ -39,7 +39,9 @@ from avkit.datasets.own_rows import (
     row_files,
     told_of_table,
 )
+from .own_traces import film_rows, find_traces, frame_labels
 from .splits import blocks
+from .traces import TraceSettings, read_trace_settings
 from .synth import FACES, VOICES, planned_settings, render_plan
 from ..files import check_root, media_kind, one_form, walk
 from avkit.preprocessing.clip_files import (
@@ -72,6 +74,7 @@ class Answers:
     label: str = ""  # what is learned
     scale: dict[str, tuple[float, float]] = field(default_factory=dict)  # {number: (least, most)}
     votes: str = ""  # how rows that contradict each other are settled
+    traces: TraceSettings = field(default_factory=TraceSettings)  # how labels over time are read
 
 
 def read_scale(
@@ -227,7 +230,7 @@ def _table_row(row, files, target):
     out = dict(clip=row.get("clip") or str(PurePosixPath(main).with_suffix("")), label=row.get("label", ""),
                speaker=row.get("speaker", ""), sex=row.get("sex", ""), official=subset_of(row.get("split", "")),
                video=files.get("video", ""), audio=files.get("audio", ""))
-    more = {k: row[k] for k in (*target.numbers, "recording", "fold") if row.get(k) not in (None, "")}
+    more = {k: row[k] for k in (*target.numbers, "recording", "fold", "trace") if row.get(k) not in (None, "")}
     return out | more
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7f46c460
@@ -279,9 +282,8 @@ def _left_over(files, frames, used, names):
     return [(f, "unexpected", f"no row in {names}") for f in left]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #6e6999a3
-def _table_rows(root, tables, answers, problems):
-    "The manifest's rows, the target, and what was understood"
-    read = [read_rows(p, root, answers.map, answers.label or None) for p in tables]
+def _table_rows(root, read, problems):
+    "The manifest's rows of tables that were read, the target, and what was understood"
     _check_alike(read)
     files, frames = _all_files(root)
     look = Lookup(root, files)
@@ -388,12 +390,24 @@ def _named_table(root, annotations):
 
 
 def _read(root, annotations, answers, problems):
-    "Rows, target and what was understood, from the table where there is one, else from the folders"
+    "Rows, target, what was understood, frames: from the table where there is one, else from folders"
     path = _named_table(root, annotations)
     tables = [path] if path else find_tables(root)
-    if tables: return _table_rows(root, tables, answers, problems)
+    traces = find_traces(root, tables, answers.map, answers.label, problems)
+    if traces: return _moving(root, traces, answers, problems)
+    if tables:
+        read = [read_rows(p, root, answers.map, answers.label or None) for p in tables]
+        return *_table_rows(root, read, problems), None
     rows, told = _folder_rows(root, find_clips(root, problems, _may_be_frames), answers, problems)
-    return rows, Target("label"), told
+    return rows, Target("label"), told, None
+
+
+def _moving(root, traces, answers, problems):
+    "The same where labels move: films, and the labels of their frames"
+    if traces.tables: rows, _, told = _table_rows(root, traces.tables, problems)
+    else: rows, told = film_rows(root, traces, answers.layout, answers.pattern, problems)
+    made = frame_labels(root, rows, traces, answers.traces, answers.scale, problems)
+    return made.rows, Target("label", made.targets), [*told, *made.told], made
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
 def _other_files(root):
@@ -423,15 +437,23 @@ def _notes(root, rows, split, told):
 
 def _told_answers(*given):
     "What the user answered, in a line; [] where they did not"
-    names = ("map", "layout", "pattern", "label", "scale", "votes")
+    names = ("map", "layout", "pattern", "label", "scale", "votes", "lag", "gap", "raters")
     told = [f"--{name} {value}" for name, value in zip(names, given) if value]
     return [f"answered: {' '.join(told)} (kept for this folder; auto in place of a value forgets it)"] if told else []
 
 
-def _answers(map, layout, pattern, label, scale, votes):
+def _answers(map, layout, pattern, label, scale, votes, *traces):
     "Answers as a user types them, read"
     return Answers(read_map(map), read_layout(layout) if layout else (), pattern or "", label or "",
-                   read_scale(scale), votes or "")
+                   read_scale(scale), votes or "", read_trace_settings(*traces))
+
+
+def _check_still(lag, gap, raters):
+    "Refuse settings of labels over time where labels do not move"
+    for name, value in dict(lag=lag, gap=gap, raters=raters).items():
+        if value is None: continue
+        raise AvkitError(f"{name}={value} is for labels over time (a table film.csv with time,valence beside "
+                         "film.mp4, or columns file,time,valence), and there are none")
 
 
 def index(
@@ -443,23 +465,32 @@ def index(
     label: str | None = None,  # which column is learned: "emotion", "valence,arousal"
     scale: str | None = None,  # the ends of numbers: "valence=1:9"
     votes: str | None = None,  # several raters: majority, distribution
+    lag: str | None = None,  # labels over time: seconds that they are moved earlier; estimate
+    gap: str | None = None,  # the same: seconds without a sample, beyond which nothing is known
+    raters: str | None = None,  # the same of several annotators: mean, ewe
 ) -> Manifest:
     "The manifest of one's own data below `data_root`"
     root, problems = resolve(data_root), []
     check_root(root)
     if not root.is_dir(): raise AvkitError(f"data_root {root} is not a folder. {FOLDER_HELP}")
-    answers = _answers(map, layout, pattern, label, scale, votes)
-    rows, target, told = _read(root, annotations, answers, problems)
-    told = [*_told_answers(map, layout, pattern, label, scale, votes), *told]
+    given = (map, layout, pattern, label, scale, votes, lag, gap, raters)
+    answers = _answers(*given)
+    rows, target, told, moving = _read(root, annotations, answers, problems)
+    told = [*_told_answers(*given), *told]
     if not rows:
         why = f" ({problems[0][0]}: {problems[0][2]})" if problems else ""
         raise AvkitError(f"No usable clip in {root}{why}. {FOLDER_HELP}")
-    _check_scale(rows, target.numbers, answers.scale, root)
+    if not moving:
+        _check_still(lag, gap, raters)
+        _check_scale(rows, target.numbers, answers.scale, root)
     split = _official(rows, told)
-    classes = [] if target.numbers else sorted({one_form(r["label"]) for r in rows})
+    classes = moving.classes if moving else [] if target.numbers else (
+        sorted({one_form(r["label"]) for r in rows}))
     if not target.numbers: _check_classes(root, classes)
-    more = dict(task="regression", targets=target.numbers) if target.numbers else {}
+    more: dict[str, Any] = dict(level="frame", frames=moving.frames) if moving else {}
+    if target.numbers: more |= dict(task="regression", targets=target.numbers)
     notes = _notes(root, rows, split, told)
+    if answers.scale: notes["scale"] = {k: [*ends] for k, ends in answers.scale.items()}
     return make_manifest("folder", root, rows, classes, sorted(set(problems)), notes, **more)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #8d430c85

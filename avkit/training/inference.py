@@ -171,6 +171,7 @@ def outputs(
     if not len(idx): return None
     logits = predict_logits(cfg, model, data, idx, condition, device)
     if data.steps is not None: return frame_outputs(cfg, data, idx, logits)
+    if data.limits is not None: logits = logits.clamp(*map(torch.as_tensor, data.limits))
     return dict(clip=[data.clips[i] for i in idx], target=data.target[idx], out=logits)
 
 # %% ../../nbs/4_training/08_inference.ipynb #e3956c42
