@@ -20,7 +20,8 @@ setup: $(READY)  ## everything that is needed, pinned, in .venv
 
 $(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
-	@echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 5 GB, a few minutes, once)"
+	@test -x $(BIN)/python && echo "== set-up: $(VENV) is there; what it lacks of constraints.txt is added" || \
+	  echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 5 GB, a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
@@ -40,13 +41,13 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 	$(BIN)/avkit report $(DEMO) --to reports/runs/demo --title "Demo: cross-attention on the rendered corpus"
 	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"
 
-check: $(READY)  ## in two minutes: ruff, exports in step, imports downhill, types, fast tests
+check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
 	$(BIN)/ruff check
 	@echo "== notebooks are clean, avkit/ is what they export, parameters are the declared settings"
 	$(BIN)/python tests/in_step.py
 	$(BIN)/python tests/checks/parameters.py
-	@echo "== tables of fusions and papers, and notebooks of papers, are what the registries say"
+	@echo "== tables of fusions, papers, encoders and data sets, and notebooks of papers, are what the registries say"
 	$(BIN)/python tests/checks/pages.py
 	@echo "== imports run downhill, at the top, by public names"
 	$(BIN)/python tests/checks/imports.py

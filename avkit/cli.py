@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, resolve, unknown
+from .core import AvkitError, command, resolve, unknown, write_json
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,8 +128,9 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
-                 "scale", "votes", "lag", "gap", "raters", "answers", "synthetic", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
+                 "pattern", "scale", "votes", "lag", "gap", "raters", "answers", "synthetic",
+                 "synt_rate", "difficulty"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 
@@ -150,7 +151,6 @@ def _open(a: argparse.Namespace) -> Any:
 # %% ../nbs/7_cli.ipynb #an5we010
 def _write_answers(a: argparse.Namespace) -> None:
     "Write what a user answered about their data to the file that `--write` names"
-    from avkit.core import write_json
     from avkit.datasets.registry import ANSWERS  # heavy: pandas
     from avkit.reports.endings import shown_path
     given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}
@@ -512,7 +512,8 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
 def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     "What `predict` takes: the video, and a flag for each other parameter"
     p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
+                  "predictions.csv, timeline.png, settings.json, and the time line for ELAN, "
+                  "Praat and players.")
     about = _with_default(helps["video"], None)
     p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
     _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})
@@ -530,7 +531,8 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     again = ["predict", *([a["video"]] if a["video"] else [])]
     run = ["--run", a["run"]] if a["run"] else []
-    if not a["annotate"]: print(next_step(*again, *run, "--annotate"))
+    to = ["--to", a["to"]] if a["to"] else []
+    if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))
     return 0
 
@@ -595,7 +597,7 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     from avkit.reports.endings import next_step, shown_path
     p = parser_of("ceilings", "Set scores on rendered clips beside the best that a model could "
                   "reach with the streams it was given.")
-    p.add_argument("runs", nargs="+", metavar="FOLDER", help="the folders of runs")
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
     flag(p, "to", "the folder of ceilings.md and ceilings.csv", required=True, metavar="FOLDER")
     a = p.parse_args(argv)
     print(ceilings_report(a.runs, a.to).to_string(index=False))
@@ -660,7 +662,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for d in committed() if a.again else []: remake(d)
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
-    print("next: git -C", shown_path(kit_path("")), "diff --stat reports")
+    print("next: git -C", shown_path(kit_path("")), "status --short reports")
     return int(failed)
 
 # %% ../nbs/7_cli.ipynb #8fdbc299

@@ -261,6 +261,7 @@ def _source(
 def _vectors(kind: str, transform: Callable[..., Tensor]) -> Callable[..., Source]:
     "A kind of features from a function (B,N), Hz -> (B,F,T)"
     def features(p: AudioWindows, store: Store, **settings: Any) -> Source:
+        "(N,T,F): a vector every `hop` samples"
         count = np.where(p.length > 0, 1 + p.length // settings.get("hop", 512), 0)
         def make(i: int, j: int) -> _Arrays:
             x = transform(p.waves(i, j), p.rate, **settings).transpose(1, 2)

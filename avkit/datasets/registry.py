@@ -152,10 +152,12 @@ def rendered_root(
     return module.render(root, difficulty=difficulty, **size)
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #e03dd7dc
-def _synth(data_root, difficulty=0., actors=None):
+_SYNTH_SAMPLE = dict(actors=4, repeats=1)  # 32 clips; by its split actor 3 validates, 4 tests
+
+
+def _synth(data_root, difficulty=0., **size):
     "Render the demo data set where it is missing, then read it as RAVDESS is read"
-    opts: dict[str, Any] = dict(difficulty=difficulty)
-    if actors: opts["actors"] = actors
+    opts: dict[str, Any] = dict(difficulty=difficulty) | size
     usual = f"difficulty{difficulty:g}-" + content_key(opts, synth.VERSION)[:8]
     root = data_root or cache_dir("synth", usual)
     return ravdess.index(synth.render_demo(root, **opts), corpus="synth")
@@ -176,7 +178,8 @@ def open_dataset(
     "The manifest of a data set; `synth` and what is rendered renders itself first"
     if dataset not in dataset_names(): raise _unregistered(dataset)
     if dataset == "synth":
-        return _synth(None if is_rendered(data_root) else data_root, difficulty, **options)
+        small = _SYNTH_SAMPLE if normal_root(data_root) == "sample" else {}
+        return _synth(None if is_rendered(data_root) else data_root, difficulty, **small | options)
     if data_root is None:
         raise AvkitError(f"dataset={dataset} needs data_root: the folder that holds its files, or "
                          "data_root=rendered for clips that avkit renders in its layout. "
@@ -191,9 +194,22 @@ def open_dataset(
 # %% ../../nbs/2_datasets/16_registry.ipynb #an5we002
 ANSWERS = ("map", "layout", "pattern", "label", "scale", "votes", "lag", "gap", "raters",
            "annotations")
-FORGET, ESTIMATE = "auto", "estimate"  # in place of an answer; asks for one, and is none
 
 
+def _wrong_answers(found):
+    "What of a file's content is no answer"
+    if not isinstance(found, dict): return ["its content"]
+    return [k for k, v in found.items() if k not in ANSWERS or not isinstance(v, str)]
+
+
+def read_answers(path: str | Path) -> dict[str, str]:
+    "Answers of a file; an `AvkitError` names what is none"
+    found = read_json(resolve(path))
+    wrong = _wrong_answers(found)
+    if not wrong: return found
+    raise AvkitError(f"{path}: {wrong[0]} is no answer; {', '.join(ANSWERS)} are, as text")
+
+# %% ../../nbs/2_datasets/16_registry.ipynb #c8690951
 def _has_answers(settings):
     "Are settings about a folder of one's own?"
     root = settings["data_root"]
@@ -204,28 +220,27 @@ def _answers_file(settings):
     "Where the answers about a folder are kept"
     return cache_dir("answers", content_key(str(resolve(settings["data_root"])))[:16] + ".json")
 
-
-def read_answers(path: str | Path) -> dict[str, str]:
-    "Answers of a file; an `AvkitError` names what is none"
-    found = read_json(resolve(path))
-    wrong = [k for k, v in found.items() if k not in ANSWERS or not isinstance(v, str)] if (
-        isinstance(found, dict)) else [path]
-    if wrong: raise AvkitError(f"{path}: {wrong[0]} is no answer; {', '.join(ANSWERS)} are, as text")
-    return found
-
 # %% ../../nbs/2_datasets/16_registry.ipynb #an5we004
+FORGET, ESTIMATE = "auto", "estimate"  # in place of an answer; asks for one, and is none
+
+
+def _kept_answers(settings):
+    "The answers of the file that settings name, else those that were kept"
+    if settings["answers"]: return read_answers(settings["answers"])
+    path = _answers_file(settings)
+    return read_answers(path) if path.is_file() else {}
+
+
 def answers_about(
     settings: Mapping[str, Any],  # with all of `ANSWERS`, `answers`, dataset and data_root
 ) -> dict[str, str | None]:
     "What holds: the answers that are given, else those of the file, else those that were kept"
     if not _has_answers(settings): return {}
-    kept = {}
-    if settings["answers"]: kept = read_answers(settings["answers"])
-    elif _answers_file(settings).is_file(): kept = read_answers(_answers_file(settings))
     given = {k: settings[k] for k in ANSWERS if settings[k] is not None}
-    return {k: None if v == FORGET else v for k, v in (kept | given).items()}
+    found = _kept_answers(settings) | given
+    return {k: None if v == FORGET else v for k, v in found.items()}
 
-
+# %% ../../nbs/2_datasets/16_registry.ipynb #490aa1f9
 def keep_answers(settings: Any) -> None:
     "Keep what a user answered about a folder of their own"
     if not _has_answers(settings): return

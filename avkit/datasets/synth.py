@@ -168,6 +168,17 @@ def _spoken(
     vowel = lambda i: VOWELS[order[syllable[i] % 7]] * size
     return np.concatenate([_formants(source[i:j], vowel(i)) for i, j in zip(cuts, cuts[1:])])
 
+# %% ../../nbs/2_datasets/02_synth.ipynb #v01c0001
+def _shake(t, tremor, rng):
+    "How loud a trembling voice is over the times (N,)"
+    trembling = .5 + .5 * np.sin(2 * np.pi * 9 * t + rng.uniform(0, 6))
+    return 1 - np.clip(.35 + .35 * tremor, 0, .8) * trembling
+
+
+def _sawtooth(f0):
+    "A wave (N,) in [-1, 1] of a pitch (N,) in Hz: what the vocal cords give"
+    return 2 * (np.cumsum(f0) / RATE % 1) - 1
+
 # %% ../../nbs/2_datasets/02_synth.ipynb #037d7ee2
 def _voice(
     x,  # expression (6,) or, spread over the clip, (n,6)
@@ -184,10 +195,8 @@ def _voice(
     k, phase = _syllables(t, nz["begin"], nz["end"], speed, rng)
     through = np.clip((t - nz["begin"]) / (nz["end"] - nz["begin"]), 0, 1) - .5
     f0 = who["pitch"] * _pitch(pitch, contour, through, phase, t)
-    saw = 2 * (np.cumsum(f0) / RATE % 1) - 1
-    trembling = .5 + .5 * np.sin(2 * np.pi * 9 * t + rng.uniform(0, 6))
-    shake = 1 - np.clip(.35 + .35 * tremor, 0, .8) * trembling
-    source = _soften(saw, bright) * shake + .05 * 3.5 ** breath * rng.normal(size=t.size)
+    cords = _soften(_sawtooth(f0), bright) * _shake(t, tremor, rng)
+    source = cords + .05 * 3.5 ** breath * rng.normal(size=t.size)
     source *= np.where(k >= 0, np.sin(np.pi * phase) ** .7, 0)
     spoken = _spoken(source, k, statement, who["size"])
     if changes: spoken = spoken * 10 ** (.3 * bright)  # changing effort is heard as loudness, too
@@ -395,6 +404,21 @@ def draw_eye(
     if tall > .05: _fill(img, at + u * (_TURN * .018 + [-.03, -.03]), (250, 250, 250))
     _draw_brow(img, at, u, side, high, slant, look)
 
+# %% ../../nbs/2_datasets/02_synth.ipynb #m0u70001
+def _lips(smile: float, opening: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "(13,2) each, in heads: where the lips meet, how far they part there, how thick they are"
+    half, bend = .27 * (1 + .2 * smile) - .35 * max(opening - .09, 0), .18 * smile
+    arch = 1 - _ARC ** 2
+    top = np.stack([_ARC * half, bend * (.5 - _ARC ** 2)], 1)
+    gap = (opening * arch)[:, None] * [0, 1.]
+    return top, gap, (.05 + .035 * arch)[:, None] * [0, .9] * (1 - _ARC ** 6)[:, None]
+
+
+def _lip_colour(look):
+    "RGB: the skin, reddened as much as the actor's lips are"
+    red = np.array([190, 60, 70])
+    return look["skin"] * (1 - look["lips"]) * .78 + look["lips"] * red + [8, -14, -10]
+
 # %% ../../nbs/2_datasets/02_synth.ipynb #c533c09c
 def draw_mouth(
     img: np.ndarray,  # (h,w,3) uint8, changed
@@ -405,23 +429,13 @@ def draw_mouth(
     look: Mapping[str, Any],  # of `looks`
 ) -> None:
     "Draw the mouth"
-    half, bend = .27 * (1 + .2 * smile) - .35 * max(opening - .09, 0), .18 * smile
-    arch = 1 - _ARC ** 2
-    top = np.stack([_ARC * half, bend * (.5 - _ARC ** 2)], 1)
-    gap = (opening * arch)[:, None] * [0, 1.]
-    lip = (.05 + .035 * arch)[:, None] * [0, .9] * (1 - _ARC ** 6)[:, None]
+    top, gap, lip = _lips(smile, opening)
     paint = lambda above, below, colour: _fill(img, at + u * np.r_[above, below[::-1]], colour)
     paint(top - gap * .4 - lip, top + gap + lip * 1.2, np.clip(_lip_colour(look), 0, 255))
     line = np.maximum(gap, [0, .012])
     paint(top - line * .4, top + line, (60, 22, 24))
     teeth = top - gap * .35
     if opening > .06: paint(teeth[2:-2], (teeth + [0, .035])[2:-2], (232, 228, 220))
-
-
-def _lip_colour(look):
-    "RGB: the skin, reddened as much as the actor's lips are"
-    red = np.array([190, 60, 70])
-    return look["skin"] * (1 - look["lips"]) * .78 + look["lips"] * red + [8, -14, -10]
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #7021f16f
 def draw_features(

@@ -20,6 +20,7 @@ from .runs import open_run, Run
 from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
+from ..training.record import data_lines
 from ..training.settings import portable
 
 # %% ../../nbs/5_evaluation/07_export.ipynb #dd8cd6b2
@@ -232,7 +233,7 @@ _USE = (
 def _scores(record: dict) -> str:
     "The scores of validation and test as a pipe table"
     rows = [(s, c, v) for s, cs in record["metrics"].items() if s != "train" for c, v in cs.items()]
-    main = "accuracy", "uar", "f1_macro"
+    main = "accuracy", "uar", "f1_macro", "js_distance"
     names = [n for n in rows[0][2] if n in main or n.startswith("ccc")]
     told = [[s, c, *(f"{v[n]:.3f}" if n in v else "" for n in names)] for s, c, v in rows]
     return pipe_table(["split", "given", *names], told)
@@ -339,6 +340,12 @@ def _trained_on(run: Run) -> str:
     return (f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, best epoch "
             f"{r['best_epoch'] + 1} of {r['epochs']}, avkit {code}.")
 
+# %% ../../nbs/5_evaluation/07_export.ipynb #card0001
+def _of_data(record: dict) -> str:
+    "A list of what limits the scores: how far raters agree, what is scarce; '' where nothing is"
+    lines = [f"- {markdown_text(said)}" for said in data_lines(record)]
+    return "\n".join(["", "What to know of the data:", "", *lines, ""]) if lines else ""
+
 # %% ../../nbs/5_evaluation/07_export.ipynb #a245fab8
 def card_text(
     run: Run,                # whose model it is
@@ -370,7 +377,7 @@ The weights are made of that data: its terms hold for them too. {_trained_on(run
 ## Scores
 
 {_scores(run.record)}
-
+{_of_data(run.record)}
 ## Intended use and limits
 
 {_USE}

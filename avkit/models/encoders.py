@@ -210,6 +210,19 @@ class LogMelCNN(Encoder):
         h = self.time[1](zero_padding(h, mask).transpose(1, 2)).transpose(1, 2)
         return self.drop(zero_padding(h, mask)), mask
 
+# %% ../../nbs/3_models/04_encoders.ipynb #v1ew0001
+def _one_each(trunk: str | Sequence[str], views: Sequence[str]) -> dict[str, str]:
+    "{view: its backbone}, one for all views or one each"
+    names = [trunk] * len(views) if isinstance(trunk, str) else list(trunk)
+    if len(names) == len(views): return dict(zip(views, names))
+    raise AvkitError(f"{len(views)} views ({', '.join(views)}) and "
+                     f"{len(names)} trunks ({', '.join(names)})")
+
+
+def _trunks(names: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Backbone]:
+    "{view: backbone}, with fresh weights"
+    return {v: build_backbone(name, **options) for v, name in names.items()}
+
 # %% ../../nbs/3_models/04_encoders.ipynb #02ddc821
 class ViewEncoder(Encoder):
     "(B,T,3V,H,W) in [0,1] -> (B,T,mid_dim) -> (B,T,dim): a backbone for each of V views"
@@ -230,24 +243,22 @@ class ViewEncoder(Encoder):
         layers: int = 1,                        # of the recurrent layer
     ):
         super().__init__()
-        names = [trunk] * len(views) if isinstance(trunk, str) else list(trunk)
-        if len(names) != len(views):
-            raise AvkitError(f"{len(views)} views ({', '.join(views)}) and "
-                             f"{len(names)} trunks ({', '.join(names)})")
         if cell not in ("lstm", "gru"): raise unknown("cell", cell, ("lstm", "gru"))
         self.channels, self.steps = channels, steps
         options: dict = dict(say=False, channels=channels, normalise=normalise)
-        backbones = {v: build_backbone(name, **options, **(trunk_options or {}))
-                     for v, name in zip(views, names)}
+        backbones = _trunks(_one_each(trunk, views), dict(**options, **trunk_options or {}))
         for v, place in of_views(weights, views).items():
             if place: load_weights(backbones[v], place)
         self.trunks = nn.ModuleDict(backbones)
         self.mid_dim = self.dim = sum(b.dim for b in backbones.values())
         self.rnn = None
-        if rnn and alone:
-            make, self.dim = nn.LSTM if cell == "lstm" else nn.GRU, 2 * rnn
-            self.rnn = make(self.mid_dim, rnn, layers, batch_first=True, bidirectional=True)
+        if rnn and alone: self.add_rnn(nn.LSTM if cell == "lstm" else nn.GRU, rnn, layers)
         self.make_head(n_out, head)
+
+    def add_rnn(self, make: type[nn.LSTM | nn.GRU], units: int, layers: int) -> None:
+        "A recurrent layer over the steps, in both directions"
+        self.dim = 2 * units
+        self.rnn = make(self.mid_dim, units, layers, batch_first=True, bidirectional=True)
 
     def see(self, x: Tensor) -> Tensor:
         "(n,3V,H,W) -> (n,mid_dim)"

@@ -40,14 +40,25 @@ def _with_interval(row: Mapping, score: str) -> str:
     return f"{text} (95 % interval {row['low']:.3f} to {row['high']:.3f})"
 
 
+def _alike(rows: pd.DataFrame, score: str) -> str:
+    "Methods whose scores are the same number: none of them is before another"
+    if len(rows) == 1: return _with_interval(rows.iloc[0].to_dict(), score)
+    return f"{', '.join(map('`{}`'.format, rows.method))} {rows[score].iloc[0]:.3f} each"
+
+# %% ../../nbs/6_reports/17_index.ipynb #1dx0t1ed
 def compared(table: pd.DataFrame) -> str:
     "The headline of a comparison or a paper, from its table.csv"
     score = table.columns[6]  # the first one
     own = table.loc[(table.given == "av") | table.method.str.endswith(" alone")]
     own = own.sort_values(score, ascending=False, kind="stable")
-    best = ", then ".join(_with_interval(r, score) for r in own.head(2).to_dict("records"))
-    last = f"last `{own.method.iloc[-1]}` {own[score].iloc[-1]:.3f}"
-    return f"{head_of(score)}, best of {len(own)}: {best}; {last}."
+    places = [rows for _, rows in own.groupby(own[score].round(3), sort=False)]
+    if len(places) == 1 < len(own): return f"{head_of(score)}: {_alike(own, score)}."
+    first = places[:1 if len(places[0]) > 1 else 2]
+    best = ", then ".join(_alike(rows, score) for rows in first)
+    said = f"{head_of(score)}, best of {len(own)}: {best}"
+    if len(places) == len(first): return f"{said}."
+    last = ", ".join(map("`{}`".format, places[-1].method))
+    return f"{said}; last {last} {own[score].iloc[-1]:.3f}."
 
 # %% ../../nbs/6_reports/17_index.ipynb #8aa02cc5
 def least_hurt(areas: pd.DataFrame) -> str:

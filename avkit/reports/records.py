@@ -16,12 +16,14 @@ import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
+from ..markup import markdown_text
 from .statistics import tallies
 from .tables import experiments, gaps, read_records, write_table
 from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
 from ..training.metrics import ece
+from ..training.record import data_lines
 from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
@@ -348,7 +350,13 @@ def _not_finished(runs: Sequence[str | Path]) -> list[str]:
     names = sorted({p.name for f in runs for p in unfinished_runs(f)})
     return [f"**Not finished, so not in the table: {', '.join(names)}.**"] if names else []
 
+# %% ../../nbs/6_reports/02_records.ipynb #rdata002
+def _of_data(records: Sequence[dict]) -> list[str]:
+    "What was said of the data of runs, each sentence once: how far raters agree, what is scarce"
+    lines = [markdown_text(s[0].upper() + s[1:]) for r in records for s in data_lines(r)]
+    return [s if s.endswith(".") else f"{s}." for s in dict.fromkeys(lines)]
 
+# %% ../../nbs/6_reports/02_records.ipynb #rdata004
 def runs_report(
     runs: Sequence[str | Path],  # run folders, or folders that hold some
     to: str | Path,              # where it goes
@@ -356,7 +364,8 @@ def runs_report(
 ) -> tuple[pd.DataFrame, list[Path]]:
     "Table, records and parameters of runs, in `to`; of a single run its figures too"
     found, repeated = _newest(_below(runs))
-    records, notes = [r for _, r in found], [*repeated, *_not_finished(runs)]
+    records = [r for _, r in found]
+    notes = [*repeated, *_not_finished(runs), *_of_data(records)]
     spec: dict[str, Any] = dict(
         kind="runs", title=title, records=[slim_record(r) for r in records])
     if notes: spec["notes"] = notes

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['Skeleton', 'DIRECTIVES', 'DATASET_FACTS', 'DATASET_BLOCK', 'DATASET_HEAD', 'DATASET_RENDERED', 'DATASET', 'KERNEL',
-           'DATASET_NEXT', 'FUSION_BLOCK', 'FUSION', 'FUSION_NEXT', 'RECIPE_BLOCK', 'SMALL_BLOCK', 'STUDY_BLOCK',
-           'RECIPE', 'SMALL', 'STUDY', 'REPORTED', 'REPORTED_ROW', 'RECIPE_NOTEBOOK', 'STUDY_NOTEBOOK',
+           'DATASET_NEXT', 'LOOK', 'FUSION_BLOCK', 'FUSION', 'FUSION_NEXT', 'RECIPE_BLOCK', 'SMALL_BLOCK',
+           'STUDY_BLOCK', 'RECIPE', 'SMALL', 'STUDY', 'REPORTED', 'REPORTED_ROW', 'RECIPE_NOTEBOOK', 'STUDY_NOTEBOOK',
            'REPORTED_TABLE', 'ENTRY', 'SMALL_ENTRY', 'PAPER_NEXT', 'BLOCKS', 'MAKERS', 'clone_root', 'check_name',
-           'cells_of', 'read_notebook', 'write_notebook', 'place_after', 'add_cells', 'new_dataset', 'new_fusion',
-           'new_paper', 'block_of', 'new']
+           'cells_of', 'read_notebook', 'write_notebook', 'place_after', 'add_cells', 'notebook_text', 'new_dataset',
+           'corpus_notebook_text', 'new_fusion', 'new_paper', 'block_of', 'left_of_skeleton', 'new']
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #110779c1
-import json, keyword, re
+import inspect, json, keyword, re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 from ..core import AvkitError, content_key, repo_root, write_text
+from ..datasets.manifest import corpus_info, known_datasets
+from ..datasets.registry import corpus_module
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #f3fcd47e
 def clone_root(command: str) -> Path:  # for the error
@@ -47,7 +49,9 @@ def cells_of(skeleton: Skeleton, values: Mapping[str, str]) -> list[dict[str, An
 def _cell(kind: str, text: str) -> dict[str, Any]:
     "A cell as nbdev leaves it"
     source = DIRECTIVES.get(kind, "") + text.strip()
-    cell = dict(id=content_key(source)[:8], metadata={}, source=source.splitlines(keepends=True))
+    metadata = dict(tags=["parameters"]) if kind == "parameters" else {}
+    lines = source.splitlines(keepends=True)
+    cell = dict(id=content_key(source)[:8], metadata=metadata, source=lines)
     if kind == "markdown": return dict(cell_type="markdown") | cell
     return dict(cell_type="code", execution_count=None, outputs=[]) | cell
 
@@ -57,11 +61,14 @@ def read_notebook(path: Path) -> dict[str, Any]:
     try: return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
-
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0013
 def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
     "A notebook as nbdev writes it"
-    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
-    write_text(path, text + "\n")
+    write_text(path, _as_nbdev(notebook))
+
+
+def _as_nbdev(notebook: Mapping[str, Any]) -> str:
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #e567b7c5
 def _text(cell: Mapping[str, Any]) -> str: return "".join(cell["source"])
@@ -114,7 +121,8 @@ classes = ["happy", "sad"]   # in the order of their numbers; [] where labels ar
 # scale = [-1.0, 1.0]        # of the labels
 # order = 7                  # its place in lists of data sets
 
-[emotions]                   # class = "happiness", "sadness", "anger", "fear", "neutral", ...
+[emotions]                   # what a class means beside other data sets, where they have it:
+# $emotions
 happy = "happiness"
 sad = "sadness"
 
@@ -132,6 +140,13 @@ sad = "sadness"
 # by = "speaker"             # or another column that `index` gives: "session", "city"
 # about = "The paper's five folds, section 4"
 # folds = [{ test = ["1", "2"], validation = ["3"] }]
+
+# [pages]                    # words for tables, where those made of the above do not do
+# asks = ""                  # README.md: what `index` asks for
+# labels = "two emotions"
+# get = "signed licence"
+# shows = "what the notebook in nbs/corpora shows"  # nbs/README.md
+# question = "What do its file names say?"
 
 # [[download]]               # see avkit.datasets.download; once for each archive
 # part = "video"
@@ -235,6 +250,12 @@ def _values(name: str, notebook: str = "") -> dict[str, str]:
     return dict(name=name, title=" ".join(words), camel="".join(words), notebook=notebook)
 
 
+def _emotions() -> str:
+    "What classes mean in all data sets"
+    tables = (corpus_info(name).get("emotions", {}) for name in known_datasets())
+    return ", ".join(sorted({word for t in tables for word in t.values()}))
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0011
 def _free_number(folder: Path) -> int:
     "The number after the last notebook's"
     taken = [int(p.name[:2]) for p in folder.glob("[0-9][0-9]_*.ipynb")]
@@ -242,12 +263,18 @@ def _free_number(folder: Path) -> int:
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #06f52516
 KERNEL = dict(display_name="python3", language="python", name="python3")
+
+
+def notebook_text(cells: Sequence[Mapping[str, Any]]) -> str:
+    "A notebook of these cells, as its file is written"
+    return _as_nbdev(dict(
+        cells=cells, metadata=dict(kernelspec=KERNEL), nbformat=4, nbformat_minor=5))
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0007
 DATASET_NEXT = [
     "data_manifests/$name.toml: what it is, its classes, its split",
     "$notebook: what a name says, in `_read_name` and in `plan`",
-    "README.md, table of data sets: a row that begins with | `$name` |",
-    "nbs/README.md, folder 2_datasets: a row for the notebook",
-    "make export",
+    "make export  (also writes nbs/corpora/$name.ipynb, and rows of README.md and nbs/README.md)",
     "avkit index --dataset $name --data_root FOLDER  (yours)",
     "avkit train --dataset $name --data_root rendered --epochs 1",
     "make check, and pytest tests/datasets/test_registry.py"]
@@ -282,12 +309,103 @@ def new_dataset(name: str, root: Path) -> str:
     folder = root / "nbs/2_datasets"
     notebook = folder / f"{_free_number(folder):02d}_{name}.ipynb"
     facts = root / f"data_manifests/{name}.toml"
-    values = _values(name, notebook.relative_to(root).as_posix())
+    values = _values(name, notebook.relative_to(root).as_posix()) | dict(emotions=_emotions())
     write_text(facts, Template(DATASET_FACTS).substitute(values).lstrip())
-    write_notebook(notebook, dict(
-        cells=cells_of(DATASET, values), metadata=dict(kernelspec=KERNEL), nbformat=4,
-        nbformat_minor=5))
+    write_text(notebook, notebook_text(cells_of(DATASET, values)))
     return _told([facts, notebook], DATASET_NEXT, root, values)
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0002
+LOOK = [
+    ("markdown", """
+# $title: what is in it
+
+> Which clips are there and whole, how long, how loud, and who speaks.
+
+From a shell:
+
+    papermill nbs/corpora/$name.ipynb reports/runs/$name.ipynb -p data_root FOLDER
+
+With nothing changed it renders a few clips and looks at those; every table then says so. The report
+goes to `reports/runs/corpora/$name/`, that of rendered clips to
+`reports/runs/corpora/$name-sample/`.
+
+A relative path counts from the folder where papermill was started; in Jupyter from this notebook's
+folder, and what is not there from the root of the repository.
+"""),
+    ("code", """
+from IPython.display import Image, display
+from avkit.core import guard
+from avkit.datasets.registry import ceilings_of, open_dataset
+from avkit.reports.overview import LookAt, a_few, report_folder, try_split, write_overview
+from avkit.preprocessing.prepare import Preparation, prepare
+from avkit.evaluation.figures import contact_sheet
+from avkit.datasets.verify import verification_summary, verify
+"""),
+    ("parameters", """
+data_root: str = "sample"   # its folder (only read); or sample: a few rendered clips, rendered: all
+${settings}split: str = None           # a published split, kfold5, nested5x4, random, or a CSV file
+fold: int = 0               # of the split, from 0
+media: bool = True          # decode every file to its end
+clips: int = 24             # how many are prepared, for their faces; 0: all
+detector: str = "mtcnn"     # mtcnn, centerface, yunet, none, given (the owner's crops)
+face_model: str = None      # the model file of a detector that comes without one
+n_jobs: int = -1            # processes; -1: every core
+to: str = None              # the folder of the report
+"""),
+    ("code", "guard(globals(), LookAt)  # refuses unknown names and wrong types"),
+    ("markdown", "## Index"),
+    ("code", """
+m = try_split(open_dataset("$name", data_root$given), split, fold)
+m.notes, m.problems
+"""),
+    ("code", "ceilings_of(m)  # how good a model can be, where the files are rendered"),
+    ("markdown", "## Verify"),
+    ("code", """
+verified = verify(m, media=media, n_jobs=n_jobs)
+print(verification_summary(verified, m))
+verified.head(20)
+"""),
+    ("markdown", "## Faces"),
+    ("code", """
+shown = a_few(m, clips)
+prep = Preparation(detector=detector, face_model=face_model)
+prepared = prepare(shown, prep, n_jobs=n_jobs)
+print(prepared)
+"""),
+    ("markdown", "## Report"),
+    ("code", """
+folder = to or report_folder("$name", data_root)
+more = dict(faces=contact_sheet(shown, prep))
+report = write_overview(m, folder, prepared, verified, n_jobs=n_jobs, more=more)
+"""),
+    ("code", "for name, t in report.tables.items(): display(name, t)"),
+    ("code", "for name in report.figures: display(Image(f\"{folder}/{name}.png\", width=640))")]
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0004
+_ASKED = dict(
+    label="which of its labels", track="which of its tracks",
+    annotations="a label list or table, or a folder of them, where they are elsewhere")
+
+
+def _look_settings(name: str) -> dict[str, str]:
+    "{setting: its line in the parameters cell} of what the `index` of a data set takes"
+    takes = inspect.signature(corpus_module(name).index).parameters
+    choices, out = corpus_info(name).get("choices", {}), {}
+    for setting in (s for s in _ASKED if s in takes):
+        values = choices.get(setting, [])
+        head = f"{setting}: str = {json.dumps(values[0]) if values else None}"
+        out[setting] = f"{head:<28}# {', '.join(values) or _ASKED[setting]}\n"
+    return out
+
+
+def corpus_notebook_text(name: str) -> str:
+    "The run notebook that shows what is in a data set, as its file is written"
+    settings = _look_settings(name)
+    given = "".join(f", {s}={s}" for s in settings)
+    cells = cells_of(LOOK, dict(
+        name=name, title=corpus_info(name)["title"], settings="".join(settings.values()),
+        given=given))
+    return notebook_text(cells)
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #428c189b
 FUSION_BLOCK = """
@@ -302,8 +420,9 @@ class $camel(Fusion):
         self.out_dim = dim  # numbers a step that `head_inputs` gives
 
     def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
-        y = self.a(a) * has_modality(am, a) + self.v(v) * has_modality(vm, v)  # the method
-        return [(y, am | vm)]
+        has_a, has_v = has_modality(am, a), has_modality(vm, v)  # (B,1,1): does a clip have it?
+        y = self.a(a) * has_a + self.v(v) * has_v  # the method
+        return [(y, am | vm)]  # two masks that are equal where a clip has both modalities
 """
 FUSION = [
     ("markdown", """
@@ -316,17 +435,19 @@ $$$$ y_t = W_a a_t + W_v v_t $$$$
     ("export", FUSION_BLOCK),
     ("code", """
 block = $camel(audio, video)
-block.fuse(a, am, v, vm).shape, $camel.places()
+both, alone = (block.fuse(a, am, v, m) for m in (vm, nothing))  # `nothing`: no clip has video
+both.shape, alone.isfinite().all(), $camel.places()
 """),
     ("hide", """
 # `$name`, step by step
 (y, steps), = block.for_head(a, am, v, vm)
-ax, vx, _ = align_steps(a, am, v, vm)
+ax, vx, _ = align_steps(a, am, v, vm)  # where one is missing: both on the steps of the other
 for t in range(y.shape[1]): test_close(y[:, t], block.a(ax[:, t]) + block.v(vx[:, t]), 1e-5)
 """)]
 FUSION_NEXT = [
     "$notebook: at `$name`, the equation and its source, the block, the loop that it equals",
-    "make export  (also writes its line into the tables of README.md and of the notebook)",
+    "make export  (also writes its line into README.md and the notebook, and its name into run "
+    "notebooks)",
     "nbdev_test --path $notebook, and pytest tests/models -k $name",
     "avkit train --fusion $name --data_root sample --epochs 1"]
 
@@ -364,7 +485,7 @@ def _refuse_known(
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #cd824f89
 RECIPE_BLOCK = """
-RECIPES["$name"] = COMMON | dict(
+RECIPES["$name"] = COMMON | dict(  # names, and which go together: this notebook's first table
     about="What it does (authors, where, year)",
     preparation=dict(window=3., rate=16000, frames=8, size=224, detector="mtcnn"),   # sec. 3.1
     audio="mfcc", audio_settings=dict(n_mfcc=20), audio_encoder="audio_cnn",         # sec. 3.2
@@ -373,11 +494,11 @@ RECIPES["$name"] = COMMON | dict(
     variants=dict(no_gate=dict(fusion="concat")))                                    # table 3
 """
 SMALL_BLOCK = """
-RECIPES["$name"]["small"] = _FAST | dict(  # ours
+RECIPES["$name"]["small"] = _FAST | dict(  # ours; what neither names is the recipe's
     video_encoder="light", video_size=40, epochs=20)
 """
 STUDY_BLOCK = """
-STUDIES["$name"] = Study(
+STUDIES["$name"] = Study(  # split: the data set's own, its first fold; seeds 1, 2, 3
     claim="What it says is better than what, in a sentence.",
     data=dict(dataset="crema_d", label="consensus"), metrics=CLASSES,
     runs=[dict(fusion="gmu"), dict(variants="no_gate"), dict(modality=["audio", "video"])],
@@ -409,7 +530,11 @@ STUDY = [
 STUDIES["$name"].claim
 """)]
 REPORTED = "paper,corpus,method,given,side,metric,value,spread,source"
-REPORTED_ROW = "$name,crema_d,gmu,av,test,accuracy,,,table 2\n"
+REPORTED_ROW = """\
+$name,crema_d,gmu,av,test,accuracy,,,table 2
+$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2
+$name,crema_d,audio alone,audio,test,accuracy,,,table 2
+"""
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #2f150334
 RECIPE_NOTEBOOK = "nbs/4_training/02_recipes.ipynb"
@@ -419,7 +544,8 @@ ENTRY, SMALL_ENTRY = r'^%s\["(\w+)"\] = ', r'^RECIPES\["(\w+)"\]\["small"\] = '
 PAPER_NEXT = [
     f"{RECIPE_NOTEBOOK}: at `$name`, each number with its source; its small size after `_FAST`",
     f"{STUDY_NOTEBOOK}: at `$name`, what it claims and which runs try it",
-    f"{REPORTED_TABLE}: its results, a row each: {REPORTED}",
+    f"{REPORTED_TABLE}: its results, a row each: {REPORTED}\n   (`method`, `given` as "
+    "in our table; a row that the paper lacks goes, a number that nobody knows stays empty)",
     "nbs/papers/README.md: a section ## $name",
     "make export  (also writes nbs/papers/$name.ipynb, and its lines in the tables of papers)",
     "avkit reports papers/$name  (its smoke and its table, on rendered data)",
@@ -452,6 +578,13 @@ def block_of(
 ) -> str:
     "The code that a skeleton adds"
     return Template(BLOCKS[kind]).substitute(_values(name)).strip()
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0009
+def left_of_skeleton(text: str) -> bool:
+    "Is this a sentence of a skeleton, which nobody replaced?"
+    skeletons = (DATASET, FUSION, RECIPE, STUDY)
+    said = " ".join(text for cells in skeletons for _, text in cells)
+    return " ".join(text.split()) in " ".join(said.split()) if text.strip() else False
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #ef848d54
 MAKERS = dict(dataset=new_dataset, fusion=new_fusion, paper=new_paper)

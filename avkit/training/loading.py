@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips', 'backbone_of',
-           'frame_size', 'weights_of_stream', 'clip_stream', 'window_streams', 'read_clips', 'split_manifest',
-           'load_data', 'in_audio_noise']
+           'frame_size', 'weights_of_stream', 'clip_stream', 'nothing_scored', 'window_streams', 'read_clips',
+           'split_manifest', 'load_data', 'in_audio_noise']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -265,6 +265,15 @@ def _other_stream(m: Manifest, why: pd.Series) -> str:
     if len(has) != 1 or f"no {has[0]}" in lacks or not lacks: return ""
     return f". All clips have {has[0]}: train on it with --modality {has[0]} (or auto)"
 
+# %% ../../nbs/4_training/06_loading.ipynb #85647e12
+def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
+    "That no clip is left in test, and what follows; '' where one is, or where nothing is trained"
+    if "test" in subsets or "train" not in subsets: return ""
+    asked = int((m.clips["split"] == "test").sum())
+    unit, name = "video" if m.level == "frame" else "clip", m.split["name"]
+    why = f"all {asked} of split {name} were set aside" if asked else f"split {name} has none"
+    return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
+
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
 def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
@@ -296,6 +305,22 @@ def _outputs(m: Manifest) -> list[str]:
     "Names of the outputs: classes, or the targets of a regression"
     return m.classes if m.task == "class" else m.targets
 
+# %% ../../nbs/4_training/06_loading.ipynb #v0000022
+def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
+    "(n,C) the raters' shares of some clips; None where they are not asked for"
+    if m.notes.get("votes") != "distribution" or m.task != "class": return None
+    columns = [f"share_{c}" for c in m.classes]
+    lost = [c for c in columns if c not in m.clips]
+    if lost: raise AvkitError(f"{m.corpus}: votes=distribution needs the column(s) {lost}")
+    table: Any = m.clips[columns].iloc[rows]
+    shares = table.astype(float).to_numpy()
+    wrong = (shares.min(1) < 0) | ~(abs(shares.sum(1) - 1) < 1e-3)  # NaN is neither
+    if wrong.any():
+        name = m.clips["clip"].iloc[rows[wrong.argmax()]]
+        raise AvkitError(f"{m.corpus}: the shares of the clip {name!r} are not numbers from 0 that"
+                         " sum to 1")
+    return torch.from_numpy(shares / shares.sum(1, keepdims=True)).float()
+
 # %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
 def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
@@ -311,7 +336,7 @@ def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> R
     data = AVData(
         **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
-        seconds=None if own else _seconds(cfg, m, store)[ok])
+        seconds=None if own else _seconds(cfg, m, store)[ok], shares=_shares(m, ok))
     return RunData(data, m, _aside(m, why), summary, notes=notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #179786dc
@@ -460,11 +485,13 @@ def read_clips(
 ) -> RunData:
     "Prepare and read; what is standardised is so by the training clips here, or by `stats`"
     store = store or Store()
+    for line in understood(m) if verbose else (): print(line)
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
-    for line in corpus.notes.get("features", {}).values() if verbose else (): print(line)
+    told = [*corpus.notes.get("features", {}).values(), nothing_scored(m, corpus.data.split)]
+    for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
@@ -479,9 +506,7 @@ def load_data(
     verbose: bool = True,        # print what became of the clips
 ) -> RunData:
     "Index, split, prepare and read the data set of a run"
-    m = split_manifest(cfg)
-    for line in understood(m) if verbose else (): print(line)
-    return read_clips(cfg, m, store, verbose)
+    return read_clips(cfg, split_manifest(cfg), store, verbose)
 
 # %% ../../nbs/4_training/06_loading.ipynb #3c7ca63d
 def in_audio_noise(

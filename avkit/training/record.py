@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'FILES', 'THIS_RUN', 'EARLIER', 'SPELT', 'version_of', 'commit', 'environment',
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
-           'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'found_in', 'folder_of',
-           'settled', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines']
+           'scarce_data', 'clips_table', 'record_of', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names',
+           'found_in', 'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run', 'set_aside', 'is_earlier',
+           'ccc_names', 'name_of', 'score_lines', 'rater_lines', 'data_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, functools, math, platform, shutil, subprocess
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +22,11 @@ from ..core import content_key, file_hash, read_json, repo_root, resolve
 from ..datasets.batches import AVData
 from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
-from ..datasets.splits import SUBSETS
+from ..datasets.splits import few_data, SUBSETS
 from ..models.backbones import backbones_of
 from ..models.weights import by_view
 from ..numerics import kernels, numerics, processor
-from .checkpoint import Resumable
+from .checkpoint import LAST, Resumable
 from .configure import Config, config_of, differing, in_words
 from .inference import missing
 from .loading import RunData
@@ -169,13 +170,20 @@ def _means_of(t: Finished) -> dict[str, Any]:
                 processes=acc.num_processes, precision=acc.mixed_precision)
 
 # %% ../../nbs/4_training/10_record.ipynb #9306ca5f
-def _data_of(corpus: RunData) -> dict[str, Any]:
+def scarce_data(cfg: Config, corpus: RunData) -> list[str]:
+    "What is scarce, missing or uneven in the clips that a run uses, in sentences"
+    even = "balanced" in (cfg["class_weights"], cfg["sampling"])
+    return few_data(corpus.manifest, corpus.data.clips, even)
+
+
+def _data_of(cfg: Config, corpus: RunData) -> dict[str, Any]:
     "On what"
-    m = corpus.manifest
-    return dict(dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=m.notes,
+    m, scarce = corpus.manifest, scarce_data(cfg, corpus)
+    notes = m.notes | (dict(few_data=scarce) if scarce else {})
+    return dict(dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes,
                 task=m.task, level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)
 
-
+# %% ../../nbs/4_training/10_record.ipynb #scarce02
 def _split_of(corpus: RunData) -> dict[str, Any]:
     "Who was in which subset, and who in none"
     m, clips, data = corpus.manifest, corpus.manifest.clips, corpus.data
@@ -211,7 +219,7 @@ def record_of(
     cfg, corpus = t.cfg, t.corpus
     changes = {k: cfg[k] for k in ("size", "mode", "quirks")}
     timings = dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds])
-    return (_settings_of(cfg) | _means_of(t) | _data_of(corpus) | changes | _split_of(corpus)
+    return (_settings_of(cfg) | _means_of(t) | _data_of(cfg, corpus) | changes | _split_of(corpus)
             | _learned(t) | dict(timings=timings, metrics=metrics))
 
 # %% ../../nbs/4_training/10_record.ipynb #run00001
@@ -295,19 +303,66 @@ def _reads_own(cfg: Config) -> bool:
     return root or bool(own_names(cfg)) or str(cfg["split"]).endswith(".csv")
 
 
-def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
-    "Where a run goes: where the user says, or a folder that belongs to it alone"
+def _own_folder(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
+    "The folder that its name, and where that does not do its key, give a run"
     plain = cfg.run_dir
-    if cfg.settings.run_dir and not cfg.placed: return plain
     keyed = plain.with_name(f"{plain.name}-{run_key(who)}")
     own = _reads_own(cfg) and not cfg.placed
     return keyed if own or keyed.is_dir() or found_in(plain, cfg, who).state == "another" else plain
 
+# %% ../../nbs/4_training/10_record.ipynb #run0009a
+def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
+    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
+    begun = sorted(folder.parent.glob("*/started.json"))
+    begun.sort(key=lambda p: not p.with_name("record.json").is_file())
+    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
+
+
+@functools.lru_cache(4096)
+def _said(path: Path, changed: int) -> dict[str, Any]:  # nanoseconds
+    "What a `started.json` says, read once while it is not changed"
+    return read_json(path)
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009c
+def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
+    "Where a run goes: where the user says, where it is already, or a folder that is its alone"
+    if cfg.settings.run_dir and not cfg.placed: return cfg.run_dir
+    own, key = _own_folder(cfg, who), run_key(who)
+    if found_in(own, cfg, who).state == "finished": return own
+    same = (f for f, there in begun_beside(own).items() if _key_told(there) == key)
+    return next(same, own)
+
+
+def _key_told(there: Mapping[str, Any]) -> str:  # a `started.json`
+    "The key of the run that was begun; '' where that is not told"
+    return run_key(there) if set(THIS_RUN) <= set(there) else ""
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009d
+def in_folder(cfg: Config, folder: Path) -> Config:
+    "The same config in a folder; `placed` where the user named none"
+    placed = cfg.placed or not cfg.settings.run_dir
+    return replace(cfg.changed(run_dir=str(folder)), placed=placed)
+
 
 def settled(cfg: Config, m: Manifest) -> Config:
     "The same config, with the folder that belongs to its settings, data and split"
-    folder = folder_of(cfg, made_of(cfg, m))
-    return cfg.changed(run_dir=str(folder))
+    return in_folder(cfg, folder_of(cfg, made_of(cfg, m)))
+
+# %% ../../nbs/4_training/10_record.ipynb #run0010b
+def shorter_run(
+    cfg: Config,
+    who: Mapping[str, Any],  # its `made_of`
+) -> Path | None:
+    "The folder beside a run's own that holds the same run with fewer epochs, the most of those"
+    found = {}
+    for folder, there in begun_beside(cfg.run_dir).items():
+        same = all(there.get(k) == who[k] for k in THIS_RUN if k != "config_hash")
+        differ = differing(there.get("settings", {}), cfg.learned)
+        last = folder / LAST
+        if same and set(differ) == {"epochs"} and last.is_file():
+            found[folder] = differ["epochs"][0]
+    fewer = [f for f, epochs in found.items() if epochs < cfg["epochs"]]
+    return max(fewer, key=lambda f: found[f], default=None)
 
 # %% ../../nbs/4_training/10_record.ipynb #run00012
 EARLIER = "earlier"
@@ -338,7 +393,8 @@ def ccc_names(data: AVData) -> list[str]:
     return [f"ccc_{n}" for n in data.classes] + ["ccc"] if data.task == "regression" else []
 
 
-SPELT = dict(uar="UAR", f1_macro="macro F1", f1_micro="micro F1", f1_weighted="weighted F1")
+SPELT = dict(uar="UAR", f1_macro="macro F1", f1_micro="micro F1", f1_weighted="weighted F1",
+             js_distance="JS distance")
 
 
 def name_of(score: str) -> str:
@@ -346,9 +402,12 @@ def name_of(score: str) -> str:
     return SPELT.get(score, score.replace("ccc", "CCC").replace("_", " "))
 
 # %% ../../nbs/4_training/10_record.ipynb #3da064fa
+_PRINTED = ("accuracy", "uar", "f1_macro", "js_distance")
+
+
 def _columns(row: Mapping[str, float]) -> dict[str, int]:
     "{score: width of its column} of what is printed"
-    names = [n for n in row if n in ("accuracy", "uar", "f1_macro") or n.startswith("ccc")]
+    names = [n for n in row if n in _PRINTED or n.startswith("ccc")]
     return {n: max(8, len(name_of(n)) + 2) for n in names}
 
 
@@ -366,3 +425,19 @@ def score_lines(record: Mapping[str, Any]) -> str:
         out.append(f"{s:<{first}}{c:<{second}}{numbers}")
     if record["split"]["note"]: out.append(f"({record['split']['note']})")
     return "\n".join(out)
+
+# %% ../../nbs/4_training/10_record.ipynb #scarce04
+_OF_RATERS = dict(learned="learned", raters="raters", no_majority="no majority",
+                  odd_raters="odd raters", agreement="agreement of raters", ceiling="ceiling")
+
+
+def rater_lines(record: Mapping[str, Any]) -> list[str]:
+    "What is learned of several raters, how far they agree, and the ceiling; [] without raters"
+    notes = record.get("notes") or {}
+    known = {k: notes[k] for k in _OF_RATERS if isinstance(notes.get(k), str)}
+    return [f"{_OF_RATERS[k]}: {said}" for k, said in known.items()]
+
+
+def data_lines(record: Mapping[str, Any]) -> list[str]:
+    "`rater_lines`, and what is scarce, missing or uneven"
+    return [*rater_lines(record), *(record.get("notes") or {}).get("few_data", [])]

@@ -169,7 +169,10 @@ class LossSettings:
     loss: str | None = number("auto", "auto, focal", "training", flag=False)
     focal: dict | None = number(
         dict(alpha=1., gamma=2.), "alpha and gamma of the focal loss", "training", flag=False)
-    class_weights: str | None = number("none", "none, balanced", "training", flag=False)
+    class_weights: str | None = number(
+        "none", "none, or balanced so that the loss counts every class the same", "training")
+    sampling: str | None = number(
+        "none", "none, or balanced so that an epoch draws every class equally often", "training")
     label_smoothing: float | None = number(0., "of the cross-entropy", "training", flag=False)
     reconstruction: float | None = number(
         0., "weight of rebuilding each stream's mean", "training", flag=False)
@@ -279,7 +282,8 @@ CHOICES: dict[str, Collection[str]] = dict(
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
     numerics=NUMERICS, votes=("majority", "distribution"), raters=("mean", "ewe"),
-    class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
+    class_weights=("none", "balanced"), sampling=("none", "balanced"),
+    optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 
 
@@ -365,7 +369,7 @@ PATHS: frozenset[str] = frozenset(n for n, d in DECLARED.items() if d.path) | {"
 def portable(x: Any) -> Any:
     "Settings, or a recipe, without the folders of one machine"
     if isinstance(x, Mapping):
-        return {k: last_part(v) if k in PATHS else _portable_options(v) if k == "options"
+        return {k: last_part(v) if _names_path(k) else _portable_options(v) if k == "options"
                 else portable(v) for k, v in x.items()}
     return [portable(v) for v in x] if isinstance(x, list) else x
 
@@ -377,12 +381,23 @@ def last_part(x: Any) -> Any:
         return ",".join(f"{view}={last_part(p)}" for view, p in x.items())
     return Path(x).name if isinstance(x, (str, Path)) and ":" not in str(x)[2:] else x
 
-
+# %% ../../nbs/4_training/01_settings.ipynb #33108665
 def _portable_options(x: Any) -> Any:
-    "Options, which may be JSON in a string"
+    "Options, which may be a string: JSON, or `name=value` pairs"
     if not isinstance(x, str):
         return portable(x)
     try:
         return json.dumps(portable(json.loads(x)))
     except ValueError:
-        return x
+        return ",".join(map(_portable_pair, x.split(",")))
+
+
+def _portable_pair(pair: str) -> str:
+    "`weights=/a/w.pt` -> `weights=w.pt`"
+    name, equals, value = pair.partition("=")
+    return f"{name}{equals}{last_part(value.strip()) if _names_path(name) else value}"
+
+
+def _names_path(name: str) -> bool:
+    "Whether a setting, or a dotted option, is a path"
+    return name.strip().rpartition(".")[2] in PATHS

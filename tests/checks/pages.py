@@ -1,19 +1,27 @@
-"""Tables of fusions and papers are written from the registries; so are the notebooks of papers.
+"""What the registries say stands in pages: tables of fusions, papers, data sets, encoders.
+
+Notebooks of papers are written whole; so are rows and notebooks that a new data set lacks.
 
 `--write` does it, else it checks. A page marks the place: `<!-- papers -->` ... `<!-- /papers -->`.
 """
 
+import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import nbformat
 
 from avkit.core import AvkitError, unknown
-from avkit.datasets.registry import as_arguments
+from avkit.datasets.features import AUDIO_FEATURES
+from avkit.datasets.manifest import corpus_info
+from avkit.markup import markdown_text
+from avkit.datasets.registry import as_arguments, corpus_module, corpus_names
+from avkit.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from avkit.models.fusion import FUSIONS, PLACES, Fusion
 from avkit.reports.papers import STUDIES, paper_notebook_text, study_of
+from avkit.reports.skeletons import corpus_notebook_text, left_of_skeleton
 from avkit.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +29,9 @@ FORM = re.compile(r"`(\w+)`, ([^(:]+?)(?: \(([^)]+)\))?: (.+)")
 README, MAP, FACTS = "README.md", "nbs/README.md", "nbs/papers/README.md"
 KNOWN = "each method, the defects of its code and what avkit does about them, all known numbers"
 FUSION_NOTEBOOK = "nbs/3_models/05_fusion.ipynb"
+RECIPE_NOTEBOOK = "nbs/4_training/02_recipes.ipynb"
+STUDY_NOTEBOOK = "nbs/6_reports/04_papers.ipynb"
+ROOM = "nbs/2_datasets"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -61,13 +72,40 @@ def papers() -> Iterator[tuple[str, str, str, str]]:
         yield key, r["about"], ", ".join(data_of(key)), variants
 
 
+def names(makers: Mapping[str, Callable], *, vectors: bool, own: bool = False) -> str:
+    "The encoders that read vectors, or pictures; `own`: those that must be told how wide they are"
+    found = {k: inspect.signature(f).parameters.get("n_in") for k, f in makers.items()}
+    fit = {k: (p is not None) == vectors for k, p in found.items()}
+    told = {k: p is not None and p.default is p.empty for k, p in found.items()}
+    return ", ".join(f"`{k}`" for k in makers if fit[k] and (told[k] or not own))
+
+
+def readers() -> Iterator[tuple[str, str, str]]:
+    "What a clip is read as, its shape (N clips), and which encoders take that"
+    for kind, feature in AUDIO_FEATURES.items():
+        what = (feature.__doc__ or "").splitlines()[0]
+        axes = what.partition(")")[0].count(",")
+        takes = "none: `audio_backbone=` does"
+        if axes > 1:
+            takes = names(AUDIO_ENCODERS, vectors=axes == 2)
+        yield f'`audio="{kind}"`', what, takes
+    for kind, makers in (("audio", AUDIO_ENCODERS), ("video", VIDEO_ENCODERS)):
+        if kind == "video":
+            yield "frames", "(N,T,3,H,W)", names(makers, vectors=False)
+        takes = names(makers, vectors=True, own=True)
+        yield f"`{kind}_backbone=`, or one's own `{kind}_features=`", "(N,T,F)", takes
+
+
 def parts() -> Iterator[tuple[str, str, str]]:
     "What stands between marks: page, mark, text"
     rows = [told(name, block) for name, block in FUSIONS.items()]
-    names = (f"{name} ({called.split(' (')[0]})" for name, called, *_ in rows)
-    yield README, "fusions", ", ".join(names)
+    called = (f"{name} ({title.split(' (')[0]})" for name, title, *_ in rows)
+    yield README, "fusions", ", ".join(called)
     head = ["name", "what it is called", "where, of the encoders' stages", "what it does"]
     yield FUSION_NOTEBOOK, "fusions", table(head, rows)
+    yield README, "datasets", ", ".join(f"`{n}`" for n in corpus_names() if n != "folder")
+    head = ["what is read", "its shape", "which encoders read it"]
+    yield RECIPE_NOTEBOOK, "readers", table(head, readers())
     head = ["recipe", "method", "data sets of the paper", "its own variants (`--variants`)"]
     yield README, "papers", table(head, ((f"`{k}`", *more) for k, *more in papers()))
     rows = [(f"[{k}](papers/{k}.ipynb)", STUDIES[k].claim) for k in STUDIES]
@@ -97,15 +135,66 @@ def filled_page(text: str, mark: str, new: str, notebook: bool) -> str:
     return nbformat.writes(nb) + "\n"
 
 
+def rows_of(name: str, root: Path) -> Iterator[tuple[str, str, str]]:
+    "The rows that tell of a data set, by its facts: page, mark of the table, row"
+    info = corpus_info(name)
+    choices = info.get("choices", {}).items()
+    asks = "; ".join(f"`--{k} {'` or `'.join(v)}`" for k, v in choices)
+    labels = ", ".join(info["classes"] or info.get("targets", []))
+    title, get, labels = map(markdown_text, (info["title"], info["how_to_get"], labels))
+    said = dict(asks=asks, labels=labels, get=get, shows=f"{title}: {labels}")
+    said |= dict(question=f"What is in {title}, and what do its labels say?")
+    said |= info.get("pages", {})
+    if name != "folder":
+        yield README, "corpora", f"| `{name}` | {said['asks']} | {said['labels']} | {said['get']} |"
+    yield MAP, "corpora", f"| [{name}](corpora/{name}.ipynb) | {said['shows']} |"
+    for p in (root / ROOM).glob(f"[0-9][0-9]_{name}.ipynb"):
+        link = p.relative_to(root / "nbs").as_posix()
+        yield MAP, "2_datasets", f"| [{p.stem}]({link}) | {said['question']} |"
+
+
+def with_row(text: str, page: str, mark: str, row: str) -> str:
+    "A page with this row in its table at the mark: in place of one that begins like it, or last"
+    found = re.search(rf"(?<=<!-- {mark} -->)\n.*?(?=<!-- /{mark} -->)", text, re.S)
+    if found is None:
+        raise AvkitError(f"{page}: <!-- {mark} --> or <!-- /{mark} --> is missing")
+    begin = re.escape("|".join(row.split("|")[:2]) + "|")
+    new, n = re.subn(rf"(?<=\n){begin}.*", lambda _: row, found[0])
+    return text[: found.start()] + (new if n else f"{new}{row}\n") + text[found.end() :]
+
+
 def pages(root: Path) -> dict[str, str]:
-    "Each page as it should be, and the notebooks of papers"
+    "Each page as it should be, the notebooks of papers, and what a data set lacks"
     out: dict[str, str] = {}
     for page, mark, new in parts():
         text = out.get(page) or (root / page).read_text(encoding="utf-8")
         if f"<!-- {mark} -->" not in text or f"<!-- /{mark} -->" not in text:
             raise AvkitError(f"{page}: <!-- {mark} --> or <!-- /{mark} --> is missing")
         out[page] = filled_page(text, mark, new, page.endswith(".ipynb"))
+    for name in corpus_names():
+        for page, mark, row in rows_of(name, root):
+            out[page] = with_row(out[page], page, mark, row)
+        path = root / (book := f"nbs/corpora/{name}.ipynb")
+        there = path.is_file()
+        out[book] = path.read_text(encoding="utf-8") if there else corpus_notebook_text(name)
     return out | {f"nbs/papers/{key}.ipynb": paper_notebook_text(key) for key in STUDIES}
+
+
+def left_over() -> Iterator[str]:
+    "Sentences of a skeleton that nobody replaced"
+    said = []
+    for k, block in FUSIONS.items():
+        said.append((f"{FUSION_NOTEBOOK}: the docstring of `{k}`", told(k, block)[3]))
+    for k, s in STUDIES.items():
+        said.append((f"{RECIPE_NOTEBOOK}: `about` of `{k}`", RECIPES[k]["about"]))
+        said.append((f"{STUDY_NOTEBOOK}: `claim` of `{k}`", s.claim))
+        said += [(f"{STUDY_NOTEBOOK}: `differs` of `{k}`", d) for d in s.differs]
+    for k in corpus_names():
+        first = (corpus_module(k).__doc__ or "").strip()
+        said.append((f"{ROOM}: the line below the heading of `{k}`", first))
+    for where, text in said:
+        if left_of_skeleton(text):
+            yield f"{where} is still the skeleton's: say what yours is"
 
 
 def stale(root: Path = ROOT, write: bool = False) -> list[str]:
@@ -116,9 +205,11 @@ def stale(root: Path = ROOT, write: bool = False) -> list[str]:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         if write:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         else:
             out.append(f"{name} is not what the registries say: make export")
+    out += left_over()
     headings = re.findall(r"^## (\w+)$", (root / FACTS).read_text(encoding="utf-8"), re.M)
     return out + [f"{FACTS}: no section ## {k}" for k in STUDIES if k not in headings]
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 import pytest
 from checks import cells, imports, measures, pages, style
 import in_step
 from avkit.core import AvkitError
+from avkit.datasets import manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -430,6 +432,16 @@ def test_measures_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "cells followed by a shown example: 0.0 %, wanted at least 65 %" in err
 
 
+@pytest.mark.parametrize("values", [[65, 65, 80], [65, 65, 65, 80], [65] * 5 + [80] * 2, [65]])
+def test_room_below_a_median(values: list[int]) -> None:
+    "So many heavier ones may join, and not one more"
+    found = lambda values: [measures.Found("function", "", "", v, v) for v in values]
+    n = measures.room(found(values), 70)
+    held = [measures.value(found(values + [80] * k), "median") for k in (n, n + 1)]
+    assert measures.MEASURES["function"].holds(held[0])
+    assert not measures.MEASURES["function"].holds(held[1])
+
+
 # Notebooks and modules in step
 
 
@@ -522,6 +534,64 @@ def test_a_new_fusion_and_a_new_paper_are_listed(book, monkeypatch):
     assert (book / "nbs/papers/mine2025.ipynb").is_file()
     assert all("mine2025" in (book / p).read_text() for p in (pages.README, pages.MAP, pages.FACTS))
     assert pages.stale(book) == [f"{pages.FACTS}: no section ## mine2025"]
+
+
+def test_a_new_data_set_gets_its_rows_and_its_notebook(book, monkeypatch):
+    "Rows follow the facts each time; a notebook is written once, and then left as it is"
+    facts = dict(title="Dance", classes=["happy", "sad"], how_to_get="Ask.")
+    info = lambda name: facts if name == "dance" else manifest.corpus_info(name)
+    monkeypatch.setattr(pages, "corpus_names", lambda: ["ravdess", "dance"])
+    monkeypatch.setattr(pages, "corpus_info", info)
+    monkeypatch.setattr(pages, "corpus_notebook_text", lambda name: f"of {name}")
+    monkeypatch.setattr(pages, "corpus_module", lambda name: pages)
+    path = notebook(book / "nbs/2_datasets/25_dance.ipynb", "# Dance")
+    pages.stale(book, write=True)
+    look = book / "nbs/corpora/dance.ipynb"
+    text = (book / "README.md").read_text()
+    assert look.read_text() == "of dance" and "<!-- datasets -->`ravdess`, `dance`<!--" in text
+    assert "| `dance` |  | happy, sad | Ask. |\n<!-- /corpora -->" in text
+    rooms = (book / pages.MAP).read_text()
+    assert "| [dance](corpora/dance.ipynb) | Dance: happy, sad |\n<!-- /corpora -->" in rooms
+    assert f"| [{path.stem}](2_datasets/{path.name}) | What is in Dance," in rooms
+    look.write_text("mine")
+    assert pages.stale(book) == []
+    facts |= dict(choices=dict(label=["a", "b"]), pages=dict(question="Who dances?"))
+    assert [s.split()[0] for s in pages.stale(book)] == ["README.md", "nbs/README.md"]
+    pages.stale(book, write=True)
+    text = (book / "README.md").read_text()
+    assert text.count("| `dance` |") == 1 and "| `dance` | `--label a` or `b` | happy" in text
+    assert "Who dances?" in (book / pages.MAP).read_text() and look.read_text() == "mine"
+
+
+def test_what_is_left_of_a_skeleton_is_refused_by_the_check_alone(monkeypatch, capsys):
+    class Gate(pages.Fusion):
+        "`gate`, a gate: both modalities at one width, added at each step"
+
+    monkeypatch.setitem(pages.FUSIONS, "gate", Gate)
+    claim = "What it says is better than what, in a sentence."
+    left = replace(pages.STUDIES["jca2023"], claim=claim)
+    monkeypatch.setitem(pages.STUDIES, "jca2023", left)
+    monkeypatch.setattr(pages, "corpus_module", lambda name: pages)
+    cure = "is still the skeleton's: say what yours is"
+    assert list(pages.left_over()) == [
+        f"{pages.FUSION_NOTEBOOK}: the docstring of `gate` {cure}",
+        f"{pages.STUDY_NOTEBOOK}: `claim` of `jca2023` {cure}",
+    ]
+    monkeypatch.setattr(pages, "pages", lambda root: {})
+    assert pages.main() == 1 and "still the skeleton's" in capsys.readouterr().out
+
+
+def test_which_encoders_read_what():
+    rows = {what: takes for what, _, takes in pages.readers()}
+    assert rows['`audio="wave"`'].startswith("none") and "`pictures`" in rows["frames"]
+    for key, r in pages.RECIPES.items():  # what a recipe puts together goes together
+        audio = "`audio_backbone=`" if r["audio_backbone"] else f'`audio="{r["audio"]}"`'
+        video = "`video_backbone=`" if r["video_backbone"] else "frames"
+        for stream, what in dict(audio=audio, video=video).items():
+            if key.startswith("ravdess_"):
+                continue  # features of one's own
+            takes = next(t for k, t in rows.items() if k.startswith(what))
+            assert f"`{r[f'{stream}_encoder']}`" in takes, (key, stream)
 
 
 def test_a_block_that_does_not_say_what_it_is(monkeypatch):

@@ -446,3 +446,91 @@ def test_frames_in_folders_and_single_pictures(tmp_path):
     assert len(m) == 24 and (m.clips.audio != "").all() and m.classes == CLASSES
     m = index(tmp_path / "single")
     assert len(m) == 24 and m.classes == CLASSES and m.clips.video.str.endswith(".png").all()
+
+
+# -- what once was read as something else
+
+
+@pytest.mark.parametrize("words", [("fröhlich", "müde"), ("gaîté", "colère"), ("alegría", "enojo")])
+@pytest.mark.parametrize("page", ["cp1252", "latin-1", "utf-8", "utf-16"])
+def test_accents_of_western_languages_are_never_chinese(words, page, tmp_path):
+    named = dict(zip(CLASSES, words))
+    files = lay(tmp_path, lambda c: "{0}/übung_{speaker}_{take}.wav".format(c["label"], **c))
+    rows = [f"{f};{named[c['label']]};{c['speaker']}" for f, c in files.items()]
+    (tmp_path / "labels.csv").write_bytes("\n".join(["file;label;speaker", *rows]).encode(page))
+    meant = {f: c | dict(label=named[c["label"]]) for f, c in files.items()}
+    check(index(tmp_path), meant, "label", "speaker")
+
+
+def test_a_quote_that_nobody_closed_is_told(tmp_path):
+    rows = [f"{f},{c['label']}" for f, c in clips_below(tmp_path).items()]
+    rows[4] = rows[4].replace(",", ',"')
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(AvkitError, match=r"labels.csv, line 6: a quote .* never closed"):
+        index(tmp_path)
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows, "x" * 200_000]))
+    with pytest.raises(AvkitError, match="labels.csv: line 6: field larger than"):
+        index(tmp_path)
+
+
+def test_a_column_called_line_is_one_like_any_other(tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", speaker="speaker", take="line")
+    m = index(tmp_path)
+    check(m, files, "label", "speaker")
+    assert "columns not used: line_" in m.notes["understood"]
+
+
+def test_cells_of_parquet_without_a_value_are_empty(tmp_path):
+    files = clips_below(tmp_path)
+    t = pd.DataFrame(
+        dict(
+            file=list(files),
+            label=[c["label"] for c in files.values()],
+            fold=pd.array([None, *range(1, 24)], dtype="Int64"),
+            weight=[float("inf"), *[1.0] * 23],
+        )
+    )
+    t.to_parquet(tmp_path / "labels.parquet")
+    m = index(tmp_path)
+    check(m, files, "label")
+    assert "<NA>" not in m.clips.astype(str).values
+
+
+def test_a_stray_file_beside_folders_of_streams_is_told(tmp_path):
+    for c, (kind, suffix) in itertools.product(CLIPS, (("audio", "wav"), ("video", "mp4"))):
+        p = tmp_path / "{label}/{0}/{speaker}_{take}.{1}".format(kind, suffix, **c)
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_bytes(str(p).encode())
+    (tmp_path / "stray.wav").write_bytes(b"stray")
+    m = index(tmp_path)
+    assert len(m) == 24 and m.classes == CLASSES
+    assert m.problems.file.tolist() == ["stray.wav"]
+
+
+def test_a_level_that_is_neither_class_nor_speaker_is_asked_about_with_an_answer(tmp_path):
+    pets = dict(zip(PEOPLE, ["dog", "cat", "cow", "owl", "bee", "ant"]))
+    files = lay(
+        tmp_path,
+        lambda c: "{label}/p{0}/{1}/{take}.wav".format(
+            PEOPLE.index(c["speaker"]), pets[c["speaker"]], **c
+        ),
+    )
+    with pytest.raises(Question, match="--layout class/speaker/-"):
+        index(tmp_path)
+    check(index(tmp_path, layout="class/speaker/-"), files, "label")
+
+
+@pytest.mark.parametrize("name", ["take", "room", "notes", "age"])
+def test_columns_of_other_things_are_not_asked_about(name, tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", take=name)
+    check(index(tmp_path), files, "label")
+
+
+def test_a_column_to_ignore_that_is_not_there_is_told(tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", speaker="who", split="set")
+    with pytest.raises(AvkitError, match="did you mean 'set'"):
+        index(tmp_path, map="ignore=sett")
+    assert index(tmp_path, map="ignore=SET").notes.get("default_split") is None

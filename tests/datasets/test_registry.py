@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import avkit.datasets
-from avkit.core import AvkitError
+from avkit.core import AvkitError, content_key
 from avkit.datasets import manifest, registry
 from avkit.datasets.registry import (
     CORPORA,
@@ -121,6 +121,20 @@ def test_each_word_opens_the_folder_it_means(root, monkeypatch):
     assert asked == [corpus_module("vgaf").SAMPLE if root == "sample" else {}]
 
 
+def test_a_sample_of_the_demo_data_set_is_small(home, monkeypatch):
+    "and lies beside the whole of it, whose key stays"
+    asked = []
+    monkeypatch.setattr(registry.ravdess, "index", lambda root, corpus: root)
+    draw = lambda root, **size: asked.append(size) or root
+    monkeypatch.setattr(registry.synth, "render_demo", draw)
+    whole, few, same = (open_dataset("synth", root) for root in (None, "sample", "rendered"))
+    assert whole == same != few
+    key = content_key(dict(difficulty=0.), registry.synth.VERSION)[:8]
+    assert whole.name == f"difficulty0-{key}"
+    assert asked[0] == dict(difficulty=0.) and asked[1] == dict(difficulty=0., actors=4, repeats=1)
+    assert open_dataset("synth", "sample", actors=2) != few
+
+
 def test_a_data_set_without_a_sample(home):
     "`sample` is then as much as `rendered`"
     pytest.importorskip("cv2")
@@ -139,7 +153,7 @@ def test_names_that_cannot_be_read_are_problems(home, tmp_path):
     assert m.problems.file.tolist() == ["1_sad.mp4", "1_sad_1_2.mp4", "x.mp4"]
     assert set(m.problems.status) == {"invalid"}
     (clips / "1_happy_1.mp4").unlink()
-    with pytest.raises(AvkitError, match="1_sad.mp4 is invalid, the name .*ValueError.*and 2 more"):
+    with pytest.raises(AvkitError, match="1_sad.mp4 is invalid, the path .*ValueError.*and 2 more"):
         open_dataset("toy", clips)
 
 

@@ -171,7 +171,7 @@ def test_clips_with_labels_that_stay_are_read_as_ever(films, tmp_path):
     t.to_csv(tmp_path / "labels.csv", index=False)
     m = index(tmp_path)
     assert m.level == "clip" and m.classes == ["happy", "sad"]
-    with pytest.raises(AvkitError, match="lag=2.0 is for labels over time"):
+    with pytest.raises(AvkitError, match="lag, gap and raters are for labels over time"):
         index(tmp_path, lag="2.0")
 
 

@@ -15,7 +15,8 @@ from avkit.core import AvkitError, parallel, reason_of
 from avkit.datasets import verify as verification
 from avkit.datasets.manifest import make_manifest
 from avkit.preprocessing import prepare as preparing
-from avkit.preprocessing.prepare import prepare, Preparation
+from avkit.preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE, prepare
+from avkit.preprocessing.prepare import Preparation, Summary
 from avkit.preprocessing.tracks import Track
 from avkit.preprocessing.writing import write_wav
 from avkit.store import Store
@@ -167,3 +168,14 @@ def test_the_summary_is_the_same_table_for_all_kinds(clips):
     done = dict(clip="b", status="done", reason="", faces=np.nan)
     assert list(pd.DataFrame([line, done])) == list(done)
     assert SimpleNamespace(**line).reason == "too little memory. x"
+
+
+def test_rendered_clips_that_are_broken_on_purpose_say_so():
+    "Of the demo data set, which has none of them, and of people's files nothing is excused"
+    table = dict(clip=["a"], status=["failed"], reason=["it ends at 1.2 s"], faces=[1.])
+    rows = pd.DataFrame(table)
+    drawn, real = dict(rendered=True), dict(rendered=False)
+    assert has_broken_on_purpose("vgaf", drawn)
+    assert not has_broken_on_purpose("vgaf", real) and not has_broken_on_purpose("synth", drawn)
+    assert ON_PURPOSE in str(Summary(rows, 1., True)) and ON_PURPOSE not in str(Summary(rows, 1.))
+    assert ON_PURPOSE not in str(Summary(rows.assign(status="done", reason=""), 1., True))

@@ -8,6 +8,7 @@ from avkit.evaluation.runs import open_run
 from avkit.reports.browser import of_one_corpus
 from avkit.reports.ceilings import beside_ceilings
 from avkit.reports.comparison import by_method
+from avkit.reports.index import compared
 from avkit.reports.records import read_spec, slim_record
 from avkit.reports.side_by_side import Beside, run_table
 from avkit.reports.tables import caption, experiments, folds_of, gaps, runs_table
@@ -76,7 +77,7 @@ def test_report_says_what_is_missing_repeated_unfinished(runs, tmp_path, capsys)
     for text in (said, table):
         assert "Not finished, so not in the table: stopped" in text
         assert "left out: n4-epochs1" in text or "left out: once-more" in text
-        assert "Missing: fold 1, 2 of kfold3" in text and "every row" in text
+        assert "One fold was asked for: fold 0 of kfold3 (every row)" in text and "Missing" not in text
     assert len(read_spec(tmp_path / "report")["records"]) == 4
     t = pd.read_csv(tmp_path / "report/table.csv")
     assert t.loc[(t.given == "av") & (t.side == "test"), "runs"].max() == 2
@@ -92,6 +93,31 @@ def test_a_missing_seed_of_a_fold_is_named(runs):
     assert folds_of(r) == 3 and gaps(grid) == []
     assert "Missing: fold 2 with seed 2 of kfold3" in gaps(grid[:-1])[0]
     assert "more than one version" in gaps([grid[0] | dict(code_hash="other"), *grid[1:]])[0]
+
+
+def test_one_fold_of_all_rows_was_asked_for_and_others_are_missing(runs):
+    r = next(r for r in records(runs) if r["epochs"] == 2)
+    run = lambda seed, fold: r | dict(seed=seed, split=r["split"] | dict(fold=fold), split_hash=f"{fold}")
+    assert gaps([run(1, 1), run(2, 1)]) == ["One fold was asked for: fold 1 of kfold3 (every row)."]
+    assert gaps([run(1, 0), run(1, 1)]) == ["**Missing: fold 2 of kfold3** (every row)."]
+    other = r["config"] | dict(epochs=9), r["recipe"] | dict(epochs=9)
+    alone = run(1, 0) | dict(config=other[0], recipe=other[1])
+    said = gaps([run(1, 0), run(1, 1), run(1, 2), alone])
+    assert len(said) == 1 and said[0].startswith("**Missing: fold 1, 2 of kfold3** (epochs 9")
+
+
+@pytest.mark.parametrize("scores,said", [
+    ([.7, .6, .5], "best of 3: `a` 0.700, then `b` 0.600; last `c` 0.500."),
+    ([.7, .6, .6], "best of 3: `a` 0.700, then `b`, `c` 0.600 each."),
+    ([.7, .7001, .5], "best of 3: `b`, `a` 0.700 each; last `c` 0.500."),
+    ([.5, .5, .5], "accuracy: `a`, `b`, `c` 0.500 each."),
+    ([.5], "best of 1: `a` 0.500."),
+])
+def test_the_headline_ranks_no_ties(scores, said):
+    n = float("nan")
+    rows = [(m, "av", "test", 1, 1, 4, s, n, n) for m, s in zip("abc", scores)]
+    names = ["method", "given", "side", "runs", "seeds", "speakers", "accuracy", "low", "high"]
+    assert compared(pd.DataFrame(rows, columns=names)).endswith(said)
 
 
 def test_a_fold_of_other_clips_stands_alone(runs):
@@ -129,3 +155,38 @@ def test_older_records_without_an_experiment(runs, tmp_path):
     slim = [{k: v for k, v in slim_record(r).items() if k != "experiment"} for r in old]
     assert len(experiments(old)) == len(experiments(slim)) == 3
     write_json(tmp_path / "one/record.json", json.loads(json.dumps(old[0])))
+
+
+def test_what_is_missing_is_told_in_words_of_the_recipe(runs):
+    r = next(r for r in records(runs) if r["epochs"] == 2)
+    other = r["split"] | dict(fold=1)
+
+    def told(changes, **recipe):
+        a = r | dict(config=r["config"] | dict(modality="av"))
+        b = r | dict(config=r["config"] | changes, recipe=r["recipe"] | recipe, split=other)
+        return "\n".join(gaps([a, b]))
+
+    text = told(dict(modality="audio"))
+    assert "fold 1, 2 of kfold3** (modality av, fusion ca)" in text
+    assert "fold 0, 2 of kfold3** (modality audio)" in text
+    text = told({}, patience=5)
+    assert "(patience none)" in text and "(patience 5)" in text
+
+
+def test_a_fusion_that_one_modality_uses_is_told(runs):
+    r = next(r for r in records(runs) if r["epochs"] == 2)
+    alone = r | dict(config=r["config"] | dict(modality="audio"))
+    several = [alone | dict(recipe=r["recipe"] | dict(fusion=f)) for f in ("ca", "ia", "vavl")]
+    assert len(experiments(several)) == 2
+    assert sorted(runs_table(several, ["test"]).fusion.unique()) == ["", "vavl"]
+
+
+def test_ceilings_take_a_folder_of_runs(runs, monkeypatch, tmp_path, capsys):
+    from avkit.reports import ceilings
+
+    best = pd.DataFrame([dict(given="av", score="accuracy", ceiling=1.0)])
+    monkeypatch.setattr(ceilings, "ceilings_of", lambda r: best)
+    assert main(["ceilings", str(runs), "--to", str(tmp_path)]) == 0
+    assert len(pd.read_csv(tmp_path / "ceilings.csv")) == 4
+    assert main(["ceilings", str(tmp_path / "none"), "--to", str(tmp_path)]) == 2
+    assert "train a run first" in capsys.readouterr().err

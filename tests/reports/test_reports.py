@@ -42,7 +42,7 @@ def test_tables_are_what_the_records_make(folder, tmp_path):
     assert len(made) >= 3
     for p in made:
         old = folder / p.name
-        assert old.read_bytes() == p.read_bytes(), f"{old}: run make reports"
+        assert old.read_bytes() == p.read_bytes(), f"{old}: avkit reports {name_of(folder)}"
 
 
 def test_the_index_names_every_report():
@@ -51,7 +51,7 @@ def test_the_index_names_every_report():
         pytest.skip("make reports was not run yet")
     text = index.read_text()
     for d in committed():
-        assert f"({name_of(d)}/table.md)" in text, f"{d} is not in the index: run make reports"
+        assert f"({name_of(d)}/table.md)" in text, f"{d} is not in the index: avkit reports {name_of(d)}"
 
 
 def test_every_report_is_declared_once_as_it_is():
