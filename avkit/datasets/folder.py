@@ -416,8 +416,8 @@ def _named_table(root, annotations):
 def _check_still(how):
     "Refuse settings of labels over time where labels do not move"
     if how == TraceSettings(): return
-    raise AvkitError("lag, gap and raters are for labels over time (film.csv with time,valence beside "
-                     "film.mp4, or a table with file,time,valence), and there are none")
+    raise AvkitError("lag, gap and raters are for labels over time (film.csv with time,valence "
+                     "beside film.mp4, or a table with file,time,valence), and there are none")
 
 
 def _moving(root, traces, answers, problems):

@@ -30,7 +30,7 @@ from .layouts import Layout, by_layout, by_pattern, looks_of_level, read_pattern
 from .own_rows import OwnRow, OwnTable, rows_of_table
 from .tables import Table, as_numbers, is_table, number_form, open_table
 from avkit.datasets.traces import (
-    RATE,
+    LAG_RATE,
     Lag,
     TraceSettings,
     agreement,
@@ -40,10 +40,10 @@ from avkit.datasets.traces import (
     ewe_weights,
     film_times,
     loudness,
-    majority,
+    majority_class,
     read_times,
-    side_by_side,
-    spread,
+    in_a_row,
+    rater_spread,
     usual_gap,
     weighted_mean,
 )
@@ -164,8 +164,8 @@ def _order(time, rows, path):
     twice = np.flatnonzero(np.diff(time[order]) <= 0)
     if not len(twice): return order
     one, two = rows["line"].to_numpy()[order[twice[0]:twice[0] + 2]]
-    raise AvkitError(f"{path}, lines {one} and {two}: two rows for {time[order[twice[0]]]:g} s. What "
-                     "several annotators said needs a column `rater`, or a column for each: "
+    raise AvkitError(f"{path}, lines {one} and {two}: two rows for {time[order[twice[0]]]:g} s. "
+                     "What several annotators said needs a column `rater`, or a column for each: "
                      "valence_a1,valence_a2")
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #928cea5f
@@ -218,7 +218,7 @@ def film_of(
     table: str,             # its path below the folder
     films: Sequence[str],   # theirs, without suffix
 ) -> tuple[str, str]:
-    "The film that a table is about by its name, and what the name says beyond; ('', '') without one"
+    "The film of a table by its name, and what the name says beyond; ('', '') without one"
     stem = PurePosixPath(table).stem
     fits = {f: b for f in films if (b := _beyond(stem, f.rsplit("/", 1)[-1])) is not None}
     if not fits: return _alone_beside(table, films), ""
@@ -295,17 +295,19 @@ def _add_series(traces, key, new, path):
     known = traces.series.setdefault(key, {})
     for (what, who), values in new.items():
         if (what, who) in known:
-            raise AvkitError(f"{path}: {what} of {key}{' by ' + who if who else ''} stands in another "
-                             "table too. Tables of several annotators are told apart by their names "
-                             "(film_anna.csv) or folders, or by a column `rater`")
+            by = f" by {who}" if who else ""
+            raise AvkitError(f"{path}: {what} of {key}{by} stands in another table too. Tables of "
+                             "several annotators are told apart by their names (film_anna.csv) or "
+                             "folders, or by a column `rater`")
         known[what, who] = values
 
 
 def _set_kind(traces, form, path):
     "Classes or numbers: the same in all tables"
     if traces.series and traces.classes != form.classes:
-        raise AvkitError(f"{path} holds {'classes' if form.classes else 'numbers'} over time, other "
-                         "tables the other: say which is learned, --label valence,arousal")
+        kind = "classes" if form.classes else "numbers"
+        raise AvkitError(f"{path} holds {kind} over time, other tables the other: say which is "
+                         "learned, --label valence,arousal")
     traces.classes = form.classes
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #e29d197d
@@ -329,8 +331,9 @@ def _one_row(table, form):
         several = kept.groupby(files)[c].nunique()
         if (several < 2).all(): continue
         name = several.idxmax()
-        raise AvkitError(f"{table.path}: {name if isinstance(name, str) else name[0]} has several "
-                         f"{c}: {', '.join(sorted(set(kept[c][kept[files[0]] == name])))}. A film has one {m}")
+        first = name if isinstance(name, str) else name[0]
+        both = ", ".join(sorted(set(kept[c][kept[files[0]] == first])))
+        raise AvkitError(f"{table.path}: {first} has several {c}: {both}. A film has one {m}")
     return replace(table, rows=kept.drop_duplicates(files)), files
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #f5792abc
@@ -376,7 +379,8 @@ def _read_named(traces, table, column, root, mapped, asked):
         if why: raise AvkitError(f"{row['where']}: {column} names {row['trace']}: {why}")
         for f in files: _read_one(traces, row["trace"], root / f, mapped, asked)
     traces.tables.append(own)
-    traces.told.append(f"labels over time: the tables that {table.path.name} names, column {column}")
+    name = table.path.name
+    traces.told.append(f"labels over time: the tables that {name} names in its column {column}")
 
 
 def _read_one(traces, key, path, mapped, asked):
@@ -384,8 +388,9 @@ def _read_one(traces, key, path, mapped, asked):
     table = open_trace(path)
     form = trace_form(table, mapped, asked)
     if form is None:
-        raise AvkitError(f"{path} has no labels over time: a column `time` (seconds) and columns such "
-                         f"as valence, arousal are expected; it has {', '.join(table.columns)}")
+        raise AvkitError(f"{path} has no labels over time: a column `time` (seconds) and columns "
+                         "such as valence, arousal are expected; it has "
+                         f"{', '.join(table.columns)}")
     _set_kind(traces, form, path)
     _add_series(traces, key, trace_series(table.rows, form, path), path)
 
@@ -428,7 +433,8 @@ def _names_files(table):
 
 def _labelled(table, mapped, asked):
     "Does a table of films say itself what is learned?"
-    names = {*DIMENSIONS, *names_of_meaning("label"), *_asked_names(asked), plain_name(mapped.get("label", "label"))}
+    said = [*_asked_names(asked), plain_name(mapped.get("label", "label"))]
+    names = {*DIMENSIONS, *names_of_meaning("label"), *said}
     return any(plain_name(c) in names for c in table.columns)
 
 
@@ -583,15 +589,16 @@ def _film(root, row, traces, how, number):
 def _check_ends(traces, scale):
     "Refuse what lies outside a declared scale"
     for name, (least, most) in scale.items():
-        said = [(k, v) for k, s in traces.series.items() for (what, _), (_, v) in s.items() if what == name]
+        said = [(k, v) for k, s in traces.series.items()
+                for (what, _), (_, v) in s.items() if what == name]
         if not said or traces.classes:
             raise AvkitError(f"scale: {name!r} is not learned; {', '.join(traces.targets)} are")
         for key, v in said:
             wrong = v[(v < least) | (v > most)]
             if not len(wrong): continue
             shown = key.replace("\0", ", ")
-            raise AvkitError(f"{shown}: {name} is {wrong[0]:g}, outside its scale {least:g} to {most:g} "
-                             f"({len(wrong)} of {len(v)} labels are)")
+            raise AvkitError(f"{shown}: {name} is {wrong[0]:g}, outside its scale {least:g} to "
+                             f"{most:g} ({len(wrong)} of {len(v)} labels are)")
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #73c71241
 @dataclass
@@ -618,7 +625,7 @@ def _one_of_many(films, what, how):
     labels = [weighted_mean(x, weights) for x in each]
     if len(raters) < 2: return labels, []
     for f, x, y in zip(films, each, labels):
-        off = spread(x, y)
+        off = rater_spread(x, y)
         f.row[f"deviation_{what}"] = float(np.nanmean(off)) if (~np.isnan(off)).any() else np.nan
     return labels, [_told_raters(what, raters, every, weights, how)]
 
@@ -627,9 +634,10 @@ def _told_raters(what, raters, x, weights, how):
     "How annotators agree, and what each counts"
     shown = lambda v: "-" if np.isnan(v) else f"{v:.2f}"
     r = [f"{who or 'unnamed'} {shown(v)}" for who, v in zip(raters, agreement(x))]
-    off = spread(x, weighted_mean(x, weights))
+    off = rater_spread(x, weighted_mean(x, weights))
     deviation = shown(np.nanmean(off)) if (~np.isnan(off)).any() else "-"
-    kind = "weighted by agreement (ewe)" if how.raters == "ewe" else "mean (--raters ewe weights by agreement)"
+    kind = ("weighted by agreement (ewe)" if how.raters == "ewe"
+            else "mean (--raters ewe weights by agreement)")
     return (f"annotators of {what}: {len(raters)}, {kind}; correlation with the mean of all: "
             f"{', '.join(r)}; mean deviation {deviation}")
 
@@ -637,7 +645,7 @@ def _told_raters(what, raters, x, weights, how):
 def _vote(films, what):
     "(T,) of each film: the class that most annotators say"
     raters = _raters(films, what)
-    return [majority(f.matrix(what, raters, -1).astype(int)) for f in films]
+    return [majority_class(f.matrix(what, raters, -1).astype(int)) for f in films]
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #a87fe528
 def _estimates(root, films, targets, labels):
@@ -645,23 +653,24 @@ def _estimates(root, films, targets, labels):
     out = []
     for what, mine in zip(targets, labels):
         out += _between_raters(films, what)
-        heard = [f.row["audio"] for f in films]
-        pairs = [(_even(f.times, y), loudness(root / a)) for f, y, a in zip(films, mine, heard) if a]
-        lag = estimate_lag(*side_by_side(pairs)) if pairs else None
+        pairs = [(_even(f.times, y), loudness(root / f.row["audio"]))
+                 for f, y in zip(films, mine) if f.row["audio"]]
+        lag = estimate_lag(*in_a_row(pairs)) if pairs else None
         out.append(f"{what} follows the loudness of the sound {_told_lag(lag)}; {len(pairs)} films")
     return [f"lag, an estimate that is not applied (--lag SECONDS applies one): {x}" for x in out]
 
 
 def _even(times, y):
-    "Labels of frames, `RATE` a second"
-    grid = np.arange(int(times[-1] * RATE) + 1) / RATE + .5 / RATE
+    "Labels of frames, `LAG_RATE` a second"
+    grid = np.arange(int(times[-1] * LAG_RATE) + 1) / LAG_RATE + .5 / LAG_RATE
     return at_times(times, y, grid, usual_gap(times))
 
 
 def _told_lag(lag: Lag | None) -> str:
     if lag is None: return "in no way that can be measured"
     if lag.at_edge: return "in no way that can be told: the longest delay fits best"
-    return f"by {lag.seconds:.1f} s (correlation {lag.correlation:.2f}; {lag.without:.2f} without a delay)"
+    return (f"by {lag.seconds:.1f} s (correlation {lag.correlation:.2f}; {lag.without:.2f} without "
+            "a delay)")
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #5dcd6426
 def _between_raters(films, what):
@@ -673,7 +682,7 @@ def _between_raters(films, what):
             x = f.matrix(what, raters)
             others = weighted_mean(np.delete(x, k, 1), np.ones(len(raters) - 1))
             pairs.append((_even(f.times, x[:, k]), _even(f.times, others)))
-        lag = estimate_lag(*side_by_side(pairs), least=-6.)
+        lag = estimate_lag(*in_a_row(pairs), least=-6.)
         out.append(f"{what}, annotator {who or 'unnamed'} follows the others {_told_lag(lag)}")
     return out
 
@@ -683,13 +692,14 @@ def _told_share(y, how):
     known = y >= 0 if y.dtype.kind == "i" else ~np.isnan(y).any(1)
     gap = f"{how.gap:g} s" if how.gap is not None else "1 s, or 2.5 usual steps (--gap)"
     moved = [f"lag: labels are moved {how.lag:g} s earlier"] if how.lag else []
-    return [f"frames: {known.mean():.1%} of {len(y)} are labelled; the others lie outside, or in gaps "
-            f"longer than {gap}", *moved]
+    return [f"frames: {known.mean():.1%} of {len(y)} are labelled; the others lie outside, or in "
+            f"gaps longer than {gap}", *moved]
 
 
 def _class_names(traces):
     "{class: number}, '' is -1"
-    names = {one_form(v) for s in traces.series.values() for _, values in s.values() for v in values}
+    said = [values for s in traces.series.values() for _, values in s.values()]
+    names = {one_form(v) for values in said for v in values}
     return {"": -1} | {c: i for i, c in enumerate(sorted(names - {""}))}
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #374e46bb

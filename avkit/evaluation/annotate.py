@@ -102,7 +102,8 @@ def _number_axes(ax: Any, p: Prediction) -> None:
     ends = _common_ends(p)
     if ends: ax.axhline(sum(ends) / 2, lw=.5, c="grey")
     room = .025 * (ends[1] - ends[0]) if ends else 0.
-    ax.set(ylabel="on the data set's scale", ylim=(ends[0] - room, ends[1] + room) if ends else None)
+    shown = (ends[0] - room, ends[1] + room) if ends else None
+    ax.set(ylabel="on the data set's scale", ylim=shown)
     lines, names = ax.get_legend_handles_labels()
     n = len(p.classes)
     ax.legend(lines[:n], names[:n], frameon=False, ncols=n, loc="upper right")

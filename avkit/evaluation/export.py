@@ -30,7 +30,8 @@ def card_config(run: Run, meta: dict) -> dict:
     return dict(
         avkit=__version__, name=run.name, task=r["task"], level=r["level"], dataset=r["dataset"],
         rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}),
-        scale=declared_scale(r), classes=t.classes, labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
+        scale=declared_scale(r), classes=t.classes,
+        labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
         model=portable(meta["model"]), preparation=portable(asdict(run.cfg.preparation)))
 

@@ -953,7 +953,8 @@ def _settings_of(
         trained_on=trained_on + (", rendered" if of_rendered(run) else ""),
         input_rendered=rendered_file(path), warning=warning_of(run, path),
         video=path.name, duration=round(heard.duration, 3), fps=heard.fps,
-        scale=scale_of(run), sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
+        sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
+        scale=scale_of(run),
         device=cfg["device"], preparation=asdict(run.preparation), cut=cut,
         pictures_searched=gallery.looked, pictures_with_a_face=gallery.found,
         cuts=[round(float(t), 3) for t in cuts])

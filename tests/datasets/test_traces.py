@@ -139,7 +139,8 @@ def test_one_long_table(films, tmp_path):
     ]
     pd.concat(rows).sort_values("time").to_csv(tmp_path / "labels.csv", index=False)
     m = check(index(tmp_path), there)
-    assert dict(zip(m.clips["clip"], m.clips.speaker)) == {f"films/{f}": p for f, p in PEOPLE.items()}
+    speakers = dict(zip(m.clips["clip"], m.clips.speaker))
+    assert speakers == {f"films/{f}": p for f, p in PEOPLE.items()}
     assert apply_split(m).split["name"] == "official"
     assert "subject" in " ".join(m.notes["understood"])
     rows[0].loc[3, "set"] = "test"
@@ -230,7 +231,7 @@ def test_several_annotators(write, films, tmp_path):
     for raters in (None, "ewe"):
         m = index(tmp_path, raters=raters)
         at = {f: film_times(tmp_path / f"{f}.{SUFFIX[f]}")[0] for f in PEOPLE}
-        order = {d: DIMS.index(d) for d in DIMS} if m.targets == [*DIMS] else dict(arousal=0, valence=1)
+        order, clips = {d: m.targets.index(d) for d in DIMS}, m.clips.set_index("clip")
         for d in DIMS:
             x = {f: np.stack([np.interp(at[f], TIMES, said[f][d, w]) for w in WEIGHT]) for f in at}
             every = np.concatenate([*x.values()], 1)
@@ -239,7 +240,7 @@ def test_several_annotators(write, films, tmp_path):
                 y = (np.array(r) @ x[f]) / sum(r)
                 np.testing.assert_allclose(m.frames[f][:, order[d]], y, atol=1e-4)
                 off = np.sqrt(((x[f] - y) ** 2).mean(0)).mean()
-                assert m.clips.set_index("clip")[f"deviation_{d}"][f] == pytest.approx(off, abs=1e-4)
+                assert clips[f"deviation_{d}"][f] == pytest.approx(off, abs=1e-4)
         told = " ".join(m.notes["understood"])
         assert "annotators of valence: 3" in told and "fm3" in told
         assert ("weighted by agreement" in told) == (raters == "ewe")
