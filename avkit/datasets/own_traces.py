@@ -398,13 +398,14 @@ def _read_one(traces, key, path, mapped, asked):
 _LOOSE = {".txt", ".json", ".jsonl", ".ndjson"}  # may be transcripts and the like
 
 
-def _opened(t, root, mapped, asked, problems):
+def _opened(t, root, how, problems):
     "(table, form) of a film's table; None where it holds something else"
     path = root / t.path
     try: table = open_trace(path)
     except AvkitError as e:
         if path.suffix.lower() not in _LOOSE: problems.append((t.path, "invalid", str(e)))
         return None
+    mapped, asked = how
     form = trace_form(table, mapped, asked, t.about)
     return None if form is None or set(_FILES) & set(form.columns.found) else (table, form)
 
@@ -412,16 +413,16 @@ def _opened(t, root, mapped, asked, problems):
 def _read_by_name(traces, root, tables, films, how, problems):
     "Take the tables that are called like films; returns which those are; `how`: map and label"
     named = [t for p in tables if (t := named_table(p, films))]
-    opened = [(t, *o) for t in named if (o := _opened(t, root, *how, problems))]
-    found = by_annotator([t for t, *_ in opened])
-    for t, (_, table, form) in zip(found, opened):
+    opened = [(t, o) for t in named if (o := _opened(t, root, how, problems))]
+    found = by_annotator([t for t, _ in opened])
+    for t, (_, (table, form)) in zip(found, opened):
         _set_kind(traces, form, table.path)
         series = trace_series(table.rows, form, table.path, t.who)
         _add_series(traces, one_form(t.film), series, table.path)
     if found:
         more = f" and {len(found) - 2} more" if len(found) > 2 else ""
         traces.told.append(f"labels over time: {', '.join(t.path for t in found[:2])}{more}, "
-                           f"time={opened[0][2].columns['time']}")
+                           f"time={opened[0][1][1].columns['time']}")
     return [t.path for t in found]
 
 # %% ../../nbs/2_datasets/15_own_traces.ipynb #8a37b2ff
@@ -718,7 +719,7 @@ def frame_labels(
     for row in rows:
         film, why = _film(root, row, traces, how, number)
         if film: films.append(film)
-        else: problems.append((_main(row), *why))
+        if why: problems.append((_main(row), *why))
     if not films: return FrameLabels([], {}, traces.targets, [], traces.told)
     make = _of_classes if number else _of_numbers
     return make(root, films, traces, how, number)

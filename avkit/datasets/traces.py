@@ -33,7 +33,7 @@ def in_milliseconds(column: str) -> bool:
 # %% ../../nbs/2_datasets/14_traces.ipynb #d02c0c9c
 def _of_clock(cell):
     "h:mm:ss.mmm, or mm:ss, as seconds"
-    hours, minutes, seconds = _CLOCK.fullmatch(cell).groups()
+    hours, minutes, seconds = _CLOCK.findall(cell)[0]
     return 3600 * int(hours or 0) + 60 * int(minutes) + float(seconds.replace(",", "."))
 
 

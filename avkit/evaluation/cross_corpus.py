@@ -148,8 +148,8 @@ class JoinedTargets:
     pick: list[int]                    # the outputs that have a target there
     mean: torch.Tensor                 # by which the model's numbers were standardised
     std: torch.Tensor
-    ends: tuple[Any, Any]              # of the model's scale: numbers, or (k,) one for each target
-    other_ends: tuple[Any, Any]        # of the other data set's
+    ends: Any                          # of the model's scale: two numbers, or (2,k)
+    other_ends: Any                    # of the other data set's
 
     def __call__(self, got: Outputs) -> Outputs:
         (lo, hi), (a, b) = self.ends, self.other_ends
