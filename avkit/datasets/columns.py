@@ -33,7 +33,8 @@ MEANINGS: dict[str, str] = dict(
           " from",
     end="end_time stop end_s end_sec end_seconds t_end time_end stop_time to",
     offset="audio_offset offset_s delay sync_offset lag",
-    time="timestamp time_s seconds sec t frame_time frametime",
+    time="timestamp time_s seconds sec t frame_time frametime time_sec time_seconds t_s"
+         " time_ms timestamp_ms t_ms ms msec milliseconds",
     sex="gender",
 )
 DIMENSIONS: Sequence[str] = (  # numbers that people rate

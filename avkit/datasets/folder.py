@@ -21,10 +21,12 @@ from .layouts import (by_layout, by_pattern, infer_layout, known_corpora, Layout
     read_layout, read_pattern, stream_of, suggest_pattern)
 from .manifest import make_manifest, Manifest
 from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
-    read_rows, repeated_rows, row_files, Target, told_of_table)
+    read_rows, repeated_rows, row_files, rows_of_table, Target, told_of_table)
+from .own_traces import film_rows, find_traces, frame_labels, FrameLabels
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
 from .tables import open_table
+from .traces import read_trace_settings, TraceSettings
 from .votes import vote
 from ..files import check_root, one_form, walk
 from ..preprocessing.audio import estimate_offset
@@ -53,13 +55,16 @@ class Answers:
     scale: dict[str, tuple[float, float]] = field(default_factory=dict)  # {number: (least, most)}
     votes: str = ""  # how rows that contradict each other are settled
     tier: str = ""  # of ELAN, TextGrid and the like: which one is learned
+    traces: TraceSettings = field(default_factory=TraceSettings)  # how labels over time are read
 
 
 def _answers(given):
     "Answers as a user types them, read"
     texts = {k: given[k] or "" for k in ("pattern", "label", "votes", "tier")}
     layout = read_layout(given["layout"]) if given["layout"] else ()
-    return Answers(read_map(given["map"]), layout, scale=read_scale(given["scale"]), **texts)
+    traces = read_trace_settings(*(given[k] for k in ("lag", "gap", "raters")))
+    return Answers(read_map(given["map"]), layout, scale=read_scale(given["scale"]),
+                   traces=traces, **texts)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #101cf6b1
 def _scale_of(part):
@@ -257,7 +262,7 @@ def _table_row(row, files, target):
     name = row.get("clip") or str(PurePosixPath(_main_of(files)).with_suffix(""))
     texts = {k: row.get(k, "") for k in ("label", "speaker", "sex")}
     streams = {k: files.get(k, "") for k in ("video", "audio")}
-    optional = (*target.numbers, "recording", "fold", "start", "end", "offset")
+    optional = (*target.numbers, "recording", "fold", "start", "end", "offset", "trace")
     more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
     if {"start", "end"} & set(more):
         more.setdefault("recording", str(PurePosixPath(_main_of(files)).with_suffix("")))
@@ -348,13 +353,6 @@ def _named_table(root, annotations):
         if path.is_file(): return path
     raise AvkitError(f"annotations {resolve(annotations)} is not a file")
 
-
-def _tables(root, annotations, label):
-    "The tables that label the clips; [] where there are none"
-    path = _named_table(root, annotations)
-    if not path and is_database(root): return database_tables(root, label)
-    return list(map(open_table, [path] if path else find_tables(root)))
-
 # %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
 def _rows_of(root, x, look, problems):
     "[(row, files)] of one table that can be used"
@@ -394,9 +392,8 @@ def _voted_rows(good, target, how, problems):
     return [rows[r["clip"]] | r for r in voted], v.notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7ab1e0f0
-def _table_rows(root, tables, answers, problems):
+def _table_rows(root, read, votes, problems):
     "The manifest's rows, the target, what was understood, and what raters say of their agreement"
-    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
     _check_alike(read)
     files = [p.relative_to(root).as_posix() for p in walk(root)]
     look = Lookup(root, [*files, *_frame_folders(files)])
@@ -404,9 +401,9 @@ def _table_rows(root, tables, answers, problems):
     used = {f for _, each in good for f in each.values()}
     problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
     target, told = read[0].target, _told_tables(read, look)
-    if not answers.votes and "rater" not in read[0].columns:
+    if not votes and "rater" not in read[0].columns:
         return _with_names(_settled(good, target, problems), target), target, told, {}
-    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
+    rows, notes = _voted_rows(good, target, votes or "majority", problems)
     return rows, target, told, notes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0001
@@ -548,10 +545,40 @@ def _check_scale(rows, numbers, scale, where):
                          f"its scale {least:g} to {most:g} ({len(wrong)} of {len(rows)} clips are)")
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #6ead0001
+def _check_still(how):
+    "Refuse settings of labels over time where labels do not move"
+    if how == TraceSettings(): return
+    raise AvkitError("lag, gap and raters are for labels over time (film.csv with time,valence "
+                     "beside film.mp4, or a table with file,time,valence), and there are none")
+
+
+def _moving(root, traces, answers, problems):
+    "Rows, target, what was understood and notes where labels move"
+    if traces.tables: rows, _, told, _ = _table_rows(root, traces.tables, "", problems)
+    else: rows, told = film_rows(root, traces, answers.layout, answers.pattern, problems)
+    made = frame_labels(root, rows, traces, answers.traces, answers.scale, problems)
+    return made.rows, made, [*told, *made.told], {}
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #6ead0003
+def _read_tables(root, annotations, answers, problems):
+    "Rows, target, what was understood and notes, of tables or of labels over time; None without"
+    how = answers.map, answers.label or None
+    if not annotations and is_database(root):
+        read = [rows_of_table(t, root, *how) for t in database_tables(root, how[1])]
+        return _table_rows(root, read, answers.votes, problems)
+    path = _named_table(root, annotations)
+    tables = [path] if path else find_tables(root)
+    traces = find_traces(root, tables, answers.map, answers.label, problems)
+    if traces: return _moving(root, traces, answers, problems)
+    _check_still(answers.traces)
+    read = [read_rows(p, root, *how) for p in tables]
+    return _table_rows(root, read, answers.votes, problems) if read else None
+
+
 def _read(root, annotations, answers, problems):
-    "Rows, target, what was understood and notes, from the table where there is one, or the folders"
-    tables = _tables(root, annotations, answers.label)
-    if tables: return _table_rows(root, tables, answers, problems)
+    "The same of a folder with or without tables"
+    found = _read_tables(root, annotations, answers, problems)
+    if found: return found
     clips = find_clips(root, problems, _frames_by(answers))
     labelled = _labelled_films(root, clips, answers, problems)
     if labelled: return labelled
@@ -609,17 +636,27 @@ def _told_offsets(root, rows):
             f"in the audio file than {what} (an estimate, from {n}): a column `offset` sets it"]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #0dc77b17
-def _notes(root, rows, split, told):
+def _notes(root, rows, split, told, scale):
     "What was understood, counted and chosen"
     notes: dict[str, Any] = dict(understood=told, clips=f"{len(rows)} clips")
     notes["speakers"] = _told_speakers(rows)
     if split: notes["default_split"] = split
+    if scale: notes["scale"] = {name: [*ends] for name, ends in scale.items()}
     if others := _other_files(root): notes["no_media"] = others
     return notes
 
 
+def _learned_over_time(root, made):
+    "The same where labels move"
+    more = dict(level="frame", frames=made.frames, classes=made.classes)
+    if made.targets: return more | dict(task="regression", targets=made.targets)
+    _check_classes(root, made.classes)
+    return more
+
+
 def _what_is_learned(root, rows, target, scale):
     "{classes} or {task, targets} for the manifest, checked"
+    if isinstance(target, FrameLabels): return _learned_over_time(root, target)
     _check_scale(rows, target.numbers, scale, root)
     if target.numbers: return dict(classes=[], task="regression", targets=target.numbers)
     classes = sorted({one_form(r["label"]) for r in rows})
@@ -627,9 +664,10 @@ def _what_is_learned(root, rows, target, scale):
     return dict(classes=classes)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #70ld1abe
-def _told_label(classes, target):
+def _told_label(learned):
     "What is learned, in a line; a second one where no class is called like an emotion"
-    if target.numbers: return [f"label: numbers, {', '.join(target.numbers)}"]
+    if learned.get("targets"): return [f"label: numbers, {', '.join(learned['targets'])}"]
+    classes = learned["classes"]
     more = f" and {len(classes) - 12} more" if len(classes) > 12 else ""
     names = ", ".join(classes[:12]) + more
     told = [f"label: {len(classes)} classes, {names}"]
@@ -665,20 +703,24 @@ def index(
     scale: str | None = None,  # the ends of numbers: "valence=1:9"
     votes: str | None = None,  # several raters: majority, distribution
     tier: str | None = None,  # of files with intervals beside the films: which one is learned
+    lag: str | None = None,  # labels over time: seconds that they are moved earlier; estimate
+    gap: str | None = None,  # the same: seconds without a sample, beyond which nothing is known
+    raters: str | None = None,  # the same of several annotators: mean, ewe
 ) -> Manifest:
     "The manifest of one's own data below `data_root`"
     root, problems = _own_root(data_root), []
     given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes,
-                 tier=tier)
+                 tier=tier, lag=lag, gap=gap, raters=raters)
     answers = _answers(given)
     rows, target, told, votes_told = _read(root, annotations, answers, problems)
     _check_any(root, rows, problems)
     learned = _what_is_learned(root, rows, target, answers.scale)
     told = [*_told_answers(given), *told]
-    told += _told_label(learned["classes"], target)
+    told += _told_label(learned)
     told += _told_offsets(root, rows)
     split = _official(rows, told)
-    notes, problems = _notes(root, rows, split, told) | votes_told, sorted(set(problems))
+    notes = _notes(root, rows, split, told, answers.scale) | votes_told
+    problems = sorted(set(problems))
     return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #8d430c85

@@ -90,11 +90,20 @@ def _curves(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
                 color=f"C{i}", label=legend_text(name))
 
 
+def _common_ends(p: Prediction) -> tuple[float, float] | None:
+    "The least and the greatest of all numbers: as declared, else -1 and 1 where they fit; or None"
+    known = [tuple(v) for v in p.settings.get("scale", {}).values()]
+    if len(known) == len(p.classes): return min(known)[0], max(v[1] for v in known)
+    return (-1., 1.) if p.table[p.classes].abs().max().max() <= 1.05 else None
+
+
 def _number_axes(ax: Any, p: Prediction) -> None:
-    "A line at 0, one legend, and the scale of valence and arousal where it fits"
-    ax.axhline(0, lw=.5, c="grey")
-    fits = p.table[p.classes].abs().max().max() <= 1.05
-    ax.set(ylabel="on the data set's scale", ylim=(-1.05, 1.05) if fits else None)
+    "A line through the middle, one legend, and the scale of the numbers where it is one and known"
+    ends = _common_ends(p)
+    if ends: ax.axhline(sum(ends) / 2, lw=.5, c="grey")
+    room = .025 * (ends[1] - ends[0]) if ends else 0.
+    shown = (ends[0] - room, ends[1] + room) if ends else None
+    ax.set(ylabel="on the data set's scale", ylim=shown)
     lines, names = ax.get_legend_handles_labels()
     n = len(p.classes)
     ax.legend(lines[:n], names[:n], frameon=False, ncols=n, loc="upper right")
@@ -261,6 +270,13 @@ def _write(
     pen.text(at, text, font=ImageFont.load_default(unit), fill="white", anchor=f"{side}m")
 
 
+def _share(bar: tuple[str, float], numbers: Any) -> float:
+    "A value as it is; a number as a part of its scale, from -1 to 1"
+    (name, value), known = bar, numbers if isinstance(numbers, Mapping) else {}
+    least, most = known.get(name, (-1, 1))
+    return (2 * value - least - most) / (most - least)
+
+
 def _extent(value: float, width: int, signed: bool) -> tuple[float, float]:
     "Where a bar begins and ends, in pixels; a signed one begins in the middle"
     whole, zero = (width // 2, width // 2) if signed else (width, 0)
@@ -274,11 +290,11 @@ def _bar(
     y: int,                  # of the bar's line
     bar: tuple[str, float],  # name, value
     unit: int,               # pixels of a small letter
-    signed: bool,            # whether 0 is in the middle
+    numbers: Any,            # False: probabilities; the ends of numbers by name, or True
 ) -> None:
     "A bar with its name and its value"
     (name, value), w, h, edge = bar, 9 * unit, round(1.5 * unit), unit // 3
-    left, right = _extent(value, w, signed)
+    left, right = _extent(_share(bar, numbers), w, numbers is not False)
     pen.rectangle([x + left, y, x + right, y + h - edge], fill=(255, 255, 255, 90))
     middle = y + h // 2 - unit // 8
     _write(pen, (x + edge, middle), name, unit)
@@ -294,7 +310,7 @@ def _panel(
     mark: Mark,               # what it says
     unit: int,                # pixels of a small letter
     colour: str,              # behind the name
-    signed: bool,             # whether 0 is in the middle
+    numbers: Any,             # as of `draw`
 ) -> None:
     "A dark panel with a title and bars"
     (x, y), (name, _, bars) = corner, mark
@@ -303,7 +319,7 @@ def _panel(
     pen.rectangle([x, y, x + w, y + h], fill=colour)
     _write(pen, (x + unit // 3, y + h // 2), name, unit)
     for i, bar in enumerate(bars, 1):
-        _bar(pen, x, y + i * h + unit // 4, bar, unit, signed)
+        _bar(pen, x, y + i * h + unit // 4, bar, unit, numbers)
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #95ea2106
 def _corner(
@@ -324,7 +340,7 @@ def _corner(
 def draw(
     frame: np.ndarray,      # (H,W,3) uint8
     marks: Sequence[Mark],  # of the faces
-    numbers: bool = False,  # whether bars go to both sides of 0
+    numbers: Any = False,   # {number: ends}, or True: bars go to both sides of the middle
 ) -> np.ndarray:
     "The frame with boxes and panels"
     from PIL import Image, ImageDraw  # optional: Pillow
@@ -381,7 +397,7 @@ def annotated(
 ) -> Path:
     "Write a copy of the video with boxes, names and bars; returns its path"
     if not p.settings["fps"]: raise AvkitError(f"{p.video} has no video to draw on.")
-    said, numbers = Said(p), p.task == "regression"
+    said, numbers = Said(p), p.task == "regression" and p.settings.get("scale", {})
 
     def change(frame: np.ndarray, t: float) -> np.ndarray:
         return with_line(draw(frame, _marks_at(p, said, t), numbers), p.settings["warning"])

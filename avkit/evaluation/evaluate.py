@@ -10,13 +10,14 @@ __all__ = ['STRENGTHS', 'EVALUATE_HELP', 'corrupted', 'all_conditions', 'conditi
 import inspect, io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, read_json, resolve, unknown, write_json, write_text
 from ..datasets.corruptions import corruptions_of, split_source
 from ..datasets.manifest import read_cells
+from ..datasets.registry import ANSWERS, answers_about
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
 from .runs import check_backbones, example_run, open_run, Run
@@ -254,7 +255,10 @@ def _about(
         if run.cfg[own] and not other.get(own) and run.cfg["modality"] in ("av", s):
             raise AvkitError(f"{run.folder.name} was trained on {own}: give {own} of "
                              f"{other['dataset']}, made in the same way")
-    return run.with_config(Config(replace(run.cfg.settings, **other), run.cfg.recipe))
+    mine = dict.fromkeys([*ANSWERS, "answers"])  # what was said of the run's own data
+    settings = replace(run.cfg.settings, **mine | other)
+    settings = replace(settings, **answers_about(asdict(settings)))
+    return run.with_config(Config(settings, run.cfg.recipe))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #ca5d0001
 def _refuse_card(run: str | Path | Run) -> None:

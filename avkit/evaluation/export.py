@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from .. import __version__
 from ..core import AvkitError, file_hash, resolve, write_error, write_json, write_text
-from ..datasets.manifest import corpus_info
+from ..datasets.manifest import corpus_info, declared_scale
 from .audit import audit_line, audit_of
 from .runs import open_run, Run
 from ..store import Store
@@ -39,7 +39,8 @@ def card_config(run: Run, meta: dict) -> dict:
     return dict(
         avkit=__version__, name=run.name, task=r["task"], level=r["level"], dataset=r["dataset"],
         rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}), **_audit_kept(r),
-        classes=t.classes, labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
+        scale=declared_scale(r), classes=t.classes,
+        labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
         model=portable(meta["model"]), preparation=portable(asdict(run.cfg.preparation)))
 
@@ -305,11 +306,17 @@ def _frozen(run: Run) -> str:
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n"
 
 # %% ../../nbs/5_evaluation/07_export.ipynb #6ae81500
+def _scales_told(run: Run) -> str:
+    "The scales of numbers, as their owner declared them"
+    ends = declared_scale(run.record).items()
+    return "".join(f"; {markdown_text(name)} from {a:g} to {b:g}" for name, (a, b) in ends)
+
+
 def _about(run: Run) -> str:
     "What the model is, in a line"
     c = run.cfg
     what = ", ".join(map(markdown_text, run.classes))
-    if run.task == "regression": what += " (numbers)"
+    if run.task == "regression": what += f" (numbers{_scales_told(run)})"
     how = f"fusion {c['fusion']}, {c['audio_encoder']} and {c['video_encoder']}"
     if c["modality"] != "av":
         how = f"{c['modality']} alone, {c[c['modality'] + '_encoder']}"

@@ -8,7 +8,7 @@ __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip
            'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips', 'by_window',
            'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges', 'frame_rows',
            'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of', 'belongs_to',
-           'check_video', 'predict', 'prediction_owner', 'prediction_summary']
+           'scale_of', 'check_video', 'predict', 'prediction_owner', 'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
 import shutil, tempfile
@@ -23,7 +23,7 @@ from ..core import AvkitError, cache_dir, content_key, file_hash, progress, reso
 from ..datasets import synth
 from ..datasets.batches import AVData, standardise
 from ..datasets.features import Stream
-from ..datasets.manifest import COLUMNS, corpus_info, Manifest
+from ..datasets.manifest import COLUMNS, declared_scale, label_ends, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
 from .runs import check_backbones, open_run, Run
@@ -446,11 +446,20 @@ def _class_columns(classes: Sequence[str], logits: torch.Tensor) -> pd.DataFrame
     return pd.concat([pd.Series(best, name="prediction", dtype=str), probabilities], axis=1)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #790ec843
+def _span(run: Run) -> tuple[list[float], list[float]] | None:
+    "The least and the greatest number that is said, where the data set or its owner tells"
+    if run.task != "regression": return None
+    return label_ends(run.record.get("dataset", run.cfg["dataset"]), run.classes,
+                      declared_scale(run.record), "range")
+
+
 def prediction_columns(run: Run, out: torch.Tensor) -> pd.DataFrame:
     "(N,C) -> columns of the table: classes, or numbers on the scale of the run's data set"
     if run.task == "class": return _class_columns(run.classes, out)
-    mean, std = run.stats["target"]
-    return pd.DataFrame((out * std + mean).numpy(), columns=run.classes).round(6)
+    (mean, std), span = run.stats["target"], _span(run)
+    numbers = out * std + mean
+    if span: numbers = numbers.clamp(*map(torch.tensor, span))
+    return pd.DataFrame(numbers.numpy(), columns=run.classes).round(6)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #ca912259
 def window_audio(
@@ -768,7 +777,7 @@ def answer_frames(
 # %% ../../nbs/5_evaluation/04_predict.ipynb #c1b8037d
 def _limits(run: Run) -> list[np.ndarray] | None:
     "The least and the greatest standardised number of each target, where its data set tells"
-    span = corpus_info(run.cfg["dataset"]).get("range") if run.task == "regression" else None
+    span = _span(run)
     if not span: return None
     mean, std = run.stats["target"]
     return [((torch.tensor(v) - mean) / std).numpy() for v in span]
@@ -920,6 +929,15 @@ def belongs_to(
     return dict(input=file_hash(path), model=model, settings=asked, avkit=__version__)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d024358b
+def scale_of(run: Run) -> dict[str, list[float]]:
+    "{number: least and greatest} of a run, where its data set or its owner tells"
+    if run.task != "regression": return {}
+    dataset = run.record.get("dataset", run.cfg["dataset"])
+    ends = label_ends(dataset, run.classes, declared_scale(run.record))
+    each = zip(run.classes, zip(*ends)) if ends else ()
+    return {name: [*two] for name, two in each if np.isfinite(two).all()}
+
+
 def _settings_of(
     run: Run,             # that is asked
     path: Path,           # of the file
@@ -936,6 +954,7 @@ def _settings_of(
         input_rendered=rendered_file(path), warning=warning_of(run, path),
         video=path.name, duration=round(heard.duration, 3), fps=heard.fps,
         sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
+        scale=scale_of(run),
         device=cfg["device"], preparation=asdict(run.preparation), cut=cut,
         pictures_searched=gallery.looked, pictures_with_a_face=gallery.found,
         cuts=[round(float(t), 3) for t in cuts])

@@ -34,7 +34,7 @@ class Head(nn.Sequential):
         n_out: int,                                 # classes, or targets
         kind: str = "average",                      # or "flatten"
         hidden: Sequence[int] = (),                 # widths of the hidden layers
-        dropout: float | Sequence[float] = 0.,      # after each hidden layer, or before the only one
+        dropout: float | Sequence[float] = 0.,      # after each hidden layer, or before the only
         activation: bool | Sequence[bool] = True,   # ReLU after each hidden layer, likewise
         steps: int = 5,                             # how many "flatten" puts in a row
     ):

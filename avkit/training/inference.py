@@ -171,6 +171,7 @@ def outputs(
     if not len(idx): return None
     logits = predict_logits(cfg, model, data, idx, condition, device)
     if data.steps is not None: return frame_outputs(cfg, data, idx, logits)
+    if data.limits is not None: logits = logits.clamp(*map(torch.as_tensor, data.limits))
     told = {} if data.shares is None else dict(shares=data.shares[idx])
     return dict(clip=[data.clips[i] for i in idx], target=data.target[idx], out=logits) | told
 

@@ -19,7 +19,8 @@ from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardi
 from ..datasets.features import (audio_source, clip_frames, clip_windows, HideFaces, NoisyAudio,
     SpeechlessAudio, AudioWindows, Source, Stream, track_frame_rows, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
-from ..datasets.manifest import common_streams, corpus_info, Manifest, understood
+from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
+    understood)
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
@@ -78,12 +79,12 @@ def modalities(cfg: Config | Mapping[str, Any]) -> list[str]:
 
 # %% ../../nbs/4_training/06_loading.ipynb #2586ea16
 def _check_views_of_clips(cfg: Config, m: Manifest) -> None:
-    "Refuse what only videos with a label per frame have: body and context, an owner's crops"
+    "Refuse what only some videos come with: body and context, an owner's crops"
     ask = " and no ".join(sorted({"body", "context"} & set(views_of(cfg))))
     if ask:
         raise AvkitError(
-            f"{m.corpus} has no {ask} view: these need OpenPose's joints, which come with videos"
-            " that have a label per frame. Look at others: variants=face (ntua2021), or"
+            f"{m.corpus} has no {ask} view: these need OpenPose's joints, which this data set does"
+            " not come with. Look at others: variants=face (ntua2021), or"
             ' options={"video_views": ["face"]}.')
     if cfg.preparation.detector == "given":
         raise AvkitError(f"{m.corpus} comes without face crops of its owner's: choose another"
@@ -94,7 +95,13 @@ def _check_views(cfg: Config, m: Manifest) -> None:
     "Refuse views that this data set does not have"
     odd = [v for v in views_of(cfg) if v not in VIEWS]
     if odd: raise unknown("view", odd[0], VIEWS)
-    if m.level != "frame": _check_views_of_clips(cfg, m)
+    if m.level != "frame" or _without_owners(m): _check_views_of_clips(cfg, m)
+
+
+def _without_owners(m: Manifest) -> bool:
+    "Is it a data set whose owner made neither crops nor joints?"
+    clips = getattr(m, "clips", None)
+    return clips is not None and not {"crops", "openpose"} & set(clips)
 
 # %% ../../nbs/4_training/06_loading.ipynb #4c466d81
 def preparation_of(cfg: Config, m: Any) -> Preparation:
@@ -477,7 +484,8 @@ def _standardise_target(corpus: RunData) -> None:
     corpus.stats["target"] = mean, deviation
     scaled = lambda v: (v - mean) / deviation
     d.target = scaled(d.target)
-    ends = corpus_info(corpus.manifest.corpus).get("range")
+    m = corpus.manifest
+    ends = label_ends(m.corpus, d.classes, declared_scale(m), "range")
     if ends: d.limits = tuple(scaled(torch.tensor(v)).numpy() for v in ends)
     if d.frames: d.frames = {k: scaled(torch.from_numpy(v)).numpy() for k, v in d.frames.items()}
 

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 from ..core import AvkitError
 from ..datasets.batches import AVData
+from ..datasets.manifest import declared_scale, label_ends
 
 # %% ../../nbs/4_training/03_quirks.ipynb #efc57ff8
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def quirk_epoch(
                          f" {', '.join(d.classes)}")
     i, (mean, std) = d.classes.index("arousal"), corpus.stats["target"]
     # lowest and highest label together
-    ends = dict(msp_improv=6., affwild2=0.).get(corpus.manifest.corpus, 0.)
+    m = corpus.manifest
+    ends = sum(map(sum, label_ends(m.corpus, ["arousal"], declared_scale(m)) or ()))
     flip = _mirror(i, ((ends - 2 * mean[i]) / std[i]).item())
     frames = {k: flip(v) for k, v in d.frames.items()} if d.frames else d.frames
     return replace(d, target=flip(d.target), frames=frames)
@@ -205,7 +207,7 @@ def with_quirks(
 ) -> Any:
     "The `RunData` as the released code would read it"
     d = corpus.data
-    if cfg.has("unlabelled_as_zero") and d.limits is None:
+    if cfg.has("unlabelled_as_zero") and (d.limits is None or np.isinf(d.limits).any()):
         raise AvkitError("The quirk unlabelled_as_zero is for valence and arousal per frame, not"
                          f" for {corpus.manifest.corpus}")
     if cfg.has("valence_only"): d = _only_first(d)

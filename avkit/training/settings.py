@@ -90,6 +90,12 @@ class DataSettings:
     tier: str | None = setting(
         None, "your own films: the tier of ELAN, TextGrid, ... files beside them that is learned",
         "data")
+    lag: str | None = setting(
+        None, "your labels over time: seconds that they are moved earlier; estimate", "data")
+    gap: str | None = setting(
+        None, "the same: seconds without a sample, beyond which a frame is not labelled", "data")
+    raters: str | None = setting(
+        None, "the same of several annotators: mean, or ewe, weighted by agreement", "data")
     answers: str | None = setting(
         None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
@@ -282,7 +288,7 @@ CHOICES: dict[str, Collection[str]] = dict(
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
-    numerics=NUMERICS, votes=("majority", "distribution"),
+    numerics=NUMERICS, votes=("majority", "distribution"), raters=("mean", "ewe"),
     class_weights=("none", "balanced"), sampling=("none", "balanced"),
     optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
