@@ -18,7 +18,7 @@ MEANINGS: dict[str, str] = dict(
     file="path filename file_name filepath file_path file_id name media media_path clip_path"
          " clip_file",
     audio="audio_file audio_path wav wav_file wav_path sound sound_file microphone",
-    video="video_file video_path video_name movie camera frames images",
+    video="video_file video_path video_name movie camera",
     clip="clip_id clip_name utterance utterance_id utt utt_id segment segment_id item",
     label="emotion emotion_label class class_label category emo labels expression emotion_class",
     speaker="subject participant actor person speaker_id subject_id participant_id actor_id"
@@ -67,6 +67,9 @@ def read_map(
 ) -> dict[str, str]:
     "{meaning: column} of what `--map` says; `ignore` names columns, joined by +"
     pairs, known = _pairs(text), [*MEANINGS, "ignore"]
+    names = [name.strip() for name, _, _ in pairs]
+    twice = [n for n in names if names.count(n) > 1]
+    if twice: raise AvkitError(f"map: {twice[0]} is said twice")
     for name, equals, _ in pairs:
         if not equals: raise AvkitError(f"map: {name!r} has no column; write meaning=column")
         if name not in known: raise unknown("meaning in map", name, known)

@@ -14,19 +14,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 import pandas as pd
 from ..core import AvkitError, resolve
+from .audformat_tables import database_tables, is_database
 from .columns import is_emotion, Question, read_map, subset_of
-from .layouts import (by_layout, by_pattern, infer_layout, known_corpus, Layout,
+from .intervals import read_intervals
+from .layouts import (by_layout, by_pattern, infer_layout, known_corpora, Layout,
     read_layout, read_pattern, stream_of, suggest_pattern)
 from .manifest import make_manifest, Manifest
 from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
     read_rows, repeated_rows, row_files, Target, told_of_table)
-from .own_traces import film_rows, find_traces, frame_labels, FrameLabels
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
+from .own_traces import film_rows, find_traces, frame_labels, FrameLabels
+from .tables import open_table
 from .traces import read_trace_settings, TraceSettings
+from .votes import vote
 from ..files import check_root, one_form, walk
+from ..preprocessing.audio import estimate_offset
 from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
     find_clips, is_clip_file, Lookup)
+from ..preprocessing.media import decode
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c36017af
 FOLDER_HELP = """\
@@ -48,14 +54,17 @@ class Answers:
     label: str = ""  # what is learned
     scale: dict[str, tuple[float, float]] = field(default_factory=dict)  # {number: (least, most)}
     votes: str = ""  # how rows that contradict each other are settled
+    tier: str = ""  # of ELAN, TextGrid and the like: which one is learned
     traces: TraceSettings = field(default_factory=TraceSettings)  # how labels over time are read
 
 
 def _answers(given):
     "Answers as a user types them, read"
-    map, layout, pattern, label, scale, votes, *traces = given.values()
-    return Answers(read_map(map), read_layout(layout) if layout else (), pattern or "", label or "",
-                   read_scale(scale), votes or "", read_trace_settings(*traces))
+    texts = {k: given[k] or "" for k in ("pattern", "label", "votes", "tier")}
+    layout = read_layout(given["layout"]) if given["layout"] else ()
+    traces = read_trace_settings(*(given.get(k) for k in ("lag", "gap", "raters")))
+    scale = read_scale(given["scale"])
+    return Answers(read_map(given["map"]), layout, scale=scale, traces=traces, **texts)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #101cf6b1
 def _scale_of(part):
@@ -84,10 +93,13 @@ def _told_answers(given):
 def _folders(path): return tuple(path.split("/")[:-1])
 
 
-def _may_be_frames(folder):
-    "A folder of numbered images is a clip where it is not called like a class or a subset"
-    name = folder.rsplit("/", 1)[-1]
-    return not is_emotion(name) and not subset_of(name)
+def _frames_by(answers):
+    "Which folders of numbered images are clips: by the layout, or those called like no class"
+    def whole(folder):
+        parts = folder.split("/")
+        if answers.layout: return len(parts) > len(answers.layout)
+        return not is_emotion(parts[-1]) and not subset_of(parts[-1])
+    return whole
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1719a44e
 def _joined_streams(clips, level):
@@ -117,11 +129,13 @@ def _layout_of(clips, answers, where):
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #50a47a05
 def _check_known(clips, where, answers):
-    "Ask where the names are those of a published corpus"
-    known = known_corpus([PurePosixPath(p).name for p in clips])
+    "Ask where the names are those of published corpora"
+    known = known_corpora([PurePosixPath(p).name for p in clips])
     if not known or answers.layout or answers.pattern: return
-    raise Question(f"{where}: this looks like {known.title}. Read it with {known.option}; or if "
-                   "it is something else, say what its folders are: --layout class")
+    told = ", or ".join(f"{k.title} ({k.option})" for k in known)
+    apart = ", each in a folder of its own" if len(known) > 1 else ""
+    raise Question(f"{where}: this looks like {told}. Read it so{apart}; or if it is something "
+                   "else, say what its folders are: --layout class")
 
 
 def _no_label(clips, layout, where):
@@ -129,14 +143,17 @@ def _no_label(clips, layout, where):
     pattern = suggest_pattern([PurePosixPath(p).name for p in clips])
     cure = f"Do the file names tell it? --pattern '{pattern}'" if pattern else FOLDER_HELP
     what = f"read as {layout}" if layout and layout.roles else "no folders below"
+    frames = [p for p, files in clips.items() if files.get("video") == p]
+    if frames: cure = (f"{frames[0]} and {len(frames) - 1} more hold numbered pictures, taken as the "
+                       f"frames of a clip each; if they are classes: --layout class. {cure}")
     return Question(f"{where}: the folders tell no label ({what}). {cure}")
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #82e52392
 def _pattern_of(answers, clips):
     "The pattern that the user says, and what its codes mean"
     if not answers.pattern: return None, {}
-    known = known_corpus([PurePosixPath(p).name for p in clips])
-    codes = dict(known.labels) if known and known.option.endswith(answers.pattern) else {}
+    known = known_corpora([PurePosixPath(p).name for p in clips])
+    codes = {c: name for k in known if k.option.endswith(answers.pattern) for c, name in k.labels.items()}
     return read_pattern(answers.pattern), codes
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #fe4fe72f
@@ -144,7 +161,9 @@ def _said(path, layout, pattern):
     "What the folders and the name of a clip say; {} where one of them does not fit"
     folders = by_layout(layout, _folders(path)) if layout else {}
     name = by_pattern(pattern, path) if pattern else {}
-    return {} if folders is None or name is None else folders | name
+    if folders is None or name is None: return {}
+    said = folders | name
+    return said if subset_of(said.get("split") or "train") else {}
 
 
 def _main_of(files):
@@ -155,7 +174,7 @@ def _main_of(files):
 def _told_by(clips, layout, pattern, problems):
     "{path: what its folders and its name say}; what fits neither becomes a problem"
     out = {}
-    shape = f"in {layout}/" if layout else "named like the pattern"
+    shape = " or ".join([f"in {layout}/"] * bool(layout) + ["named like the pattern"] * bool(pattern))
     for path, files in clips.items():
         said = _said(path, layout, pattern)
         if said.get("label"): out[path] = said
@@ -206,6 +225,7 @@ def _folder_rows(root, clips, answers, problems):
     pattern, codes = _pattern_of(answers, clips)
     layout, clips = _with_layout(clips, answers, pattern, str(root))
     if not _tells_label(layout, pattern): raise _no_label(clips, layout, root)
+    if pattern: check_subsets([by_pattern(pattern, p) or {} for p in clips], answers.pattern)
     said = _told_by(clips, layout, pattern, problems)
     rows = [_folder_row(path, s, clips[path], codes) for path, s in said.items()]
     told = [f"folders: {layout}"] if layout else []
@@ -228,13 +248,22 @@ def _fault(row, splits, target):
     return f"no {empty[0]}" if empty else ""
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #ac119aa9
+def _piece_name(name, row):
+    "What a piece of a film is called: film#12.5-15"
+    return f"{name}#{row.get('start', 0.):g}-{row['end']:g}" if "end" in row else (
+        f"{name}#{row['start']:g}-")
+
+
 def _table_row(row, files, target):
     "A row of the manifest"
     name = row.get("clip") or str(PurePosixPath(_main_of(files)).with_suffix(""))
     texts = {k: row.get(k, "") for k in ("label", "speaker", "sex")}
     streams = {k: files.get(k, "") for k in ("video", "audio")}
-    optional = (*target.numbers, "recording", "fold", "trace")
+    optional = (*target.numbers, "recording", "fold", "start", "end", "offset", "trace")
     more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
+    if {"start", "end"} & set(more):
+        more.setdefault("recording", str(PurePosixPath(_main_of(files)).with_suffix("")))
+        if not row.get("clip"): name = _piece_name(name, more)
     return dict(clip=name, official=subset_of(row.get("split", ""))) | texts | streams | more
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7f46c460
@@ -273,10 +302,15 @@ def _settled(good, target, problems):
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #19f44a1d
 def _name_apart(rows, good):
-    "Clips that would have one name are called as their files: take1.mp4, take1.webm"
-    alike = Counter(one_form(r["clip"]) for r in rows)
-    for row, (_, files) in zip(rows, good):
-        if alike[one_form(row["clip"])] > 1: row["clip"] = _main_of(files)
+    """Clips that would have one name are called as their files, take1.mp4 and take1.webm; those of
+    one film with a microphone each by both, film+anna"""
+    audio = [PurePosixPath(f.get("audio", "")).stem for _, f in good]
+    names = [lambda row, files, mic: row["clip"], lambda row, files, mic: _main_of(files),
+             lambda row, files, mic: f"{PurePosixPath(_main_of(files)).with_suffix('')}+{mic}"]
+    for name in names[1:]:
+        alike = Counter(one_form(r["clip"]) for r in rows)
+        for row, (_, files), mic in zip(rows, good, audio):
+            if alike[one_form(row["clip"])] > 1: row["clip"] = name(row, files, mic)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #1ea15d82
 def _frame_folders(files):
@@ -296,7 +330,7 @@ def _check_alike(read):
     "Refuse tables that label with different things"
     first = read[0].target
     for x in read[1:]:
-        if (x.target.label, x.target.numbers) == (first.label, first.numbers): continue
+        if bool(x.target.label) == bool(first.label) and x.target.numbers == first.numbers: continue
         raise AvkitError(f"{read[0].table.path} and {x.table.path} have different labels: "
                          f"{first.label or first.numbers}, {x.target.label or x.target.numbers}")
 
@@ -308,25 +342,139 @@ def _told_tables(read, look):
     loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
     return [*told_of_table(read[0]), *more, *loose]
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
+def _named_table(root, annotations):
+    "The table that the user names: a path, or a name in data_root"
+    if not annotations: return None
+    for path in (resolve(annotations), root / Path(annotations).name):
+        if path.is_file(): return path
+    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
+
+
+def _tables(root, annotations, label):
+    "The tables that label the clips; [] where there are none"
+    path = _named_table(root, annotations)
+    if not path and is_database(root): return database_tables(root, label)
+    return list(map(open_table, [path] if path else find_tables(root)))
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
 def _rows_of(root, x, look, problems):
-    "The manifest's rows of one table, and the files that they use"
+    "[(row, files)] of one table that can be used"
     if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
-    good = _settled(_good_rows(root, x, look, problems), x.target, problems)
-    rows = [_table_row(r, f, x.target) for r, f in good]
+    return _good_rows(root, x, look, problems)
+
+
+def _with_names(good, target):
+    "The manifest's rows, each clip with a name of its own"
+    rows = [_table_row(r, f, target) for r, f in good]
     _name_apart(rows, good)
-    return rows, {f for _, files in good for f in files.values()}
+    return rows
 
 
-def _table_rows(root, read, problems):
-    "The manifest's rows of tables that were read, the target, and what was understood"
+# %% ../../nbs/2_datasets/15_folder.ipynb #v07e0001
+def _ratings(groups, target):
+    "clip, rater, label or numbers, line: a row for each rating"
+    values = target.numbers or ["label"]
+    return pd.DataFrame([
+        dict(clip=name, rater=row.get("rater") or f"row {i}", line=row["line"])
+        | {k: row[k] for k in values} for name, rows in groups.items() for i, row in enumerate(rows)])
+
+
+def _voted_rows(good, target, how, problems):
+    "The manifest's rows, one for each clip that the raters agree on, and notes on their agreement"
+    first, groups = {}, {}
+    for row, files in good:
+        name = _table_row(row, files, target)["clip"]
+        first.setdefault(name, (row, files))
+        groups.setdefault(name, []).append(row)
+    rows = {r["clip"]: r for r in _with_names(list(first.values()), target)}
+    speakers = {name: r["speaker"] for name, r in rows.items()}
+    v = vote(_ratings(groups, target), how=how, targets=target.numbers, speakers=speakers)
+    problems += v.problems
+    said = v.rows.set_index("clip").to_dict("index")
+    return [rows[name] | values for name, values in said.items()], v.notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #7ab1e0f0
+def _table_rows(root, tables, answers, problems):
+    "The manifest's rows, the target, what was understood, and what raters say of their agreement"
+    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
+    return _rows_read(root, read, answers, problems)
+
+
+def _rows_read(root, read, answers, problems):
+    "The same of tables that were read"
     _check_alike(read)
     files = [p.relative_to(root).as_posix() for p in walk(root)]
     look = Lookup(root, [*files, *_frame_folders(files)])
-    found = [_rows_of(root, x, look, problems) for x in read]
-    used = {f for _, each in found for f in each}
+    good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
+    used = {f for _, each in good for f in each.values()}
     problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
-    return [r for rows, _ in found for r in rows], read[0].target, _told_tables(read, look)
+    target, told = read[0].target, _told_tables(read, look)
+    if not answers.votes and "rater" not in read[0].columns:
+        return _with_names(_settled(good, target, problems), target), target, told, {}
+    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
+    return rows, target, told, notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0001
+_INTERVALS = (".eaf", ".textgrid", ".vtt", ".srt", ".txt")
+
+
+def _interval_files(root, clips):
+    "{clip: the file with its labels} of films beside which one lies"
+    found = {}
+    for p in walk(root):
+        name = one_form(p.relative_to(root).with_suffix("").as_posix())
+        if p.suffix.lower() in _INTERVALS and name in clips: found.setdefault(name, p)
+    return found
+
+
+def _told_folders(clips, answers, root):
+    "What folders say of films whose labels stand in other files: {film: speaker, split}"
+    try: layout = _layout_of(clips, answers, str(root)) if answers.layout else _split_alone(clips)
+    except Question: layout = None
+    return {name: by_layout(layout, _folders(name)) or {} for name in clips} if layout else {}
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0003
+def _class_names(clips, answers, root):
+    "The classes that the folders tell; [] where they tell none"
+    try: layout = _layout_of(clips, answers, str(root))
+    except Question: return []
+    said = [by_layout(layout, _folders(name)) or {} for name in clips]
+    return sorted({s["label"] for s in said if s.get("label")})
+
+
+def _by_intervals(clips, found, answers, root):
+    "Are the intervals the labels? A `Question` where folders may be as well"
+    names = _class_names(clips, answers, root)
+    if answers.tier or len(names) < 2: return True
+    if answers.layout or any(map(is_emotion, names)): return False
+    raise Question(f"{root}: are the labels the folders ({', '.join(names[:4])}) or the intervals in "
+                   f"{next(iter(found.values())).name} and {len(found) - 1} more files? --layout class, "
+                   "or --tier any (or the tier's name)")
+
+
+def _piece(name, files, said, interval):
+    "A row of the manifest: an interval of a film"
+    times = {k: float(interval[k]) for k in ("start", "end")}
+    return dict(clip=_piece_name(name, times), label=interval["label"], recording=name,
+                speaker=said.get("speaker", ""), official=subset_of(said.get("split", ""))
+                ) | file_streams(files) | times
+
+
+def _labelled_films(root, clips, answers, problems):
+    "Rows of intervals, target, what was understood and notes; None where no film has any"
+    found = _interval_files(root, clips)
+    if not found or not _by_intervals(clips, found, answers, root): return None
+    said, rows = _told_folders(clips, answers, root), []
+    for name, path in found.items():
+        pieces = read_intervals(path, None if answers.tier in ("", "any") else answers.tier)
+        rows += [_piece(name, clips[name], said.get(name, {}), r)
+                 for r in pieces[pieces.end > pieces.start].to_dict("records")]
+    problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
+                 for n in clips if n not in found]
+    kinds = Counter(p.suffix for p in found.values())
+    told = ", ".join(f"{n} {suffix}" for suffix, n in kinds.items())
+    return rows, Target("label"), [f"intervals: {len(rows)} of {len(found)} films ({told})"], {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #af658576
 def _path_splits(rows):
@@ -404,15 +552,7 @@ def _check_scale(rows, numbers, scale, where):
         raise AvkitError(f"{where}: {name} of {wrong[0]['clip']} is {wrong[0][name]:g}, outside "
                          f"its scale {least:g} to {most:g} ({len(wrong)} of {len(rows)} clips are)")
 
-# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
-def _named_table(root, annotations):
-    "The table that the user names: a path, or a name in data_root"
-    if not annotations: return None
-    for path in (resolve(annotations), root / Path(annotations).name):
-        if path.is_file(): return path
-    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
-
-
+# %% ../../nbs/2_datasets/15_folder.ipynb #6ead0001
 def _check_still(how):
     "Refuse settings of labels over time where labels do not move"
     if how == TraceSettings(): return
@@ -421,25 +561,28 @@ def _check_still(how):
 
 
 def _moving(root, traces, answers, problems):
-    "Rows, target and what was understood where labels move"
-    if traces.tables: rows, _, told = _table_rows(root, traces.tables, problems)
+    "Rows, target, what was understood and notes where labels move"
+    if traces.tables: rows, _, told, _ = _rows_read(root, traces.tables, answers, problems)
     else: rows, told = film_rows(root, traces, answers.layout, answers.pattern, problems)
     made = frame_labels(root, rows, traces, answers.traces, answers.scale, problems)
-    return made.rows, made, [*told, *made.told]
+    return made.rows, made, [*told, *made.told], {}
 
 
 def _read(root, annotations, answers, problems):
-    "Rows, target and what was understood, from the table where there is one, else from the folders"
-    path = _named_table(root, annotations)
-    tables = [path] if path else find_tables(root)
+    "Rows, target, what was understood and notes, from the table where there is one, or the folders"
+    tables = _tables(root, annotations, answers.label)
     traces = find_traces(root, tables, answers.map, answers.label, problems)
     if traces: return _moving(root, traces, answers, problems)
     _check_still(answers.traces)
-    if tables:
-        read = [read_rows(p, root, answers.map, answers.label or None) for p in tables]
-        return _table_rows(root, read, problems)
-    rows, told = _folder_rows(root, find_clips(root, problems, _may_be_frames), answers, problems)
-    return rows, Target("label"), told
+    if tables: return _table_rows(root, tables, answers, problems)
+    clips = find_clips(root, problems, _frames_by(answers))
+    labelled = _labelled_films(root, clips, answers, problems)
+    if labelled: return labelled
+    rows, told = _folder_rows(root, clips, answers, problems)
+    beside = len(_interval_files(root, clips))
+    if beside: told.append(f"{beside} files with intervals beside the clips are not read, since the "
+                           "folders tell the label; --tier any reads them")
+    return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
 def _other_files(root):
@@ -459,6 +602,33 @@ def _told_speakers(rows):
     return (f"known of {named} of {len(rows)} clips; each of the others counts as a speaker of "
             "its own")
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #0ff5e701
+_COMPARED = 5  # clips whose microphone and camera are compared
+_SURE = .5  # the least confidence of an estimate that is told
+
+
+def _heard(path): return decode(path, video=False, rate=16000).sound
+
+
+def _offset_of(root, row):
+    "The offset that a clip's two sounds suggest, in s; None where they tell none"
+    try: offset, confidence = estimate_offset(_heard(root / row["video"]), _heard(root / row["audio"]), 16000)
+    except AvkitError: return None  # no sound, or none that can be read: `prepare` tells
+    return offset if confidence > _SURE else None
+
+
+def _told_offsets(root, rows):
+    "What the camera's own sound says of microphones, in a line; [] without any"
+    apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
+    two = [r for r in apart if content_of(root / r["video"]) == "av"][:_COMPARED]
+    found = [o - float(r.get("offset") or 0.) for r in two if (o := _offset_of(root, r)) is not None]
+    if not found: return []
+    middle = sorted(found)[len(found) // 2]
+    if abs(middle) < .02: return [f"offset: audio and video of {len(found)} clips fit (by the camera's own sound)"]
+    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later in the audio "
+            f"file than {'the column offset says' if 'offset' in two[0] else 'seen in the video'} (an estimate, "
+            f"from {len(found)} clips): a column `offset` sets it"]
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #0dc77b17
 def _notes(root, rows, split, told, scale):
     "What was understood, counted and chosen"
@@ -473,7 +643,7 @@ def _notes(root, rows, split, told, scale):
 def _learned_over_time(root, made):
     "The same where labels move"
     more = dict(level="frame", frames=made.frames, classes=made.classes)
-    if made.targets: return more | dict(task="regression", targets=made.targets)
+    if made.numbers: return more | dict(task="regression", targets=made.numbers)
     _check_classes(root, made.classes)
     return more
 
@@ -487,6 +657,17 @@ def _what_is_learned(root, rows, target, scale):
     _check_classes(root, classes)
     return dict(classes=classes)
 
+# %% ../../nbs/2_datasets/15_folder.ipynb #70ld1abe
+def _told_label(classes, target):
+    "What is learned, in a line; a second one where no class is called like an emotion"
+    if target.numbers: return [f"label: numbers, {', '.join(target.numbers)}"]
+    names = ", ".join(classes[:12]) + (f" and {len(classes) - 12} more" if len(classes) > 12 else "")
+    told = [f"label: {len(classes)} classes, {names}"]
+    if not any(map(is_emotion, classes)):
+        told.append("label: none of these is a word for an emotion that avkit knows. Are they what "
+                    "you mean? If not: --layout, --pattern, or a table")
+    return told
+
 # %% ../../nbs/2_datasets/15_folder.ipynb #0513f829
 def _own_root(data_root):
     "The folder of one's own data"
@@ -499,8 +680,9 @@ def _own_root(data_root):
 def _check_any(root, rows, problems):
     "Refuse a folder without a clip, with what is wrong with the first one"
     if rows: return
-    why = f" ({problems[0][0]}: {problems[0][2]})" if problems else ""
-    raise AvkitError(f"No usable clip in {root}{why}. {FOLDER_HELP}")
+    if not problems: raise AvkitError(f"No usable clip in {root}. {FOLDER_HELP}")
+    (file, _, why), more = problems[0], len(problems) - 1
+    raise AvkitError(f"No usable clip in {root}: {file}: {why}" + f" ({more} more)" * bool(more))
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #a9727905
 def index(
@@ -512,6 +694,7 @@ def index(
     label: str | None = None,  # which column is learned: "emotion", "valence,arousal"
     scale: str | None = None,  # the ends of numbers: "valence=1:9"
     votes: str | None = None,  # several raters: majority, distribution
+    tier: str | None = None,  # of files with intervals beside the films: which one is learned
     lag: str | None = None,  # labels over time: seconds that they are moved earlier; estimate
     gap: str | None = None,  # the same: seconds without a sample, beyond which nothing is known
     raters: str | None = None,  # the same of several annotators: mean, ewe
@@ -519,14 +702,17 @@ def index(
     "The manifest of one's own data below `data_root`"
     root, problems = _own_root(data_root), []
     given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes,
-                 lag=lag, gap=gap, raters=raters)
+                 tier=tier, lag=lag, gap=gap, raters=raters)
     answers = _answers(given)
-    rows, target, told = _read(root, annotations, answers, problems)
+    rows, target, told, votes_told = _read(root, annotations, answers, problems)
     _check_any(root, rows, problems)
     learned = _what_is_learned(root, rows, target, answers.scale)
     told = [*_told_answers(given), *told]
+    told += _told_label(learned["classes"], target)
+    told += _told_offsets(root, rows)
     split = _official(rows, told)
-    notes, problems = _notes(root, rows, split, told, answers.scale), sorted(set(problems))
+    notes = _notes(root, rows, split, told, answers.scale) | votes_told
+    problems = sorted(set(problems))
     return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #8d430c85

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'NAME_PARTS', 'KNOWN_CORPORA', 'read_layout', 'stream_of', 'looks_of_level', 'Layout', 'infer_layout',
-           'by_layout', 'read_pattern', 'by_pattern', 'suggest_pattern', 'Known', 'known_corpus']
+           'by_layout', 'read_pattern', 'by_pattern', 'suggest_pattern', 'Known', 'known_corpora']
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #0229e64d
 import re
@@ -133,6 +133,9 @@ def _check_mixed(levels, where):
     for names in levels[:2]:
         odd, others = _mixed(names), [n for n in sorted(set(names)) if not subset_of(n)]
         if len(odd) < 2 and "train" not in map(subset_of, odd): continue
+        if all(plain_name(n).startswith("eval") for n in others):
+            raise Question(f"{where}: is {others[0]} the validation or the test set? Both are called "
+                           "so: rename the folder to validation or test")
         raise Question(f"{where}: the folders {', '.join(odd)} are called like subsets, "
                        f"{', '.join(others[:4])} beside them are not. If they are classes: "
                        "--layout class/speaker (or class); if not, move the others elsewhere")
@@ -269,10 +272,10 @@ KNOWN_CORPORA = (
 )
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #3baf23b3
-def known_corpus(
+def known_corpora(
     stems: Sequence[str],  # names of clips without suffix
-) -> Known | None:
-    "The published corpus whose names these are"
-    for k in KNOWN_CORPORA:
-        if stems and _share(stems, k.name.fullmatch) > .8: return k
-    return None
+) -> list[Known]:
+    "The published corpora whose names these are; [] where some are called otherwise"
+    found = [k for k in KNOWN_CORPORA if any(map(k.name.fullmatch, stems))]
+    is_known = lambda stem: any(k.name.fullmatch(stem) for k in found)
+    return found if stems and _share(stems, is_known) > .8 else []

@@ -192,7 +192,7 @@ def open_dataset(
     return index(data_root, **options)
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #an5we002
-ANSWERS = ("map", "layout", "pattern", "label", "scale", "votes", "lag", "gap", "raters",
+ANSWERS = ("map", "layout", "pattern", "label", "scale", "votes", "lag", "gap", "raters", "tier",
            "annotations")
 
 
@@ -250,7 +250,7 @@ def keep_answers(settings: Any) -> None:
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #c0de0091
 OPTIONS = ("label", "track", "annotations", "synthetic", "synt_rate", "map", "layout", "pattern",
-           "scale", "votes", "lag", "gap", "raters")  # of `index` of some data set
+           "scale", "votes", "lag", "gap", "raters", "tier")  # of `index` of some data set
 
 
 def open_asked(

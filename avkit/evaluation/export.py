@@ -16,7 +16,9 @@ import torch
 from .. import __version__
 from ..core import AvkitError, file_hash, resolve, write_error, write_json, write_text
 from ..datasets.manifest import corpus_info, declared_scale
+from .audit import audit_line, audit_of
 from .runs import open_run, Run
+from ..store import Store
 from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
@@ -24,12 +26,19 @@ from ..training.record import data_lines
 from ..training.settings import portable
 
 # %% ../../nbs/5_evaluation/07_export.ipynb #dd8cd6b2
+def _audit_kept(record: dict) -> dict[str, Any]:
+    "`audit`, where one of the data was made"
+    real = audit_line(record) != ""
+    told = audit_of(record, Store()) if real else None
+    return dict(audit=told) if told else {}
+
+
 def card_config(run: Run, meta: dict) -> dict:
     "config.json: what it takes to use the model, without the folders of this machine"
     r, t = run.record, run.trained
     return dict(
         avkit=__version__, name=run.name, task=r["task"], level=r["level"], dataset=r["dataset"],
-        rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}),
+        rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}), **_audit_kept(r),
         scale=declared_scale(r), classes=t.classes,
         labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
@@ -348,6 +357,12 @@ def _of_data(record: dict) -> str:
     return "\n".join(["", "What to know of the data:", "", *lines, ""]) if lines else ""
 
 # %% ../../nbs/5_evaluation/07_export.ipynb #a245fab8
+def _audited(run: Run) -> str:
+    "A paragraph on what could be learned of that data instead of emotion; '' of rendered data"
+    line = audit_line(run.record, Store())
+    return f"\n{markdown_text(line)}\n" if line else ""
+
+
 def card_text(
     run: Run,                # whose model it is
     found: dict[str, dict],  # of `to_graphs`
@@ -374,7 +389,7 @@ def card_text(
 {_source(info)}
 
 The weights are made of that data: its terms hold for them too. {_trained_on(run)}
-
+{_audited(run)}
 ## Scores
 
 {_scores(run.record)}

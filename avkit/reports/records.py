@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
+from ..evaluation.audit import audit_of
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
 from ..markup import markdown_text
-from .statistics import tallies
-from .tables import experiments, gaps, read_records, write_table
+from ..evaluation.statistics import tallies
+from .tables import experiments, gaps, read_records, was_rendered, write_table
+from ..store import Store
 from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
@@ -73,9 +75,15 @@ def slim_record(record: dict) -> dict:
     "What a table of runs needs of a record, without the folders of the machine that made it"
     kind = {k: record["recipe"].get(k) for k in ("fusion", "about", "audio", "video_encoder")}
     aside = [a | dict(reason=without_folders(a["reason"])) for a in record["set_aside"]]
-    return {k: record.get(k) for k in KEPT} | dict(
+    return {k: record.get(k) for k in KEPT} | _audit_told(record) | dict(
         config=settings_told(record), recipe=kind, set_aside=aside,
         notes=without_paths(record.get("notes")), metrics=record["metrics"])
+
+
+def _audit_told(record: dict) -> dict:
+    "`audit` of a run on real data, also where it was made after the run; nothing without one"
+    told = None if was_rendered(record) else audit_of(record, Store())
+    return dict(audit=told) if told else {}
 
 # %% ../../nbs/6_reports/02_records.ipynb #aecabd26
 def _rounded(

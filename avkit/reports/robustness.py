@@ -20,7 +20,7 @@ from avkit.reports.comparison import (about, by_method, Comparison, failed_note,
     pooled, write_figure)
 from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
     write_spec)
-from .statistics import draws_of, score_of, tallies
+from ..evaluation.statistics import draws_of, score_of, tallies
 from ..markup import legend_text, sheet_text
 from .tables import write_frame
 from ..training.distributed import accelerator

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'fusion_used', 'settings_of', 'experiment_of', 'experiments',
            'telling', 'what_differs', 'folds_of', 'gaps', 'labels_trained_on', 'runs_table', 'mean_and_spread',
-           'readable_table', 'distinct', 'in_common', 'was_rendered', 'caption', 'to_markdown', 'write_frame',
-           'write_table']
+           'readable_table', 'distinct', 'in_common', 'was_rendered', 'audit_lines', 'caption', 'to_markdown',
+           'write_frame', 'write_table']
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, read_json, resolve, write_text
 from ..datasets.manifest import corpus_info, known_datasets
+from ..evaluation.audit import audit_line
 from ..evaluation.runs import record_paths
 from ..markup import latex_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
@@ -363,6 +364,12 @@ def was_rendered(record: dict) -> bool:
     "Whether a run saw rendered data"
     return record["dataset"] == "synth" or bool(record.get("rendered"))
 
+# %% ../../nbs/6_reports/00_tables.ipynb #aud20001
+def audit_lines(records: Sequence[dict]) -> list[str]:
+    "What could be learned instead of emotion, of each real data set; or that nobody asked"
+    lines = {r["data_hash"]: audit_line(r) for r in records if not was_rendered(r)}
+    return list(dict.fromkeys(filter(None, lines.values())))
+
 # %% ../../nbs/6_reports/00_tables.ipynb #6c9f9daa
 _COMMON = dict(
     Corpus=lambda r: r["dataset"], split=lambda r: r["split"]["name"], seeds=lambda r: r["seed"],
@@ -383,7 +390,7 @@ def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
     lines = [in_common(records, _COMMON), *_rendered_note(records)]
     notes = sorted({r["split"]["note"] for r in records} - {""})
-    lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes]
+    lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes] + audit_lines(records)
     if aside := max(len(r["set_aside"]) for r in records):
         lines.append(f"Up to {aside} clips were set aside (listed in the records).")
     return lines

@@ -131,8 +131,10 @@ def _idle_streams(v: Values) -> set[str]:
     "Those of a modality that is not there; of features of one's own, how they would be made"
     out = {"flip_rotate"} if v["video_backbone"] else set()
     for s in ("audio", "video"):
+        own = {f"{s}_features", f"{s}_features_rate"}
         if s not in _streams(v): out |= _of_stream(s)
-        elif s not in _raw(v): out |= _of_stream(s) - {f"{s}_features", "spec_augment"}
+        elif s not in _raw(v): out |= _of_stream(s) - {*own, "spec_augment"}
+        else: out |= {f"{s}_features_rate"}
     return out
 
 # %% ../../nbs/4_training/04_configure.ipynb #eff00004

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from ..core import AvkitError
 from ..datasets.augment import spec_augment, unit_range
 from ..datasets.batches import AVData, draws
-from ..datasets.corruptions import corrupt, split_snr
+from ..datasets.corruptions import corrupt, split_source
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from .configure import Config
 from .distributed import in_order, rank_and_world
-from .loading import in_audio_noise, RunData
+from .loading import RunData, with_changes
 from .metrics import abaw_expr, ccc_loss, ccc_scores, ece, js_distance, scores
 from .quirks import unlabelled_as_zero
 
@@ -256,9 +256,9 @@ def condition_outputs(
     device: str | torch.device = "cpu",  # where it computes
 ) -> dict[str, Any] | None:
     "`outputs` under any condition, also one that begins with other features"
-    snr, rest = split_snr(condition, cfg["modality"])
-    heard = corpus if snr is None else in_audio_noise(cfg, corpus, snr)
-    return outputs(cfg, model, heard.data, subset, rest, device)
+    changes, rest = split_source(condition, cfg["modality"])
+    given = with_changes(cfg, corpus, changes) if changes else corpus
+    return outputs(cfg, model, given.data, subset, rest, device)
 
 # %% ../../nbs/4_training/08_inference.ipynb #b0623920
 def prediction_rows(

@@ -93,6 +93,9 @@ class DataSettings:
         None, "the same: seconds without a sample, beyond which a frame is not labelled", "data")
     raters: str | None = setting(
         None, "the same of several annotators: mean, or ewe, weighted by agreement", "data")
+    tier: str | None = setting(
+        None, "your own films: the tier of ELAN, TextGrid, ... files beside them that is learned",
+        "data")
     answers: str | None = setting(
         None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
@@ -119,13 +122,17 @@ class FeatureSettings:
     audio: str | None = number("mfcc", "what is read off the audio", "features", flag=False)
     audio_settings: dict | None = number({}, "settings of that", "features", flag=False)
     audio_features: str | None = setting(
-        None, "CSV, Parquet or safetensors keyed by clip, in place of the audio", "features",
+        None, "in place of the audio: a table, arrays, or a folder of such", "features",
         path="file", named=True)
+    audio_features_rate: float | None = setting(
+        None, "steps a second of audio_features that say no times", "features")
     video_size: int | None = number(224, "pixels of a frame's side", "features", flag=False)
     video_views: tuple | list | None = number(
         ("face",), "what is cut out of a frame", "features", flag=False)
     video_features: str | None = setting(
         None, "the same in place of the frames", "features", path="file", named=True)
+    video_features_rate: float | None = setting(
+        None, "steps a second of video_features that say no times", "features")
     audio_backbone: str | None = number(
         None, "a frozen backbone that hears the audio", "features", flag=False)
     video_backbone: str | None = number(
