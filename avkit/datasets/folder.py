@@ -25,7 +25,6 @@ from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
 from .own_traces import film_rows, find_traces, frame_labels, FrameLabels
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
-from .tables import open_table
 from .traces import read_trace_settings, TraceSettings
 from .votes import vote
 from ..files import check_root, one_form, walk
