@@ -223,7 +223,7 @@ def _probe_parser() -> argparse.ArgumentParser:
     "What `probe` takes"
     p = parser_of("probe", "What avkit sees of a media file, read to its end: frames and their "
                   "times, size and orientation as shown, audio, gaps in it, and what is wrong.")
-    p.add_argument("file", metavar="FILE", help="video or audio")
+    p.add_argument("file", metavar="FILE", help="video, audio, a picture, or a folder of pictures")
     flag(p, "json", "print one JSON object", action="store_true")
     flag(p, "frame", "write the frame shown at this time as a PNG", nargs=2,
          metavar=("SECONDS", "OUT.png"))
@@ -236,6 +236,8 @@ def _seen(s: Mapping[str, Any]) -> str:
     gaps = ", ".join(f"{n:.2f} s at {t:.2f} s" for t, n in s["gaps"]) or "none"
     video, audio = "none", "none"
     if s["pictures"]:
+        video = f"{s['pictures']} still, {s['width']}x{s['height']}"
+    if s["fps"]:
         video = (f"{s['pictures']} frames, the first at {s['first']:.3f} s, the last at "
                  f"{s['last']:.3f} s; {s['fps']:g} a second; {s['width']}x{s['height']}, "
                  f"{s['orientation']}")
@@ -370,7 +372,7 @@ def _scenes(argv: Sequence[str] | None = None) -> int:
 
 # %% ../nbs/7_cli.ipynb #68b41057
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model",
-                    "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
+                    "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
 audio, its frames, the faces in them. What is stored already is looked up."""

@@ -7,9 +7,9 @@ __all__ = ['ON_PURPOSE', 'Preparation', 'stream_key', 'frame_times', 'NoFace', '
            'prepare']
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #2b4ec0fa
-import os, time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import os, re, time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from ..core import attempt, AvkitError, content_key, parallel, reason_of
 from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
-from .media import MAX_GAP, read_image, read_tensor
+from .media import is_image, MAX_GAP, read_image, read_tensor
 from .tracks import follows_face, make_track
 from ..store import Store
 
@@ -37,13 +37,14 @@ class Preparation:
     every: int = 1              # of such a video every k-th frame is kept
     video_from: str = "middle"  # begin: of a long clip (a quirk of chumachenko2022)
     max_gap: float = MAX_GAP    # s of missing sound for which silence stands; 0: refuse the clip
+    picture_rate: float | None = None  # pictures a second in folders of them; None: not known
 
     @property
     def audio(self) -> dict:
         "What the audio depends on"
         shape = dict(long=True) if self.long else dict(window=self.window)
         refused = {} if self.max_gap == MAX_GAP else dict(max_gap=self.max_gap)
-        return shape | refused | dict(rate=self.rate, version=2)
+        return shape | refused | self._paced | dict(rate=self.rate, version=2)
 
     @property
     def video(self) -> dict:
@@ -52,7 +53,13 @@ class Preparation:
         if "face" in self.views: used += ["detector", "margin", "face_model"]
         if self.video_from != "middle": used.append("video_from")
         by_shot = dict(cuts=1) if self.long and follows_face(self) else {}
-        return {k: v for k, v in asdict(self).items() if k in used} | dict(version=3) | by_shot
+        own = {k: v for k, v in asdict(self).items() if k in used}
+        return own | self._paced | dict(version=3) | by_shot
+
+    @property
+    def _paced(self) -> dict:
+        "The rate of pictures, where it is known"
+        return dict(picture_rate=self.picture_rate) if self.picture_rate else {}
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #8ed5c001
 def _listing(folder: Path) -> list[tuple]:
@@ -150,15 +157,97 @@ def _still(images: np.ndarray) -> media.Clip:  # (T,H,W,3) uint8
     return media.Clip(images, None, None, None, None, 0.)
 
 
+def _number(path: Path) -> int | None:
+    "The number at the end of a picture's name: 7 of 7.png, 12 of frame_0012.jpg"
+    found = re.search(r"\d+$", path.stem)
+    return int(found[0]) if found and is_image(path) and path.name[0] != "." else None
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    "{number: picture} of a folder, by number"
+    found = {_number(p): p for p in folder.iterdir()}
+    found.pop(None, None)
+    if not found: raise AvkitError(f"{folder} holds no pictures named 0.png, 1.png, ...")
+    return {n: found[n] for n in sorted(found)}  # type: ignore[reportArgumentType]  none is None
+
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111003
+def _seconds(numbers: Sequence[int], prep: Preparation) -> float:
+    "How long numbered pictures last, s; 0 where nobody told their rate"
+    return (numbers[-1] - numbers[0] + 1) / prep.picture_rate if prep.picture_rate else 0.
+
+
+def _kept(numbers: Sequence[int], prep: Preparation) -> np.ndarray:
+    "Which of the pictures are kept: spread over the window, or over all of them without a rate"
+    if not prep.picture_rate:
+        return np.unique(((np.arange(prep.frames) + .5) / prep.frames * len(numbers)).astype(int))
+    shown = (np.array(numbers) - numbers[0]) / prep.picture_rate
+    times = frame_times(_seconds(numbers, prep), prep)
+    return np.searchsorted(shown, times, side="right") - 1
+
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111005
 def _folder(path: Path, prep: Preparation) -> media.Clip:
-    "Images named by number, of one size, as a decoded clip: `frames` of them, spread evenly"
-    files = [p for p in path.glob("*.png") if p.stem.isdigit()]
-    if not files: raise AvkitError(f"{path} holds no pictures named 0.png, 1.png, ...")
-    files.sort(key=lambda p: int(p.stem))
-    at = np.unique(((np.arange(prep.frames) + .5) / prep.frames * len(files)).astype(int))
-    images = [read_image(files[i]) for i in at]
+    "Images named by number, of one size, as a decoded clip"
+    found = _numbered(path)
+    files = list(found.values())
+    images = [read_image(files[i]) for i in _kept([*found], prep)]
     if len({x.shape for x in images}) > 1: raise AvkitError(f"{path}: its pictures differ in size")
     return _still(np.stack(images))
+
+
+def _one(path: Path, _prep: Preparation) -> media.Clip:
+    "A picture as a decoded clip"
+    return _still(read_image(path)[None])
+
+
+def _is_pictures(root: Any, video: str) -> bool:
+    "Is a clip's video a picture, or a folder of pictures?"
+    return bool(video) and (is_image(video) or (Path(root) / video).is_dir())
+
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111007
+def _beside_pictures(
+    root: Any,            # the data set's folder
+    row: Mapping,
+    want: Sequence[str],  # the streams still to be made
+    prep: Preparation,
+) -> tuple[dict[str, media.Clip], float]:
+    "`_decode` where the video is a picture, or a folder of pictures"
+    path, got = Path(root) / row["video"], {}
+    several = path.is_dir()
+    read = _folder if several else _one
+    if "video" in want: got["video"] = read(path, prep)
+    if "audio" not in want: return got, 0.
+    clip = media.decode(Path(root) / row["audio"], False, rate=prep.rate, max_gap=prep.max_gap)
+    long = _seconds([*_numbered(path)], prep) if several else 0.
+    notes = _told_lengths(long or clip.duration, clip.duration)
+    got["audio"] = replace(clip, notes=(*clip.notes, *notes))
+    return got, window_start(long or clip.duration, prep.window or long or clip.duration)
+
+
+def _told_lengths(pictures: float, audio: float) -> tuple[str, ...]:
+    "That pictures and the audio beside them do not last equally long, s; () where they do"
+    if abs(pictures - audio) <= max(.2, .1 * audio): return ()
+    return (f"its pictures last {pictures:.2f} s at their rate, its audio {audio:.2f} s",)
+
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111009
+def _check_rate(
+    root: Any,             # the data set's folder
+    row: Mapping,
+    streams: Iterable[str],  # that are asked for, and that the clip has
+    prep: Preparation,
+) -> None:
+    "Ask for the rate of a folder of pictures that is to meet its audio"
+    both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
+    if prep.picture_rate or not both or not path.is_dir(): return
+    numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
+    n = numbers[-1] - numbers[0] + 1
+    raise AvkitError(f"{row['video']}: how many of its pictures are a second of the audio beside "
+                     f"it? Say it with picture_rate; {n / seconds:.4g} would spread them over its "
+                     f"{seconds:.2f} s")
+
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #6d6f28c4
 def _tensors(
@@ -192,7 +281,7 @@ def _decode(
     if row["video"].endswith(".pt") or row["audio"].endswith(".pt"):
         return _tensors(root, row, want, prep), 0.
     path = Path(root) / (row["video"] or row["audio"])
-    if path.is_dir(): return dict(video=_folder(path, prep)), 0.
+    if _is_pictures(root, row["video"]): return _beside_pictures(root, row, want, prep)
     main, got = row["video"] or row["audio"], {}
     times: Any = lambda seconds: frame_times(seconds, prep)
     duration = 0. if main in {row[s] for s in want} else media.length(path)
@@ -204,6 +293,21 @@ def _decode(
         duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #5711100b
+def _make_track(
+    root: Any,            # the data set's folder
+    row: Mapping,
+    want: list[str],      # the streams still to be made
+    keys: Mapping,        # {stream: store key}
+    prep: Preparation,
+    store: Store,
+) -> tuple[int | None, str]:
+    "`make_track` of a video; pictures make none"
+    if _is_pictures(root, row["video"]):
+        raise AvkitError(f"{row['video']}: labels per frame need a video, and these are pictures")
+    return make_track(root, row, want, keys, prep, store)
+
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5bb892cb
 def _make(
     root: Any,            # the data set's folder
@@ -214,7 +318,7 @@ def _make(
     store: Store,
 ) -> tuple[int | None, str]:
     "Decode and store a clip; returns the number of frames with a face, if it looked, and a remark"
-    if prep.long: return make_track(root, row, want, keys, prep, store)
+    if prep.long: return _make_track(root, row, want, keys, prep, store)
     clips, start = _decode(root, row, want, prep)
     name = dict(clip=row["clip"])
     if "audio" in want: store.put(keys["audio"], _sound(clips["audio"], start, prep), name)
@@ -248,6 +352,7 @@ def _prepared(
     keys = _keys(row, streams, prep, root)
     if not keys and not row.get("synthetic"):
         return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
+    _check_rate(root, row, keys, prep)
     held = {s: store.get(k, []) for s, k in keys.items()}
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
