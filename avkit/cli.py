@@ -157,6 +157,18 @@ def _write_answers(a: argparse.Namespace) -> None:
     write_json(a.write, given)
     print(f"answers: {shown_path(a.write)} (--answers reads them)")
 
+# %% ../nbs/7_cli.ipynb #57111030
+def _write_page(a: argparse.Namespace, m: Any) -> None:
+    "Write the page of a data set's clips, with the faces that are in the store where they are"
+    from avkit.reports.contact_sheet import write_contact_page  # heavy: torch
+    from avkit.reports.endings import shown_path
+    from avkit.training.configure import configure
+    from avkit.training.loading import preparation_of
+    known = {k: v for k, v in vars(a).items() if k in DATA_SETTINGS and v is not None}
+    page = write_contact_page(m, resolve(a.html), preparation_of(configure(**known), m))
+    print(f"page: {shown_path(page)} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
 # %% ../nbs/7_cli.ipynb #055ff461
 def _first_rows(t: Any, n: int) -> str:
     "The first rows of a table, and how many more there are"
@@ -170,6 +182,7 @@ def _index_parser() -> argparse.ArgumentParser:
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
     flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
          metavar="FILE")
+    flag(p, "html", "write a page to look at: pictures, faces, players, loudness", metavar="FILE")
     return as_manual(p, DATA_USAGE)
 
 
@@ -188,6 +201,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
         write_manifest(m, a.to)
         print(f"manifest: {shown_path(a.to)}")
     if a.write: _write_answers(a)
+    if a.html: _write_page(a, m)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
 
