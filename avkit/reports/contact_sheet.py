@@ -155,31 +155,38 @@ def _look_key(row: Mapping, root: Path, prep: Preparation | None, detector: str)
     return content_key("contact sheet", about, streams, stored if known else "", detector)
 
 
-def _kept_look(row: Mapping, root: Path, prep: Preparation | None, detector: str) -> Seen:
-    "`look_at_clip`, from the store where it was there before"
-    key, store = _look_key(row, root, prep, detector), Store()
-    held = store.get(key)
-    if held: return Seen(**held[1], picture=bytes(held[0]["picture"].numpy()))
-    seen = look_at_clip(root, row, prep, detector)
+def _held_look(key: str) -> Seen | None:
+    "What was seen of a clip before"
+    held = Store().get(key)
+    return Seen(**held[1], picture=bytes(held[0]["picture"].numpy())) if held else None
+
+
+def _new_look(key: str, *how: Any) -> Seen:
+    "`look_at_clip`, which is kept"
+    seen = look_at_clip(*how)
     about = {k: v for k, v in asdict(seen).items() if k != "picture"}
-    store.put(key, dict(picture=np.frombuffer(seen.picture, np.uint8).copy()), about)
+    Store().put(key, dict(picture=np.frombuffer(seen.picture, np.uint8).copy()), about)
     return seen
 
 
-def _not_seen(e: BaseException, row: Mapping, root: Path, *_: Any) -> Seen:
+def _not_seen(e: BaseException, _key: str, root: Path, *_: Any) -> Seen:
     "What is shown of a clip that cannot be read"
     return Seen(problem=reason_of(e).replace(f"{root}/", ""))
 
-
+# %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111060
 def looks(
     m: Manifest,
     prep: Preparation | None = None,  # how clips were prepared, where they were
     n_jobs: int = -1,                 # processes; -1: every core
 ) -> list[Seen]:
     "What a page shows of each clip, in the manifest's order"
-    jobs = [(r, m.root, prep, page_detector(prep)) for r in m.clips.to_dict("records")]
-    how = dict(few=4, ordered=True, instead=_not_seen)
-    return list(parallel(_kept_look, jobs, "look", n_jobs, **how))
+    rows, how = m.clips.to_dict("records"), (prep, page_detector(prep))
+    keys = [_look_key(r, m.root, *how) for r in rows]
+    seen = {k: held for k in keys if (held := _held_look(k))}
+    todo = {k: (k, m.root, r, *how) for k, r in zip(keys, rows) if k not in seen}
+    opts = dict(few=4, ordered=True, instead=_not_seen)
+    seen |= zip(todo, parallel(_new_look, todo.values(), "look", n_jobs, **opts))
+    return [seen[k] for k in keys]
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #e2d57cf5
 def wave_svg(wave: Sequence[float]) -> str:  # of `peaks`
