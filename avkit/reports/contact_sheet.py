@@ -98,11 +98,12 @@ def _stored_face(
     "Box and count of the face that was prepared; {} where there is none in the store"
     if prep is None or "face" not in prep.views or prep.detector in ("none", "given"): return {}
     key = stream_key(row, "video", prep, root)
-    entry = Store().get(key, ["boxes", "found"]) if key else None
+    held = Store().get(key, []) if key else None
+    if not held: return {}
+    if held[1].get("faces") == 0: return dict(boxes=[], faces=f"0 of {prep.frames} frames")
+    entry: Any = Store().get(key or "", ["boxes", "found"])
     if not entry: return {}
-    boxes, found = (entry[0].get(k) for k in ("boxes", "found"))
-    if boxes is None or found is None: return dict(boxes=[], faces=f"0 of {prep.frames} frames")
-    h, w = size
+    boxes, found, (h, w) = entry[0]["boxes"], entry[0]["found"], size
     middle = boxes[len(boxes) // 2].numpy().reshape(1, 4) / (w, h, w, h)
     told = f"{int(found.sum())} of {len(found)} frames"
     return dict(boxes=np.clip(middle, 0, 1).round(3).tolist(), faces=told)

@@ -192,8 +192,7 @@ def own_folder(root, frames):
 
 
 @pytest.mark.parametrize("frames", [False, True])
-def test_pictures_train(tmp_path, frames, monkeypatch, capsys):
-    monkeypatch.setenv("AVKIT_CACHE", str(tmp_path / "cache"))
+def test_pictures_train(tmp_path, frames, capsys):
     root = tmp_path / "data"
     own_folder(root, frames)
     flags = ["--modality", "av" if frames else "video", "--epochs", "1", "--detector", "none"]
