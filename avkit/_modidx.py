@@ -3375,6 +3375,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._look_key': ( '6_reports/contact_sheet.html#_look_key',
                                                                                         'avkit/reports/contact_sheet.py'),
+                                             'avkit.reports.contact_sheet._many': ( '6_reports/contact_sheet.html#_many',
+                                                                                    'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._median': ( '6_reports/contact_sheet.html#_median',
                                                                                       'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._new_look': ( '6_reports/contact_sheet.html#_new_look',

@@ -33,7 +33,7 @@ BINS = 80      # bars of a clip's waveform
 def loudness(sound: np.ndarray) -> float:  # (N,) in [-1,1]
     "dB of full scale, -100 at the least"
     power = float(np.mean(np.square(sound, dtype=np.float64))) if len(sound) else 0.
-    return round(max(-100., 10 * np.log10(power + 1e-30)), 1)
+    return round(float(max(-100., 10 * np.log10(power + 1e-30))), 1)
 
 
 def peaks(
@@ -190,13 +190,18 @@ def looks(
     return [seen[k] for k in keys]
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #e2d57cf5
+def _many(n: int, thing: str) -> str:
+    "1 clip, 2 clips"
+    return f"{n} {thing}{'s' * (n != 1)}"
+
+
 def wave_svg(wave: Sequence[float]) -> str:  # of `peaks`
     "A waveform"
     bars = "".join(f"M{i} {49 - 48 * p:.0f}V{51 + 48 * p:.0f}" for i, p in enumerate(wave))
     return (f'<svg class="wave" viewBox="-1 0 {len(wave) + 1} 100" preserveAspectRatio="none" '
             f'aria-hidden="true"><path d="{bars}"/></svg>')
 
-
+# %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111071
 def histogram_svg(
     values: Iterable[float],
     title: str,  # what they are
@@ -208,7 +213,7 @@ def histogram_svg(
     if not len(x): return ""
     counts, edges = np.histogram(x, n)
     bars = "".join(_bar(i, c / counts.max()) for i, c in enumerate(counts) if c)
-    told = f"{len(x)} clips, median {np.median(x):.1f} {unit}"
+    told = f"{_many(len(x), 'clip')}, median {np.median(x):.1f} {unit}"
     return (f'<figure class="chart"><figcaption>{html_text(title)}<small>{html_text(told)}</small>'
             f'</figcaption><svg viewBox="0 0 {10 * n} 80" '
             f'preserveAspectRatio="none" role="img" '
@@ -344,7 +349,7 @@ def _sections(
     links = "".join(f'<a href="#class-{i}">{name}</a>' for i, name in enumerate(names))
     out = [f"<nav>{links}</nav>"]
     for i, (name, places) in enumerate(zip(names, groups.values())):
-        head = f'<h2 id="class-{i}">{name} <small>{len(places)} clips</small></h2>'
+        head = f'<h2 id="class-{i}">{name} <small>{_many(len(places), "clip")}</small></h2>'
         out.append(head + _speaker_rows(rows, places, show))
     return out
 
@@ -452,7 +457,7 @@ def _odd_clips(rows: Sequence[Mapping], seen: Sequence[Seen], most: int = 60) ->
     links = [f'<a href="#{_anchor(r)}">{html_text(r["clip"])}</a> '
              f"<small>{html_text(', '.join(w))}</small>" for r, w in odd[:most]]
     more = f"<p>... and {len(odd) - most} more, marked below.</p>" if len(odd) > most else ""
-    head = f"<h2>To look at <small>{len(odd)} clips</small></h2>"
+    head = f"<h2>To look at <small>{_many(len(odd), 'clip')}</small></h2>"
     return f"{head}<nav>{''.join(f'<span>{x}</span>' for x in links)}</nav>{more}"
 
 
@@ -463,7 +468,7 @@ def _aside(m: Manifest, most: int = 500) -> str:
     if "no_media" in m.notes: more.append(f"No media, not read: {m.notes['no_media']}.")
     told = "".join(f"<p>{html_text(x)}</p>" for x in more)
     table = _table_html(t.head(most)) if len(t) else "<p>Nothing.</p>"
-    return f"<h2>Set aside <small>{len(t)} files</small></h2>{table}{told}"
+    return f"<h2>Set aside <small>{_many(len(t), 'file')}</small></h2>{table}{told}"
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #fa85239a
 def _charts(seen: Sequence[Seen]) -> str:
@@ -477,8 +482,9 @@ def _head(m: Manifest, rows: Sequence[Mapping], seen: Sequence[Seen], detector: 
     "What the page says before it shows clips"
     hours = sum(s.seconds or 0 for s in seen) / 3600
     speakers = len({r["speaker"] for r in rows} - {""})
-    told = (f"{len(rows)} clips, {hours:.2f} h, {speakers or 'no known'} speakers; "
-            f"{len(m.problems)} files set aside. {faces_line(rows, seen, detector)}")
+    people = _many(speakers, "speaker") if speakers else "no known speaker"
+    told = (f"{_many(len(rows), 'clip')}, {hours:.2f} h, {people}; {_many(len(m.problems), 'file')} "
+            f"set aside. {faces_line(rows, seen, detector)}")
     lines = "\n".join(understood(m)) or "\n".join(f"{k}: {v}" for k, v in m.notes.items())
     table = _table_html(class_table(rows, seen)) if m.classes else ""
     return (f"<h1>{html_text(m.root.name)}</h1><p>{html_text(told)}</p>"
