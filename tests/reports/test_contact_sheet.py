@@ -15,7 +15,7 @@ from avkit.datasets.synth import FACES, RATE, VOICES, perform
 from avkit.preprocessing.prepare import Preparation, prepare
 from avkit.preprocessing.writing import write_video, write_wav
 from avkit.reports import contact_sheet
-from avkit.reports.contact_sheet import ContactSheet, contact_page, histogram_svg, looks
+from avkit.reports.contact_sheet import clip_looks, ContactSheet, contact_page, histogram_svg
 
 ODD = [
     "<script>alert(1)<",
@@ -119,7 +119,7 @@ def folder_of_all(root):
 def test_each_kind_of_clip_is_shown(tmp_path):
     folder_of_all(tmp_path / "data")
     m = index(tmp_path / "data")
-    seen = dict(zip(m.clips["clip"], looks(m, n_jobs=1)))
+    seen = dict(zip(m.clips["clip"], clip_looks(m, n_jobs=1)))
     assert len(seen) == 8
     assert "truncated" in seen["happy/broken/a"].problem
     assert {k for k, s in seen.items() if s.picture} == {
@@ -146,10 +146,10 @@ def test_faces_are_those_that_were_prepared(tmp_path):
     m = index(tmp_path / "data")
     m.clips = m.clips[m.clips["clip"].isin(["happy/film/a", "happy/wall/a"])].reset_index(drop=True)
     prep = Preparation(window=1.0, frames=5, size=32, detector="mtcnn")
-    before = looks(m, prep, n_jobs=1)
+    before = clip_looks(m, prep, n_jobs=1)
     assert [s.faces for s in before] == ["", ""]
     prepare(m, prep, streams=["video"], n_jobs=1)
-    film, wall = looks(m, prep, n_jobs=1)
+    film, wall = clip_looks(m, prep, n_jobs=1)
     assert film.faces == "5 of 5 frames" and len(film.boxes) == 1
     assert wall.faces == "0 of 5 frames" and wall.boxes == []
     assert np.abs(np.subtract(film.boxes, before[0].boxes)).max() < 0.1  # of the same face
@@ -160,11 +160,13 @@ def test_a_clip_is_looked_at_once(tmp_path, monkeypatch):
     for who, label in itertools.product("ab", ["happy", "sad"]):
         tone(tmp_path / f"data/{label}/{who}.wav", 200 + ord(who) + len(label))
     m = index(tmp_path / "data")
-    first = looks(m, n_jobs=1)
+    first = clip_looks(m, n_jobs=1)
     monkeypatch.setattr(contact_sheet, "look_at_clip", None)
-    assert looks(m, n_jobs=1) == first
+    assert clip_looks(m, n_jobs=1) == first
     tone(tmp_path / "data/sad/a.wav", 999)  # another file by now
-    assert [bool(s.problem) for s in looks(index(tmp_path / "data"), n_jobs=1)].count(True) == 1
+    assert [bool(s.problem) for s in clip_looks(index(tmp_path / "data"), n_jobs=1)].count(
+        True
+    ) == 1
 
 
 def test_numbers_are_shown_by_speaker(tmp_path):
