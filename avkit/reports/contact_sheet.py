@@ -181,7 +181,7 @@ def clip_looks(
     keys = [_look_key(r, m.root, *how) for r in rows]
     seen = {k: held for k in keys if (held := _held_look(k))}
     todo = {k: (k, m.root, r, *how) for k, r in zip(keys, rows) if k not in seen}
-    opts = dict(few=4, ordered=True, instead=_not_seen)
+    opts: Any = dict(few=4, ordered=True, instead=_not_seen)
     seen |= zip(todo, parallel(_new_look, todo.values(), "look", n_jobs, **opts))
     return [seen[k] for k in keys]
 
@@ -199,7 +199,7 @@ def wave_svg(wave: Sequence[float]) -> str:  # of `peaks`
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111071
 def histogram_svg(
-    values: Iterable[float],
+    values: Iterable[float | None],
     title: str,  # what they are
     unit: str,   # of the values
     n: int = 24,  # bars

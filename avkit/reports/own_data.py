@@ -22,7 +22,6 @@ from .records import own_condition, read_spec
 from .statistics import interval, score_of
 from ..training.configure import Config, configure
 from ..training.grid import combine
-from ..training.loading import open_manifest
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
 # %% ../../nbs/6_reports/21_own_data.ipynb #12dda8a6
