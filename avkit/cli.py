@@ -163,6 +163,18 @@ def _write_answers(a: argparse.Namespace) -> None:
     write_json(a.write, given)
     print(f"answers: {shown_path(a.write)} (--answers reads them)")
 
+# %% ../nbs/7_cli.ipynb #57111030
+def _write_page(a: argparse.Namespace, m: Any) -> None:
+    "Write the page of a data set's clips, with the faces that are in the store where they are"
+    from avkit.reports.contact_sheet import write_contact_page  # heavy: torch
+    from avkit.reports.endings import shown_path
+    from avkit.training.configure import configure
+    from avkit.training.loading import preparation_of
+    known = {k: v for k, v in vars(a).items() if k in DATA_SETTINGS and v is not None}
+    page = write_contact_page(m, resolve(a.html), preparation_of(configure(**known), m))
+    print(f"page: {shown_path(page)} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
 # %% ../nbs/7_cli.ipynb #055ff461
 def _first_rows(t: Any, n: int) -> str:
     "The first rows of a table, and how many more there are"
@@ -177,6 +189,7 @@ def _index_parser() -> argparse.ArgumentParser:
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
     flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
          metavar="FILE")
+    flag(p, "html", "write a page to look at: pictures, faces, players, loudness", metavar="FILE")
     return as_manual(p, DATA_USAGE)
 
 
@@ -196,6 +209,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
         write_manifest(m, a.to)
         print(f"manifest: {shown_path(a.to)}")
     if a.write: _write_answers(a)
+    if a.html: _write_page(a, m)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
 
@@ -238,7 +252,7 @@ def _probe_parser() -> argparse.ArgumentParser:
     "What `probe` takes"
     p = parser_of("probe", "What avkit sees of a media file, read to its end: frames and their "
                   "times, size and orientation as shown, audio, gaps in it, and what is wrong.")
-    p.add_argument("file", metavar="FILE", help="video or audio")
+    p.add_argument("file", metavar="FILE", help="video, audio, a picture, or a folder of pictures")
     flag(p, "json", "print one JSON object", action="store_true")
     flag(p, "frame", "write the frame shown at this time as a PNG", nargs=2,
          metavar=("SECONDS", "OUT.png"))
@@ -251,6 +265,8 @@ def _seen(s: Mapping[str, Any]) -> str:
     gaps = ", ".join(f"{n:.2f} s at {t:.2f} s" for t, n in s["gaps"]) or "none"
     video, audio = "none", "none"
     if s["pictures"]:
+        video = f"{s['pictures']} still, {s['width']}x{s['height']}"
+    if s["fps"]:
         video = (f"{s['pictures']} frames, the first at {s['first']:.3f} s, the last at "
                  f"{s['last']:.3f} s; {s['fps']:g} a second; {s['width']}x{s['height']}, "
                  f"{s['orientation']}")
@@ -440,7 +456,7 @@ def _scenes(argv: Sequence[str] | None = None) -> int:
 
 # %% ../nbs/7_cli.ipynb #68b41057
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model",
-                    "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
+                    "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
 audio, its frames, the faces in them. What is stored already is looked up."""

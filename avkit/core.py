@@ -151,10 +151,17 @@ def sweep_tmp(
 ) -> int:
     "Remove what killed processes left behind below `folder`; returns how many files"
     found = [p for p in Path(folder).rglob(".tmp-*") if p.is_file()]
-    old = [p for p in found if time.time() - p.stat().st_mtime > older_than]
+    old = [p for p in found if _age(p) > older_than]
     for p in old:
         with contextlib.suppress(OSError): p.unlink()
     return len(old)
+
+
+def _age(path: Path) -> float:
+    "Seconds since a file was written; 0 of one that is gone by now"
+    try: return time.time() - path.stat().st_mtime
+    except OSError: return 0.
+
 
 # %% ../nbs/0_core/00_core.ipynb #a598377f
 def content_key(*parts: Any) -> str:  # anything JSON can hold

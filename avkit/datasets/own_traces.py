@@ -39,7 +39,7 @@ from avkit.datasets.traces import (
     estimate_lag,
     ewe_weights,
     film_times,
-    loudness,
+    loudness_curve,
     majority_class,
     read_times,
     in_a_row,
@@ -654,7 +654,7 @@ def _estimates(root, films, targets, labels):
     out = []
     for what, mine in zip(targets, labels):
         out += _between_raters(films, what)
-        pairs = [(_even(f.times, y), loudness(root / f.row["audio"]))
+        pairs = [(_even(f.times, y), loudness_curve(root / f.row["audio"]))
                  for f, y in zip(films, mine) if f.row["audio"]]
         lag = estimate_lag(*in_a_row(pairs)) if pairs else None
         out.append(f"{what} follows the loudness of the sound {_told_lag(lag)}; {len(pairs)} films")

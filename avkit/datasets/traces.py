@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SOUND_RATE', 'LAG_RATE', 'LONGEST_LAG', 'in_milliseconds', 'read_times', 'usual_gap', 'at_times', 'class_at',
            'film_times', 'correlation', 'agreement', 'ewe_weights', 'weighted_mean', 'rater_spread', 'majority_class',
-           'Lag', 'estimate_lag', 'in_a_row', 'loudness', 'TraceSettings', 'read_trace_settings']
+           'Lag', 'estimate_lag', 'in_a_row', 'loudness_curve', 'TraceSettings', 'read_trace_settings']
 
 # %% ../../nbs/2_datasets/14_traces.ipynb #7e9e7a02
 import re
@@ -212,7 +212,7 @@ def in_a_row(
     return np.concatenate(late), np.concatenate(early)
 
 
-def loudness(path: str | Path) -> np.ndarray:
+def loudness_curve(path: str | Path) -> np.ndarray:
     "(n,) dB of a film's sound, `LAG_RATE` a second, each the mean over a second around it"
     from scipy.ndimage import uniform_filter1d  # heavy: only where a delay is looked for
     parts = [x[0] for kind, *x in stream(path, video=False, rate=16000) if kind == "audio"]

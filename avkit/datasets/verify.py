@@ -16,8 +16,8 @@ from ..core import AvkitError, parallel, reason_of, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
 from ..files import walk_media
-from ..preprocessing.media import (length, MediaError, named_errors, piece_of, probe, Reading,
-    REASONS, samples_of, stream, walk_file)
+from ..preprocessing.media import (is_image, length, MediaError, named_errors, piece_of, probe,
+    read_image, Reading, REASONS, samples_of, stream, survey, walk_file)
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #5decbb06
 def _int16(x: np.ndarray) -> np.ndarray:
@@ -162,31 +162,42 @@ def _decode(root: Path, path: str, video: bool, audio: bool) -> _Row | None:
 
 def _pictures(root: Path, folder: str) -> _Row | None:
     "A row if images in a folder of crops cannot be decoded"
-    files = [p for p in sorted((Path(root) / folder).iterdir())
-             if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
-    bad = [p.name for p in files if not _is_image(p)]
+    files = sorted(filter(is_image, (Path(root) / folder).iterdir()))
+    bad = [p.name for p in files if not _can_be_read(p)]
     if files and not bad: return None
     named = f": {', '.join(bad[:3])}" if bad else ""
     return folder, "invalid", f"{len(bad)} of {len(files)} pictures cannot be decoded{named}"
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #28a759a2
-def _is_image(path: Path) -> bool:
-    "Can all of it be decoded?"
-    from PIL import Image  # optional: Pillow
-    try:
-        with Image.open(path) as im: im.load()
-    except (OSError, ValueError, SyntaxError): return False
+def _can_be_read(path: Path) -> bool:
+    "Can all of an image be decoded?"
+    try: read_image(path)
+    except AvkitError: return False
     return True
+
+
+def _stills(root: Path, path: str) -> _Row | None:
+    "A row if a clip's picture, or its folder of them, cannot be used as video"
+    problems = survey(Path(root) / path)["problems"]
+    if not problems: return None
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return path, "invalid", "; ".join(problems[:3]).replace(f"{root}/", "") + more
+
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #982bb2c7
 def _files(m: Manifest) -> list[tuple[str, bool, bool]]:
-    "(path, used as video, used as audio) of every media file of a manifest"
+    "(path, used as video, used as audio) of every media file of a manifest; no images"
     use: dict[str, set[str]] = {}
     for s in ("video", "audio"):
         for p in m.clips[s]:
             if p and Path(p).suffix.lower() != ".pt": use.setdefault(p, set()).add(s)
     return [(p, "video" in u, "audio" in u) for p, u in sorted(use.items())
-            if (m.root / p).is_file()]
+            if (m.root / p).is_file() and not is_image(p)]
+
+
+def _still_files(m: Manifest) -> list[str]:
+    "The pictures, and folders of pictures, that are a manifest's videos"
+    return sorted(p for p in set(m.clips["video"]) - {""} if is_image(p) or (m.root / p).is_dir())
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #pc0e0091
 def _beyond(m: Manifest) -> list[_Row]:
@@ -215,8 +226,10 @@ def verify(
     if media:
         files = [(m.root, *f) for f in _files(m)]
         rows += [*content_map(_decode, files, "decode", n_jobs, _not_read), *_beyond(m)]
+        stills = [(m.root, p) for p in _still_files(m)]
+        rows += content_map(_stills, stills, "pictures", n_jobs, _not_read)
         crops = sorted(set(m.clips["crops"]) - {""}) if "crops" in m.clips else []
-        rows += content_map(_pictures, [(m.root, c) for c in crops], "pictures", n_jobs, _not_read)
+        rows += content_map(_pictures, [(m.root, c) for c in crops], "crops", n_jobs, _not_read)
     t = pd.DataFrame([r for r in rows if r], columns=PROBLEMS).drop_duplicates(["file", "status"])
     return t.sort_values(["status", "file"], kind="stable").reset_index(drop=True)
 

@@ -8,7 +8,8 @@ __all__ = ['REASONS', 'FORMATS', 'Orientation', 'EXACT', 'MAX_GAP', 'PREROLL', '
            'orientation', 'upright', 'Shot', 'Screen', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes',
            'Resampler', 'resample', 'Soundtrack', 'Ledger', 'empty_chunks', 'complaint_of', 'kept_times', 'Reading',
            'walk_file', 'soundtrack', 'Clip', 'length', 'decode', 'stream', 'shown_times', 'frame_count', 'Piece',
-           'SoundGrid', 'decode_piece', 'piece_of', 'offset_of', 'survey', 'read_image', 'images_in', 'read_tensor']
+           'SoundGrid', 'decode_piece', 'piece_of', 'offset_of', 'read_image', 'is_image', 'images_in', 'survey',
+           'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import functools, itertools, math, re, struct
@@ -18,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TYPE_CHECKING
 import numpy as np
-from ..core import AvkitError
+from ..core import AvkitError, reason_of
 
 if TYPE_CHECKING: import torch
 
@@ -1720,36 +1721,77 @@ class _Survey:
         return dict(audio_seconds=seconds, rate=rate, channels=self.channels, gaps=gaps)
 
 
-def survey(path: str | Path) -> dict:
-    """pictures, first, last, fps, width, height, orientation, audio_seconds, rate, channels, gaps
-    (time and length of each, s), problems"""
-    with Reading(path, None, None) as r:
-        seen = _Survey(r).read()
-        problems = [*seen.problems, *_notes(r, None)]
-        return seen.video() | seen.audio() | dict(problems=problems)
-
 # %% ../../nbs/1_preprocessing/00_media.ipynb #7692acc1
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
+def _eight_bits(im: Any) -> Any:
+    "A Pillow image of 16-bit grey as one of 8 bits; any other as it is"
+    from PIL import Image  # optional: Pillow
+    if im.mode == "F": raise AvkitError("its pixels are fractions; save it with 8 bits a colour")
+    if not im.mode.startswith("I"): return im
+    return Image.fromarray((np.asarray(im).clip(0, 65535) >> 8).astype(np.uint8))
+
+
 def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
-    "(H,W,3) or, with alpha, (H,W,4) uint8; broken, or without alpha where asked: an `AvkitError`"
-    import cv2  # optional: OpenCV
-    x = cv2.imread(str(path), cv2.IMREAD_UNCHANGED if alpha else cv2.IMREAD_COLOR)
-    if x is None: raise AvkitError(f"{path} is not a picture that can be read")
-    if not alpha: return x[..., ::-1]
-    if x.ndim != 3 or x.shape[2] != 4:
+    "(H,W,3) or, with alpha, (H,W,4) uint8, upright; broken, or without alpha: an `AvkitError`"
+    from PIL import Image, ImageOps, UnidentifiedImageError  # optional: Pillow
+    try:
+        with Image.open(path) as im: upright = _eight_bits(ImageOps.exif_transpose(im))
+    except UnidentifiedImageError:
+        raise AvkitError(f"{path} is not a picture that can be read") from None
+    except Exception as e:  # Pillow raises whatever its many readers do
+        raise AvkitError(f"{path} is a picture that cannot be read: {reason_of(e)}") from e
+    if not alpha: return np.array(upright.convert("RGB"))
+    if not upright.has_transparency_data:
         raise AvkitError(f"{path} has no transparency; cut-out faces are PNG files with an "
                          "alpha channel")
-    return x[..., [2, 1, 0, 3]]
+    return np.array(upright.convert("RGBA"))
+
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #57111001
+def is_image(path: str | PurePath) -> bool:
+    "Is a file an image, by its suffix?"
+    return PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def images_in(folder: str | Path) -> list[Path]:
     "The image files of a folder, sorted; an `AvkitError` where there are none"
     files = Path(folder).glob("*") if Path(folder).is_dir() else ()
-    found = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(p for p in files if is_image(p) and not p.name.startswith("."))
     if not found: raise AvkitError(f"No pictures ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
     return found
+
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #57111011
+_NOTHING: dict[str, Any] = dict.fromkeys(
+    ("first", "last", "fps", "orientation")) | dict(
+    audio_seconds=0., rate=None, channels=None, gaps=[])
+
+
+def _survey_pictures(path: Path) -> dict:
+    "`survey` of a picture, or of a folder of pictures"
+    sizes, problems = [], []
+    files = images_in(path) if path.is_dir() else [path]
+    for f in files:
+        try: sizes.append(read_image(f).shape[:2])
+        except AvkitError as e: problems.append(str(e))
+    if len(set(sizes)) > 1: problems.append("its pictures differ in size")
+    height, width = sizes[0] if sizes else (None, None)
+    seen = dict(pictures=len(sizes), width=width, height=height, problems=problems)
+    return _NOTHING | seen
+
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #57111013
+def survey(path: str | Path) -> dict:
+    """pictures, first, last, fps, width, height, orientation, audio_seconds, rate, channels, gaps
+    (time and length of each, s), problems"""
+    if is_image(path) or Path(path).is_dir(): return _survey_pictures(Path(path))
+    with Reading(path, None, None) as r:
+        seen = _Survey(r).read()
+        problems = [*seen.problems, *_notes(r, None)]
+        return seen.video() | seen.audio() | dict(problems=problems)
+
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #ad0b81a0
 def read_tensor(path: str | Path) -> "torch.Tensor":

@@ -24,7 +24,7 @@ from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
 from ..datasets.verify import content_map
 from ..evaluation.figures import contact_sheet, even_places, save_figure, style
-from ..preprocessing.media import decode, MediaError, probe, resample
+from ..preprocessing.media import decode, is_image, MediaError, probe, resample
 from ..preprocessing.prepare import Preparation, Summary
 from ..store import Store
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
@@ -150,11 +150,12 @@ def _probe(path: Path) -> dict:
 
 # %% ../../nbs/6_reports/09_overview.ipynb #e96c305c
 def _media_files(m: Manifest) -> dict[str, str]:
-    "{path: content hash} of the media files of a manifest"
+    "{path: content hash} of the media files of a manifest; pictures have no header that counts"
     out = {}
     for s in ("video", "audio"):
         hashes = zip(m.clips[s], m.clips[f"{s}_sha256"])
-        out |= {p: h for p, h in hashes if p and Path(p).suffix != ".pt"}
+        out |= {p: h for p, h in hashes if p and Path(p).suffix != ".pt" and not is_image(p)
+                and not (m.root / p).is_dir()}
     return out
 
 

@@ -174,7 +174,7 @@ def _idle_steps(v: Values) -> set[str]:
 
 def _idle_data(v: Values) -> set[str]:
     "The difficulty of clips that are not rendered, windows of clips; what `preparation` holds"
-    out = {"detector"}
+    out = {"detector", "picture_rate"}
     if v["dataset"] != "synth" and not is_rendered(v["data_root"]): out.add("difficulty")
     return out if labels_frames(v["dataset"]) else out | {"windows", "smoothing"}
 
@@ -200,7 +200,7 @@ def _used_options(v: Values) -> dict[str, dict]:
 def _used_preparation(v: Values) -> dict[str, Any]:
     "What is prepared of the clips; a model file counts by its content"
     p, used = v["preparation"], set()
-    if "audio" in _raw(v): used |= {"rate", "window"}
+    if "audio" in _raw(v): used |= {"rate", "window", "picture_rate"}
     if "video" in _raw(v): used |= {f.name for f in fields(Preparation)} - {"rate"}
     views = v["video_views"] or p.get("views", ("face",))
     if "face" not in views: used -= {"detector", "margin", "face_model"}
@@ -458,8 +458,8 @@ def configure(**settings: Any) -> Config:
     given = {k: v for k, v in asdict(s).items() if v is not None}
     r = _recipe(s)
     r = merged(r, {k: v for k, v in given.items() if DECLARED[k].in_recipe})
-    faces = {k: given[k] for k in ("detector", "face_model") if k in given}
-    r["preparation"] = r["preparation"] | faces
+    prepared = ("detector", "face_model", "picture_rate")
+    r["preparation"] = r["preparation"] | {k: given[k] for k in prepared if k in given}
     options = _placed_options(options_of(s.options))
     _check_options(options, s.recipe, r)
     r = merged(r, options, "options")
@@ -490,6 +490,8 @@ def _check_numbers(r: dict, s: Settings) -> None:
         for k in names:
             if not r[k] >= least:
                 raise AvkitError(f"{k} should be {least} or more, got {r[k]}")
+    if s.picture_rate is not None and not s.picture_rate > 0:
+        raise AvkitError(f"picture_rate should be more than 0, got {s.picture_rate}")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
 

@@ -116,6 +116,8 @@ class FeatureSettings:
     detector: str | None = setting(None, "how faces are found", "features")
     face_model: str | None = setting(
         None, "the model file of a detector that comes without one", "features", path="file")
+    picture_rate: float | None = setting(
+        None, "frames a second in folders of pictures, where audio lies beside them", "features")
     windows: dict | None = number(
         dict(length=64, hop=64, stride=4, steps=16),
         "fields of `Windows`, where frames have labels", "features", flag=False)
