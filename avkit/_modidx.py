@@ -4428,6 +4428,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._faces_told': ( '6_reports/contact_sheet.html#_faces_told',
                                                                                           'avkit/reports/contact_sheet.py'),
+                                             'avkit.reports.contact_sheet._fragment': ( '6_reports/contact_sheet.html#_fragment',
+                                                                                        'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._grouped': ( '6_reports/contact_sheet.html#_grouped',
                                                                                        'avkit/reports/contact_sheet.py'),
                                              'avkit.reports.contact_sheet._head': ( '6_reports/contact_sheet.html#_head',

@@ -36,6 +36,7 @@ class OwnData:
     label: str | None = None            # which column is learned
     scale: str | None = None            # the ends of numbers: valence=1:9
     votes: str | None = None            # several raters a clip: majority, or distribution
+    tier: str | None = None             # of ELAN, TextGrid, ... files beside films
     picture_rate: float | None = None   # frames a second in folders of pictures beside audio
     recipe: str = "demo"                # any recipe
     modality: str = "auto"              # av, audio, video; auto: what all clips have
