@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKES', 'TYPES', 'COUNTED_FROM', 'DATA_SETTINGS',
-           'DATA_USAGE', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT', 'TRAIN_ABOUT', 'TRAIN_USAGE',
-           'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of',
-           'flag', 'as_manual']
+           'FEATURE_SETTINGS', 'DATA_USAGE', 'AUDIT_ABOUT', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT',
+           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help',
+           'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
 import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from . import __version__
-from .core import AvkitError, command, resolve, unknown
+from .core import AvkitError, command, resolve, unknown, write_json
 from .numerics import portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
@@ -128,15 +128,22 @@ def as_manual(
     return p
 
 # %% ../nbs/7_cli.ipynb #3955140b
-DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout", "pattern",
-                 "scale", "votes", "answers", "synthetic", "synt_rate", "difficulty"]
+DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
+                 "pattern", "scale", "votes", "tier", "answers", "synthetic",
+                 "synt_rate", "difficulty"]
+FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
+                    "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
 
 
-def _data_parser(name: str, about: str) -> argparse.ArgumentParser:
+def _data_parser(
+    name: str,   # of the command
+    about: str,  # what it does
+    more: Sequence[str] = (),  # further settings
+) -> argparse.ArgumentParser:
     "A parser that asks for a data set"
     from avkit.training.settings import settings_parser  # heavy: torch
-    return settings_parser(f"avkit {name}", about, DATA_SETTINGS)
+    return settings_parser(f"avkit {name}", about, [*DATA_SETTINGS, *more])
 
 
 def _open(a: argparse.Namespace) -> Any:
@@ -150,7 +157,6 @@ def _open(a: argparse.Namespace) -> Any:
 # %% ../nbs/7_cli.ipynb #an5we010
 def _write_answers(a: argparse.Namespace) -> None:
     "Write what a user answered about their data to the file that `--write` names"
-    from avkit.core import write_json
     from avkit.datasets.registry import ANSWERS  # heavy: pandas
     from avkit.reports.endings import shown_path
     given = {k: v for k, v in vars(a).items() if k in ANSWERS and k != "annotations" and v}
@@ -178,7 +184,8 @@ def _first_rows(t: Any, n: int) -> str:
 # %% ../nbs/7_cli.ipynb #12ff04c8
 def _index_parser() -> argparse.ArgumentParser:
     "What `index` takes"
-    p = _data_parser("index", "Read a data set's files and tables, and say what is there.")
+    p = _data_parser("index", "Read a data set's files and tables, and say what is there.",
+                     FEATURE_SETTINGS)
     flag(p, "to", "write the manifest to this CSV", metavar="FILE")
     flag(p, "write", "write what was answered (map, layout, ...) to this file, for --answers",
          metavar="FILE")
@@ -196,6 +203,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
     print(describe(m), usual_subsets(m), sep="\n")
     print(f"set aside: {len(m.problems) or 'none'}")
     if len(m.problems): print(_first_rows(m.problems, 20))
+    if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")
     if a.to:
         write_manifest(m, a.to)
@@ -204,6 +212,13 @@ def _index(argv: Sequence[str] | None = None) -> int:
     if a.html: _write_page(a, m)
     print(next_step("verify", *data_flags(vars(a)), "--media"))
     return 0
+
+# %% ../nbs/7_cli.ipynb #indexft1
+def _own_features(m: Any, a: argparse.Namespace) -> str:  # a manifest; the arguments
+    "Which file of one's own gives which stream, and who has none"
+    from avkit.training.loading import features_of, features_told  # heavy: torch
+    own = features_of(vars(a) | dict(modality="av"), m)
+    return features_told({stream: o.about for stream, o in own.items()})
 
 # %% ../nbs/7_cli.ipynb #bad66306
 def _verify_parser() -> argparse.ArgumentParser:
@@ -285,6 +300,61 @@ def _probe(argv: Sequence[str] | None = None) -> int:
     if a.audio:
         clip = decode(a.file, video=False)
         write_wav(a.audio, clip.sound, clip.rate or 0)  # type: ignore[reportArgumentType]
+    return 0
+
+# %% ../nbs/7_cli.ipynb #aud50001
+AUDIT_ABOUT = """\
+How well are the labels predicted, on unseen speakers, by what is not emotion:
+length, silences, the sound where nobody speaks, noise, codec, size, brightness,
+background, time of recording? With --run also: what does the trained model score
+without speech, and without faces? Each clip is measured once."""
+
+
+def _audit_parser() -> argparse.ArgumentParser:
+    "What `audit` takes"
+    p = _data_parser("audit", AUDIT_ABOUT)
+    flag(p, "run", "a finished run; its data are audited (default: no run)")
+    flag(p, "split", "test the folds of this split (default: five blocks of whole speakers)")
+    flag(p, "detector", "of faces: mtcnn, centerface, none (default: mtcnn)", default="mtcnn")
+    flag(p, "permutations", "shuffles of the labels (default: 4999)", type=int, default=4999)
+    flag(p, "n_jobs", "processes that measure; -1: every core (default: -1)", type=int, default=-1)
+    flag(p, "to", "write table, figure and records into this folder", metavar="FOLDER")
+    return as_manual(p, DATA_USAGE)
+
+# %% ../nbs/7_cli.ipynb #aud50002
+def _audited_data(a: argparse.Namespace) -> Any:
+    "The manifest that is to be audited: that of the run, or that of the settings"
+    if not a.run: return _open(a)
+    from avkit.evaluation.runs import open_run  # heavy: torch
+    from avkit.training.loading import open_manifest
+    return open_manifest(open_run(a.run, data_root=a.data_root).cfg)
+
+
+def _of_run(a: argparse.Namespace, m: Any, found: Mapping[str, Any]) -> None:
+    "Ask a run without speech and without faces, and keep the audit in its record"
+    from avkit.evaluation.audit import audit_model, keep_audit  # heavy: torch
+    keep_audit(a.run, found)
+    t = audit_model(a.run, m, a.data_root, a.n_jobs)
+    told = t.round(3).to_string(index=False) if len(t) else "features of one's own: not asked"
+    print(f"the run without speech and without faces:\n{told}")
+
+
+@subcommand("Data")
+def _audit(argv: Sequence[str] | None = None) -> int:
+    "ask what could be learned instead of emotion: length, silence, noise, codec, background"
+    from avkit.evaluation.audit import audit  # heavy: torch
+    from avkit.reports.audits import audit_notes, audit_report, audit_table
+    from avkit.reports.endings import data_flags, next_step, shown_path
+    a = _audit_parser().parse_args(argv)
+    m = _audited_data(a)
+    found = audit(m, a.split, a.detector, a.permutations, n_jobs=a.n_jobs)
+    print(audit_table(found).to_string(index=False), *audit_notes(found), sep="\n")
+    if a.run: _of_run(a, m, found)
+    if a.to:
+        audit_report(found, a.to)
+        print(*map(shown_path, sorted(Path(a.to).iterdir())), sep="\n")
+    step = ["export", "--run", a.run, "--to", "CARD"] if a.run else ["train", *data_flags(vars(a))]
+    print(next_step(*step))
     return 0
 
 # %% ../nbs/7_cli.ipynb #ae748e4f
@@ -528,7 +598,8 @@ def _evaluate(argv: Sequence[str] | None = None) -> int:
 def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentParser:
     "What `predict` takes: the video, and a flag for each other parameter"
     p = parser_of("predict", "Say what a trained run reads in each face of a video: "
-                  "predictions.csv, timeline.png, settings.json.")
+                  "predictions.csv, timeline.png, settings.json, and the time line for ELAN, "
+                  "Praat and players.")
     about = _with_default(helps["video"], None)
     p.add_argument("video", nargs="?", metavar="VIDEO", help=about)
     _add_parameters(p, f, {k: v for k, v in helps.items() if k != "video"})
@@ -546,7 +617,8 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     again = ["predict", *([a["video"]] if a["video"] else [])]
     run = ["--run", a["run"]] if a["run"] else []
-    if not a["annotate"]: print(next_step(*again, *run, "--annotate"))
+    to = ["--to", a["to"]] if a["to"] else []
+    if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))
     return 0
 
@@ -611,7 +683,7 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     from avkit.reports.endings import next_step, shown_path
     p = parser_of("ceilings", "Set scores on rendered clips beside the best that a model could "
                   "reach with the streams it was given.")
-    p.add_argument("runs", nargs="+", metavar="FOLDER", help="the folders of runs")
+    p.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold some")
     flag(p, "to", "the folder of ceilings.md and ceilings.csv", required=True, metavar="FOLDER")
     a = p.parse_args(argv)
     print(ceilings_report(a.runs, a.to).to_string(index=False))

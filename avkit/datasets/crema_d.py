@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['CREMA_D_EMOTIONS', 'SENTENCES', 'LEVELS', 'RATERS', 'LABELS', 'FOLDERS', 'RENDER_VERSION', 'SAMPLE', 'ACTORS',
-           'parse_crema_d', 'find_table', 'read_votes', 'majority', 'index', 'rater_face_code', 'rater_voice_code',
-           'plan', 'render']
+           'parse_crema_d', 'find_table', 'read_votes', 'index', 'rater_face_code', 'rater_voice_code', 'plan',
+           'render']
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #903a3fcf
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -17,6 +16,7 @@ from ..core import AvkitError, resolve
 from avkit.datasets.manifest import (collect_files, corpus_info, data_folder, make_manifest,
     Manifest, read_table)
 from .synth import Odd, planned_settings, render_plan, rng_of
+from .votes import agreement_notes, majority
 from ..files import media_kind, walk_media
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1908fc1c
@@ -85,14 +85,6 @@ def read_votes(
         raise AvkitError(f"{path}, line {line}: a second row of {clip} for these raters")
     return out
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #3d0a5ae0
-def majority(
-    votes: Sequence | np.ndarray | pd.DataFrame,  # (N,6)
-) -> np.ndarray:
-    "The number of the emotion with more than half of the votes (N,), -1 where there is none"
-    v = np.asarray(votes)
-    return np.where(v.max(1) * 2 > v.sum(1), v.argmax(1), -1)
-
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #768bfd17
 LABELS = ("intended", "consensus")
 
@@ -111,7 +103,14 @@ def _consensus(root, stems, problems):
     named = lambda s: names[best[s]] if best.get(s, -1) >= 0 else ""
     found = {s: named(s) for s in stems}
     soft = {s: {f"votes_{n}": v for n, v in zip(names, counts[s])} for s in stems if s in counts}
-    return found, soft, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems))
+    told = _agreement({s: counts[s] for s in stems if s in counts})
+    return found, soft, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems)) | told
+
+
+def _agreement(counts):
+    "How far the audio-visual raters of some clips agree, and the ceiling; intervals over actors"
+    if not counts: return {}
+    return agreement_notes(np.array(list(counts.values())), [s[:4] for s in counts])
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #a204ca07
 def _class_columns(t, path):

@@ -12,45 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-
 import pandas as pd
-
 from ..core import AvkitError, resolve
-from .columns import Question, is_emotion, read_map, subset_of
-from avkit.datasets.layouts import (
-    Layout,
-    by_layout,
-    by_pattern,
-    infer_layout,
-    known_corpus,
-    read_layout,
-    read_pattern,
-    stream_of,
-    suggest_pattern,
-)
-from .manifest import Manifest, make_manifest
-from avkit.datasets.own_rows import (
-    Target,
-    check_subsets,
-    check_twice,
-    contradictions,
-    find_tables,
-    read_rows,
-    row_files,
-    told_of_table,
-)
+from .audformat_tables import database_tables, is_database
+from .columns import is_emotion, Question, read_map, subset_of
+from .intervals import read_intervals
+from .layouts import (by_layout, by_pattern, infer_layout, known_corpora, Layout,
+    read_layout, read_pattern, stream_of, suggest_pattern)
+from .manifest import make_manifest, Manifest
+from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
+    read_rows, repeated_rows, row_files, Target, told_of_table)
 from .splits import blocks
-from .synth import FACES, VOICES, planned_settings, render_plan
-from ..files import check_root, media_kind, one_form, walk
-from avkit.preprocessing.clip_files import (
-    ClipFiles,
-    Lookup,
-    are_frames,
-    content_of,
-    find_clips,
-    is_image,
-    file_streams,
-)
+from .synth import FACES, planned_settings, render_plan, VOICES
+from .tables import open_table
+from .votes import vote
+from ..files import check_root, one_form, walk
+from ..preprocessing.audio import estimate_offset
+from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
+    find_clips, is_clip_file, Lookup)
+from ..preprocessing.media import decode
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c36017af
 FOLDER_HELP = """\
@@ -72,47 +52,61 @@ class Answers:
     label: str = ""  # what is learned
     scale: dict[str, tuple[float, float]] = field(default_factory=dict)  # {number: (least, most)}
     votes: str = ""  # how rows that contradict each other are settled
+    tier: str = ""  # of ELAN, TextGrid and the like: which one is learned
+
+
+def _answers(given):
+    "Answers as a user types them, read"
+    texts = {k: given[k] or "" for k in ("pattern", "label", "votes", "tier")}
+    layout = read_layout(given["layout"]) if given["layout"] else ()
+    return Answers(read_map(given["map"]), layout, scale=read_scale(given["scale"]), **texts)
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #101cf6b1
+def _scale_of(part):
+    "(name, (least, most)) of valence=1:9"
+    name, _, ends = part.partition("=")
+    try: least, most = map(float, ends.split(":"))
+    except ValueError: raise AvkitError(f"scale: {part!r} should be like valence=1:9") from None
+    if not least < most: raise AvkitError(f"scale: {part!r} has no room; write least:most")
+    return name.strip(), (least, most)
 
 
 def read_scale(
     text: str | None,  # "valence=1:9,arousal=1:9"
 ) -> dict[str, tuple[float, float]]:
     "{number: (least, most)} of what `--scale` says"
-    out = {}
-    for part in filter(None, (p.strip() for p in (text or "").split(","))):
-        name, _, ends = part.partition("=")
-        try: least, most = map(float, ends.split(":"))
-        except ValueError:
-            raise AvkitError(f"scale: {part!r} should be like valence=1:9") from None
-        if not least < most: raise AvkitError(f"scale: {part!r} has no room; write least:most")
-        out[name.strip()] = (least, most)
-    return out
+    return dict(_scale_of(part.strip()) for part in (text or "").split(",") if part.strip())
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #ba28ef65
+def _told_answers(given):
+    "What the user answered, in a line; [] where they did not"
+    told = " ".join(f"--{name} {value}" for name, value in given.items() if value)
+    if not told: return []
+    return [f"answered: {told} (kept for this folder; auto in place of a value forgets it)"]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #79ab352c
-def _may_be_frames(folder):
-    "A folder of numbered pictures is a clip where it is not called like a class or a subset"
-    name = folder.rsplit("/", 1)[-1]
-    return not is_emotion(name) and not subset_of(name)
+def _folders(path): return tuple(path.split("/")[:-1])
 
 
-def _folders(path):
-    return tuple(path.split("/")[:-1])
+def _frames_by(answers):
+    "Which folders of numbered images are clips: by the layout, or those called like no class"
+    def whole(folder):
+        parts = folder.split("/")
+        if answers.layout: return len(parts) > len(answers.layout)
+        return not is_emotion(parts[-1]) and not subset_of(parts[-1])
+    return whole
 
-
-def _joined_streams(clips, level, problems):
-    "Clips whose video and audio lie in two folders, as one; `level` is where these are"
+# %% ../../nbs/2_datasets/15_folder.ipynb #1719a44e
+def _joined_streams(clips, level):
+    "Clips whose video and audio lie in two folders, as one; a file in its stream's folder wins"
     out: ClipFiles = {}
     for path, files in clips.items():
-        parts = path.split("/")
-        name = "/".join(parts[:level] + parts[level + 1:])
-        role = stream_of(parts[level])
+        *folders, name = path.split("/")
+        role = stream_of(folders.pop(level)) if level < len(folders) else ""
+        kept = out.setdefault("/".join([*folders, name]), {})
         for stream, f in files.items():
-            kept = out.setdefault(name, {})
-            if stream == "own" or stream == "audio" and role == "video" and "audio" in kept: continue
-            if stream in kept and role != stream:
-                continue
-            kept[stream] = f
-        if "own" in files and role == "video": out[name].setdefault("own", files["own"])
+            wins = role == ("video" if stream == "own" else stream)
+            if wins or stream not in kept: kept[stream] = f
     return out
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #f8aae800
@@ -124,17 +118,19 @@ def _usual_depth(clips):
 
 def _layout_of(clips, answers, where):
     "The layout that the user says, or else that the folders tell"
-    if answers.layout: return Layout(answers.layout, "as said")
+    if answers.layout: return Layout(answers.layout)
     depth = _usual_depth(clips)
     return infer_layout([f for f in map(_folders, clips) if len(f) == depth], where)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #50a47a05
 def _check_known(clips, where, answers):
-    "Ask where the names are those of a published corpus"
-    known = known_corpus([PurePosixPath(p).name for p in clips])
+    "Ask where the names are those of published corpora"
+    known = known_corpora([PurePosixPath(p).name for p in clips])
     if not known or answers.layout or answers.pattern: return
-    raise Question(f"{where}: this looks like {known.title}. Read it with {known.option}; or if it is "
-                   "something else, say what its folders are: --layout class")
+    told = ", or ".join(f"{k.title} ({k.option})" for k in known)
+    apart = ", each in a folder of its own" if len(known) > 1 else ""
+    raise Question(f"{where}: this looks like {told}. Read it so{apart}; or if it is something "
+                   "else, say what its folders are: --layout class")
 
 
 def _no_label(clips, layout, where):
@@ -142,220 +138,392 @@ def _no_label(clips, layout, where):
     pattern = suggest_pattern([PurePosixPath(p).name for p in clips])
     cure = f"Do the file names tell it? --pattern '{pattern}'" if pattern else FOLDER_HELP
     what = f"read as {layout}" if layout and layout.roles else "no folders below"
+    frames = [p for p, files in clips.items() if files.get("video") == p]
+    if frames:
+        cure = (f"{frames[0]} and {len(frames) - 1} more hold numbered pictures, taken as the "
+                f"frames of a clip each; if they are classes: --layout class. {cure}")
     return Question(f"{where}: the folders tell no label ({what}). {cure}")
 
-# %% ../../nbs/2_datasets/15_folder.ipynb #807a014b
-def _told_by(clips, layout, pattern, problems):
-    "{path: what its folders and its name say}; what fits neither becomes a problem"
-    out = {}
-    for path, files in clips.items():
-        said = by_layout(layout, _folders(path)) if layout else {}
-        if pattern and said is not None:
-            name = by_pattern(pattern, path)
-            said = said | name if name else None
-        if said is not None and said.get("label"): out[path] = said
-        else:
-            shape = f"in {layout}/" if layout else "named like the pattern"
-            problems.append((_main_of(files), "unexpected", f"not {shape}, like the others"))
-    return out
+# %% ../../nbs/2_datasets/15_folder.ipynb #82e52392
+def _pattern_of(answers, clips):
+    "The pattern that the user says, and what its codes mean"
+    if not answers.pattern: return None, {}
+    known = known_corpora([PurePosixPath(p).name for p in clips])
+    meant = [k for k in known if k.option.endswith(answers.pattern)]
+    codes = {code: name for k in meant for code, name in k.labels.items()}
+    return read_pattern(answers.pattern), codes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #fe4fe72f
+def _said(path, layout, pattern):
+    "What the folders and the name of a clip say; {} where one of them does not fit"
+    folders = by_layout(layout, _folders(path)) if layout else {}
+    name = by_pattern(pattern, path) if pattern else {}
+    if folders is None or name is None: return {}
+    said = folders | name
+    return said if subset_of(said.get("split") or "train") else {}
 
 
 def _main_of(files):
     "The file that stands for a clip"
     return files.get("video") or files.get("audio") or ""
 
-
-def _pattern_of(answers, clips):
-    "The pattern that the user says, and what its codes mean"
-    if not answers.pattern: return None, {}
-    known = known_corpus([PurePosixPath(p).name for p in clips])
-    codes = dict(known.labels) if known and known.option.endswith(answers.pattern) else {}
-    return read_pattern(answers.pattern), codes
+# %% ../../nbs/2_datasets/15_folder.ipynb #807a014b
+def _told_by(clips, layout, pattern, problems):
+    "{path: what its folders and its name say}; what fits neither becomes a problem"
+    out = {}
+    wanted = [f"in {layout}/"] * bool(layout) + ["named like the pattern"] * bool(pattern)
+    shape = " or ".join(wanted)
+    for path, files in clips.items():
+        said = _said(path, layout, pattern)
+        if said.get("label"): out[path] = said
+        else: problems.append((_main_of(files), "unexpected", f"not {shape}, like the others"))
+    return out
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #842eb6ba
-def _layout_beside(clips, answers, pattern, where):
-    "The layout that counts: with a pattern only what it does not tell"
-    if pattern is None or "label" not in pattern.groupindex: return _layout_of(clips, answers, where)
-    if answers.layout: return Layout(answers.layout, "as said")
+def _split_alone(clips):
+    "The layout of folders of which only the subsets count; None without any"
     depth = _usual_depth(clips)
-    levels = list(zip(*[f for f in map(_folders, clips) if len(f) == depth]))
+    levels = zip(*[f for f in map(_folders, clips) if len(f) == depth])
     roles = tuple("split" if all(map(subset_of, names)) else "-" for names in levels)
     return Layout(roles) if "split" in roles else None
 
 
-def _folder_rows(root, clips, answers, problems):
-    "A row for each clip by its folders and its name, and what was understood"
-    where = str(root)
-    _check_known(clips, where, answers)
-    pattern, codes = _pattern_of(answers, clips)
+def _layout_beside(clips, answers, pattern, where):
+    "The layout that counts: with a pattern only what it does not tell"
+    told = pattern is not None and "label" in pattern.groupindex
+    if not told or answers.layout: return _layout_of(clips, answers, where)
+    return _split_alone(clips)
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #e10b6112
+def _with_layout(clips, answers, pattern, where):
+    "(layout, clips): what the folders mean, and clips of two folders of streams as one"
     layout = _layout_beside(clips, answers, pattern, where) if clips else None
-    if clips and layout and "stream" in layout.roles:
-        level = layout.roles.index("stream")
-        clips = _joined_streams(clips, level, problems)
-        layout = Layout(layout.roles[:level] + layout.roles[level + 1:], layout.told)
-    tells = [*(layout.roles if layout else ()), *(pattern.groupindex if pattern else ())]
-    if not {"class", "label"} & set(tells): raise _no_label(clips, layout, where)
-    said = _told_by(clips, layout, pattern, problems)
-    rows = [_folder_row(path, s, clips[path], codes) for path, s in said.items()]
-    told = [f"folders: {layout}"] if layout else []
-    return rows, [*told, *([f"names: {answers.pattern}"] if pattern else [])]
+    if not layout or "stream" not in layout.roles: return layout, clips
+    level = layout.roles.index("stream")
+    return Layout(layout.roles[:level] + layout.roles[level + 1:]), _joined_streams(clips, level)
 
 
 def _folder_row(path, said, files, codes):
     "A row of the manifest"
-    row = dict(clip=path, label="", speaker="", official=subset_of(said.get("split", "")), **file_streams(files))
-    row |= {k: v for k, v in said.items() if k != "split"}
-    row["label"] = codes.get(row["label"], row["label"])
-    return row
+    row = dict(clip=path, speaker="", official=subset_of(said.get("split", "")))
+    told = {k: v for k, v in said.items() if k != "split"}
+    told["label"] = codes.get(told["label"], told["label"])
+    return row | file_streams(files) | told
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #54b2ff6b
+def _tells_label(layout, pattern):
+    "Do the folders or the names tell the label?"
+    in_name = pattern is not None and "label" in pattern.groupindex
+    return in_name or layout is not None and "class" in layout.roles
+
+
+def _folder_rows(root, clips, answers, problems):
+    "A row for each clip by its folders and its name, and what was understood"
+    _check_known(clips, root, answers)
+    pattern, codes = _pattern_of(answers, clips)
+    layout, clips = _with_layout(clips, answers, pattern, str(root))
+    if not _tells_label(layout, pattern): raise _no_label(clips, layout, root)
+    if pattern: check_subsets([by_pattern(pattern, p) or {} for p in clips], answers.pattern)
+    said = _told_by(clips, layout, pattern, problems)
+    rows = [_folder_row(path, s, clips[path], codes) for path, s in said.items()]
+    told = [f"folders: {layout}"] if layout else []
+    return rows, [*told, f"names: {answers.pattern}"] if pattern else told
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #ab3985ab
-def _fault(row, splits, target):
-    "What is wrong with a row: (status, why); None where it is fine"
-    subset = row.get("split", "")
+def _split_fault(subset, splits):
+    "What is wrong with the subset of a row; '' where it is fine"
     if subset and not subset_of(subset):
-        return "invalid", f"split {subset!r}; train, validation or test is expected"
-    if splits and not subset: return "invalid", "no split, where other rows have one"
-    if target.label and not row.get("label"): return "invalid", "no label"
+        return f"split {subset!r}; train, validation or test is expected"
+    return "no split, where other rows have one" if splits and not subset else ""
+
+
+def _fault(row, splits, target):
+    "What is wrong with a row; '' where it is fine"
+    wrong = _split_fault(row.get("split", ""), splits)
+    if wrong: return wrong
+    if target.label and not row.get("label"): return "no label"
     empty = [c for c in target.numbers if row[c] != row[c]]
-    if empty: return "invalid", f"no {empty[0]}"
-    return None
+    return f"no {empty[0]}" if empty else ""
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #ac119aa9
+def _piece_name(name, row):
+    "What a piece of a film is called: film#12.5-15"
+    return f"{name}#{row.get('start', 0.):g}-{row['end']:g}" if "end" in row else (
+        f"{name}#{row['start']:g}-")
 
 
 def _table_row(row, files, target):
     "A row of the manifest"
-    main = files.get("video") or files["audio"]
-    out = dict(clip=row.get("clip") or str(PurePosixPath(main).with_suffix("")), label=row.get("label", ""),
-               speaker=row.get("speaker", ""), sex=row.get("sex", ""), official=subset_of(row.get("split", "")),
-               video=files.get("video", ""), audio=files.get("audio", ""))
-    more = {k: row[k] for k in (*target.numbers, "recording", "fold") if row.get(k) not in (None, "")}
-    return out | more
+    name = row.get("clip") or str(PurePosixPath(_main_of(files)).with_suffix(""))
+    texts = {k: row.get(k, "") for k in ("label", "speaker", "sex")}
+    streams = {k: files.get(k, "") for k in ("video", "audio")}
+    optional = (*target.numbers, "recording", "fold", "start", "end", "offset")
+    more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
+    if {"start", "end"} & set(more):
+        more.setdefault("recording", str(PurePosixPath(_main_of(files)).with_suffix("")))
+        if not row.get("clip"): name = _piece_name(name, more)
+    return dict(clip=name, official=subset_of(row.get("split", ""))) | texts | streams | more
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #7f46c460
+def _problem(row, files, why, fault):
+    "A row that is set aside, with its line: its file is not there, or something is wrong"
+    status = "missing" if "no such file" in why or "no file" in why else "invalid"
+    name = _main_of(files) or next(iter(named_in_row(row).values()), "")
+    return name, status, f"{row['where']}: {why or fault}"
+
+
 def _good_rows(root, x, look, problems):
     "[(row, files)] of rows whose files are there and hold something; others become problems"
     splits = any(r.get("split") for r in x.rows)
     good = []
     for r in x.rows:
         files, why = row_files(r, look, lambda f: content_of(root / f))
-        fault = (("missing" if "no such file" in why or "no file" in why else "invalid"), why) if why else (
-            _fault(r, splits, x.target))
-        name = r.get("file") or r.get("video") or r.get("audio") or ""
-        if fault: problems.append((_main_of(files) or name, fault[0], f"{r['where']}: {fault[1]}"))
+        fault = _fault(r, splits, x.target)
+        if why or fault: problems.append(_problem(r, files, why, fault))
         else: good.append((r, files))
     return good
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #b0b1af16
+def _clip_key(row, files):
+    "What makes two rows one clip: files, times and name"
+    return (*sorted(files.values()), *(row.get(k) for k in ("start", "end", "clip")))
 
 
 def _settled(good, target, problems):
     "Rows without those that repeat another one; a `Question` where two contradict each other"
-    key = lambda row, files: (*sorted(files.values()), row.get("start"), row.get("end"), row.get("clip"))
-    pairs = contradictions([(key(r, f), r) for r, f in good], target)
-    twice = {id(r) for r in check_twice(pairs, target)}
+    pairs = repeated_rows([(_clip_key(r, f), r) for r, f in good])
+    twice = {id(r) for r in check_repeated(pairs, target)}
     told = "a second row for this file, the first one is used"
-    problems += [(_main_of(f), "invalid", f"{r['where']}: {told}") for r, f in good if id(r) in twice]
+    problems += [(_main_of(f), "invalid", f"{r['where']}: {told}")
+                 for r, f in good if id(r) in twice]
     return [(r, f) for r, f in good if id(r) not in twice]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #19f44a1d
 def _name_apart(rows, good):
-    "Clips that would have one name are called as their files: take1.mp4, take1.webm"
-    alike = Counter(one_form(r["clip"]) for r in rows)
-    for row, (_, files) in zip(rows, good):
-        if alike[one_form(row["clip"])] > 1: row["clip"] = _main_of(files)
+    """Clips that would have one name are called as their files, take1.mp4 and take1.webm; those of
+    one film with a microphone each by both, film+anna"""
+    audio = [PurePosixPath(f.get("audio", "")).stem for _, f in good]
+    names = [lambda row, files, mic: row["clip"], lambda row, files, mic: _main_of(files),
+             lambda row, files, mic: f"{PurePosixPath(_main_of(files)).with_suffix('')}+{mic}"]
+    for name in names[1:]:
+        alike = Counter(one_form(r["clip"]) for r in rows)
+        for row, (_, files), mic in zip(rows, good, audio):
+            if alike[one_form(row["clip"])] > 1: row["clip"] = name(row, files, mic)
 
-
-def _all_files(root):
-    "All files below a folder, and its folders of frames"
-    files = [p.relative_to(root).as_posix() for p in walk(root)]
+# %% ../../nbs/2_datasets/15_folder.ipynb #1ea15d82
+def _frame_folders(files):
+    "The folders that hold the frames of one clip"
     by_folder: dict[str, list[str]] = {}
-    for f in files: by_folder.setdefault(f.rpartition("/")[0], []).append(f.rpartition("/")[2])
-    frames = [folder for folder, names in by_folder.items() if folder and are_frames(names)]
-    return [*files, *frames], frames
+    for f in map(PurePosixPath, files): by_folder.setdefault(str(f.parent), []).append(f.name)
+    return [folder for folder, names in by_folder.items() if folder != "." and are_frames(names)]
 
 
-def _left_over(files, frames, used, names):
-    "A problem for each media file that no row names"
-    inside = tuple(f"{f}/" for f in frames if f in used)
-    media = [f for f in files if media_kind(f) or is_image(f)]
-    left = [f for f in media if f not in used and not f.startswith(inside or ("\0",))]
+def _left_over(files, used, names):
+    "A problem for each media file that no row names, neither by itself nor by its folder"
+    left = [f for f in files if is_clip_file(f) and not used & {f, f.rpartition("/")[0]}]
     return [(f, "unexpected", f"no row in {names}") for f in left]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #6e6999a3
-def _table_rows(root, tables, answers, problems):
-    "The manifest's rows, the target, and what was understood"
-    read = [read_rows(p, root, answers.map, answers.label or None) for p in tables]
-    _check_alike(read)
-    files, frames = _all_files(root)
-    look = Lookup(root, files)
-    target, rows, used = read[0].target, [], set()
-    for x in read:
-        if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
-        good = _settled(_good_rows(root, x, look, problems), target, problems)
-        mine = [_table_row(r, f, target) for r, f in good]
-        _name_apart(mine, good)
-        rows += mine
-        used |= {f for _, each in good for f in each.values()}
-    problems += _left_over(files, frames, used, " and ".join(sorted({x.name for x in read})))
-    return rows, target, [*_told_tables(read), *_told_loose(look)]
-
-
 def _check_alike(read):
     "Refuse tables that label with different things"
     first = read[0].target
     for x in read[1:]:
-        if (x.target.label, x.target.numbers) == (first.label, first.numbers): continue
+        if bool(x.target.label) == bool(first.label) and x.target.numbers == first.numbers: continue
         raise AvkitError(f"{read[0].table.path} and {x.table.path} have different labels: "
                          f"{first.label or first.numbers}, {x.target.label or x.target.numbers}")
 
 
-def _told_tables(read):
-    "How tables were read; of many alike the first, and how many more"
-    more = [f"tables: {len(read)}, {', '.join(x.name for x in read[:4])}, read alike"] if len(read) > 1 else []
-    return [*told_of_table(read[0]), *more]
+def _told_tables(read, look):
+    "How tables were read, of many alike the first; how many names were found by a loose comparison"
+    names = ", ".join(x.name for x in read[:4])
+    more = [f"tables: {len(read)}, {names}, read alike"] if len(read) > 1 else []
+    loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
+    return [*told_of_table(read[0]), *more, *loose]
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
+def _named_table(root, annotations):
+    "The table that the user names: a path, or a name in data_root"
+    if not annotations: return None
+    for path in (resolve(annotations), root / Path(annotations).name):
+        if path.is_file(): return path
+    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
 
 
-def _told_loose(look):
-    "How many names were found by a looser comparison"
-    return [f"files: {n} names found {how}" for how, n in look.loose.items()]
+def _tables(root, annotations, label):
+    "The tables that label the clips; [] where there are none"
+    path = _named_table(root, annotations)
+    if not path and is_database(root): return database_tables(root, label)
+    return list(map(open_table, [path] if path else find_tables(root)))
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #8ad9de0d
+def _rows_of(root, x, look, problems):
+    "[(row, files)] of one table that can be used"
+    if "split" in x.columns: check_subsets(x.rows, f"{x.table.path}, {x.columns['split']}")
+    return _good_rows(root, x, look, problems)
+
+
+def _with_names(good, target):
+    "The manifest's rows, each clip with a name of its own"
+    rows = [_table_row(r, f, target) for r, f in good]
+    _name_apart(rows, good)
+    return rows
+
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #v07e0001
+def _ratings(groups, target):
+    "clip, rater, label or numbers, line: a row for each rating"
+    values = target.numbers or ["label"]
+    each = [(name, i, row) for name, rows in groups.items() for i, row in enumerate(rows)]
+    return pd.DataFrame([
+        dict(clip=name, rater=row.get("rater") or f"row {i}", line=row["line"])
+        | {k: row[k] for k in values} for name, i, row in each])
+
+
+def _voted_rows(good, target, how, problems):
+    "The manifest's rows, one for each clip that the raters agree on, and notes on their agreement"
+    first, groups = {}, {}
+    for row, files in good:
+        name = _table_row(row, files, target)["clip"]
+        first.setdefault(name, (row, files))
+        groups.setdefault(name, []).append(row)
+    rows = {r["clip"]: r for r in _with_names(list(first.values()), target)}
+    speakers = {name: r["speaker"] for name, r in rows.items()}
+    v = vote(_ratings(groups, target), how=how, targets=target.numbers, speakers=speakers)
+    problems += v.problems
+    voted: list[Any] = v.rows.to_dict("records")
+    return [rows[r["clip"]] | r for r in voted], v.notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #7ab1e0f0
+def _table_rows(root, tables, answers, problems):
+    "The manifest's rows, the target, what was understood, and what raters say of their agreement"
+    read = [read_rows(t, root, answers.map, answers.label or None) for t in tables]
+    _check_alike(read)
+    files = [p.relative_to(root).as_posix() for p in walk(root)]
+    look = Lookup(root, [*files, *_frame_folders(files)])
+    good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
+    used = {f for _, each in good for f in each.values()}
+    problems += _left_over(files, used, " and ".join(sorted({x.name for x in read})))
+    target, told = read[0].target, _told_tables(read, look)
+    if not answers.votes and "rater" not in read[0].columns:
+        return _with_names(_settled(good, target, problems), target), target, told, {}
+    rows, notes = _voted_rows(good, target, answers.votes or "majority", problems)
+    return rows, target, told, notes
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0001
+_INTERVALS = (".eaf", ".textgrid", ".vtt", ".srt", ".txt")
+
+
+def _interval_files(root, clips):
+    "{clip: the file with its labels} of films beside which one lies"
+    found = {}
+    for p in walk(root):
+        name = one_form(p.relative_to(root).with_suffix("").as_posix())
+        if p.suffix.lower() in _INTERVALS and name in clips: found.setdefault(name, p)
+    return found
+
+
+def _told_folders(clips, answers, root):
+    "What folders say of films whose labels stand in other files: {film: speaker, split}"
+    try: layout = _layout_of(clips, answers, str(root)) if answers.layout else _split_alone(clips)
+    except Question: layout = None
+    return {name: by_layout(layout, _folders(name)) or {} for name in clips} if layout else {}
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #1e7a0003
+def _class_names(clips, answers, root):
+    "The classes that the folders tell; [] where they tell none"
+    try: layout = _layout_of(clips, answers, str(root))
+    except Question: return []
+    said = [by_layout(layout, _folders(name)) or {} for name in clips]
+    return sorted({s["label"] for s in said if s.get("label")})
+
+
+def _by_intervals(clips, found, answers, root):
+    "Are the intervals the labels? A `Question` where folders may be as well"
+    names = _class_names(clips, answers, root)
+    if answers.tier or len(names) < 2: return True
+    if answers.layout or any(map(is_emotion, names)): return False
+    first, more = next(iter(found.values())).name, len(found) - 1
+    raise Question(f"{root}: are the labels the folders ({', '.join(names[:4])}) or the intervals "
+                   f"in {first} and {more} more files? --layout class, or --tier any (or the "
+                   "tier's name)")
+
+
+def _piece(name, files, said, interval):
+    "A row of the manifest: an interval of a film"
+    times = {k: float(interval[k]) for k in ("start", "end")}
+    return dict(clip=_piece_name(name, times), label=interval["label"], recording=name,
+                speaker=said.get("speaker", ""), official=subset_of(said.get("split", ""))
+                ) | file_streams(files) | times
+
+
+def _labelled_films(root, clips, answers, problems):
+    "Rows of intervals, target, what was understood and notes; None where no film has any"
+    found = _interval_files(root, clips)
+    if not found or not _by_intervals(clips, found, answers, root): return None
+    said, rows = _told_folders(clips, answers, root), []
+    for name, path in found.items():
+        pieces = read_intervals(path, None if answers.tier in ("", "any") else answers.tier)
+        rows += [_piece(name, clips[name], said.get(name, {}), r)
+                 for r in pieces.to_dict("records") if r["end"] > r["start"]]
+    problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
+                 for n in clips if n not in found]
+    kinds = Counter(p.suffix for p in found.values())
+    told = ", ".join(f"{n} {suffix}" for suffix, n in kinds.items())
+    return rows, Target("label"), [f"intervals: {len(rows)} of {len(found)} films ({told})"], {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #af658576
 def _path_splits(rows):
-    "Subsets by the folders that files lie in, where a table does not tell any and all files lie in some"
-    names = [[subset_of(p) for p in _folders(_main_of(r))] for r in rows]
-    found = ["".join(n) if sum(map(bool, n)) == 1 else "" for n in names]
-    return found if all(found) and len(set(found)) > 1 else []
+    "Subsets by the folders that files lie in; [] where not all files lie in one"
+    names = [list(filter(None, map(subset_of, _folders(_main_of(r))))) for r in rows]
+    found = [n[0] for n in names if len(n) == 1]
+    return found if len(found) == len(rows) and len(set(found)) > 1 else []
+
+
+def _fill_subsets(rows, told):
+    "Take the subsets from the folders where no row names any"
+    found = [] if any(r["official"] for r in rows) else _path_splits(rows)
+    for r, subset in zip(rows, found): r["official"] = subset
+    if found: told.append("split: by the folders that the files lie in")
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #29712ce8
+def _fifths(rows):
+    "Which fifth each row is in, whole speakers, labels spread evenly; [] for too few"
+    clips = pd.DataFrame(rows)
+    n = min(5, clips.speaker.where(clips.speaker != "", clips["clip"]).nunique())
+    try: return list(blocks(clips, n)) if n > 1 else []
+    except AvkitError: return []
+
+
+def _take_validation(rows, told):
+    "A fifth of the training clips for validation"
+    mine = [r for r in rows if r["official"] == "train"]
+    taken = [r for r, k in zip(mine, _fifths(mine)) if k == 0]
+    for r in taken: r["official"] = "validation"
+    who = "speakers" if all(r["speaker"] for r in mine) else "clips"
+    told.append("split: no validation subset is named, " + (
+        f"so {len(taken)} of the {len(mine)} training clips (a part of the {who}) are taken for it"
+        if taken else "and the training clips are too few to take one from them: name one, or "
+                      "leave the subsets out"))
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #bc96bdb3
+def _no_split(rows, named, told):
+    "Forget subsets that make no split; returns the split's name"
+    for r in rows: r["official"] = ""
+    names = ", ".join(sorted(named - {""}))
+    why = "not all clips have one" if "" in named else "one alone is no split"
+    if names: told.append(f"split: {names} not used, {why}: folds of speakers are made")
+    return "folds" if all(r.get("fold") for r in rows) else ""
 
 
 def _official(rows, told):
     "Fill in what is missing of the subsets that files or rows name; returns the split's name"
-    if not any(r["official"] for r in rows):
-        for r, subset in zip(rows, _path_splits(rows)): r["official"] = subset
-        if any(r["official"] for r in rows): told.append("split: by the folders that the files lie in")
-    named = {r["official"] for r in rows} - {""}
-    if len(named) < 2 or any(not r["official"] for r in rows):
-        if named: told.append(f"split: {', '.join(sorted(named))} alone is no split: folds of speakers are made")
-        for r in rows: r["official"] = ""
-        return "folds" if all(r.get("fold") for r in rows) else ""
+    _fill_subsets(rows, told)
+    named = {r["official"] for r in rows}
+    if "" in named or len(named) < 2: return _no_split(rows, named, told)
+    if "train" not in named:
+        raise Question("The subsets are validation and test: which clips are train?")
     if "validation" not in named: _take_validation(rows, told)
-    elif "train" not in named: raise Question("The subsets are validation and test: which clips are train?")
     return "official"
-
-# %% ../../nbs/2_datasets/15_folder.ipynb #29712ce8
-def _take_validation(rows, told):
-    "A fifth of the training clips for validation: whole speakers, labels spread evenly"
-    mine = [r for r in rows if r["official"] == "train"]
-    clips = pd.DataFrame(mine)
-    n = min(5, clips.speaker.where(clips.speaker != "", clips["clip"]).nunique())
-    try: block = blocks(clips, n) if n > 1 else []
-    except AvkitError: block = []
-    if not len(block):
-        told.append("split: no validation subset is named, and the training clips are too few to take "
-                    "one from them: name one, or leave the subsets out")
-        return
-    for r, k in zip(mine, block):
-        if k == 0: r["official"] = "validation"
-    taken = sum(r["official"] == "validation" for r in mine)
-    who = "speakers" if all(r["speaker"] for r in mine) else "clips"
-    told.append(f"split: no validation subset is named, so {taken} of the {len(mine)} training clips "
-                f"(a part of the {who}) are taken for it")
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #82525c2d
 def _check_classes(root, classes):
@@ -372,33 +540,32 @@ def _check_scale(rows, numbers, scale, where):
     "Refuse scales of numbers that are not learned, and numbers outside their scale"
     for name, (least, most) in scale.items():
         if name not in numbers:
-            raise AvkitError(f"scale: {name!r} is not learned; {', '.join(numbers) or 'classes'} are")
+            known = ", ".join(numbers) or "classes"
+            raise AvkitError(f"scale: {name!r} is not learned; {known} are")
         wrong = [r for r in rows if not least <= r[name] <= most]
-        if wrong:
-            raise AvkitError(f"{where}: {name} of {wrong[0]['clip']} is {wrong[0][name]:g}, outside its "
-                             f"scale {least:g} to {most:g} ({len(wrong)} of {len(rows)} clips are)")
+        if not wrong: continue
+        raise AvkitError(f"{where}: {name} of {wrong[0]['clip']} is {wrong[0][name]:g}, outside "
+                         f"its scale {least:g} to {most:g} ({len(wrong)} of {len(rows)} clips are)")
 
-# %% ../../nbs/2_datasets/15_folder.ipynb #9128db23
-def _named_table(root, annotations):
-    "The table that the user names: a path, or a name in data_root"
-    if not annotations: return None
-    for path in (resolve(annotations), root / Path(annotations).name):
-        if path.is_file(): return path
-    raise AvkitError(f"annotations {resolve(annotations)} is not a file")
-
-
+# %% ../../nbs/2_datasets/15_folder.ipynb #6ead0001
 def _read(root, annotations, answers, problems):
-    "Rows, target and what was understood, from the table where there is one, else from the folders"
-    path = _named_table(root, annotations)
-    tables = [path] if path else find_tables(root)
+    "Rows, target, what was understood and notes, from the table where there is one, or the folders"
+    tables = _tables(root, annotations, answers.label)
     if tables: return _table_rows(root, tables, answers, problems)
-    rows, told = _folder_rows(root, find_clips(root, problems, _may_be_frames), answers, problems)
-    return rows, Target("label"), told
+    clips = find_clips(root, problems, _frames_by(answers))
+    labelled = _labelled_films(root, clips, answers, problems)
+    if labelled: return labelled
+    rows, told = _folder_rows(root, clips, answers, problems)
+    beside = len(_interval_files(root, clips))
+    if beside:
+        told.append(f"{beside} files with intervals beside the clips are not read, since the "
+                    "folders tell the label; --tier any reads them")
+    return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #c51ac977
 def _other_files(root):
     "How many files are no media, by suffix; '' without any"
-    others = (p for p in walk(root) if not media_kind(p) and not is_image(p))
+    others = (p for p in walk(root) if not is_clip_file(p))
     ours = (".csv", "synth.json")
     counts = Counter(p.suffix.lower() or p.name for p in others if not p.name.endswith(ours))
     return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6))
@@ -410,30 +577,84 @@ def _told_speakers(rows):
     if named == len(rows): return "known"
     if not named:
         return "not known: splits go by file, and the same person may be in training and test"
-    return f"known of {named} of {len(rows)} clips; each of the others counts as a speaker of its own"
+    return (f"known of {named} of {len(rows)} clips; each of the others counts as a speaker of "
+            "its own")
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #0ff5e701
+_COMPARED = 5  # clips whose microphone and camera are compared
+_SURE = .5  # the least confidence of an estimate that is told
+
+
+def _offset_of(root, row):
+    "The offset that a clip's two sounds suggest, in s; None where they tell none"
+    paths = [root / row[stream] for stream in ("video", "audio")]
+    try: sounds: list[Any] = [decode(p, video=False, rate=16000).sound for p in paths]
+    except AvkitError: return None  # none that can be read: `prepare` tells
+    offset, confidence = estimate_offset(sounds[0], sounds[1], 16000)
+    return offset if confidence > _SURE else None
+
+
+def _told_offsets(root, rows):
+    "What the camera's own sound says of microphones, in a line; [] without any"
+    apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
+    two = [r for r in apart if content_of(root / r["video"]) == "av"][:_COMPARED]
+    estimates = [(_offset_of(root, r), float(r.get("offset") or 0.)) for r in two]
+    found = sorted(o - said for o, said in estimates if o is not None)
+    if not found: return []
+    middle, n = found[len(found) // 2], f"{len(found)} clips"
+    if abs(middle) < .02:
+        return [f"offset: audio and video of {n} fit (by the camera's own sound)"]
+    what = "the column offset says" if "offset" in two[0] else "seen in the video"
+    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later "
+            f"in the audio file than {what} (an estimate, from {n}): a column `offset` sets it"]
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #0dc77b17
 def _notes(root, rows, split, told):
     "What was understood, counted and chosen"
-    notes: dict[str, Any] = dict(understood=told, clips=f"{len(rows)} clips", speakers=_told_speakers(rows))
+    notes: dict[str, Any] = dict(understood=told, clips=f"{len(rows)} clips")
+    notes["speakers"] = _told_speakers(rows)
     if split: notes["default_split"] = split
     if others := _other_files(root): notes["no_media"] = others
     return notes
 
 
-def _told_answers(*given):
-    "What the user answered, in a line; [] where they did not"
-    names = ("map", "layout", "pattern", "label", "scale", "votes")
-    told = [f"--{name} {value}" for name, value in zip(names, given) if value]
-    return [f"answered: {' '.join(told)} (kept for this folder; auto in place of a value forgets it)"] if told else []
+def _what_is_learned(root, rows, target, scale):
+    "{classes} or {task, targets} for the manifest, checked"
+    _check_scale(rows, target.numbers, scale, root)
+    if target.numbers: return dict(classes=[], task="regression", targets=target.numbers)
+    classes = sorted({one_form(r["label"]) for r in rows})
+    _check_classes(root, classes)
+    return dict(classes=classes)
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #70ld1abe
+def _told_label(classes, target):
+    "What is learned, in a line; a second one where no class is called like an emotion"
+    if target.numbers: return [f"label: numbers, {', '.join(target.numbers)}"]
+    more = f" and {len(classes) - 12} more" if len(classes) > 12 else ""
+    names = ", ".join(classes[:12]) + more
+    told = [f"label: {len(classes)} classes, {names}"]
+    if not any(map(is_emotion, classes)):
+        told.append("label: none of these is a word for an emotion that avkit knows. Are they what "
+                    "you mean? If not: --layout, --pattern, or a table")
+    return told
+
+# %% ../../nbs/2_datasets/15_folder.ipynb #0513f829
+def _own_root(data_root):
+    "The folder of one's own data"
+    root = resolve(data_root)
+    check_root(root)
+    if not root.is_dir(): raise AvkitError(f"data_root {root} is not a folder. {FOLDER_HELP}")
+    return root
 
 
-def _answers(map, layout, pattern, label, scale, votes):
-    "Answers as a user types them, read"
-    return Answers(read_map(map), read_layout(layout) if layout else (), pattern or "", label or "",
-                   read_scale(scale), votes or "")
+def _check_any(root, rows, problems):
+    "Refuse a folder without a clip, with what is wrong with the first one"
+    if rows: return
+    if not problems: raise AvkitError(f"No usable clip in {root}. {FOLDER_HELP}")
+    (file, _, why), more = problems[0], len(problems) - 1
+    raise AvkitError(f"No usable clip in {root}: {file}: {why}" + f" ({more} more)" * bool(more))
 
-
+# %% ../../nbs/2_datasets/15_folder.ipynb #a9727905
 def index(
     data_root: str | Path,  # your folder, which is only ever read
     annotations: str | Path | None = None,  # a table; None: the one that is in data_root
@@ -443,24 +664,22 @@ def index(
     label: str | None = None,  # which column is learned: "emotion", "valence,arousal"
     scale: str | None = None,  # the ends of numbers: "valence=1:9"
     votes: str | None = None,  # several raters: majority, distribution
+    tier: str | None = None,  # of files with intervals beside the films: which one is learned
 ) -> Manifest:
     "The manifest of one's own data below `data_root`"
-    root, problems = resolve(data_root), []
-    check_root(root)
-    if not root.is_dir(): raise AvkitError(f"data_root {root} is not a folder. {FOLDER_HELP}")
-    answers = _answers(map, layout, pattern, label, scale, votes)
-    rows, target, told = _read(root, annotations, answers, problems)
-    told = [*_told_answers(map, layout, pattern, label, scale, votes), *told]
-    if not rows:
-        why = f" ({problems[0][0]}: {problems[0][2]})" if problems else ""
-        raise AvkitError(f"No usable clip in {root}{why}. {FOLDER_HELP}")
-    _check_scale(rows, target.numbers, answers.scale, root)
+    root, problems = _own_root(data_root), []
+    given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes,
+                 tier=tier)
+    answers = _answers(given)
+    rows, target, told, votes_told = _read(root, annotations, answers, problems)
+    _check_any(root, rows, problems)
+    learned = _what_is_learned(root, rows, target, answers.scale)
+    told = [*_told_answers(given), *told]
+    told += _told_label(learned["classes"], target)
+    told += _told_offsets(root, rows)
     split = _official(rows, told)
-    classes = [] if target.numbers else sorted({one_form(r["label"]) for r in rows})
-    if not target.numbers: _check_classes(root, classes)
-    more = dict(task="regression", targets=target.numbers) if target.numbers else {}
-    notes = _notes(root, rows, split, told)
-    return make_manifest("folder", root, rows, classes, sorted(set(problems)), notes, **more)
+    notes, problems = _notes(root, rows, split, told) | votes_told, sorted(set(problems))
+    return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #8d430c85
 RENDER_VERSION = 2
@@ -469,7 +688,10 @@ DRAWN_CLASSES = ["angry", "calm", "happy", "sad"]
 SPEAKERS = ["anna", "ben", "carla", "dan", "eva", "finn", "grete", "hugo", "ida", "jan"]
 _POINTS = dict(faces=FACES[[2, 1]], voices=VOICES[[0, 1]])
 
+
 def drawn_face_code(c: int) -> int: return c // 2  # 0..3 -> 0, 1
+
+
 def drawn_voice_code(c: int) -> int: return (c + 1) // 2 % 2
 
 # %% ../../nbs/2_datasets/15_folder.ipynb #eccdf9d5

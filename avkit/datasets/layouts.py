@@ -4,39 +4,40 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'NAME_PARTS', 'KNOWN_CORPORA', 'read_layout', 'stream_of', 'looks_of_level', 'Layout', 'infer_layout',
-           'by_layout', 'read_pattern', 'by_pattern', 'suggest_pattern', 'Known', 'known_corpus']
+           'by_layout', 'read_pattern', 'by_pattern', 'suggest_pattern', 'Known', 'known_corpora']
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #0229e64d
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
 from ..core import AvkitError, unknown
-from .columns import Question, is_emotion, plain_name, subset_of
+from .columns import is_emotion, plain_name, Question, subset_of
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #8cab51be
-ROLES: dict[str, str] = dict(
-    split="train, validation, test", speaker="who is seen and heard", recording="what clips were cut from",
-    stream="audio, video: two folders with the two files of a clip")
-ROLES = {"class": "the label", **ROLES, "-": "nothing that counts"}
+ROLES: dict[str, str] = {
+    "class": "the label", "split": "train, validation, test", "speaker": "who is seen and heard",
+    "recording": "what clips were cut from", "stream": "audio, video: the two files of a clip",
+    "-": "nothing that counts"}
+_ALIASES = {"label": "class", "*": "-"}
 
 
 def read_layout(
     text: str,  # "split/class"
 ) -> tuple[str, ...]:
     "The role of each level of folders, from what `--layout` says"
-    roles = tuple({"label": "class", "*": "-"}.get(r.strip(), r.strip()) for r in text.strip("/").split("/"))
+    names = [name.strip() for name in text.strip("/").split("/")]
+    roles = tuple(_ALIASES.get(name, name) for name in names)
     for r in roles:
         if r not in ROLES: raise unknown("level in layout", r, ROLES)
-    twice = [r for r in roles if r != "-" and roles.count(r) > 1]
-    if twice: raise AvkitError(f"layout {text!r} has two levels for {twice[0]}")
+        if r != "-" and roles.count(r) > 1:
+            raise AvkitError(f"layout {text!r} has two levels for {r}")
     return roles
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #1f819c36
 _SPEAKER = re.compile(r"(speaker|spk|subject|subj|sub|participant|person|actor|actress|talker|user|"
                       r"id|vp|pid|p|s|f|m)?[\W_]*\d+[a-z]?", re.I)
-_TAKES = re.compile(r"(session|ses|take|sentence|scene|dialogu?e?|clip|rep|repetition|trial|part|day|"
-                    r"week|block|text|item|recording|level)[\W_]*\d*[a-z]?", re.I)
+_TAKES = re.compile(r"(session|ses|take|sentence|scene|dialogu?e?|clip|rep|repetition|trial|part|"
+                    r"day|week|block|text|item|recording|level)[\W_]*\d*[a-z]?", re.I)
 _STREAMS = dict(
     audio="audio audios sound sounds wav wavs mic microphone speech voice flac mp3",
     video="video videos camera cam mp4 avi frames images faces visual film films")
@@ -70,13 +71,12 @@ def looks_of_level(
 # %% ../../nbs/2_datasets/11_layouts.ipynb #24764a95
 @dataclass
 class Layout:
-    "The role of each level of folders, and how that was found"
+    "The role of each level of folders"
     roles: tuple[str, ...]
-    told: str = ""
 
     def __str__(self) -> str: return "/".join(self.roles)
 
-
+# %% ../../nbs/2_datasets/11_layouts.ipynb #94c65567
 def _open(looks):
     "The levels that speak for nothing"
     return [i for i, look in enumerate(looks) if not look]
@@ -84,45 +84,48 @@ def _open(looks):
 
 def _filled(looks):
     "Roles with the one open level filled by what is missing; None where that does not do"
-    roles, free = list(looks), _open(looks)
-    lost = [r for r in ("class", "speaker") if r not in roles]
-    if len(free) > 1 or len(free) == 1 and not lost: return None
-    if free: roles[free[0]] = lost[0]
-    return tuple(roles)
+    free, missing = _open(looks), [r for r in ("class", "speaker") if r not in looks]
+    if not free: return tuple(looks)
+    if len(free) > 1 or not missing: return None
+    return tuple(look or missing[0] for look in looks)
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #bc50cccf
+def _with_roles(looks, roles):
+    "A reading: the levels' own looks, and {level: role} of open ones"
+    return tuple(roles.get(i, look or "-") for i, look in enumerate(looks))
+
+
 def _readings(looks):
-    "All ways to fill the open levels: the class one of them, unless it is known, the speaker another"
+    "All ways to fill the open levels by a class and a speaker, as far as none is known yet"
     free = _open(looks)
-    classes = [None] if "class" in looks else free
-    speakers = [None] if "speaker" in looks else free
-    pairs = [(c, s) for c in classes for s in speakers if c != s]
-    return [tuple("class" if i == c else "speaker" if i == s else look or "-"
-                  for i, look in enumerate(looks)) for c, s in pairs]
+    classes = [{}] if "class" in looks else [{i: "class"} for i in free]
+    speakers = [{}] if "speaker" in looks else [{i: "speaker"} for i in free]
+    return [_with_roles(looks, c | s) for c in classes for s in speakers if not c.keys() & s.keys()]
 
-
+# %% ../../nbs/2_datasets/11_layouts.ipynb #dbfef638
 def _shown(roles, levels):
     "A reading, with an example"
-    pairs = [f"{r} {sorted(set(names))[0]!r}" for r, names in zip(roles, levels) if r != "-"]
+    pairs = [f"{r} {min(names)!r}" for r, names in zip(roles, levels) if r != "-"]
     return f"--layout {'/'.join(roles)} ({', '.join(pairs)})"
 
 
 def _ask(looks, levels, where):
     "The question with all readings"
     told = "\n  ".join(_shown(r, levels) for r in _readings(looks))
-    names = ["; ".join(sorted(set(n))[:4]) for n in levels]
-    return Question(f"{where}: what do the folders {' / '.join(names)} mean? Answer with one of\n  {told}")
+    names = " / ".join("; ".join(sorted(set(n))[:4]) for n in levels)
+    return Question(f"{where}: what do the folders {names} mean? Answer with one of\n  {told}")
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #da971a1a
-def _twice(looks):
+def _twice_open(looks):
     "Levels of one role are open, when there are two of them"
     many = {r for r in ("class", "speaker", "split", "stream") if looks.count(r) > 1}
     return ["" if r in many else r for r in looks]
 
-
+# %% ../../nbs/2_datasets/11_layouts.ipynb #98308c18
 def _mixed(names):
-    "Subsets among other names, in one level"
-    return [n for n in sorted(set(names)) if subset_of(n)] if looks_of_level(names) != "split" else []
+    "The names of subsets among others, in one level; [] where all are subsets"
+    found = [n for n in sorted(set(names)) if subset_of(n)]
+    return [] if looks_of_level(names) == "split" else found
 
 
 def _check_mixed(levels, where):
@@ -130,11 +133,21 @@ def _check_mixed(levels, where):
     for names in levels[:2]:
         odd, others = _mixed(names), [n for n in sorted(set(names)) if not subset_of(n)]
         if len(odd) < 2 and "train" not in map(subset_of, odd): continue
+        if all(plain_name(n).startswith("eval") for n in others):
+            raise Question(f"{where}: is {others[0]} the validation or the test set? Both are "
+                           "called so: rename the folder to validation or test")
         raise Question(f"{where}: the folders {', '.join(odd)} are called like subsets, "
-                       f"{', '.join(others[:4])} beside them are not. If they are classes: --layout "
-                       "class/speaker (or class); if not, move the others out of this folder")
+                       f"{', '.join(others[:4])} beside them are not. If they are classes: "
+                       "--layout class/speaker (or class); if not, move the others elsewhere")
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #b03b82eb
+def _with_one_class(looks, levels):
+    "Looks in which a level of one name is the class, where nothing else can be"
+    if {"class", "speaker", ""} & set(looks): return looks
+    lone = [i for i, look in enumerate(looks) if look == "-" and len(set(levels[i])) == 1]
+    return _with_roles(looks, {lone[-1]: "class"}) if lone else looks
+
+
 def infer_layout(
     folders: Sequence[Sequence[str]],  # of each clip, all of one depth
     where: str = "data_root",  # for questions
@@ -142,17 +155,16 @@ def infer_layout(
     "The role of each level of folders; a `Question` where two readings make sense"
     levels = [list(names) for names in zip(*folders)]
     _check_mixed(levels, where)
-    looks = _twice([looks_of_level(names) for names in levels])
-    if "class" not in looks and not _open(looks):
-        constant = [i for i, look in enumerate(looks) if look == "-" and len(set(levels[i])) == 1]
-        if "speaker" in looks or not constant: return Layout(tuple(looks))
-        looks[constant[-1]] = "class"
-    roles = _filled(looks)
+    looks = _twice_open([looks_of_level(names) for names in levels])
+    roles = _filled(_with_one_class(looks, levels))
     if roles is None: raise _ask(looks, levels, where)
     return Layout(roles)
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #ece311df
-_KEYS = {"class": "label"}
+def _fits(roles, folders):
+    "Are folders as deep as the layout, or deep enough to tell the class?"
+    n = len(folders)
+    return n == len(roles) or 0 < n < len(roles) and "class" in roles[:n]
 
 
 def by_layout(
@@ -160,13 +172,10 @@ def by_layout(
     folders: Sequence[str],  # of one clip
 ) -> dict[str, str] | None:
     "{label, speaker, split, recording: name} of a clip by its folders; None where they do not fit"
-    n = len(folders)
-    roles = layout.roles
-    deep_enough = n == len(roles) or 0 < n < len(roles) and "class" in roles[:n]
-    if not deep_enough: return None
-    told = {_KEYS.get(r, r): name for r, name in zip(roles, folders) if r not in ("-", "stream")}
-    if told.get("split") and not subset_of(told["split"]): return None
-    return told
+    if not _fits(layout.roles, folders): return None
+    told = {"label" if r == "class" else r: name for r, name in zip(layout.roles, folders)}
+    if "split" in told and not subset_of(told["split"]): return None
+    return {k: name for k, name in told.items() if k not in ("-", "stream")}
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #107f5a48
 _FIELD = re.compile(r"\{(\w*)(?::(\d+))?\}")
@@ -175,26 +184,32 @@ NAME_PARTS = ("label", "speaker", "split", "recording", "clip", "sex")  # what a
 
 def _part_regex(name, width, literal):
     "A named group: as many letters as said, or all up to the next literal"
-    what = rf".{{{width}}}" if width else rf"[^{re.escape(literal[0])}/]+" if literal else r"[^/]+"
+    letters = rf"[^{re.escape(literal[:1])}/]"
+    what = letters + "+" if not width else rf"[^/]{{{width}}}"
     return f"(?P<{name}>{what})" if name in NAME_PARTS else f"(?:{what})"
 
 
+def _check_pattern(text):
+    "Refuse a pattern that tells nothing, or a part twice, or that has a brace too many"
+    names = [f[1] for f in _FIELD.finditer(text) if f[1] in NAME_PARTS]
+    braces = re.search(r"[{}]", _FIELD.sub("", text))
+    if names and len(set(names)) == len(names) and not braces: return
+    raise AvkitError(f"pattern {text!r}: write each part once, in braces, such as "
+                     f"{{speaker}}_{{label}}_{{take}}; {', '.join(NAME_PARTS)} are used")
+
+# %% ../../nbs/2_datasets/11_layouts.ipynb #c6beaf6b
 def read_pattern(
     text: str,  # "{speaker}_{label}_{take}"
 ) -> re.Pattern:
-    "The regular expression of a pattern; with a / it is that of the path, else of the name"
+    "The regular expression for a clip's path: with a / for all of it, else for its name alone"
+    _check_pattern(text)
     fields = list(_FIELD.finditer(text))
-    names = [f[1] for f in fields if f[1] in NAME_PARTS]
-    twice = [n for n in names if names.count(n) > 1]
-    if not names or twice or re.search(r"[{}]", _FIELD.sub("", text)):
-        raise AvkitError(f"pattern {text!r}: write each part once, in braces, such as "
-                         f"{{speaker}}_{{label}}_{{take}}; {', '.join(NAME_PARTS)} are used")
-    out, at = "", 0
-    for f, after in zip(fields, [*fields[1:], None]):
-        literal = text[f.end():after.start() if after else len(text)]
-        out += re.escape(text[at:f.start()]) + _part_regex(f[1], f[2], literal)
-        at = f.end()
-    return re.compile(out + re.escape(text[at:]))
+    starts = [f.start() for f in fields[1:]] + [len(text)]
+    out = ("" if "/" in text else "(?:.*/)?") + re.escape(text[:fields[0].start()])
+    for f, end in zip(fields, starts):
+        literal = text[f.end():end]
+        out += _part_regex(f[1], f[2], literal) + re.escape(literal)
+    return re.compile(out)
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #74600328
 def by_pattern(
@@ -202,34 +217,33 @@ def by_pattern(
     path: str,  # of a clip, below data_root, without its suffix
 ) -> dict[str, str] | None:
     "What a clip's name says; None where it does not fit the pattern"
-    target = path if "/" in pattern.pattern.replace("/]", "") else path.rsplit("/", 1)[-1]
-    found = pattern.fullmatch(target)
+    found = pattern.fullmatch(path)
     return found.groupdict() if found else None
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #55e5b65f
 def _split_names(stems):
-    "(separator, parts of each name) where all names have the same number of parts; None where not"
+    "(separator, columns of parts) where all names have the same number of parts; None where not"
     for sep in ("_", "-", ".", " "):
         parts = [s.split(sep) for s in stems]
-        if len({len(p) for p in parts}) == 1 and len(parts[0]) > 1: return sep, parts
+        if len({len(p) for p in parts}) == 1 and len(parts[0]) > 1: return sep, list(zip(*parts))
     return None
 
 
+def _named_parts(columns):
+    "A name for each column of parts: the label, a speaker perhaps; [] without one label"
+    emotional = [i for i, c in enumerate(columns) if _share(c, is_emotion) > .8]
+    if len(emotional) != 1: return []
+    repeated = [i for i, c in enumerate(columns) if 1 < len(set(c)) < len(c) and i not in emotional]
+    names = {i: "speaker" for i in repeated[:1]} | {emotional[0]: "label"}
+    return [names.get(i, f"part{i + 1}") for i in range(len(columns))]
+
+# %% ../../nbs/2_datasets/11_layouts.ipynb #47b623c5
 def suggest_pattern(
     stems: Sequence[str],  # names of clips without suffix
 ) -> str:
     "A pattern in which one part of each name is an emotion; '' without one"
-    found = _split_names(stems)
-    if found is None: return ""
-    sep, parts = found
-    columns = [list(c) for c in zip(*parts)]
-    emotional = [i for i, c in enumerate(columns) if _share(c, is_emotion) > .8]
-    if len(emotional) != 1: return ""
-    names = [f"{{part{i + 1}}}" for i in range(len(columns))]
-    names[emotional[0]] = "{label}"
-    repeated = [i for i, c in enumerate(columns) if 1 < len(set(c)) < len(c) and i not in emotional]
-    if repeated: names[repeated[0]] = "{speaker}"
-    return sep.join(names)
+    sep, columns = _split_names(stems) or ("", [])
+    return sep.join(f"{{{name}}}" for name in _named_parts(columns))
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #75c1d5fc
 @dataclass(frozen=True)
@@ -238,11 +252,13 @@ class Known:
     title: str
     name: re.Pattern = field(repr=False)
     option: str = ""  # what reads it
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # what its codes mean
 
 
-_EMODB = dict(W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness", N="neutral")
-_SAVEE = dict(a="anger", d="disgust", f="fear", h="happiness", n="neutral", sa="sadness", su="surprise")
+_EMODB = dict(W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness",
+              N="neutral")
+_SAVEE = dict(a="anger", d="disgust", f="fear", h="happiness", n="neutral", sa="sadness",
+              su="surprise")
 KNOWN_CORPORA = (
     Known("RAVDESS", re.compile(r"0[1-3](-\d\d){6}"), "--dataset ravdess"),
     Known("CREMA-D", re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}"), "--dataset crema_d"),
@@ -256,10 +272,10 @@ KNOWN_CORPORA = (
 )
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #3baf23b3
-def known_corpus(
+def known_corpora(
     stems: Sequence[str],  # names of clips without suffix
-) -> Known | None:
-    "The published corpus whose names these are"
-    for k in KNOWN_CORPORA:
-        if stems and _share(stems, k.name.fullmatch) > .8: return k
-    return None
+) -> list[Known]:
+    "The published corpora whose names these are; [] where some are called otherwise"
+    found = [k for k in KNOWN_CORPORA if any(map(k.name.fullmatch, stems))]
+    is_known = lambda stem: any(k.name.fullmatch(stem) for k in found)
+    return found if stems and _share(stems, is_known) > .8 else []

@@ -192,10 +192,24 @@ def open_dataset(
     return index(data_root, **options)
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #an5we002
-ANSWERS = ("map", "layout", "pattern", "label", "scale", "votes", "annotations")
-FORGET = "auto"  # in place of an answer
+ANSWERS = ("map", "layout", "pattern", "label", "scale", "votes", "tier",
+           "annotations")
 
 
+def _wrong_answers(found):
+    "What of a file's content is no answer"
+    if not isinstance(found, dict): return ["its content"]
+    return [k for k, v in found.items() if k not in ANSWERS or not isinstance(v, str)]
+
+
+def read_answers(path: str | Path) -> dict[str, str]:
+    "Answers of a file; an `AvkitError` names what is none"
+    found = read_json(resolve(path))
+    wrong = _wrong_answers(found)
+    if not wrong: return found
+    raise AvkitError(f"{path}: {wrong[0]} is no answer; {', '.join(ANSWERS)} are, as text")
+
+# %% ../../nbs/2_datasets/16_registry.ipynb #c8690951
 def _has_answers(settings):
     "Are settings about a folder of one's own?"
     root = settings["data_root"]
@@ -206,28 +220,27 @@ def _answers_file(settings):
     "Where the answers about a folder are kept"
     return cache_dir("answers", content_key(str(resolve(settings["data_root"])))[:16] + ".json")
 
-
-def read_answers(path: str | Path) -> dict[str, str]:
-    "Answers of a file; an `AvkitError` names what is none"
-    found = read_json(resolve(path))
-    wrong = [k for k, v in found.items() if k not in ANSWERS or not isinstance(v, str)] if (
-        isinstance(found, dict)) else [path]
-    if wrong: raise AvkitError(f"{path}: {wrong[0]} is no answer; {', '.join(ANSWERS)} are, as text")
-    return found
-
 # %% ../../nbs/2_datasets/16_registry.ipynb #an5we004
+FORGET = "auto"  # in place of an answer
+
+
+def _kept_answers(settings):
+    "The answers of the file that settings name, else those that were kept"
+    if settings["answers"]: return read_answers(settings["answers"])
+    path = _answers_file(settings)
+    return read_answers(path) if path.is_file() else {}
+
+
 def answers_about(
     settings: Mapping[str, Any],  # with all of `ANSWERS`, `answers`, dataset and data_root
 ) -> dict[str, str | None]:
     "What holds: the answers that are given, else those of the file, else those that were kept"
     if not _has_answers(settings): return {}
-    kept = {}
-    if settings["answers"]: kept = read_answers(settings["answers"])
-    elif _answers_file(settings).is_file(): kept = read_answers(_answers_file(settings))
     given = {k: settings[k] for k in ANSWERS if settings[k] is not None}
-    return {k: None if v == FORGET else v for k, v in (kept | given).items()}
+    found = _kept_answers(settings) | given
+    return {k: None if v == FORGET else v for k, v in found.items()}
 
-
+# %% ../../nbs/2_datasets/16_registry.ipynb #490aa1f9
 def keep_answers(settings: Any) -> None:
     "Keep what a user answered about a folder of their own"
     if not _has_answers(settings): return
@@ -237,7 +250,7 @@ def keep_answers(settings: Any) -> None:
 
 # %% ../../nbs/2_datasets/16_registry.ipynb #c0de0091
 OPTIONS = ("label", "track", "annotations", "synthetic", "synt_rate", "map", "layout", "pattern",
-           "scale", "votes")  # of `index` of some data set
+           "scale", "votes", "tier")  # of `index` of some data set
 
 
 def open_asked(

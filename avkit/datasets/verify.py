@@ -7,7 +7,7 @@ __all__ = ['LOSSLESS', 'samples_sha256', 'measured_hashes', 'content_map', 'meas
            'verification_summary']
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #c195c0a4
-import hashlib, inspect
+import functools, hashlib, inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from ..core import AvkitError, parallel, reason_of, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
 from ..files import walk_media
-from ..preprocessing.media import (is_image, MediaError, named_errors, probe,
-    read_image, Reading, REASONS, samples_of, stream, survey, walk_file)
+from ..preprocessing.media import (is_image, length, MediaError, named_errors, piece_of,
+    probe, read_image, Reading, REASONS, samples_of, stream, survey, walk_file)
 
 # %% ../../nbs/2_datasets/17_verify.ipynb #5decbb06
 def _int16(x: np.ndarray) -> np.ndarray:
@@ -199,6 +199,21 @@ def _still_files(m: Manifest) -> list[str]:
     "The pictures, and folders of pictures, that are a manifest's videos"
     return sorted(p for p in set(m.clips["video"]) - {""} if is_image(p) or (m.root / p).is_dir())
 
+# %% ../../nbs/2_datasets/17_verify.ipynb #pc0e0091
+def _beyond(m: Manifest) -> list[_Row]:
+    "Rows for pieces that end after their film does, or begin after its end"
+    rows, long = [], functools.lru_cache(None)(length)
+    for r in m.clips.to_dict("records"):
+        piece, main = piece_of(r), r["video"] or r["audio"]
+        if not piece or not (m.root / main).is_file(): continue
+        start, end = piece
+        try: whole = long(m.root / main)
+        except MediaError: continue  # told by whoever decodes it
+        last = start if end is None else end
+        why = f"the clip {r['clip']} goes to {last:.2f} s, the file to {whole:.2f} s"
+        if last > whole + .15: rows.append((main, "invalid", why))
+    return rows
+
 # %% ../../nbs/2_datasets/17_verify.ipynb #259de776
 def verify(
     m: Manifest,          # of a data set's folder
@@ -210,7 +225,7 @@ def verify(
     rows += _compared(m, n_jobs)
     if media:
         files = [(m.root, *f) for f in _files(m)]
-        rows += content_map(_decode, files, "decode", n_jobs, _not_read)
+        rows += [*content_map(_decode, files, "decode", n_jobs, _not_read), *_beyond(m)]
         stills = [(m.root, p) for p in _still_files(m)]
         rows += content_map(_stills, stills, "pictures", n_jobs, _not_read)
         crops = sorted(set(m.clips["crops"]) - {""}) if "crops" in m.clips else []

@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['MOST_STRIPS', 'Bars', 'Mark', 'PREDICT_HELP', 'timeline', 'box_at', 'Said', 'draw', 'with_line', 'annotated',
-           'prediction_folder', 'save_prediction', 'predict_to']
+           'time_line', 'prediction_folder', 'save_prediction', 'predict_to']
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #b533e1e1
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, kit_path, read_json, resolve, write_json, write_text
+from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
 from .runs import open_run, Run
-from ..markup import csv_text
+from ..markup import csv_text, legend_text
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
 from ..training.settings import setting_help
@@ -85,7 +87,7 @@ def _curves(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
     few = len(t) < 40
     for i, (name, line) in enumerate(zip(p.classes, ("-", "--", ":", "-."))):
         ax.plot((t.start + t.end) / 2, t[name], line, marker="o" if few else None, ms=2.5, lw=1.2,
-                color=f"C{i}", label=name)
+                color=f"C{i}", label=legend_text(name))
 
 
 def _number_axes(ax: Any, p: Prediction) -> None:
@@ -401,8 +403,57 @@ def _save_timeline(p: Prediction, folder: Path) -> Path:
     plt.close(fig)
     return path
 
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0002
+def _without_overlap(t: pd.DataFrame) -> pd.DataFrame:
+    "Rows of one face by time, each cut where the next one's middle is nearer"
+    t = t.iloc[np.argsort((t.start + t.end).to_numpy(), kind="stable")]
+    start, end = t.start.to_numpy(float).copy(), t.end.to_numpy(float).copy()
+    middle = (start + end) / 2
+    border = (middle[:-1] + middle[1:]) / 2
+    over = end[:-1] > start[1:]
+    end[:-1][over] = start[1:][over] = border[over]
+    return t.assign(start=start, end=end)
+
+
+def _joined(t: pd.DataFrame) -> pd.DataFrame:
+    "Rows that meet and say the same become one"
+    t = t.sort_values("start", kind="stable")
+    follows = (t.start - t.end.shift()).abs() < 1e-3
+    new = ~(follows & (t.label == t.label.shift()))
+    of = dict(start=("start", "first"), end=("end", "last"), label=("label", "first"))
+    return t.groupby(new.cumsum()).agg(**of)
+
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
+def _labels(p: Prediction) -> pd.Series:
+    "What each row says, in a word or in numbers"
+    if p.task != "regression": return pd.Series(p.table["prediction"])
+    words: Any = [c + " " + p.table[c].map("{:.1f}".format) for c in p.classes]
+    return words[0].str.cat(words[1:], sep=", ")
+
+
+def time_line(p: Prediction) -> pd.DataFrame:
+    "start, end (s), label, tier (the face, or audio) of what a run says; no two of a tier overlap"
+    said: Any = p.table[p.table[p.classes].notna().all(axis=1)]
+    if said.empty: return pd.DataFrame(columns=["start", "end", "label", "tier"])
+    told = replace(p, table=said)
+    rows = said[["start", "end"]].assign(label=_labels(told), tier=said.face.replace("", "audio"))
+    parts = [_joined(_without_overlap(t)).assign(tier=tier)
+             for tier, t in rows.groupby("tier", sort=False)]
+    out: Any = pd.concat(parts, ignore_index=True)
+    return out[out.end > out.start + .0005].reset_index(drop=True)  # half a tick of ELAN's clock
+
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0006
+_LINES = "timeline.eaf", "timeline.TextGrid", "timeline.vtt"
+
+
+def _save_intervals(p: Prediction, folder: Path) -> list[Path]:
+    "The time line for ELAN, Praat and players; [] where nothing was said"
+    t = time_line(p)
+    return [write_intervals(folder / name, t) for name in _LINES] if len(t) else []
+
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #17447a0e
-_MADE = "predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"
+_MADE = ("predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4",
+         *_LINES)
 
 
 def _another(folder: Path, owner: Mapping[str, Any]) -> str:
@@ -441,7 +492,7 @@ def save_prediction(
     annotate: bool = False,  # also a copy of the video with boxes and bars
     again: bool = False,     # replace a prediction of another kind
 ) -> list[Path]:
-    "predictions.csv, timeline.png and .svg, settings.json, annotated.mp4; returns their paths"
+    "predictions.csv, timeline (.png, .svg, .eaf, .TextGrid, .vtt), settings.json; -> their paths"
     owner = p.settings["belongs_to"]
     folder = prediction_folder(folder, "", owner, again)
     if _another(folder, owner): _clear(folder)
@@ -450,7 +501,7 @@ def save_prediction(
     stale = drawn.is_file() and table.is_file() and table.read_text(encoding="utf-8") != text
     write_text(table, text)
     write_json(folder / "settings.json", p.settings)
-    made = [table, folder / "settings.json", _save_timeline(p, folder)]
+    made = [table, folder / "settings.json", _save_timeline(p, folder), *_save_intervals(p, folder)]
     return made + ([annotated(p, drawn)] if annotate or stale else [])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #e080bd64

@@ -137,7 +137,7 @@ def join_classes(
     to = np.append(to, -1)  # the last: unlabelled
     frames = data.frames and {k: to[v] for k, v in data.frames.items()}
     joined = replace(data, target=torch.from_numpy(to)[data.target],
-                     classes=table.meaning.tolist(), frames=frames)
+                     classes=table.meaning.tolist(), frames=frames, shares=None)
     return replace(corpus, data=joined), JoinedClasses(mine), _left_out(data, to)
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #21cbe754

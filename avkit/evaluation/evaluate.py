@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, read_json, resolve, unknown, write_json, write_text
-from ..datasets.corruptions import corruptions_of, split_snr
+from ..datasets.corruptions import corruptions_of, split_source
 from ..datasets.manifest import read_cells
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
@@ -39,7 +39,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 def corrupted(stream: str) -> list[str]:
     "The conditions in which audio, or video, is corrupted: one for each strength"
     out = []
-    for name in corruptions_of(stream):
+    for name in (n for n in corruptions_of(stream) if n in STRENGTHS):
         strengths = STRENGTHS[name] or (0,)
         out += [f"{stream}_" + name.replace("<n>", f"{n:g}") for n in strengths]
     return out
@@ -62,7 +62,7 @@ def conditions_of(
     if asked is None: return usual_conditions(cfg)
     if asked == "all": asked = all_conditions(cfg)
     if isinstance(asked, str): asked = [c.strip() for c in asked.split(",") if c.strip()]
-    for c in asked: split_snr(c)
+    for c in asked: split_source(c)
     return list(dict.fromkeys(asked))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #addda941

@@ -16,19 +16,29 @@ import torch
 from .. import __version__
 from ..core import AvkitError, file_hash, resolve, write_error, write_json, write_text
 from ..datasets.manifest import corpus_info
+from .audit import audit_line, audit_of
 from .runs import open_run, Run
+from ..store import Store
 from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
+from ..training.record import data_lines
 from ..training.settings import portable
 
 # %% ../../nbs/5_evaluation/07_export.ipynb #dd8cd6b2
+def _audit_kept(record: dict) -> dict[str, Any]:
+    "`audit`, where one of the data was made"
+    real = audit_line(record) != ""
+    told = audit_of(record, Store()) if real else None
+    return dict(audit=told) if told else {}
+
+
 def card_config(run: Run, meta: dict) -> dict:
     "config.json: what it takes to use the model, without the folders of this machine"
     r, t = run.record, run.trained
     return dict(
         avkit=__version__, name=run.name, task=r["task"], level=r["level"], dataset=r["dataset"],
-        rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}),
+        rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}), **_audit_kept(r),
         classes=t.classes, labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
         model=portable(meta["model"]), preparation=portable(asdict(run.cfg.preparation)))
@@ -232,7 +242,7 @@ _USE = (
 def _scores(record: dict) -> str:
     "The scores of validation and test as a pipe table"
     rows = [(s, c, v) for s, cs in record["metrics"].items() if s != "train" for c, v in cs.items()]
-    main = "accuracy", "uar", "f1_macro"
+    main = "accuracy", "uar", "f1_macro", "js_distance"
     names = [n for n in rows[0][2] if n in main or n.startswith("ccc")]
     told = [[s, c, *(f"{v[n]:.3f}" if n in v else "" for n in names)] for s, c, v in rows]
     return pipe_table(["split", "given", *names], told)
@@ -333,7 +343,19 @@ def _trained_on(run: Run) -> str:
     return (f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, best epoch "
             f"{r['best_epoch'] + 1} of {r['epochs']}, avkit {code}.")
 
+# %% ../../nbs/5_evaluation/07_export.ipynb #card0001
+def _of_data(record: dict) -> str:
+    "A list of what limits the scores: how far raters agree, what is scarce; '' where nothing is"
+    lines = [f"- {markdown_text(said)}" for said in data_lines(record)]
+    return "\n".join(["", "What to know of the data:", "", *lines, ""]) if lines else ""
+
 # %% ../../nbs/5_evaluation/07_export.ipynb #a245fab8
+def _audited(run: Run) -> str:
+    "A paragraph on what could be learned of that data instead of emotion; '' of rendered data"
+    line = audit_line(run.record, Store())
+    return f"\n{markdown_text(line)}\n" if line else ""
+
+
 def card_text(
     run: Run,                # whose model it is
     found: dict[str, dict],  # of `to_graphs`
@@ -360,11 +382,11 @@ def card_text(
 {_source(info)}
 
 The weights are made of that data: its terms hold for them too. {_trained_on(run)}
-
+{_audited(run)}
 ## Scores
 
 {_scores(run.record)}
-
+{_of_data(run.record)}
 ## Intended use and limits
 
 {_USE}

@@ -513,8 +513,9 @@ class Clips:
 
     def _put(self, row: dict[str, Any], made: dict[str, dict[str, np.ndarray]]) -> None:
         "Store what `prepare` would make of a clip, under its keys"
+        clip = {c: row[c] for c in COLUMNS if c in row}  # a window is stored whole: it has no piece
         for s in self.run.streams:
-            key = stream_key(row, s, self.run.preparation)
+            key = stream_key(clip, s, self.run.preparation)
             self.store.put(cast(str, key), made[s], dict(clip=row["clip"], faces=1))
 
     def _row(self, number: int, face: int | None, given: str) -> dict[str, Any]:

@@ -34,14 +34,15 @@ class Head(nn.Sequential):
         n_out: int,                                 # classes, or targets
         kind: str = "average",                      # or "flatten"
         hidden: Sequence[int] = (),                 # widths of the hidden layers
-        dropout: float | Sequence[float] = 0.,      # after each hidden layer: one for all, or each
+        dropout: float | Sequence[float] = 0.,      # after each hidden layer, or before the only one
         activation: bool | Sequence[bool] = True,   # ReLU after each hidden layer, likewise
         steps: int = 5,                             # how many "flatten" puts in a row
     ):
         if kind not in ("average", "flatten"): raise unknown("head", kind, ("average", "flatten"))
         widths = [n_in * (steps if kind == "flatten" else 1), *hidden]
         dropouts, activations = _each(dropout, len(hidden)), _each(activation, len(hidden))
-        layers: list[nn.Module] = []
+        alone = [] if hidden else [p for p in _each(dropout, 1) if p]
+        layers: list[nn.Module] = [nn.Dropout(p) for p in alone]
         for a, b, p, relu in zip(widths, widths[1:], dropouts, activations):
             layers.append(nn.Linear(a, b))
             if relu: layers.append(nn.ReLU())

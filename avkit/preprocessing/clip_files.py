@@ -76,7 +76,7 @@ def _add_file(found, root, file, problems):
     "Note a file by what it holds"
     content = content_of(root / file)
     if not content:
-        problems.append((file, "invalid", "it has neither video nor audio"))
+        problems.append((file, "invalid", "it has neither picture nor sound"))
         return
     path = str(PurePosixPath(file).with_suffix(""))
     _add(found, path, "audio" if content == "audio" else "video", file, problems)
@@ -84,7 +84,7 @@ def _add_file(found, root, file, problems):
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #55c0497c
 def find_clips(
-    root: Path,
+    root: Path,  # the data set's folder
     problems: list[Problem],  # what is left out is added here
     whole: Callable[[str], bool] = lambda folder: True,  # may this folder be the frames of a clip?
 ) -> ClipFiles:

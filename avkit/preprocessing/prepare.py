@@ -17,7 +17,8 @@ from ..core import attempt, AvkitError, content_key, parallel, reason_of
 from ..files import stamp
 from . import faces, media
 from .audio import fit_window, window_start
-from .media import is_image, MAX_GAP, read_image, read_tensor
+from .media import (
+    is_image, MAX_GAP, offset_of, piece_of, read_image, read_tensor)
 from .tracks import follows_face, make_track
 from ..store import Store
 
@@ -61,6 +62,14 @@ class Preparation:
         "The rate of pictures, where it is known"
         return dict(picture_rate=self.picture_rate) if self.picture_rate else {}
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0061
+def _piece_key(row: Mapping, stream: str) -> list[dict]:
+    "What a key has more for a piece, and for audio with an offset; [] for a whole file"
+    more, offset = {}, offset_of(row)
+    if piece := piece_of(row): more |= dict(start=piece[0], end=piece[1])
+    if stream == "audio" and offset: more |= dict(offset=offset)
+    return [more] if more else []
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #8ed5c001
 def _listing(folder: Path) -> list[tuple]:
     "Names of the files in a folder, sorted, and what changes when one is replaced"
@@ -78,7 +87,7 @@ def _crops_key(
     crops = _listing(Path(root) / row["crops"])
     only_face = set(prep.views) == {"face"}
     seen = [] if only_face else [row["video_sha256"]]  # other views show the video itself
-    return content_key(row["crops"], crops, prep.video, *seen)
+    return content_key(row["crops"], crops, prep.video, *seen, *_piece_key(row, "video"))
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #62539569
 def stream_key(
@@ -90,10 +99,11 @@ def stream_key(
     "Where a clip's stream stands in the store; None when the clip has no such stream"
     if stream == "video" and prep.detector == "given": return _crops_key(row, prep, root)
     if not row[stream]: return None
-    if not row[f"{stream}_sha256"]: return content_key(stream, row[stream], "unreadable")
+    piece = _piece_key(row, stream)
+    if not row[f"{stream}_sha256"]: return content_key(stream, row[stream], "unreadable", *piece)
     hashes = [row["audio_sha256"], row["video_sha256"]]
     person = [row["person"]] if row.get("person") else []
-    return content_key(stream, hashes, getattr(prep, stream), *person)
+    return content_key(stream, hashes, getattr(prep, stream), *person, *piece)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #92c19b82
 def frame_times(
@@ -270,6 +280,64 @@ def _tensors(
         got[s] = _still(_bytes(path, read_tensor(path)))
     return got
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0064
+def _beside(
+    path: Path,    # of audio
+    start: float,  # s, in its own time; may lie before its beginning
+    end: float,    # s; may lie after its end
+    prep: Preparation,
+) -> media.Clip:
+    "Audio from one second to another, silence where there is none"
+    long = media.length(path)
+    first, last = max(0., start), min(end, long)
+    if first >= last:
+        raise AvkitError(f"{path}: it lasts {long:.2f} s, and {start:.2f} to {end:.2f} s of it are "
+                         "asked for; is the offset right (audio time = video time + offset)?")
+    clip = media.decode_piece(path, first, last, False, True, rate=prep.rate, max_gap=prep.max_gap)
+    sound: Any = clip.sound
+    before = round(first * prep.rate) - round(start * prep.rate)
+    after = round(end * prep.rate) - round(start * prep.rate) - before - len(sound)
+    return replace(clip, sound=np.pad(sound, (before, max(0, after))), duration=end - start)
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0066
+def _check_film(root: Any, row: Mapping) -> None:
+    "Refuse pieces of what is no film"
+    if not piece_of(row) and not offset_of(row): return
+    for name in (row["video"], row["audio"]):
+        if name.endswith(".pt") or _is_pictures(root, name):
+            raise AvkitError(f"{row['clip']}: start, end and offset are for films, {name} is none")
+    if row.get("crops"): raise AvkitError(f"{row['clip']}: start, end and offset are for films; "
+                                          f"crops of the owner's ({row['crops']}) have no times")
+
+
+def _span(path: Path, row: Mapping) -> tuple[float, float]:
+    "Start and end of a clip, s, in the time of its video, or of its audio without one"
+    start, end = piece_of(row) or (0., None)
+    return start, media.length(path) if end is None else end
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0068
+def _decode_piece(
+    root: Path,           # the data set's folder
+    row: Mapping,
+    want: Sequence[str],  # the streams still to be made
+    prep: Preparation,
+) -> tuple[dict[str, media.Clip], float]:
+    "`_decode` of a piece, and of audio with an offset"
+    main = row["video"] or row["audio"]
+    start, end = _span(root / main, row)
+    own = [s for s in want if row[s] == main]
+    got: dict[str, Any] = {}
+    if own:
+        read: Any = media.decode_piece if piece_of(row) else media.decode
+        at = (start, end) if piece_of(row) else ()
+        clip = read(root / main, *at, video="video" in own, audio="audio" in own, rate=prep.rate,
+                    times=frame_times(end - start, prep), max_gap=prep.max_gap)
+        got = dict.fromkeys(own, clip)
+    if set(want) - set(own):
+        late = offset_of(row)
+        got["audio"] = _beside(root / row["audio"], start + late, end + late, prep)
+    return got, window_start(end - start, prep.window or end - start)
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #6d6f28c3
 def _decode(
     root: Any,            # the data set's folder
@@ -278,9 +346,11 @@ def _decode(
     prep: Preparation,
 ) -> tuple[dict[str, media.Clip], float]:
     "{stream: decoded clip}, and where the window starts in seconds"
+    _check_film(root, row)
     if row["video"].endswith(".pt") or row["audio"].endswith(".pt"):
         return _tensors(root, row, want, prep), 0.
     path = Path(root) / (row["video"] or row["audio"])
+    if piece_of(row) or offset_of(row): return _decode_piece(Path(root), row, want, prep)
     if _is_pictures(root, row["video"]): return _beside_pictures(root, row, want, prep)
     main, got = row["video"] or row["audio"], {}
     times: Any = lambda seconds: frame_times(seconds, prep)

@@ -19,7 +19,7 @@ import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
 from .faces import crop, iou, main_path
-from .media import stream
+from .media import offset_of, piece_of, stream
 
 if TYPE_CHECKING: from avkit.store import Store
 
@@ -600,7 +600,8 @@ def _read(
     cut = (ShotCutter if shots else Cutter)(row, prep, root) if video else None
     notes = ()
     path, every = Path(root) / file, 1 if shots else prep.every
-    how = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap)
+    offset = offset_of(row) if file == row.get("audio") else 0.
+    how: Any = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap, offset=offset)
     for kind, *x in stream(path, video, audio, prep.rate, **how):
         if kind == "video" and cut:
             for block in cut.feed(*x): out["video"].pictures(*block)
@@ -613,6 +614,14 @@ def _read(
     for block in cut.end() if cut else (): out["video"].pictures(*block)
     return notes
 
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #pc0e0052
+def _check_no_piece(row: Mapping) -> None:
+    "Refuse a piece of a video as a track"
+    if piece_of(row) is None: return
+    raise AvkitError(f"{row['clip']}: its row has `start` or `end`, and this preparation keeps "
+                     "whole videos, for labels per frame (long). Take a recipe of short clips, "
+                     "e.g. --recipe chumachenko2022, or leave the two columns out.")
+
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #70ad0b93
 def make_track(
     root: str | Path,    # the data set's folder
@@ -623,6 +632,7 @@ def make_track(
     store: "Store",      # where the track goes
 ) -> tuple[int | None, str]:
     "Read a video to its end and store it; how many images show a face, if it looked; a remark"
+    _check_no_piece(row)
     files = {s: row[s] for s in want}
     given = "video" in want and prep.detector == "given" and set(prep.views) == {"face"}
     if given: files["video"] = None  # the video itself is not needed

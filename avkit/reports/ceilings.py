@@ -9,11 +9,11 @@ __all__ = ['beside_ceilings', 'ceilings_report']
 from collections.abc import Sequence
 from pathlib import Path
 import pandas as pd
-from ..core import AvkitError, read_json, resolve, write_text
+from ..core import AvkitError, resolve, write_text
 from ..datasets.registry import ceilings_of
 from ..markup import sheet_text
 from .tables import (
-    experiments, labels_trained_on, to_markdown, what_differs)
+    experiments, labels_trained_on, read_records, to_markdown, what_differs)
 
 # %% ../../nbs/6_reports/08_ceilings.ipynb #76ab0fcc
 _COLUMNS = ["dataset", "labels", "trained on", "side", "given", "score", "value", "ceiling",
@@ -72,8 +72,8 @@ reached. **Rendered corpora, not human data.**
 
 
 def ceilings_report(runs: Sequence[str | Path], to: str | Path) -> pd.DataFrame:
-    "ceilings.md and ceilings.csv of runs on rendered data"
-    t = beside_ceilings([read_json(resolve(r) / "record.json") for r in sorted(runs)])
+    "ceilings.md and ceilings.csv of runs on rendered data, or of those in folders"
+    t = beside_ceilings(read_records(runs))
     if not len(t):
         raise AvkitError("None of these runs is on rendered data: of real files nobody knows the "
                          "ceiling")

@@ -18,11 +18,11 @@ from ..core import AvkitError, kit_path, resolve, write_text
 from ..evaluation.figures import save_figure, style
 from ..models.fusion import FUSIONS
 from .records import gather, keep_own, own_condition, write_spec
-from avkit.reports.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
+from avkit.evaluation.statistics import (draws_of, effect, holm, interval, permutation_p, score_of,
     stacked)
 from ..markup import sheet_text
-from .tables import (distinct, experiments, gaps, in_common, was_rendered,
-    mean_and_spread, what_differs, write_frame)
+from .tables import (audit_lines, distinct, experiments, gaps, in_common,
+    was_rendered, mean_and_spread, what_differs, write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
 from ..training.recipes import RECIPES
@@ -289,7 +289,7 @@ def about(records: Sequence[dict]) -> list[str]:
     lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
     if any(map(was_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
-    return lines + _split_notes(records) + gaps(records)
+    return lines + _split_notes(records) + audit_lines(records) + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(

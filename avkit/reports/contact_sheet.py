@@ -21,7 +21,7 @@ from ..datasets.manifest import Manifest, understood
 from ..files import media_kind
 from ..markup import html_text
 from ..preprocessing import faces
-from ..preprocessing.media import is_image
+from ..preprocessing.media import is_image, piece_of
 from ..preprocessing.prepare import decode_clip, Preparation, stream_key
 from .errors import data_uri
 from ..store import Store
@@ -234,16 +234,23 @@ def file_link(path: Path, page: Path | None) -> str:
     except ValueError: return path.resolve().as_uri()  # another drive
     return quote(Path(near).as_posix())
 
+# %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111081
+def _fragment(row: Mapping) -> str:
+    "The part of its film that a clip is, as a player understands it: #t=1.5,4"
+    start, end = piece_of(row) or (None, None)
+    if start is None: return ""
+    return f"#t={start:g}" if end is None else f"#t={start:g},{end:g}"
+
 
 def player(root: Path, row: Mapping, page: Path | None) -> str:
     "What plays a clip's files"
-    out = []
+    out, piece = [], _fragment(row)
     for s in ("video", "audio"):
         file = row[s]
         if not file or s == "audio" and file == row["video"]: continue
         link, name = html_text(file_link(root / file, page)), html_text(file)
         if Path(file).suffix.lower() in _PLAYED:
-            out.append(f'<{s} controls preload="none" src="{link}"></{s}>')
+            out.append(f'<{s} controls preload="none" src="{link}{piece}"></{s}>')
         elif media_kind(file):
             out.append(f"<p>Browsers do not play {html_text(Path(file).suffix)} files.</p>")
         elif is_image(file): out.append(f'<a href="{link}">the picture itself</a>')

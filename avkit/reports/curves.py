@@ -14,6 +14,7 @@ from pandas import DataFrame
 from ..core import AvkitError
 from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
+from ..markup import legend_text
 from .errors import predictions_of
 from .tables import settings_of, telling
 from avkit.reports.stored_clips import (draw_frames, from_track, open_tracks, screen_style,
@@ -84,7 +85,7 @@ def _overlay(h: DataFrame, order: Sequence[str], panels: Sequence[str]) -> "Figu
     for ax, what in zip(axes[0], panels):
         for name, colour, mark in zip(order, sns.color_palette(), "osD^vPX*<>"):
             mine = h.loc[h.name == name]
-            label = f"{name} ({mine.run.nunique()})"
+            label = legend_text(f"{name} ({mine.run.nunique()})")
             _band(ax, mine, what, color=colour, marker=mark, label=label)
         _epoch_axis(ax, PANELS[what])
     axes[0, -1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, .5),

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 from ..core import AvkitError, read_json
 from ..datasets.manifest import Manifest
-from ..datasets.splits import apply_split, SUBSETS
+from ..datasets.splits import apply_split, few_data, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
-from ..training.record import name_of
+from ..training.loading import nothing_scored
+from ..training.record import name_of, rater_lines
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
 def shown_path(path: str | Path) -> str:
@@ -83,12 +84,15 @@ def aside_lines(record: Mapping[str, Any]) -> list[str]:
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00013
 def usual_subsets(m: Manifest) -> str:
-    "The subsets of a data set by its usual split, or why there are none"
+    "The subsets of a data set by its usual split and what is scarce; or why there are none"
     try: split = apply_split(m)
     except AvkitError as e: return f"no subsets yet: {e}"
     counts = split.clips["split"].value_counts().to_dict()
+    lacks = nothing_scored(split, list(counts))
     name, unit = split.split["name"], "videos" if m.level == "frame" else "clips"
-    return f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    notes = [f"note: {said}" for said in few_data(split)]
+    return "\n".join([told, *([lacks] if lacks else []), *notes])
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00016
 def main_scores(folder: str | Path) -> dict[str, Any]:
@@ -112,10 +116,11 @@ def with_scores(done: pd.DataFrame) -> pd.DataFrame:  # of `run_grid`
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d0001a
 def run_ending(record: Mapping[str, Any], folder: Path) -> str:
-    "Subsets, what was set aside, the run's folder, the next step"
+    "Subsets, what was set aside, what is known of raters, the run's folder, the next step"
     where = f"run: {shown_path(folder)}"
     step = next_step("report", folder, "--to", folder / "report")
-    return "\n".join([subset_line(record), *aside_lines(record), where, step])
+    told = [subset_line(record), *aside_lines(record), *rater_lines(record)]
+    return "\n".join([*told, where, step])
 
 
 def grid_ending(done: pd.DataFrame) -> str:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects', 'chosen',
-           'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs',
-           'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
+           'chosen', 'audited', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready',
+           'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -18,6 +18,8 @@ import pandas as pd
 from ..core import AvkitError, kit_path, read_json, repo_root, resolve, write_text
 from ..datasets.manifest import read_cells
 from ..datasets.registry import open_dataset
+from ..evaluation.audit import audit, EVERYTHING, STRICT
+from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     write_compare)
@@ -108,6 +110,16 @@ def chosen(table: pd.DataFrame) -> str:
     return (f"Chosen of {len(table)}, by validation alone: {best}, {table.validation[0]:.3f}; "
             f"last {table.validation.iloc[-1]:.3f}.")
 
+# %% ../../nbs/6_reports/17_index.ipynb #aud30001
+def audited(table: pd.DataFrame) -> str:
+    "The headline of an audit"
+    own = table.loc[~table.group.isin((STRICT, EVERYTHING))]
+    best = own.sort_values("score", ascending=False, kind="stable").iloc[0]
+    whole = table.loc[table.group == STRICT].iloc[0]
+    ends = f"{whole.low:.3f} to {whole.high:.3f}"
+    return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f} ({ends}), "
+            f"chance {whole.chance:.3f}; most by itself: {best.group} {best.score:.3f}.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -124,6 +136,7 @@ KINDS = dict(
     choice=Kind("validation.png", chosen, write_selection),
     runs=Kind("learning_curves.png", reached, write_runs),
     quirks=Kind("quirks.png", defects),
+    audit=Kind("scores.png", audited, write_audit),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -381,6 +394,15 @@ def _corpus(report: Report, n_jobs: int) -> None:
                  n_jobs=n_jobs, to=report.path, **report.settings)
 
 
+AUDIT_NOTE = "The 20 actors at hand, their audio alone: nothing that is seen is in this audit."
+
+
+def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
+    root = (real_data(*report.real) or Path()) / report.real[0]
+    found = audit(open_dataset("ravdess", root), n_jobs=n_jobs)
+    return audit_report(found, report.path, report.title, report.notes)
+
+
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,
@@ -390,6 +412,9 @@ REAL_REPORTS = [
            RAVDESS, place=0),
     Report("robustness_real", "robustness", _robustness_real,
            f"Missing and noisy streams: {_ON_RAVDESS}", ROBUST_NOTES, RAVDESS, place=2),
+    Report("audit_ravdess", "audit", _audit_ravdess,
+           "What could be learned of real RAVDESS speech instead of emotion", [AUDIT_NOTE],
+           ["ravdess_speech"], place=3),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]
@@ -526,8 +551,21 @@ def _kind_of(name: str, spec: dict | None) -> str:
     return ALL[name].kind if name in ALL else "corpus"
 
 
+def _of_audit(folder: Path, spec: dict) -> dict[str, str]:
+    "What the audit of a data set tells"
+    about = spec["about"]
+    real = "**Real data**: 95 % intervals resample speakers, p by permutation."
+    return dict(
+        what=f"What could be learned instead of emotion: {about['clips']:,} clips of "
+             f"{about['speakers']} speakers of {about['dataset']}.",
+        headline=audited(read_cells(folder / "table.csv", ())), made=f"files with the hash "
+        f"{spec['data_hash'][:9]}", sure="**Rendered**." if about["rendered"] else real)
+
+
 def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
     "What, headline, sure and made"
+    if spec and kind == "audit":
+        return _of_audit(folder, spec)
     if spec:
         return _of_records(folder, spec)
     return _of_quirks(folder) if kind == "quirks" else _of_files(folder)

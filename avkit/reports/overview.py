@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 from pandas import DataFrame, Series
 from ..core import (
     AvkitError, cache_dir, content_key, kit_path, read_json, resolve, write_json, write_text)
-from ..markup import markdown_text, pipe_table, sheet_text
+from ..markup import legend_text, markdown_text, pipe_table, sheet_text
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
@@ -295,7 +295,8 @@ def _stack(t: DataFrame, classes: list[str]) -> "Figure":  # from `label_rows`
     "How often each class occurs over relative time"
     fig, (ax,) = _panels(1, 6, 2.4)
     colours = style()[1].color_palette("colorblind", len(classes))
-    ax.stackplot(t.time, t[classes].fillna(0).T, labels=classes, colors=colours, linewidth=0)
+    names = list(map(legend_text, classes))
+    ax.stackplot(t.time, t[classes].fillna(0).T, labels=names, colors=colours, linewidth=0)
     _legend_right(ax)
     ax.set(xlabel=CLOCK, ylabel="share of frames", xlim=(0, 1), ylim=(0, 1))
     return fig
@@ -304,7 +305,7 @@ def _stack(t: DataFrame, classes: list[str]) -> "Figure":  # from `label_rows`
 def _draw_bands(ax: Any, t: DataFrame, targets: Sequence[str]) -> None:  # from `label_rows`
     "Targets over relative time: the mean as a line, 10 to 90 % as a band"
     for n in targets:
-        line, = ax.plot(t.time, t[n], label=n)
+        line, = ax.plot(t.time, t[n], label=legend_text(n))
         band = t.time, t[f"{n} low"], t[f"{n} high"]
         ax.fill_between(*band, alpha=.15, color=line.get_color(), lw=0)
     ax.set(xlabel=CLOCK, ylabel="mean, and 10 to 90 %")

@@ -19,7 +19,7 @@ from .comparison import (compare_report, Comparison, finished_runs, head_of,
     metrics_of, numbers_of, pooled, write_figure)
 from .errors import predictions_of
 from .records import own_condition, read_spec
-from .statistics import interval, score_of
+from ..evaluation.statistics import interval, score_of
 from ..training.configure import Config, configure
 from ..training.grid import combine
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
@@ -36,6 +36,7 @@ class OwnData:
     label: str | None = None            # which column is learned
     scale: str | None = None            # the ends of numbers: valence=1:9
     votes: str | None = None            # several raters a clip: majority, or distribution
+    tier: str | None = None             # of ELAN, TextGrid, ... files beside films
     picture_rate: float | None = None   # frames a second in folders of pictures beside audio
     recipe: str = "demo"                # any recipe
     modality: str = "auto"              # av, audio, video; auto: what all clips have

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
+from ..evaluation.audit import audit_of
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
-from .statistics import tallies
-from .tables import experiments, gaps, read_records, write_table
+from ..markup import markdown_text
+from ..evaluation.statistics import tallies
+from .tables import experiments, gaps, read_records, was_rendered, write_table
+from ..store import Store
 from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
 from ..training.metrics import ece
+from ..training.record import data_lines
 from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
@@ -71,9 +75,15 @@ def slim_record(record: dict) -> dict:
     "What a table of runs needs of a record, without the folders of the machine that made it"
     kind = {k: record["recipe"].get(k) for k in ("fusion", "about", "audio", "video_encoder")}
     aside = [a | dict(reason=without_folders(a["reason"])) for a in record["set_aside"]]
-    return {k: record.get(k) for k in KEPT} | dict(
+    return {k: record.get(k) for k in KEPT} | _audit_told(record) | dict(
         config=settings_told(record), recipe=kind, set_aside=aside,
         notes=without_paths(record.get("notes")), metrics=record["metrics"])
+
+
+def _audit_told(record: dict) -> dict:
+    "`audit` of a run on real data, also where it was made after the run; nothing without one"
+    told = None if was_rendered(record) else audit_of(record, Store())
+    return dict(audit=told) if told else {}
 
 # %% ../../nbs/6_reports/02_records.ipynb #aecabd26
 def _rounded(
@@ -348,7 +358,13 @@ def _not_finished(runs: Sequence[str | Path]) -> list[str]:
     names = sorted({p.name for f in runs for p in unfinished_runs(f)})
     return [f"**Not finished, so not in the table: {', '.join(names)}.**"] if names else []
 
+# %% ../../nbs/6_reports/02_records.ipynb #rdata002
+def _of_data(records: Sequence[dict]) -> list[str]:
+    "What was said of the data of runs, each sentence once: how far raters agree, what is scarce"
+    lines = [markdown_text(s[0].upper() + s[1:]) for r in records for s in data_lines(r)]
+    return [s if s.endswith(".") else f"{s}." for s in dict.fromkeys(lines)]
 
+# %% ../../nbs/6_reports/02_records.ipynb #rdata004
 def runs_report(
     runs: Sequence[str | Path],  # run folders, or folders that hold some
     to: str | Path,              # where it goes
@@ -356,7 +372,8 @@ def runs_report(
 ) -> tuple[pd.DataFrame, list[Path]]:
     "Table, records and parameters of runs, in `to`; of a single run its figures too"
     found, repeated = _newest(_below(runs))
-    records, notes = [r for _, r in found], [*repeated, *_not_finished(runs)]
+    records = [r for _, r in found]
+    notes = [*repeated, *_not_finished(runs), *_of_data(records)]
     spec: dict[str, Any] = dict(
         kind="runs", title=title, records=[slim_record(r) for r in records])
     if notes: spec["notes"] = notes

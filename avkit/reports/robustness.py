@@ -20,8 +20,8 @@ from avkit.reports.comparison import (about, by_method, Comparison, failed_note,
     pooled, write_figure)
 from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
     write_spec)
-from .statistics import draws_of, score_of, tallies
-from ..markup import sheet_text
+from ..evaluation.statistics import draws_of, score_of, tallies
+from ..markup import legend_text, sheet_text
 from .tables import write_frame
 from ..training.distributed import accelerator
 from ..training.grid import data_of
@@ -309,7 +309,8 @@ def _draw_curve(
 ) -> None:
     "One method's curve with its band"
     dash, mark = look
-    ax.plot(steps.step, steps.score, dash, marker=mark, ms=3.5, lw=1.2, label=label)
+    ax.plot(steps.step, steps.score, dash, marker=mark, ms=3.5, lw=1.2,
+            label=legend_text(label))
     ax.fill_between(steps.step, steps.low, steps.high, alpha=.12, lw=0)
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #41f22c84

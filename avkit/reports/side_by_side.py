@@ -20,7 +20,7 @@ from ..markup import html_text
 from .curves import curves, run_names
 from .errors import data_uri, predictions_of
 from .stored_clips import screen_style
-from .tables import settings_of
+from .tables import fusion_used, settings_of
 from ..training.record import name_of
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
@@ -44,8 +44,7 @@ def _run_row(name: str, r: Mapping[str, Any]) -> dict[str, Any]:  # a record
     c = r["config"]
     return dict(
         run=name, dataset=r["dataset"] + (" (rendered)" if r.get("rendered") else ""),
-        recipe=c["recipe"], modality=c["modality"],
-        fusion=r["recipe"]["fusion"] if c["modality"] == "av" else "",
+        recipe=c["recipe"], modality=c["modality"], fusion=fusion_used(r),
         seed=r["seed"], fold=r["split"]["fold"], epochs=r["epochs"],
         classes=len(r["classes"]), data=r["data_hash"][:8],
         score=SCORES[_main_score(r)], validation=_best(r, "validation"), test=_best(r, "test"),

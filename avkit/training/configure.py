@@ -15,7 +15,7 @@ from typing import Any
 from ..core import AvkitError, check_types, content_key, kit_path, resolve, unknown
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
-from ..datasets.manifest import common_streams, streams_told
+from ..datasets.manifest import common_streams, labels_frames, streams_told
 from ..datasets.registry import answers_about, is_rendered, normal_root, open_asked
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
@@ -25,8 +25,8 @@ from ..preprocessing.audio import log_mel, mfcc
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
 from .recipes import RECIPES, merged
-from avkit.training.settings import (COMMON, DECLARED, DEFAULTS, portable, Settings, check_choices,
-    settings_parser)
+from .settings import (COMMON, DECLARED, DEFAULTS, PATHS, portable, Settings,
+    check_choices, settings_parser)
 
 # %% ../../nbs/4_training/04_configure.ipynb #af71e606
 def names_of(x: str | Iterable[str] | None) -> list[str]:
@@ -131,8 +131,10 @@ def _idle_streams(v: Values) -> set[str]:
     "Those of a modality that is not there; of features of one's own, how they would be made"
     out = {"flip_rotate"} if v["video_backbone"] else set()
     for s in ("audio", "video"):
+        own = {f"{s}_features", f"{s}_features_rate"}
         if s not in _streams(v): out |= _of_stream(s)
-        elif s not in _raw(v): out |= _of_stream(s) - {f"{s}_features", "spec_augment"}
+        elif s not in _raw(v): out |= _of_stream(s) - {*own, "spec_augment"}
+        else: out |= {f"{s}_features_rate"}
     return out
 
 # %% ../../nbs/4_training/04_configure.ipynb #eff00004
@@ -171,10 +173,10 @@ def _idle_steps(v: Values) -> set[str]:
 
 
 def _idle_data(v: Values) -> set[str]:
-    "The difficulty of clips that are not rendered; what `preparation` holds"
-    drawn = v["dataset"] == "synth" or is_rendered(v["data_root"])
-    held = {"detector", "picture_rate"}
-    return held if drawn else held | {"difficulty"}
+    "The difficulty of clips that are not rendered, windows of clips; what `preparation` holds"
+    out = {"detector", "picture_rate"}
+    if v["dataset"] != "synth" and not is_rendered(v["data_root"]): out.add("difficulty")
+    return out if labels_frames(v["dataset"]) else out | {"windows", "smoothing"}
 
 
 IDLE = (_idle_streams, _idle_fusion, _idle_losses, _idle_steps, _idle_data)
@@ -346,7 +348,7 @@ def _steps(r: dict, s: Settings) -> str:
 # %% ../../nbs/4_training/04_configure.ipynb #3d0b9c12
 def _absolute(name: str, value: str) -> str:
     "A setting's path, absolute; a word in place of a path as it is"
-    views = by_view(value) if name.endswith("_weights") else value
+    views = by_view(value) if name.endswith("weights") else value
     if isinstance(views, dict):
         return ",".join(f"{view}={_absolute(name, p)}" for view, p in views.items())
     word = is_source(value) or is_rendered(value) or name == "split" and not value.endswith(".csv")
@@ -357,6 +359,13 @@ def _placed(s: Settings) -> dict[str, str]:
     "{setting: its path, absolute}"
     names = [n for n, d in DECLARED.items() if d.path] + ["split"]
     return {n: _absolute(n, v) for n in names if isinstance(v := getattr(s, n), str) and v}
+
+# %% ../../nbs/4_training/04_configure.ipynb #3d0b9c16
+def _placed_options(options: Any, name: str = "") -> Any:
+    "The same options, their paths absolute; `name` is that of the option which holds them"
+    if isinstance(options, dict):
+        return {k: _placed_options(v, name if name == "weights" else k) for k, v in options.items()}
+    return _absolute(name, options) if name in PATHS and isinstance(options, str) else options
 
 # %% ../../nbs/4_training/04_configure.ipynb #chk00001
 _AUDIO = dict(mfcc=mfcc, logmel=log_mel, statistics=mfcc)  # features made by these functions
@@ -451,13 +460,13 @@ def configure(**settings: Any) -> Config:
     r = merged(r, {k: v for k, v in given.items() if DECLARED[k].in_recipe})
     prepared = ("detector", "face_model", "picture_rate")
     r["preparation"] = r["preparation"] | {k: given[k] for k in prepared if k in given}
-    options = options_of(s.options)
+    options = _placed_options(options_of(s.options))
     _check_options(options, s.recipe, r)
     r = merged(r, options, "options")
     check_choices(r)
     _check_nested(r)
     _check_numbers(r, s)
-    s = _with_modality(s, r)
+    s = _with_modality(replace(s, face_model=r["preparation"].get("face_model")), r)
     return Config(s, r | dict(steps=_steps(r, s)))
 
 
@@ -553,7 +562,7 @@ def _further_flags(rest: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
             raise AvkitError(f"What is {name!r} for? Settings are --name value.")
         name = name[2:]
         first = name.partition(".")[0]
-        if first not in names: raise unknown("flag", first, [*flags, *names])
+        if first not in names: raise unknown("flag", first, dict.fromkeys([*flags, *names]))
         if not equals and not words: raise AvkitError(f"--{name} needs a value")
         out[name] = value if equals else words.pop(0)
     return out

@@ -135,12 +135,12 @@ def accelerator(
     from accelerate import Accelerator  # heavy: only where something is trained
     from accelerate.state import AcceleratorState, PartialState  # heavy: the same
     device, precision = cfg["device"], cfg["precision"]
-    if device != "auto": device_name(device)
+    cpu = device_name(device) == "cpu"  # also where `auto` finds no GPU: many processes meet then
     alone = PartialState._shared_state.get("_num_processes", 1) == 1
     AcceleratorState._reset_state(reset_partial_state=alone)
     if device.startswith("cuda:"): torch.cuda.set_device(device)
     mixed = "bf16" if in_bf16(device, precision) else "no"
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=_habits())
+    return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=_habits())
 
 # %% ../../nbs/4_training/07_distributed.ipynb #68d014e7
 def sync_buffers(model: torch.nn.Module) -> None:

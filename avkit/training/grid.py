@@ -13,25 +13,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..core import AvkitError, content_key, kit_path, parallel, resolve
+from ..core import AvkitError, content_key, parallel, resolve
 from ..datasets.splits import apply_split
 from ..numerics import with_threads
 from .configure import Config, configure, with_options
 from .learner import fit
 from .loading import load_data, modalities, open_manifest, prepare_clips, RunData
-from .record import folder_of, found_in, hashes_of, own_files, run_key
+from .record import folder_of, found_in, hashes_of, in_folder, own_files, run_key
 from .settings import DECLARED, DEFAULTS, plain_type
 
 # %% ../../nbs/4_training/12_grid.ipynb #44002062
 def combine(
-    to: str | Path | None = None,  # the folder of the run folders; None: avkit's reports/runs
+    to: str | Path | None = None,  # the folder of the run folders; None: where `train` has them
     **settings: Any,               # names of `Settings`, any of them as a list
 ) -> list[Config]:
     "A checked `Config` for every combination of the values"
     lists = {k: list(v) if isinstance(v, (list, tuple)) else [v] for k, v in settings.items()}
     made = [configure(**dict(zip(lists, v))) for v in itertools.product(*lists.values())]
-    folder = resolve(to) if to else kit_path("reports/runs")
-    return [c if c.settings.run_dir else placed(c, folder) for c in made]
+    return [placed(c, to) if to and not c.settings.run_dir else c for c in made]
 
 
 def placed(cfg: Config, to: str | Path) -> Config:
@@ -157,11 +156,11 @@ def _place(
     if key in of_run: return of_run[key]
     folder = folder_of(cfg, who)
     if taken.get(folder, key) != key:
-        if not cfg.placed:
+        if cfg.settings.run_dir and not cfg.placed:
             raise AvkitError(f"Two different runs share the folder {folder}: "
                              "leave run_dir out, each gets its own.")
         folder = folder.with_name(f"{folder.name}-{key}")
-    taken[folder], of_run[key] = key, cfg.changed(run_dir=str(folder))
+    taken[folder], of_run[key] = key, in_folder(cfg, folder)
     return of_run[key]
 
 # %% ../../nbs/4_training/12_grid.ipynb #a715d9fb

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from ..core import AvkitError
 from ..datasets.augment import spec_augment, unit_range
 from ..datasets.batches import AVData, draws
-from ..datasets.corruptions import corrupt, split_snr
+from ..datasets.corruptions import corrupt, split_source
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from .configure import Config
 from .distributed import in_order, rank_and_world
-from .loading import in_audio_noise, RunData
-from .metrics import abaw_expr, ccc_loss, ccc_scores, ece, scores
+from .loading import RunData, with_changes
+from .metrics import abaw_expr, ccc_loss, ccc_scores, ece, js_distance, scores
 from .quirks import unlabelled_as_zero
 
 # %% ../../nbs/4_training/08_inference.ipynb #c3d0a1cf
@@ -171,7 +171,8 @@ def outputs(
     if not len(idx): return None
     logits = predict_logits(cfg, model, data, idx, condition, device)
     if data.steps is not None: return frame_outputs(cfg, data, idx, logits)
-    return dict(clip=[data.clips[i] for i in idx], target=data.target[idx], out=logits)
+    told = {} if data.shares is None else dict(shares=data.shares[idx])
+    return dict(clip=[data.clips[i] for i in idx], target=data.target[idx], out=logits) | told
 
 # %% ../../nbs/4_training/08_inference.ipynb #e3956c42
 def class_scores(
@@ -190,10 +191,13 @@ def scored(
     data: AVData,          # all clips of the run
     target: torch.Tensor,  # (M,) class numbers, or (M,k) numbers
     out: torch.Tensor,     # (M,C)
+    shares: torch.Tensor | None = None,  # (M,C) of the raters, where these are learned
 ) -> dict[str, float]:
-    "The loss and the scores of outputs"
-    if data.task == "class": return class_scores(data, target, out)
-    return dict(loss=float(ccc_loss(target, out))) | ccc_scores(target, out, data.classes)
+    "The loss and the scores of outputs; with the raters' shares, also the distance from them"
+    if data.task != "class":
+        return dict(loss=float(ccc_loss(target, out))) | ccc_scores(target, out, data.classes)
+    told = class_scores(data, target, out)
+    return told if shares is None else told | dict(js_distance=js_distance(shares, out.softmax(1)))
 
 # %% ../../nbs/4_training/08_inference.ipynb #16c89f75
 def evaluate_subset(
@@ -206,7 +210,8 @@ def evaluate_subset(
 ) -> tuple[dict[str, float], dict[str, Any]] | None:
     "Scores of a subset, and the outputs they come from; None when it has no clips"
     got = outputs(cfg, model, data, subset, condition, device)
-    return None if got is None else (scored(data, got["target"], got["out"]), got)
+    if got is None: return None
+    return scored(data, got["target"], got["out"], got.get("shares")), got
 
 # %% ../../nbs/4_training/08_inference.ipynb #49fbc2a8
 def class_columns(
@@ -250,9 +255,9 @@ def condition_outputs(
     device: str | torch.device = "cpu",  # where it computes
 ) -> dict[str, Any] | None:
     "`outputs` under any condition, also one that begins with other features"
-    snr, rest = split_snr(condition, cfg["modality"])
-    heard = corpus if snr is None else in_audio_noise(cfg, corpus, snr)
-    return outputs(cfg, model, heard.data, subset, rest, device)
+    changes, rest = split_source(condition, cfg["modality"])
+    given = with_changes(cfg, corpus, changes) if changes else corpus
+    return outputs(cfg, model, given.data, subset, rest, device)
 
 # %% ../../nbs/4_training/08_inference.ipynb #b0623920
 def prediction_rows(
@@ -283,7 +288,7 @@ def score_conditions(
             got = condition_outputs(cfg, corpus, model, subset, cond, device)
             if got is None: continue
             got = through(got)
-            score = scored(corpus.data, got["target"], got["out"])
+            score = scored(corpus.data, got["target"], got["out"], got.get("shares"))
             metrics.setdefault(name, {})[cond] = score
             where = dict(split=name, condition=cond, fold=cfg["fold"])
             rows.append(prediction_rows(corpus, got, **where))

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['output_loss', 'biased_ccc_loss', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
-           'mixed_targets', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus', 'lr_at',
-           'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights', 'start', 'tally',
-           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'line', 'tensorboard', 'finish', 'threads_of',
-           'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
+           'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
+           'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
+           'check_balance', 'start', 'tally', 'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank',
+           'train_epoch', 'validate', 'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told',
+           'line', 'tensorboard', 'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin',
+           'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import math, shutil, time
@@ -20,13 +21,13 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
-from ..datasets.batches import AVData, batches, draws
+from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
-from .checkpoint import (load_checkpoint, make_model, read_checkpoint, save_best,
-    save_checkpoint, split_tensors)
+from .checkpoint import (LAST, load_checkpoint, make_model, read_checkpoint,
+    save_best, save_checkpoint, split_tensors)
 from .configure import Config
 from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
 from .inference import conditions, evaluate_subset, forward, score_conditions
@@ -35,13 +36,14 @@ from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
-    ccc_names, clips_table, folder_of, found_in, Held, made_of, name_of, record_of, set_aside)
+    ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
+    scarce_data, set_aside, shorter_run)
 
 # %% ../../nbs/4_training/11_learner.ipynb #b1d546f7
 def output_loss(
     cfg: Config,                         # settings and recipe
     out: torch.Tensor,                   # (B,C) or (B,S,C)
-    target: torch.Tensor,                # class numbers (B,), (B,S); or numbers (B,C), (B,S,C)
+    target: torch.Tensor,  # class numbers (B,), (B,S) or shares (B,C); or numbers (B,C), (B,S,C)
     task: str = "class",                 # class, regression
     weight: torch.Tensor | None = None,  # (C,) of the classes
 ) -> torch.Tensor:
@@ -137,7 +139,7 @@ def mixed_batch(
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
     for mask in [k for k in a if k.endswith("_mask")]: out[mask] = a[mask] | b[mask]
-    return out | mixed_targets(a["target"], b["target"], weight, task)
+    return out | mixed_targets(learned_target(a), learned_target(b), weight, task)
 
 
 def mixed_targets(
@@ -149,6 +151,11 @@ def mixed_targets(
     "Numbers between two; of classes those of the partners, and the weight (B,)"
     if task == "regression": return dict(target=weight * a + (1 - weight) * b)
     return dict(other=b, weight=torch.full((len(a),), weight, device=a.device))
+
+
+def learned_target(batch: dict[str, Any]) -> torch.Tensor:
+    "What the loss compares with: the raters' shares (B,C) where these are learned, else the target"
+    return batch.get("shares", batch["target"])
 
 # %% ../../nbs/4_training/11_learner.ipynb #b2fb0abc
 def generators(
@@ -317,8 +324,26 @@ def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
 
 def balanced_weights(cfg: Config, data: AVData) -> torch.Tensor | None:
     "(C,) weights under which all classes of the training clips count the same, where asked for"
-    if cfg["class_weights"] != "balanced" or data.task != "class": return None
-    return class_weights(data.target[data.indices("train")], len(data.classes))
+    if cfg["class_weights"] != "balanced": return None
+    told = data.target if data.shares is None else data.shares
+    return class_weights(told[data.indices("train")], len(data.classes))
+
+
+def check_balance(cfg: Config, data: AVData) -> None:
+    "Refuse what needs one class a clip where there is none: balance, sampling, the focal loss"
+    for k in ("class_weights", "sampling"):
+        if cfg[k] == "none" or data.task == "class": continue
+        raise AvkitError(f"{k}={cfg[k]} is for classes; the labels of these data are numbers "
+                         f"({', '.join(data.classes)}). Leave {k} out.")
+    if cfg["class_weights"] == cfg["sampling"] == "balanced":
+        raise AvkitError("class_weights=balanced and sampling=balanced together count the clips of "
+                         "a small class twice: choose one.")
+    if cfg["sampling"] != "none" and data.steps is not None:
+        raise AvkitError("sampling=balanced needs one class a clip; these videos have one a frame. "
+                         "class_weights=balanced is for them as well.")
+    if cfg["loss"] == "focal" and data.shares is not None:
+        raise AvkitError("loss=focal takes one class a clip, votes=distribution gives shares of "
+                         "several: choose loss=auto, or votes=majority.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
 def start(
@@ -328,6 +353,7 @@ def start(
     acc: "Accelerator | None" = None,  # by default a new one
 ) -> Training:
     "A `Training` before its first epoch; on several GPUs BatchNorm's statistics are those of all"
+    check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
     if acc.num_processes > 1 and acc.device.type == "cuda":
@@ -372,9 +398,9 @@ def train_step(
     cfg, acc, task = t.cfg, t.accelerator, t.corpus.data.task
     aux = cfg["reconstruction"] > 0 or (cfg["modality"] == "av" and cfg["aux_loss"] > 0)
     with acc.autocast(): out = forward(t.model, batch, aux, **(dict(only=part) if part else {}))
-    of_all = over_processes(acc, batch["real"], out, batch["target"], batch.get("other"))
-    out, target, other = of_all
-    loss = loss_of(cfg, out, target, task, t.weight)
+    targets = [batch[k] if k in batch else None for k in ("target", "other", "shares")]
+    out, target, other, shares = over_processes(acc, batch["real"], out, *targets)
+    loss = loss_of(cfg, out, target if shares is None else shares, task, t.weight)
     if other is not None:
         own = batch["weight"][0]
         loss = own * loss + (1 - own) * loss_of(cfg, out, other, task, t.weight)
@@ -392,6 +418,7 @@ def parts_of(cfg: Config) -> tuple[str | None, ...]:
 def train_order(cfg: Config, data: AVData, epoch: int) -> list[torch.Tensor]:
     "The epoch's batches, over all processes together: clips shuffled, or by name (a quirk)"
     idx = data.indices("train")
+    if cfg["sampling"] == "balanced": idx = evenly_drawn(idx, data.target[idx], cfg["seed"], epoch)
     if not cfg.has("sorted_loading"): return batches(idx, cfg["batch_size"], epoch, cfg["seed"])
     names = sorted(idx.tolist(), key=lambda i: data.clips[i])
     return batches(torch.tensor(names), cfg["batch_size"], None, cfg["seed"])
@@ -463,7 +490,7 @@ def keep(t: Training, run_dir: Path) -> None:
     "Write what an epoch left behind: best weights, checkpoint, history"
     if t.accelerator.is_main_process:
         if t.improved: save_best(t, run_dir / "checkpoints/best.safetensors")
-        save_checkpoint(t, run_dir / "checkpoints/last.safetensors")
+        save_checkpoint(t, run_dir / LAST)
         write_history(t.history, run_dir)
     t.accelerator.wait_for_everyone()
 
@@ -474,17 +501,51 @@ def write_history(history: list[dict[str, Any]], run_dir: Path) -> None:
     write_text(run_dir / "history.csv", table)
 
 # %% ../../nbs/4_training/11_learner.ipynb #7ca64dea
-def _open_run(t: Training, run_dir: Path) -> int:
-    "Resume, or clear what an earlier run left in the folder; returns the first epoch to run"
-    last = run_dir / "checkpoints/last.safetensors"
-    if t.cfg["resume"] and last.is_file(): load_checkpoint(t, last)
-    elif t.accelerator.is_main_process: _clear(run_dir)
+def goes_on_from(
+    cfg: Config,          # its folder settled
+    found: Held,          # in that folder
+    who: dict[str, Any],  # its `made_of`
+) -> Path | None:
+    "The folder whose checkpoint a run goes on from; None: it begins with its first epoch"
+    replaced = found.state == "finished" or found.state == "another" and cfg["again"]
+    if not cfg["resume"] or replaced: return None
+    if (cfg.run_dir / LAST).is_file(): return cfg.run_dir
+    return shorter_run(cfg, who) if cfg.placed else None
+
+
+def resume_told(cfg: Config, source: Path | None) -> str:  # of `goes_on_from`
+    "What `resume` comes to, as a sentence; '' where it was not asked for, or is as expected"
+    if not cfg["resume"] or source == cfg.run_dir: return ""
+    if source: return f"resume: goes on from {source}, the same run with fewer epochs"
+    return (f"resume: {cfg.run_dir} holds nothing to go on from, so the run begins with its first "
+            "epoch. To go on with a run of other settings or in another folder, say --run_dir.")
+
+# %% ../../nbs/4_training/11_learner.ipynb #7ca64dec
+_GOES_ON = ("checkpoints", "tensorboard")  # what a run needs to go on
+
+
+def _open_run(
+    t: Training,                 # the run
+    run_dir: Path,               # its folder
+    source: Path | None = None,  # where it goes on from
+) -> int:
+    "Go on, or clear what an earlier run left in the folder; returns the first epoch to run"
+    main = t.accelerator.is_main_process
+    if source: load_checkpoint(t, source / LAST)
+    if main and source != run_dir:
+        _clear(run_dir)
+        for name in _GOES_ON if source else (): _copy(source, run_dir, name)
     return len(t.history)
+
+
+def _copy(source: Path | None, to: Path, name: str) -> None:
+    "A folder of a run into the folder of another"
+    if source and (source / name).is_dir(): shutil.copytree(source / name, to / name)
 
 
 def _clear(run_dir: Path) -> None:
     "Remove the files of a run that was not finished"
-    for p in ("checkpoints", "tensorboard"): shutil.rmtree(run_dir / p, ignore_errors=True)
+    for name in _GOES_ON: shutil.rmtree(run_dir / name, ignore_errors=True)
     for p in (run_dir / "history.csv", *run_dir.glob("predictions*.csv")): p.unlink(missing_ok=True)
 
 # %% ../../nbs/4_training/11_learner.ipynb #f9dd84dc
@@ -576,7 +637,7 @@ def finished_before(
 
 def check_free(cfg: Config, found: Held) -> None:
     "Refuse a folder of another run, unless that can be resumed, or is to be moved"
-    last = cfg.run_dir / "checkpoints/last.safetensors"
+    last = cfg.run_dir / LAST
     if found.state != "another" or cfg["again"] or (cfg["resume"] and last.is_file()): return
     raise AvkitError(
         f"{cfg.run_dir} holds another run ({found.differs}). Leave run_dir out, and each run has "
@@ -584,22 +645,19 @@ def check_free(cfg: Config, found: Held) -> None:
         "there moves into its folder `earlier`.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #fit00003
-_GOES_ON = ("checkpoints", "tensorboard")  # where a run goes on from
-
-
 def begin(
     t: Training,          # the run
     found: Held,          # in its folder
     who: dict[str, Any],  # its `made_of`
+    source: Path | None,  # of `goes_on_from`
 ) -> int:
     "Make the folder the run's own, or go on where it was stopped; returns the first epoch to run"
     folder, acc, taken = t.cfg.run_dir, t.accelerator, found.state in ("finished", "another")
-    resumes = t.cfg["resume"] and found.state != "finished" and not (taken and t.cfg["again"])
     acc.wait_for_everyone()  # all have looked into the folder before one changes it
-    first = _open_run(t, folder) if resumes or not taken else 0
+    first = _open_run(t, folder, source) if source or not taken else 0
     acc.wait_for_everyone()
     if acc.is_main_process:
-        if taken: set_aside(folder, ("figures", *(_GOES_ON if resumes else ())))
+        if taken: set_aside(folder, ("figures", *(_GOES_ON if source else ())))
         write_json(folder / "started.json", who | dict(settings=t.cfg.learned))
     acc.wait_for_everyone()
     return first
@@ -635,15 +693,18 @@ def fit(
     loud, started = verbose and acc.is_main_process, time.time()
     with acc.main_process_first(): m = split_manifest(cfg) if corpus is None else corpus.manifest
     who = made_of(cfg, m)
-    cfg = cfg.changed(run_dir=str(folder_of(cfg, who)))
+    cfg = in_folder(cfg, folder_of(cfg, who))
     found = found_in(cfg.run_dir, cfg, who)
     if (said := finished_before(cfg, found, renew)) and found.record:
         if loud: print(said)
         return found.record
     check_free(cfg, found)
+    source = goes_on_from(cfg, found, who)
+    if loud and (told := resume_told(cfg, source)): print(told)
     if corpus is None:
         with acc.main_process_first(): corpus = read_clips(cfg, m, verbose=loud)
+    for said in scarce_data(cfg, corpus) if loud else (): print(f"note: {said}")
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
-        train(t, begin(t, found, who), verbose)
+        train(t, begin(t, found, who, source), verbose)
         return finish(t, cfg.run_dir, time.time() - started)

@@ -87,6 +87,9 @@ class DataSettings:
         None, "your own numbers: the ends of their scales, valence=1:9", "data")
     votes: str | None = setting(
         None, "several raters a clip: majority, or distribution", "data")
+    tier: str | None = setting(
+        None, "your own films: the tier of ELAN, TextGrid, ... files beside them that is learned",
+        "data")
     answers: str | None = setting(
         None, "a file with these answers, as `avkit index --write` writes it", "data", path="file")
     synt_rate: float | None = number(
@@ -115,13 +118,17 @@ class FeatureSettings:
     audio: str | None = number("mfcc", "what is read off the audio", "features", flag=False)
     audio_settings: dict | None = number({}, "settings of that", "features", flag=False)
     audio_features: str | None = setting(
-        None, "CSV, Parquet or safetensors keyed by clip, in place of the audio", "features",
+        None, "in place of the audio: a table, arrays, or a folder of such", "features",
         path="file", named=True)
+    audio_features_rate: float | None = setting(
+        None, "steps a second of audio_features that say no times", "features")
     video_size: int | None = number(224, "pixels of a frame's side", "features", flag=False)
     video_views: tuple | list | None = number(
         ("face",), "what is cut out of a frame", "features", flag=False)
     video_features: str | None = setting(
         None, "the same in place of the frames", "features", path="file", named=True)
+    video_features_rate: float | None = setting(
+        None, "steps a second of video_features that say no times", "features")
     audio_backbone: str | None = number(
         None, "a frozen backbone that hears the audio", "features", flag=False)
     video_backbone: str | None = number(
@@ -165,7 +172,10 @@ class LossSettings:
     loss: str | None = number("auto", "auto, focal", "training", flag=False)
     focal: dict | None = number(
         dict(alpha=1., gamma=2.), "alpha and gamma of the focal loss", "training", flag=False)
-    class_weights: str | None = number("none", "none, balanced", "training", flag=False)
+    class_weights: str | None = number(
+        "none", "none, or balanced so that the loss counts every class the same", "training")
+    sampling: str | None = number(
+        "none", "none, or balanced so that an epoch draws every class equally often", "training")
     label_smoothing: float | None = number(0., "of the cross-entropy", "training", flag=False)
     reconstruction: float | None = number(
         0., "weight of rebuilding each stream's mean", "training", flag=False)
@@ -275,7 +285,8 @@ CHOICES: dict[str, Collection[str]] = dict(
     detector=("mtcnn", "centerface", "yunet", "none", "given"), precision=("auto", "fp32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
     numerics=NUMERICS, votes=("majority", "distribution"),
-    class_weights=("none", "balanced"), optimizer=("adamw", "adam", "sgd"),
+    class_weights=("none", "balanced"), sampling=("none", "balanced"),
+    optimizer=("adamw", "adam", "sgd"),
     schedule=("constant", "steps", "decay", "cosine", "plateau"), steps=("joint", "alternating"))
 
 
@@ -361,7 +372,7 @@ PATHS: frozenset[str] = frozenset(n for n, d in DECLARED.items() if d.path) | {"
 def portable(x: Any) -> Any:
     "Settings, or a recipe, without the folders of one machine"
     if isinstance(x, Mapping):
-        return {k: last_part(v) if k in PATHS else _portable_options(v) if k == "options"
+        return {k: last_part(v) if _names_path(k) else _portable_options(v) if k == "options"
                 else portable(v) for k, v in x.items()}
     return [portable(v) for v in x] if isinstance(x, list) else x
 
@@ -373,12 +384,23 @@ def last_part(x: Any) -> Any:
         return ",".join(f"{view}={last_part(p)}" for view, p in x.items())
     return Path(x).name if isinstance(x, (str, Path)) and ":" not in str(x)[2:] else x
 
-
+# %% ../../nbs/4_training/01_settings.ipynb #33108665
 def _portable_options(x: Any) -> Any:
-    "Options, which may be JSON in a string"
+    "Options, which may be a string: JSON, or `name=value` pairs"
     if not isinstance(x, str):
         return portable(x)
     try:
         return json.dumps(portable(json.loads(x)))
     except ValueError:
-        return x
+        return ",".join(map(_portable_pair, x.split(",")))
+
+
+def _portable_pair(pair: str) -> str:
+    "`weights=/a/w.pt` -> `weights=w.pt`"
+    name, equals, value = pair.partition("=")
+    return f"{name}{equals}{last_part(value.strip()) if _names_path(name) else value}"
+
+
+def _names_path(name: str) -> bool:
+    "Whether a setting, or a dotted option, is a path"
+    return name.strip().rpartition(".")[2] in PATHS

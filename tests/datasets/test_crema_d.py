@@ -10,7 +10,6 @@ from avkit.datasets.crema_d import (
     CREMA_D_EMOTIONS,
     rater_face_code,
     index,
-    majority,
     read_votes,
     render,
     rater_voice_code,
@@ -172,5 +171,3 @@ def test_published_list(twin, tmp_path):
     assert set(apply_split(got, str(path)).clips.split) == {"train", "validation", "test"}
 
 
-def test_majority_is_strict():
-    assert majority([[5, 5, 0], [6, 4, 0], [3, 3, 4]]).tolist() == [-1, 0, -1]

@@ -3,7 +3,11 @@
 import numpy as np, pandas as pd, pytest
 from avkit.cli import main
 from avkit.core import AvkitError
-from avkit.datasets.features import match_features, own_features, read_features
+from avkit.datasets.feature_files import (
+    match_features,
+    own_features,
+    read_features,
+)
 
 
 def folder(root, names=("1", "2", "3", "4"), suffix=".wav"):
@@ -54,9 +58,10 @@ def test_a_name_of_two_clips_is_nobodys():
 
 def test_names_that_look_like_numbers_or_nothing(tmp_path):
     (tmp_path / "f.csv").write_text("clip,f1\n001,1\nNA,2\n")
-    assert {k: v.tolist() for k, v in read_features(tmp_path / "f.csv").items()} == {
+    named = read_features(tmp_path / "f.csv").named
+    assert {k: v.x.tolist() for k, v in named.items()} == {
         "001": [[1]],
         "NA": [[2]],
     }
-    stream, told = own_features(tmp_path / "f.csv", "folder", ["001", "NA", "1"])
-    assert stream.present.tolist() == [True, True, False] and "2 of 3" in told
+    own = own_features(tmp_path / "f.csv", "folder", ["001", "NA", "1"])
+    assert own.stream.present.tolist() == [True, True, False] and "2 of 3" in own.about["told"]

@@ -7,13 +7,20 @@ in the forms that they write, times names of subsets, times kinds of labels.
 import itertools
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from avkit.core import AvkitError
 from avkit.datasets.columns import MEANINGS, Question
 from avkit.datasets.folder import index
+from avkit.datasets.intervals import write_intervals
 from avkit.datasets.splits import apply_split
+from avkit.preprocessing.prepare import prepare, Preparation, stream_key
+from avkit.preprocessing.writing import write_video, write_wav
+from avkit.store import Store
+
+pytest.importorskip("av")
 
 PEOPLE = ["anna", "ben", "carla", "dan", "eva", "finn"]
 CLASSES = ["happy", "sad"]
@@ -197,7 +204,7 @@ NAMED = {  # how people write the names of files
     "./": lambda f: f"./{f}",
     "capitals": str.upper,
     "another disk": lambda f: f"C:\\Users\\me\\{f}".replace("/", "\\"),
-    "home": lambda f: f"/home/me/data/{f}",
+    "home": lambda f: f"/mnt/disk/data/{f}",
     "no folder": lambda f: f.rsplit("/", 1)[-1],
 }
 HEADS = [
@@ -446,3 +453,300 @@ def test_frames_in_folders_and_single_pictures(tmp_path):
     assert len(m) == 24 and (m.clips.audio != "").all() and m.classes == CLASSES
     m = index(tmp_path / "single")
     assert len(m) == 24 and m.classes == CLASSES and m.clips.video.str.endswith(".png").all()
+
+
+# -- what once was read as something else
+
+
+@pytest.mark.parametrize("words", [("fröhlich", "müde"), ("gaîté", "colère"), ("alegría", "enojo")])
+@pytest.mark.parametrize("page", ["cp1252", "latin-1", "utf-8", "utf-16"])
+def test_accents_of_western_languages_are_never_chinese(words, page, tmp_path):
+    named = dict(zip(CLASSES, words))
+    files = lay(tmp_path, lambda c: "{0}/übung_{speaker}_{take}.wav".format(c["label"], **c))
+    rows = [f"{f};{named[c['label']]};{c['speaker']}" for f, c in files.items()]
+    (tmp_path / "labels.csv").write_bytes("\n".join(["file;label;speaker", *rows]).encode(page))
+    meant = {f: c | dict(label=named[c["label"]]) for f, c in files.items()}
+    check(index(tmp_path), meant, "label", "speaker")
+
+
+def test_a_quote_that_nobody_closed_is_told(tmp_path):
+    rows = [f"{f},{c['label']}" for f, c in clips_below(tmp_path).items()]
+    rows[4] = rows[4].replace(",", ',"')
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    with pytest.raises(AvkitError, match=r"labels.csv, line 6: a quote .* never closed"):
+        index(tmp_path)
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows, "x" * 200_000]))
+    with pytest.raises(AvkitError, match="labels.csv: line 6: field larger than"):
+        index(tmp_path)
+
+
+def test_a_column_called_line_is_one_like_any_other(tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", speaker="speaker", take="line")
+    m = index(tmp_path)
+    check(m, files, "label", "speaker")
+    assert "columns not used: line_" in m.notes["understood"]
+
+
+def test_cells_of_parquet_without_a_value_are_empty(tmp_path):
+    files = clips_below(tmp_path)
+    t = pd.DataFrame(
+        dict(
+            file=list(files),
+            label=[c["label"] for c in files.values()],
+            fold=pd.array([None, *range(1, 24)], dtype="Int64"),
+            weight=[float("inf"), *[1.0] * 23],
+        )
+    )
+    t.to_parquet(tmp_path / "labels.parquet")
+    m = index(tmp_path)
+    check(m, files, "label")
+    assert "<NA>" not in m.clips.astype(str).values
+
+
+def test_a_stray_file_beside_folders_of_streams_is_told(tmp_path):
+    for c, (kind, suffix) in itertools.product(CLIPS, (("audio", "wav"), ("video", "mp4"))):
+        p = tmp_path / "{label}/{0}/{speaker}_{take}.{1}".format(kind, suffix, **c)
+        p.parent.mkdir(parents=True, exist_ok=True)
+        p.write_bytes(str(p).encode())
+    (tmp_path / "stray.wav").write_bytes(b"stray")
+    m = index(tmp_path)
+    assert len(m) == 24 and m.classes == CLASSES
+    assert m.problems.file.tolist() == ["stray.wav"]
+
+
+def test_a_level_that_is_neither_class_nor_speaker_is_asked_about_with_an_answer(tmp_path):
+    pets = dict(zip(PEOPLE, ["dog", "cat", "cow", "owl", "bee", "ant"]))
+    files = lay(
+        tmp_path,
+        lambda c: "{label}/p{0}/{1}/{take}.wav".format(
+            PEOPLE.index(c["speaker"]), pets[c["speaker"]], **c
+        ),
+    )
+    with pytest.raises(Question, match="--layout class/speaker/-"):
+        index(tmp_path)
+    check(index(tmp_path, layout="class/speaker/-"), files, "label")
+
+
+@pytest.mark.parametrize("name", ["take", "room", "notes", "age"])
+def test_columns_of_other_things_are_not_asked_about(name, tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", take=name)
+    check(index(tmp_path), files, "label")
+
+
+def test_a_column_to_ignore_that_is_not_there_is_told(tmp_path):
+    files = clips_below(tmp_path)
+    write(tmp_path, files, "comma", file="file", label="label", speaker="who", split="set")
+    with pytest.raises(AvkitError, match="did you mean 'set'"):
+        index(tmp_path, map="ignore=sett")
+    assert index(tmp_path, map="ignore=SET").notes.get("default_split") is None
+
+
+# -- pieces, raters, annotation tools, databases
+
+
+def film(path, seconds=6):
+    "A film of a grey that rises with time, and a tone"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first = 20 + sum(path.name.encode()) % 7  # no two films are the same
+    grey = np.linspace(first, 220, seconds * 10).astype(np.uint8)
+    frames = np.broadcast_to(grey[:, None, None, None], (len(grey), 48, 64, 3)).copy()
+    write_video(path, frames, 10, np.sin(np.arange(seconds * 8000) / 9).astype(np.float32), 8000)
+    return path
+
+
+@pytest.mark.parametrize("form", ["{0:g}", "0:00:0{0:.3f}", "0:0{0:.1f}"])
+@pytest.mark.parametrize(
+    "start, end", [("start", "end"), ("onset", "offset"), ("begin_time", "End Time")]
+)
+def test_each_row_is_a_piece_of_its_film(start, end, form, tmp_path):
+    rows = [f"file,{start},{end},label,subject"]
+    for n, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        film(tmp_path / name)
+        rows += [
+            f"{name},{form.format(t)},{form.format(t + 2)},{CLASSES[t // 2 % 2]},p{n}"
+            for t in (0, 2, 4)
+        ]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    m = index(tmp_path)
+    assert len(m) == 9 and sorted(set(m.clips.recording)) == ["a", "b", "c"]
+    assert m.clips[["start", "end"]].drop_duplicates().values.tolist() == [[0, 2], [2, 4], [4, 6]]
+    split = apply_split(m, "kfold3")
+    assert (split.clips.groupby("recording").split.nunique() == 1).all()
+
+
+def test_pieces_are_seen_and_heard_where_they_are(tmp_path):
+    film(tmp_path / "a.mp4")
+    film(tmp_path / "b.mp4", 7)
+    (tmp_path / "labels.csv").write_text(
+        "file,start,end,label\na.mp4,0,2,x\na.mp4,4,6,y\nb.mp4,0,2,x\nb.mp4,4,6,y\n"
+    )
+    prep = Preparation(window=2.0, rate=8000, frames=4, size=32, views=("frame",), detector="none")
+    store = Store(tmp_path / "store")
+    m = index(tmp_path)
+    assert (prepare(m, prep, store, n_jobs=1).rows.status == "done").all()
+    keys = [stream_key(r, "video", prep) for r in m.clips.to_dict("records")]
+    grey = [store.get(k)[0]["frame"].float().mean() for k in keys]
+    assert grey[0] < grey[1] - 80 and grey[2] < grey[3] - 60
+
+
+def test_pieces_that_overlap_and_end_before_they_start(tmp_path):
+    film(tmp_path / "a.mp4")
+    film(tmp_path / "b.mp4")
+    head = "file,start,end,label\n"
+    (tmp_path / "labels.csv").write_text(f"{head}a.mp4,0,3,x\na.mp4,2,4,y\nb.mp4,0,1,x\n")
+    assert "overlap" in " ".join(index(tmp_path).problems.problem)
+    (tmp_path / "labels.csv").write_text(f"{head}a.mp4,3,2,x\nb.mp4,0,1,y\n")
+    with pytest.raises(AvkitError, match="line 2: the end, 2, is not after the start"):
+        index(tmp_path)
+
+
+@pytest.mark.parametrize("rater", ["rater", "Annotator", "worker_id"])
+def test_several_raters_a_clip(rater, tmp_path):
+    files = clips_below(tmp_path)
+    other = dict(happy="sad", sad="happy")
+    rows = [f"file,{rater},label,speaker"]
+    for i, (f, c) in enumerate(files.items()):
+        said = [c["label"], c["label"], other[c["label"]] if i % 3 == 0 else c["label"]]
+        rows += [f"{f},r{k},{x},{c['speaker']}" for k, x in enumerate(said)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    m = index(tmp_path)
+    check(m, files, "label", "speaker")
+    assert m.notes["votes"] == "majority" and "alpha" in m.notes["agreement"]
+    shares = index(tmp_path, votes="distribution").clips[["share_happy", "share_sad"]]
+    assert np.allclose(shares.sum(axis=1), 1) and shares.min().min() == 0
+    assert shares.round(2).isin([0, 0.33, 0.67, 1]).all().all()
+
+
+def test_a_vote_settles_rows_that_contradict_each_other(tmp_path):
+    files = clips_below(tmp_path)
+    rows = [f"{f},{c['label']}" for f, c in files.items()]
+    first = next(iter(files))
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows, *[f"{first},sad"] * 2]))
+    m = index(tmp_path, votes="majority")
+    assert m.clips.set_index("audio").label[first] == "sad" and len(m) == 24
+
+
+def test_numbers_of_several_raters_are_averaged(tmp_path):
+    files = clips_below(tmp_path)
+    rows = ["file,annotator,valence"]
+    rows += [f"{f},r{k},{c['valence'] + k / 10}" for f, c in files.items() for k in (-1, 1)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    m = index(tmp_path)
+    got = {r["audio"]: r["valence"] for r in m.clips.to_dict("records")}
+    assert got == pytest.approx({f: c["valence"] for f, c in files.items()})
+
+
+@pytest.mark.parametrize("suffix", [".eaf", ".TextGrid", ".vtt", ".srt", ".txt"])
+def test_labels_from_when_to_when_beside_a_film(suffix, tmp_path):
+    said = pd.DataFrame(
+        dict(start=[0.0, 2.5], end=[2.0, 4.0], label=CLASSES, tier="emotion", line=0)
+    )
+    for name in ("a", "b", "c"):
+        film(tmp_path / f"clips/{name}.mp4", 5)
+        write_intervals(tmp_path / f"clips/{name}{suffix}", said)
+    m = index(tmp_path)
+    assert len(m) == 6 and m.clips.label.tolist() == CLASSES * 3
+    assert m.clips[["start", "end"]].values[:2].tolist() == [[0, 2], [2.5, 4]]
+
+
+def test_subtitles_beside_films_in_folders_of_classes_are_no_labels(tmp_path):
+    files = lay(tmp_path, lambda c: "{label}/{speaker}_{take}.mp4".format(**c))
+    for f in files:
+        (tmp_path / f).with_suffix(".srt").write_text("1\n00:00:00,0 --> 00:00:01,0\nHello\n")
+    m = index(tmp_path)
+    check(m, files, "label")
+    assert "24 files with intervals beside the clips are not read" in " ".join(
+        m.notes["understood"]
+    )
+
+
+def test_folders_or_intervals_is_asked(tmp_path):
+    files = lay(tmp_path, lambda c: "{speaker}/{label}_{take}.mp4".format(**c))
+    for f in files:
+        (tmp_path / f).with_suffix(".txt").write_text("0.0\t1.0\thappy\n1.5\t2.0\tsad\n")
+    with pytest.raises(Question, match="--layout class, or --tier any"):
+        index(tmp_path)
+    m = index(tmp_path, tier="any")
+    assert len(m) == 48 and m.classes == CLASSES
+
+
+def test_an_audformat_database(tmp_path):
+    audformat = pytest.importorskip("audformat")
+    files = lay(tmp_path, lambda c: "audio/{speaker}_{label}_{take}.wav".format(**c))
+    db = audformat.Database("mine")
+    db.schemes["emotion"] = audformat.Scheme(labels=CLASSES)
+    people = {p: dict(gender="female") for p in PEOPLE}
+    db.schemes["speaker"] = audformat.Scheme(labels=people)
+    types = dict(train="train", val="dev", test="test")
+    for split, kind in types.items():
+        mine = [f for f, c in files.items() if c["split"] == split]
+        db.splits[kind] = audformat.Split(type=kind)
+        t = db[f"emotion.{kind}"] = audformat.Table(audformat.filewise_index(mine), split_id=kind)
+        for name, key in (("emotion", "label"), ("speaker", "speaker")):
+            t[name] = audformat.Column(scheme_id=name)
+            t[name].set([files[f][key] for f in mine])
+    db.save(tmp_path)
+    m = index(tmp_path)
+    check(m, files, "label", "speaker", "official")
+    assert set(m.clips.sex) == {"female"}
+    for p in tmp_path.glob("db.*.parquet"):
+        p.rename(p.with_suffix(".pkl"))
+    with pytest.raises(AvkitError, match="can run code"):
+        index(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("cremad", "ravdess"), ("a", "b")])
+def test_a_folder_of_two_published_corpora_is_recognised(names, tmp_path):
+    for i in range(6):
+        for folder, name in zip(
+            names, (f"10{i:02d}_DFA_ANG_XX.wav", f"03-01-05-01-02-01-{i:02d}.wav")
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / name).write_bytes(name.encode())
+    with pytest.raises(Question, match="RAVDESS.*CREMA-D"):
+        index(tmp_path)
+
+
+# -- audio in a file of its own
+
+
+def spoken(path, late, seed):
+    "A film with noise as its audio, and the same noise `late` seconds later in a file beside it"
+    rng = np.random.default_rng(seed)
+    sound = (rng.normal(size=4 * 16000) * 0.1).astype(np.float32)
+    frames = np.full((40, 48, 64, 3), 90, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, 10, sound, 16000)
+    mic = path.with_suffix(".wav")
+    write_wav(mic, np.concatenate([np.zeros(round(late * 16000)), sound]), 16000)
+    return path.name, mic.name
+
+
+@pytest.mark.parametrize("late, said", [(0.48, "+0.48 s later"), (0.0, "fit")])
+def test_the_cameras_own_sound_tells_the_offset(late, said, tmp_path):
+    rows = ["video,audio,label"]
+    for i in range(4):
+        rows.append(",".join([*spoken(tmp_path / f"{i}.mp4", late, i), CLASSES[i % 2]]))
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    told = " ".join(index(tmp_path).notes["understood"])
+    assert said in told
+    if late:
+        rows = [rows[0] + ",offset", *(f"{r},{late}" for r in rows[1:])]
+        (tmp_path / "labels.csv").write_text("\n".join(rows))
+        m = index(tmp_path)
+        assert "fit" in " ".join(m.notes["understood"]) and set(m.clips.offset) == {late}
+
+
+def test_a_microphone_for_each_speaker_of_a_film(tmp_path):
+    rows = ["file,audio,label,speaker"]
+    for i in range(2):
+        film(tmp_path / f"{i}.mp4")
+        for k, name in enumerate(("anna", "ben")):
+            (tmp_path / f"{name}{i}.wav").write_bytes(f"{name}{i}".encode())
+            rows.append(f"{i}.mp4,{name}{i}.wav,{CLASSES[k]},{name}{i}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    m = index(tmp_path)
+    assert sorted(m.clips["clip"]) == ["0+anna0", "0+ben0", "1+anna1", "1+ben1"]
+    assert m.clips.audio.tolist() == ["anna0.wav", "ben0.wav", "anna1.wav", "ben1.wav"]

@@ -9,7 +9,9 @@ from avkit.core import AvkitError, read_json, repo_root
 from avkit.training.learner import fit
 from avkit.preprocessing.media import decode, stream
 from avkit.preprocessing.writing import write_video
-from avkit.evaluation.predict import Looker, listen, plan_windows, windows
+from avkit.datasets.intervals import read_intervals, write_intervals
+from avkit.evaluation.annotate import time_line
+from avkit.evaluation.predict import Looker, Prediction, listen, plan_windows, windows
 from avkit.evaluation.runs import Run, Trained, open_run
 from avkit.cli import main
 from avkit.preprocessing.prepare import Preparation
@@ -89,6 +91,7 @@ def test_the_command_and_the_notebook(tiny, tmp_path, capsys):
     assert (
         made
         == {"predictions.csv", "settings.json", "timeline.png", "timeline.svg", "annotated.mp4"}
+        | {"timeline.eaf", "timeline.TextGrid", "timeline.vtt"}
         and "face 1: 1 rows" in capsys.readouterr().out
     )
     assert abs(decode(tmp_path / "a/annotated.mp4").duration - decode(video).duration) < 0.1
@@ -486,3 +489,49 @@ def test_open_time_is_tried_however_few_steps_there_are(fixed):
 
     want = "open for audio, as in the example for video" if fixed else "open"
     assert _checked(p, x, graph, "The graph")["time"] == want
+
+
+def told(rows, classes, task="class"):
+    "A prediction of a table (start, end, face, prediction, numbers)"
+    t = pd.DataFrame(rows, columns=["start", "end", "face", "prediction", *classes])
+    return Prediction(t, Path("v.mp4"), list(classes), task, {}, {}, {})
+
+
+def test_the_time_line_has_one_answer_at_a_time():
+    nan = float("nan")
+    rows = [
+        (0.0, 2.0, "face 1", "sad", 0.9, 0.1),
+        (1.0, 3.0, "face 1", "sad", 0.8, 0.2),
+        (2.0, 4.0, "face 1", "calm", 0.3, 0.7),
+        (6.0, 8.0, "face 1", "calm", 0.3, 0.7),
+        (0.0, 2.0, "", "calm", 0.1, 0.9),
+        (1.0, 3.0, "", "", nan, nan),
+    ]
+    got = time_line(told(rows, ["sad", "calm"]))
+    assert got.values.tolist() == [
+        [0.0, 2.5, "sad", "face 1"],
+        [2.5, 4.0, "calm", "face 1"],
+        [6.0, 8.0, "calm", "face 1"],
+        [0.0, 2.0, "calm", "audio"],
+    ]
+    numbers = told([(0.0, 0.04, "face 1", "", -0.26, 0.51)], ["valence", "arousal"], "regression")
+    assert time_line(numbers).label.tolist() == ["valence -0.3, arousal 0.5"]
+    assert time_line(told(rows[5:], ["sad", "calm"])).empty
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_time_lines_are_read_back_by_each_format(seed, tmp_path):
+    rng, classes = np.random.default_rng(seed), ["a & b", "<c>", 'd "e"']
+    rows = [
+        (k * 0.3, k * 0.3 + rng.uniform(0.2, 2), f"face {f}", classes[rng.integers(3)], 1, 0, 0)
+        for f in (1, 2)
+        for k in range(20)
+    ]
+    line = time_line(told(rows, classes))
+    for suffix in ("eaf", "TextGrid", "vtt"):
+        path = write_intervals(tmp_path / f"a.{suffix}", line)
+        for tier, some in line.groupby("tier"):
+            got = read_intervals(path, tier)
+            assert got.label.tolist() == some.label.tolist()
+            np.testing.assert_allclose(got.start, some.start, atol=6e-4)
+            np.testing.assert_allclose(got.end, some.end, atol=6e-4)

@@ -171,6 +171,18 @@ def test_missing_numbers_keep_their_time(tmp_path):
     assert shown.tolist() == [2, 3, 12, 17]  # at .25, .75, 1.25, 1.75 s; 3: the last before the gap
 
 
+@pytest.mark.parametrize("more", [dict(start=0.5), dict(end=1.0), dict(offset=0.2)])
+def test_pieces_of_pictures_are_refused(tmp_path, more):
+    row = frames_and_tone(tmp_path)
+    Image.fromarray(gradient()).save(tmp_path / "a.jpg")
+    for video in ("take", "a.jpg"):
+        prep = Preparation(1.0, 8000, 4, 16, views=("frame",), picture_rate=10.0)
+        line = prepare_clip(
+            tmp_path, row | more | dict(video=video), prep, Store(tmp_path / "store")
+        )
+        assert line["status"] == "failed" and "are for films" in line["reason"]
+
+
 def test_a_row_of_before_has_its_key(tmp_path):
     row = dict(video="a.mp4", audio="a.mp4", video_sha256="51f0", audio_sha256="51f0")
     keys = [stream_key(row, s, Preparation())[:16] for s in ("audio", "video")]

@@ -191,3 +191,18 @@ def test_the_command_writes_the_page(tmp_path, capsys):
     assert not main(["index", *flags, "--html", str(tmp_path / "page.html")])
     assert "page: " in capsys.readouterr().out
     checked((tmp_path / "page.html").read_text())
+
+
+def test_a_piece_is_looked_at_and_played_as_a_piece(tmp_path):
+    t = np.arange(24000) / 8000
+    root = tmp_path / "data"
+    root.mkdir()
+    write_wav(root / "film.wav", (np.floor(t) / 4 * np.sin(2000 * t)).astype(np.float32), 8000)
+    rows = ["clip,file,label,start,end", "a,film.wav,sad,0,1", "b,film.wav,happy,2,3"]
+    (root / "labels.csv").write_text("\n".join(rows))
+    m = index(root)
+    quiet, loud = clip_looks(m, n_jobs=1)
+    assert quiet.loudness == -100 and loud.loudness == pytest.approx(-9, abs=0.2)
+    assert quiet.seconds == loud.seconds == 1
+    page = contact_page(m, root / "page.html", n_jobs=1)
+    assert 'src="film.wav#t=0,1"' in page and 'src="film.wav#t=2,3"' in page

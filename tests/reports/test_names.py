@@ -2,9 +2,13 @@
 and do nothing."""
 
 import csv, html.parser, io, re
+from types import SimpleNamespace
+import matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest
+from avkit.evaluation import annotate
 from avkit.evaluation.figures import confusion
 from avkit.markup import csv_text, html_text, latex_text, markdown_text, sheet_text
+from avkit.reports import curves, overview
 from avkit.reports.errors import _bar
 from avkit.reports.side_by_side import to_html
 from avkit.reports.tables import write_frame
@@ -81,3 +85,29 @@ def test_a_report_on_odd_classes(tmp_path):
 def test_a_figure_shows_a_dollar(name, tmp_path):
     p = pd.DataFrame(dict(target=[name, "b"], prediction=["b", name]))
     confusion(p, [name, "b"], name).savefig(tmp_path / "c.png")
+
+
+def shown(ax):
+    "The texts of a legend, as they look"
+    return [t.get_text().replace("\u200b", "") for t in ax.get_legend().get_texts()]
+
+
+def test_a_legend_shows_names_that_begin_with_an_underscore(recwarn):
+    t = pd.DataFrame(dict(time=[0.0, 1], _calm=[0.5, 0.5], angry=[0.5, 0.5]))
+    bands = t.assign(**{f"{n} {k}": t[n] for n in ("_calm", "angry") for k in ("low", "high")})
+    ax = overview._stack(t, ["_calm", "angry"]).axes[0]
+    assert shown(ax) == ["_calm", "angry"]
+    _, ax = plt.subplots()
+    overview._draw_bands(ax, bands, ["_calm", "angry"])
+    assert shown(ax) == ["_calm", "angry"]
+    h = pd.DataFrame(dict(name=["_mine", "b"], run=["_mine", "b"], epoch=0, train_loss=[1.0, 2.0]))
+    fig = curves._overlay(h, ["_mine", "b"], ["train_loss"])
+    assert shown(fig.axes[0]) == ["_mine (1)", "b (1)"]
+    _, ax = plt.subplots()
+    rows = t.assign(start=[0, 1], end=[1, 2])
+    p = SimpleNamespace(classes=["_calm", "angry"], table=rows)
+    annotate._curves(ax, rows, p)
+    annotate._number_axes(ax, p)
+    assert shown(ax) == ["_calm", "angry"]
+    ax.figure.canvas.draw()
+    assert not [w for w in recwarn if "lyph" in str(w.message)]

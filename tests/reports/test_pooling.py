@@ -155,3 +155,38 @@ def test_older_records_without_an_experiment(runs, tmp_path):
     slim = [{k: v for k, v in slim_record(r).items() if k != "experiment"} for r in old]
     assert len(experiments(old)) == len(experiments(slim)) == 3
     write_json(tmp_path / "one/record.json", json.loads(json.dumps(old[0])))
+
+
+def test_what_is_missing_is_told_in_words_of_the_recipe(runs):
+    r = next(r for r in records(runs) if r["epochs"] == 2)
+    other = r["split"] | dict(fold=1)
+
+    def told(changes, **recipe):
+        a = r | dict(config=r["config"] | dict(modality="av"))
+        b = r | dict(config=r["config"] | changes, recipe=r["recipe"] | recipe, split=other)
+        return "\n".join(gaps([a, b]))
+
+    text = told(dict(modality="audio"))
+    assert "fold 1, 2 of kfold3** (modality av, fusion ca)" in text
+    assert "fold 0, 2 of kfold3** (modality audio)" in text
+    text = told({}, patience=5)
+    assert "(patience none)" in text and "(patience 5)" in text
+
+
+def test_a_fusion_that_one_modality_uses_is_told(runs):
+    r = next(r for r in records(runs) if r["epochs"] == 2)
+    alone = r | dict(config=r["config"] | dict(modality="audio"))
+    several = [alone | dict(recipe=r["recipe"] | dict(fusion=f)) for f in ("ca", "ia", "vavl")]
+    assert len(experiments(several)) == 2
+    assert sorted(runs_table(several, ["test"]).fusion.unique()) == ["", "vavl"]
+
+
+def test_ceilings_take_a_folder_of_runs(runs, monkeypatch, tmp_path, capsys):
+    from avkit.reports import ceilings
+
+    best = pd.DataFrame([dict(given="av", score="accuracy", ceiling=1.0)])
+    monkeypatch.setattr(ceilings, "ceilings_of", lambda r: best)
+    assert main(["ceilings", str(runs), "--to", str(tmp_path)]) == 0
+    assert len(pd.read_csv(tmp_path / "ceilings.csv")) == 4
+    assert main(["ceilings", str(tmp_path / "none"), "--to", str(tmp_path)]) == 2
+    assert "train a run first" in capsys.readouterr().err

@@ -61,7 +61,8 @@ def test_every_report_is_declared_once_as_it_is():
     assert LONG == dict(twins="make twins", quirks="avkit reports quirks",
                         ravdess_choice="avkit reports ravdess_choice")
     assert {r.name for r in ALL.values() if r.real} == {
-        "ravdess_choice", "ravdess_real", "robustness_real", "corpora/ravdess", "corpora/crema_d"}
+        "ravdess_choice", "ravdess_real", "robustness_real", "audit_ravdess", "corpora/ravdess",
+        "corpora/crema_d"}
 
 
 def test_reports_are_light():

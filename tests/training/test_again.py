@@ -190,3 +190,70 @@ def test_numbers_without_a_flag_are_given_by_name(toy, tmp_path, capsys):
     assert "did you mean 'head'" in capsys.readouterr().err
     assert main([*flags(toy), "--head.dropuot", "0.5"]) == 2
     assert "did you mean 'dropout'" in capsys.readouterr().err
+
+
+def begun(folder):
+    "The folders of runs below a folder, by name"
+    return sorted(p.parent.name for p in folder.rglob("started.json"))
+
+
+def test_train_and_grid_give_one_configuration_one_folder(toy, tmp_path, capsys):
+    assert main(flags(toy)) == 0
+    before = begun(tmp_path / "reports")
+    assert main(["grid", *flags(toy)[1:], "--n_jobs=1"]) == 0
+    assert "cached" in capsys.readouterr().out and begun(tmp_path / "reports") == before
+    grid = ["grid", *flags(toy)[1:], "--n_jobs=1", "--seed=2,3"]
+    assert main(grid) == 0 and len(begun(tmp_path / "reports")) == 3
+    capsys.readouterr()
+    assert main([*flags(toy), "--seed=3"]) == 0
+    assert "is not trained again" in capsys.readouterr().out
+    assert len(begun(tmp_path / "reports")) == 3
+
+
+@pytest.mark.parametrize("first", ["train", "grid"])
+def test_one_run_in_other_words_is_not_repeated(toy, tmp_path, capsys, first):
+    plain = toy | dict(lr=0.01)
+    word = "--n_jobs=1" if first == "grid" else "--device=cpu"
+    assert main([first, *flags(plain)[1:], word]) == 0
+    one = begun(tmp_path / "reports")
+    del plain["lr"]
+    for words in (["--options=lr=0.01"], ["--lr", "1e-2", "--size", "paper"], ["--lr=.01"]):
+        capsys.readouterr()
+        assert main([*flags(plain), *words]) == 0
+        assert "is not trained again" in capsys.readouterr().out, words
+    assert main([*flags(plain), "--options=lr=0.02"]) == 0
+    assert "epoch " in capsys.readouterr().out
+    assert len(one) == 1 and len(begun(tmp_path / "reports")) == 2
+
+
+def test_names_that_others_know():
+    assert configure().run_dir.name == "synth-demo-ca-fold0-seed1"
+    (one,) = combine(fold=1)
+    assert one.run_dir.name == "synth-demo-ca-fold1-seed1"
+
+
+def test_more_epochs_without_a_folder_go_on_from_the_shorter_run(toy, tmp_path, capsys):
+    same = toy | dict(options="schedule=constant")
+    straight = fit(configure(**same | dict(epochs=4, run_dir=str(tmp_path / "s"))), verbose=False)
+    assert main(flags(same)) == 0
+    (path,) = record_paths(tmp_path / "reports")
+    before = {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert main([*flags(same | dict(epochs=4)), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert f"goes on from {path.parent}" in said and "epoch   3/4" in said
+    assert "epoch   2/4" not in said
+    assert {p: p.read_bytes() for p in path.parent.rglob("*") if p.is_file()} == before
+    (longer,) = (r for r in record_paths(tmp_path / "reports") if r != path)
+    record = read_json(longer)
+    assert record["history"] == straight["history"]
+    assert record["metrics"] == straight["metrics"]
+
+
+def test_resume_of_nothing_says_so(toy, tmp_path, capsys):
+    assert main([*flags(toy | dict(lr=0.5)), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert "holds nothing to go on from" in said and "--run_dir" in said
+    assert main(flags(toy)) == 0
+    assert main([*flags(toy | dict(epochs=4)), "--resume"]) == 2
+    assert "schedule=cosine" in capsys.readouterr().err

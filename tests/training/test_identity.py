@@ -1,9 +1,11 @@
 """A setting that has no effect is not part of a run: with it changed, every bit stays."""
 
-import json
+import inspect, json
 import pytest, torch
 from helpers import OWN, toy
 from avkit.core import AvkitError
+from avkit.datasets.manifest import corpus_info, known_datasets
+from avkit.datasets.registry import corpus_module
 from avkit.training.configure import COMMON, configure, DEFAULTS, effective, IDLE
 from avkit.training.distributed import accelerator
 from avkit.training.learner import start, train_epoch, validate
@@ -34,6 +36,8 @@ ANOTHER = dict(
     spec_augment=dict(time=1),
     difficulty=0.5,
     fusion_options=dict(ia=dict()),
+    windows=dict(length=32),
+    smoothing=5,
 )
 
 
@@ -88,6 +92,22 @@ def test_what_is_not_idle_changes_the_hash():
     for n in set(ANOTHER) - idle - {"fusion_options"}:
         assert options(**{n: ANOTHER[n]}).hash != plain.hash, n
     assert effective(values | dict(fusion="ia", modality="audio"))["fusion"] == COMMON["fusion"]
+
+
+def test_windows_are_part_of_a_run_where_frames_have_labels():
+    usual = dict(recipe="jca2023", data_root="rendered")
+    frames = dict(dataset="affwild2", track="va")
+    for data, idle in ((dict(dataset="ravdess"), True), (frames, False)):
+        one = configure(**usual, **data)
+        for more in ("windows.hop=8", "smoothing=9"):
+            assert (configure(**usual, **data, options=more).hash == one.hash) == idle, more
+
+
+@pytest.mark.parametrize("name", known_datasets())
+def test_the_facts_say_whether_frames_have_labels(name):
+    kind = corpus_info(name).get("kind", "")
+    module = inspect.getsource(corpus_module(name)) if name != "synth" else ""
+    assert kind.startswith("per frame") == ('level="frame"' in module)
 
 
 def test_a_file_that_is_not_read_is_not_part_of_a_run(toy_corpus):

@@ -15,14 +15,16 @@ MIXED = dict(mixup=0.4, warmup=1.5, per_step=True)
 
 
 def corpus_of(cfg, numbers):
-    "The toy corpus, 15 clips of a batch of 7 train; as classes, or as two numbers"
+    "The toy corpus, 15 clips of a batch of 7 train; as classes, their shares, or two numbers"
     import torch
     from avkit.training.loading import load_data
 
     c = load_data(cfg, verbose=False)
     i = np.arange(len(c.data))
     c.data.split = np.where(i < 15, "train", np.where(i < 40, "validation", ""))
-    if not numbers:
+    if numbers == "shares":
+        c.data.shares = torch.nn.functional.one_hot(c.data.target, 8) * 0.6 + 0.05
+    if numbers is not True:
         return c
     y = torch.stack([c.data.target / 4 - 1, (c.data.target % 3) - 1.0], 1).float()
     y[3] = torch.nan
@@ -75,9 +77,14 @@ def run(settings, run_dir, world, numbers=False):
     return json.loads((run_dir / "record.json").read_text())
 
 
-@pytest.mark.parametrize("more", [{}, MIXED], ids=["plain", "mixed"])
+BOTH = [(n, d, m) for n, d in ((False, "softhard"), (True, "nodropout")) for m in ({}, MIXED)]
+EVEN = dict(sampling="balanced")
+
+
 @pytest.mark.parametrize(
-    "numbers,dropout", [(False, "softhard"), (True, "nodropout")], ids=["cross-entropy", "ccc"]
+    "numbers,dropout,more",
+    [*BOTH, ("shares", "softhard", MIXED), (False, "nodropout", EVEN)],
+    ids=["cross-entropy", "cross-entropy-mixed", "ccc", "ccc-mixed", "shares-mixed", "sampling"],
 )
 def test_two_processes_are_one(toy_corpus, tmp_path, numbers, dropout, more):
     settings = toy_corpus | dict(epochs=4, batch_size=7, modality_dropout=dropout) | more
@@ -89,6 +96,16 @@ def test_two_processes_are_one(toy_corpus, tmp_path, numbers, dropout, more):
         for c, s in cs.items():
             assert s == pytest.approx(two["metrics"][side][c], abs=1e-5)
     assert ("mixup" in more) == (one["recipe"]["mixup"] > 0)
+
+
+def test_processes_meet_where_auto_finds_no_gpu(toy_corpus, tmp_path):
+    "As torchrun starts them, with nothing said of a device"
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, which auto takes")
+    settings = toy_corpus | dict(epochs=1, batch_size=64, device="auto")
+    assert run(settings, tmp_path / "auto", 2)["processes"] == 2
 
 
 def test_the_command_of_the_readme(toy_corpus, tmp_path):

@@ -98,6 +98,61 @@ def test_where_a_command_is_started_does_not_change_what_a_run_is(here, monkeypa
     assert os.path.isabs(configure().run_dir)
 
 
+def test_a_wrong_flag_is_told_each_name_once(capsys):
+    assert main(["train", "--optionz", "3"]) == 2
+    said = capsys.readouterr().err
+    names = said.partition("Known: ")[2].strip().split(", ")
+    assert "did you mean 'options'" in said and len(set(names)) == len(names) > 40
+
+
+def test_a_subset_without_a_clip_is_told_before_training(here, capsys, monkeypatch):
+    monkeypatch.chdir(here)
+    rows = [f"{i:02d},{'train' if i < 20 else 'validation'}" for i in range(1, 25)]
+    (here / "two.csv").write_text("\n".join(["speaker,split", *rows, ""]))
+    small = ["--epochs", "1", "--device", "cpu", "--split", "two.csv", "--run_dir", "two"]
+    out = said(capsys, "train", *DATA, *OWN, *small)
+    assert "No clip in test (split two.csv has none): nothing is scored there" in out
+    assert out.index("No clip in test") < out.index("epoch   1/1")
+    assert "clips: train 152, validation 40, test 0" in out
+    (here / "none.csv").write_text("speaker,split\n01,validation\n02,test\n")
+    assert main(["train", *DATA, *OWN, *small[:-4], "--split", "none.csv"]) == 2
+    assert "leaves nothing in train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, place",
+    [
+        (
+            "video_backbone=resnet18, backbone_options.resnet18.weights=w.pt",
+            ("backbone_options", "resnet18", "weights"),
+        ),
+        (
+            '{"video_encoder": "pictures", "encoder_options": {"pictures": {"weights": "w.pt"}}}',
+            ("encoder_options", "pictures", "weights"),
+        ),
+        ("preparation.face_model=w.pt", ("preparation", "face_model")),
+    ],
+)
+def test_a_path_in_options_counts_from_where_a_command_is_started(
+    options, place, here, monkeypatch
+):
+    from avkit.training.configure import configure
+    from avkit.training.record import own_files
+
+    (here / "w.pt").write_text("weights")
+    (here.parent / "w.pt").write_text("other weights")
+    asked = dict(options=options, data_root="rendered", dataset="ravdess", recipe="ravdess_real")
+    monkeypatch.chdir(here)
+    one = configure(**asked)
+    value, files = one.recipe, own_files(one)
+    for name in place:
+        value = value[name]
+    monkeypatch.chdir(here.parent)
+    assert value == str(here / "w.pt") and len(files) == 1 and own_files(one) == files
+    same = asked | dict(options=asked["options"].replace("w.pt", "work/w.pt"))
+    assert configure(**same).hash == one.hash and own_files(configure(**same)) == files
+
+
 @pytest.mark.parametrize(
     "argv,message",
     [
