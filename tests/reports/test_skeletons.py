@@ -75,7 +75,7 @@ def test_each_takes_fifteen_lines_of_code():
     assert lines["recipe"] + lines["study"] <= 15
 
 
-@pytest.mark.parametrize("notebook,kind,name", [("2_datasets/16_registry", "dataset", "toy"),
+@pytest.mark.parametrize("notebook,kind,name", [("2_datasets/19_registry", "dataset", "toy"),
                                                 ("3_models/05_fusion", "fusion", "sum")])
 def test_the_notebook_shows_the_same_block(notebook, kind, name):
     plain = lambda text: [l for l in text.splitlines() if l.strip()]
