@@ -30,11 +30,11 @@ class OwnData:
     "The parameters of nbs/own_data.ipynb"
     data_root: str = "sample"           # your folder, only ever read; sample: a few rendered clips
     annotations: str | None = None      # a table, where it is not in data_root
-    map: str | None = None              # what columns mean: speaker=who,split=cohort
+    map: str | None = None              # what columns mean, as --map of avkit index
     layout: str | None = None           # what folders mean: split/class/speaker
     pattern: str | None = None          # what file names say: {speaker}_{label}_{take}
     label: str | None = None            # which column is learned
-    scale: str | None = None            # the ends of numbers: valence=1:9
+    scale: str | None = None            # the ends of numbers, as --scale of avkit index
     votes: str | None = None            # several raters a clip: majority, or distribution
     tier: str | None = None             # of ELAN, TextGrid, ... files beside films
     picture_rate: float | None = None   # frames a second in folders of pictures beside audio

@@ -37,6 +37,12 @@ def own_folder(root, people=PEOPLE, name="{label}/{who}/a.wav"):
     return root
 
 
+def test_papermill_knows_every_parameter():
+    "It passes over a line with = in its comment"
+    cell = next(source for source, tagged in code_cells() if tagged)
+    assert not [line for line in cell.splitlines() if "=" in line.partition("#")[2]]
+
+
 def test_parameters_are_those_of_the_notebook():
     scope = {}
     exec(next(source for source, tagged in code_cells() if tagged), scope)
