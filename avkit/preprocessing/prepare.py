@@ -252,6 +252,7 @@ def _check_rate(
     "Ask for the rate of a folder of pictures that is to meet its audio"
     both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
     if prep.picture_rate or not both or not path.is_dir(): return
+    _check_film(root, row)
     numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
     n = numbers[-1] - numbers[0] + 1
     raise AvkitError(f"{row['video']}: how many of its pictures are a second of the audio beside "
