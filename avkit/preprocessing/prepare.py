@@ -242,24 +242,6 @@ def _told_lengths(pictures: float, audio: float) -> tuple[str, ...]:
     return (f"its pictures last {pictures:.2f} s at their rate, its audio {audio:.2f} s",)
 
 
-# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111009
-def _check_rate(
-    root: Any,             # the data set's folder
-    row: Mapping,
-    streams: Iterable[str],  # that are asked for, and that the clip has
-    prep: Preparation,
-) -> None:
-    "Ask for the rate of a folder of pictures that is to meet its audio"
-    both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
-    if prep.picture_rate or not both or not path.is_dir(): return
-    _check_film(root, row)
-    numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
-    n = numbers[-1] - numbers[0] + 1
-    raise AvkitError(f"{row['video']}: how many of its pictures are a second of the audio beside "
-                     f"it? Say it with picture_rate; {n / seconds:.4g} would spread them over its "
-                     f"{seconds:.2f} s")
-
-
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #6d6f28c4
 def _tensors(
     root: Any,            # the data set's folder
@@ -372,6 +354,24 @@ def decode_clip(
 ) -> dict[str, media.Clip]:
     "{audio, video: decoded clip} of what a row names"
     return _decode(root, row, [s for s in ("audio", "video") if row[s]], prep)[0]
+
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111009
+def _check_rate(
+    root: Any,             # the data set's folder
+    row: Mapping,
+    streams: Iterable[str],  # that are asked for, and that the clip has
+    prep: Preparation,
+) -> None:
+    "Ask for the rate of a folder of pictures that is to meet its audio"
+    both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
+    if prep.picture_rate or not both or not path.is_dir(): return
+    _check_film(root, row)
+    numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
+    n = numbers[-1] - numbers[0] + 1
+    raise AvkitError(f"{row['video']}: how many of its pictures are a second of the audio beside "
+                     f"it? Say it with picture_rate; {n / seconds:.4g} would spread them over its "
+                     f"{seconds:.2f} s")
 
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5711100b
