@@ -369,9 +369,8 @@ def _check_rate(
     _check_film(root, row)
     numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
     n = numbers[-1] - numbers[0] + 1
-    raise AvkitError(f"{row['video']}: how many of its pictures are a second of the audio beside "
-                     f"it? Say it with picture_rate; {n / seconds:.4g} would spread them over its "
-                     f"{seconds:.2f} s")
+    raise AvkitError("how many of its pictures are a second of the audio beside them? Say it with "
+                     f"picture_rate; {n / seconds:.4g} would spread them over its {seconds:.2f} s")
 
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5711100b

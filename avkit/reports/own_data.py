@@ -38,6 +38,7 @@ class OwnData:
     votes: str | None = None            # several raters a clip: majority, or distribution
     tier: str | None = None             # of ELAN, TextGrid, ... files beside films
     picture_rate: float | None = None   # frames a second in folders of pictures beside audio
+    detector: str | None = None         # of faces: mtcnn, centerface, yunet, none, given
     recipe: str = "demo"                # any recipe
     modality: str = "auto"              # av, audio, video; auto: what all clips have
     split: str | None = None            # None: your own, else folds over people
