@@ -287,7 +287,7 @@ def _check_film(root: Any, row: Mapping) -> None:
     "Refuse pieces of what is no film"
     if not piece_of(row) and not offset_of(row): return
     for name in (row["video"], row["audio"]):
-        if name.endswith(".pt") or name and (Path(root) / name).is_dir():
+        if name.endswith(".pt") or _is_pictures(root, name):
             raise AvkitError(f"{row['clip']}: start, end and offset are for films, {name} is none")
     if row.get("crops"): raise AvkitError(f"{row['clip']}: start, end and offset are for films; "
                                           f"crops of the owner's ({row['crops']}) have no times")
