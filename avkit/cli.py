@@ -148,9 +148,10 @@ def _data_parser(
 
 def _open(a: argparse.Namespace) -> Any:
     "The manifest that the arguments ask for"
-    from avkit.datasets.registry import answers_about, open_asked  # heavy: pandas
+    from avkit.datasets.registry import answers_about, FORGET, open_asked  # heavy: pandas
     asked = vars(a)
-    if asked["annotations"]: asked["annotations"] = str(resolve(asked["annotations"]))
+    if asked["annotations"] not in (None, FORGET):
+        asked["annotations"] = str(resolve(asked["annotations"]))
     asked |= answers_about(asked)
     return open_asked(asked)
 
@@ -201,7 +202,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
     a = _index_parser().parse_args(argv)
     m = _open(a)
     print(describe(m), usual_subsets(m), sep="\n")
-    print(f"set aside: {len(m.problems) or 'none'}")
+    print(f"set aside, or to know: {len(m.problems) or 'none'}")
     if len(m.problems): print(_first_rows(m.problems, 20))
     if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")
@@ -210,7 +211,10 @@ def _index(argv: Sequence[str] | None = None) -> int:
         print(f"manifest: {shown_path(a.to)}")
     if a.write: _write_answers(a)
     if a.html: _write_page(a, m)
-    print(next_step("verify", *data_flags(vars(a)), "--media"))
+    own = a.dataset == "folder"
+    flags = data_flags(vars(a))
+    print(next_step("train", *flags, "--modality", "auto") if own else
+          next_step("verify", *flags, "--media"))
     return 0
 
 # %% ../nbs/7_cli.ipynb #indexft1

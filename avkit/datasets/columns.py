@@ -16,16 +16,18 @@ from ..core import AvkitError, unknown
 # %% ../../nbs/2_datasets/10_columns.ipynb #c719fb41
 MEANINGS: dict[str, str] = dict(
     file="path filename file_name filepath file_path file_id name media media_path clip_path"
-         " clip_file",
+         " clip_file film stimulus datei dateiname",
     audio="audio_file audio_path wav wav_file wav_path sound sound_file microphone",
     video="video_file video_path video_name movie camera",
     clip="clip_id clip_name utterance utterance_id utt utt_id segment segment_id item",
-    label="emotion emotion_label class class_label category emo labels expression emotion_class",
+    label="emotion emotion_label class class_label category emo labels expression emotion_class"
+          " mood affect stimmung gefühl",
     speaker="subject participant actor person speaker_id subject_id participant_id actor_id"
-            " person_id spk spk_id talker speaker_name subject_name user user_id",
+            " person_id spk spk_id talker speaker_name subject_name user user_id who vp"
+            " proband",
     split="set subset partition usage data_split split_set dataset_split phase",
     fold="folds cv_fold fold_id",
-    recording="recording_id film film_id video_id dialogue dialogue_id dialog conversation"
+    recording="recording_id film_id video_id dialogue dialogue_id dialog conversation"
               " source",
     rater="annotator coder judge worker rater_id annotator_id worker_id evaluator listener"
           " observer",
@@ -40,7 +42,7 @@ MEANINGS: dict[str, str] = dict(
 DIMENSIONS: Sequence[str] = (  # numbers that people rate
     "valence", "arousal", "dominance", "activation", "pleasure", "power", "expectancy",
     "expectation", "intensity", "liking", "tension", "energy", "engagement", "trustworthiness",
-    "likability")
+    "likability", "valenz", "erregung", "dominanz", "valencia", "valenza")
 
 # %% ../../nbs/2_datasets/10_columns.ipynb #19cdeb50
 def plain_name(column: str) -> str:
@@ -59,7 +61,8 @@ def _pairs(text):
     "[(meaning, =, column)] of a map, as text or as a mapping"
     if not isinstance(text, str):
         return [(name.strip(), "=", column.strip()) for name, column in (text or {}).items()]
-    return [[x.strip() for x in p.partition("=")] for p in text.split(",") if p.strip()]
+    pairs = [re.split("([=:])", p, maxsplit=1) for p in text.split(",") if p.strip()]
+    return [[x.strip() for x in (*p, "", "")[:3]] for p in pairs]
 
 
 def read_map(

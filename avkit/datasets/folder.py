@@ -20,8 +20,9 @@ from .intervals import read_intervals
 from .layouts import (by_layout, by_pattern, infer_layout, known_corpora, Layout,
     read_layout, read_pattern, stream_of, suggest_pattern)
 from .manifest import make_manifest, Manifest
-from .own_rows import (check_repeated, check_subsets, find_tables, named_in_row,
-    read_rows, repeated_rows, row_files, rows_of_table, Target, told_of_table)
+from avkit.datasets.own_rows import (check_repeated, check_subsets, column_question, find_tables,
+    named_in_row, read_heads, read_rows, repeated_rows, row_files, rows_of_table, Target,
+    told_of_table)
 from .own_traces import film_rows, find_traces, frame_labels, FrameLabels
 from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
@@ -68,7 +69,7 @@ def _answers(given):
 # %% ../../nbs/2_datasets/18_folder.ipynb #101cf6b1
 def _scale_of(part):
     "(name, (least, most)) of valence=1:9"
-    name, _, ends = part.partition("=")
+    name, _, ends = part.replace("=", ":", 1).partition(":")
     try: least, most = map(float, ends.split(":"))
     except ValueError: raise AvkitError(f"scale: {part!r} should be like valence=1:9") from None
     if not least < most: raise AvkitError(f"scale: {part!r} has no room; write least:most")
@@ -131,10 +132,12 @@ def _check_known(clips, where, answers):
     "Ask where the names are those of published corpora"
     known = known_corpora([PurePosixPath(p).name for p in clips])
     if not known or answers.layout or answers.pattern: return
-    told = ", or ".join(f"{k.title} ({k.option})" for k in known)
+    told = ", or ".join(f"{k.title} ({k.cure})" for k in known)
     apart = ", each in a folder of its own" if len(known) > 1 else ""
+    lies = ", say what its folders are: --layout class" if any("/" in p for p in clips) else (
+        ", say what its names are: --pattern")
     raise Question(f"{where}: this looks like {told}. Read it so{apart}; or if it is something "
-                   "else, say what its folders are: --layout class")
+                   f"else{lies}")
 
 
 def _no_label(clips, layout, where):
@@ -153,7 +156,7 @@ def _pattern_of(answers, clips):
     "The pattern that the user says, and what its codes mean"
     if not answers.pattern: return None, {}
     known = known_corpora([PurePosixPath(p).name for p in clips])
-    meant = [k for k in known if k.option.endswith(answers.pattern)]
+    meant = [k for k in known if k.pattern == answers.pattern]
     codes = {code: name for k in meant for code, name in k.labels.items()}
     return read_pattern(answers.pattern), codes
 
@@ -339,10 +342,13 @@ def _check_alike(read):
 
 def _told_tables(read, look):
     "How tables were read, of many alike the first; how many names were found by a loose comparison"
-    names = ", ".join(x.name for x in read[:4])
-    more = [f"tables: {len(read)}, {names}, read alike"] if len(read) > 1 else []
+    first, *told = told_of_table(read[0])
+    if len(read) > 1:
+        places = [f"{x.rows[0]['folder']}/{x.name}".removeprefix("./") if x.rows else x.name for x in read]
+        each = ", ".join(f"{place} {len(x.rows)} rows" for place, x in zip(places, read[:4]))
+        first = f"tables: {len(read)}, {each}, read alike"
     loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
-    return [*told_of_table(read[0]), *more, *loose]
+    return [first, *told, *loose]
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #9128db23
 def _named_table(root, annotations):
@@ -559,6 +565,14 @@ def _moving(root, traces, answers, problems):
     return made.rows, made, [*told, *made.told], {}
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #6ead0003
+def _no_table(root):
+    "Options about a table where none is read"
+    names = [t.path.name for t in read_heads(root)]
+    cure = f"Name it: --annotations {' or '.join(names)}" if names else "There is no table in it"
+    return column_question(root) or AvkitError(
+        f"{root}: --map, --label and --votes are about a table, and none is read. {cure}")
+
+
 def _read_tables(root, annotations, answers, problems):
     "Rows, target, what was understood and notes, of tables or of labels over time; None without"
     how = answers.map, answers.label or None
@@ -566,12 +580,25 @@ def _read_tables(root, annotations, answers, problems):
         read = [rows_of_table(t, root, *how) for t in database_tables(root, how[1])]
         return _table_rows(root, read, answers.votes, problems)
     path = _named_table(root, annotations)
-    tables = [path] if path else find_tables(root)
+    tables = [path] if path else find_tables(root, answers.map, answers.label)
     traces = find_traces(root, tables, answers.map, answers.label, problems)
     if traces: return _moving(root, traces, answers, problems)
     _check_still(answers.traces)
     read = [read_rows(p, root, *how) for p in tables]
-    return _table_rows(root, read, answers.votes, problems) if read else None
+    if read: return _table_rows(root, read, answers.votes, problems)
+    if answers.map or answers.label or answers.votes: raise _no_table(root)
+    return None
+
+
+def _rows_by_folders(root, clips, answers, problems):
+    "Rows by folders and names; where these tell no two classes, a table may have been meant"
+    try: rows, told = _folder_rows(root, clips, answers, problems)
+    except Question as e: raise column_question(root) or e from None
+    question = column_question(root) if len({r["label"] for r in rows}) < 2 else None
+    if question: raise question
+    names = ", ".join(t.path.name for t in read_heads(root))
+    if names: told.append(f"tables not read: {names} (no columns of files and labels)")
+    return rows, told
 
 
 def _read(root, annotations, answers, problems):
@@ -581,7 +608,7 @@ def _read(root, annotations, answers, problems):
     clips = find_clips(root, problems, _frames_by(answers))
     labelled = _labelled_films(root, clips, answers, problems)
     if labelled: return labelled
-    rows, told = _folder_rows(root, clips, answers, problems)
+    rows, told = _rows_by_folders(root, clips, answers, problems)
     beside = len(_interval_files(root, clips))
     if beside:
         told.append(f"{beside} files with intervals beside the clips are not read, since the "

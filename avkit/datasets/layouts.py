@@ -251,24 +251,40 @@ class Known:
     "A corpus that its file names tell"
     title: str
     name: re.Pattern = field(repr=False)
-    option: str = ""  # what reads it
+    dataset: str = ""  # its own reader, for the folders of its owners
+    pattern: str = ""  # of its names, wherever the files lie
     labels: Mapping[str, str] = field(default_factory=dict)  # what its codes mean
 
+    @property
+    def cure(self) -> str:
+        "The options that read it"
+        ways = [f"--dataset {self.dataset}"] * bool(self.dataset)
+        where = " where its files lie as its owners ship them" if self.dataset and self.pattern else ""
+        if self.pattern: ways.append(f"--pattern '{self.pattern}'")
+        return (where + ", else ").join(ways) if where else " or ".join(ways)
 
+
+_RAVDESS = dict(zip(("01", "02", "03", "04", "05", "06", "07", "08"), (
+    "neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")))
+_CREMA = dict(ANG="anger", DIS="disgust", FEA="fear", HAP="happy", NEU="neutral", SAD="sad")
 _EMODB = dict(W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness",
               N="neutral")
 _SAVEE = dict(a="anger", d="disgust", f="fear", h="happiness", n="neutral", sa="sadness",
               su="surprise")
+
+# %% ../../nbs/2_datasets/11_layouts.ipynb #75c1d5fe
 KNOWN_CORPORA = (
-    Known("RAVDESS", re.compile(r"0[1-3](-\d\d){6}"), "--dataset ravdess"),
-    Known("CREMA-D", re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}"), "--dataset crema_d"),
-    Known("MSP-IMPROV", re.compile(r"MSP-IMPROV-S\d\d[A-Z]-[FM]\d\d-.+"), "--dataset msp_improv"),
-    Known("EmoDB", re.compile(r"\d\d[ab]\d\d[WLEAFTN][a-z]"),
-          "--pattern {speaker:2}{text:3}{label:1}{take}", _EMODB),
-    Known("SAVEE", re.compile(r"(DC|JE|JK|KL)_?(a|d|f|h|n|sa|su)\d\d"),
-          "--pattern {speaker:2}_{label}{take:2}", _SAVEE),
-    Known("TESS", re.compile(r"[OY]AF_\w+_(angry|disgust|fear|happy|neutral|ps|sad)"),
-          "--pattern {speaker}_{word}_{label}", dict(ps="pleasant surprise")),
+    Known("RAVDESS", re.compile(r"0[1-3](-\d\d){6}"), "ravdess",
+          "{form}-{voice}-{label}-{strength}-{text}-{take}-{speaker}", _RAVDESS),
+    Known("CREMA-D", re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}"), "crema_d",
+          "{speaker}_{text}_{label}_{strength}", _CREMA),
+    Known("MSP-IMPROV", re.compile(r"MSP-IMPROV-S\d\d[A-Z]-[FM]\d\d-.+"), "msp_improv"),
+    Known("EmoDB", re.compile(r"\d\d[ab]\d\d[WLEAFTN][a-z]"), "",
+          "{speaker:2}{text:3}{label:1}{take}", _EMODB),
+    Known("SAVEE", re.compile(r"(DC|JE|JK|KL)_?(a|d|f|h|n|sa|su)\d\d"), "",
+          "{speaker:2}_{label}{take:2}", _SAVEE),
+    Known("TESS", re.compile(r"[OY]AF_\w+_(angry|disgust|fear|happy|neutral|ps|sad)"), "",
+          "{speaker}_{word}_{label}", dict(ps="pleasant surprise")),
 )
 
 # %% ../../nbs/2_datasets/11_layouts.ipynb #3baf23b3

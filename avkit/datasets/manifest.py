@@ -334,7 +334,7 @@ def _copies(clips):
     for (first, label), *rest in (list(f.items()) for f in _by_content(clips).values()):
         for path, other in rest:
             why = f", which is labelled {label}, not {other}" if label != other else ""
-            out.append((path, "unexpected", f"the same bytes as {first}{why}"))
+            out.append((path, "unexpected", f"the same bytes as {first}{why}; both are used"))
     return out
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #pc0e0074
@@ -539,6 +539,13 @@ def understood(m: Manifest) -> list[str]:
     return [*lines, *(_counted(m.clips, c) for c in _counted_by(m.clips))]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
+def _in_words(note):
+    "A note as it is printed: of a scale `valence 1 to 9`"
+    if not isinstance(note, dict): return note
+    return ", ".join(f"{k} {' to '.join(f'{x:g}' for x in v)}" if isinstance(v, list) else f"{k} {v}"
+                     for k, v in note.items())
+
+
 def describe(m: Manifest) -> str:
     "What is in a manifest, in a few lines: clips, speakers, streams, labels, notes"
     known = (m.clips.speaker != "").any()
@@ -547,7 +554,7 @@ def describe(m: Manifest) -> str:
              f"streams: {streams_told(m)}{_which_modality(m)}", *_pieces_told(m.clips)]
     if m.task == "class" and m.level == "clip":
         lines.append(m.clips.groupby("label").size().to_frame("clips").T.to_string())
-    told = (f"{k}: {v}" for k, v in m.notes.items() if k != "understood")
+    told = (f"{k}: {_in_words(v)}" for k, v in m.notes.items() if k != "understood")
     return "\n".join([*lines, *understood(m), *told])
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #f97c2859

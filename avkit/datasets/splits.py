@@ -76,16 +76,22 @@ def kept_together(
     return name.groupby(_components([name, *_film_ties(clips)])).transform("min")
 
 
+def _fewer(speakers):
+    "The splits that so many speakers allow"
+    some = "--split kfold3, " if speakers > 2 else ""
+    return f"{some}--split random, which tables then say, or a CSV of your own (--split FILE.csv)"
+
+
 def _check_blocks(clips, n):
     "Refuse more blocks than there are speakers, or clips of the most frequent label"
     speakers, most = kept_together(clips).nunique(), clips.label.value_counts().max()
     if speakers < n:
         tied = " groups that no film ties together" if speakers < clips.speaker.nunique() else ""
         raise AvkitError(f"{n} blocks need at least as many speakers, there are {speakers}{tied}: "
-                         "take fewer (split=kfold3), or split=random, which tables then say")
+                         + _fewer(speakers))
     if most < n:
         raise AvkitError(f"{n} blocks need a label with at least as many clips, the most frequent "
-                         f"has {most}: take fewer blocks (split=kfold3), or add clips")
+                         f"has {most}: take fewer blocks (--split kfold3), or add clips")
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #76a07b83
 def blocks(
@@ -337,7 +343,8 @@ def _check_filled(m, clips, what):
     raise AvkitError(f"Split {what} leaves nothing in {' and '.join(empty)}: {m.root} holds "
                      f"{len(clips)} clips of the speakers {speakers}. "
                      "Every split needs train and validation (the epoch is chosen on it): "
-                     "add such rows, or choose another split, e.g. split=kfold3")
+                     "add such rows, or choose another split: "
+                     + _fewer(clips.speaker.nunique()))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #6092fe6c
 def _independence(clips, name):

@@ -77,9 +77,11 @@ def aside_lines(record: Mapping[str, Any]) -> list[str]:
     lines = [f"set aside: {len(aside)} clips ({why})" if aside else "set aside: none"]
     if aside and has_broken_on_purpose(record.get("dataset", ""), record.get("notes") or {}):
         lines.append(f"({ON_PURPOSE})")
-    if problems:
-        kinds = counted_reasons(p["status"] for p in problems)
+    told = [p for p in problems if p.get("problem", "").startswith("the same bytes as")]
+    if len(problems) > len(told):
+        kinds = counted_reasons(p["status"] for p in problems if p not in told)
         lines.append(f"files that are no clips: {kinds} (avkit index lists them)")
+    if told: lines.append(f"copies: {len(told)} files have the bytes of another one, and are used")
     return lines
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00013
@@ -90,7 +92,7 @@ def usual_subsets(m: Manifest) -> str:
     counts = split.clips["split"].value_counts().to_dict()
     lacks = nothing_scored(split, list(counts))
     name, unit = split.split["name"], "videos" if m.level == "frame" else "clips"
-    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; another: --split)"
+    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; avkit train takes another by --split)"
     notes = [f"note: {said}" for said in few_data(split)]
     return "\n".join([told, *([lacks] if lacks else []), *notes])
 

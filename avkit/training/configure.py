@@ -16,7 +16,7 @@ from ..core import AvkitError, check_types, content_key, kit_path, resolve, unkn
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, labels_frames, streams_told
-from ..datasets.registry import answers_about, is_rendered, normal_root, open_asked
+from ..datasets.registry import answers_about, FORGET, is_rendered, normal_root, open_asked
 from ..datasets.windows import Windows
 from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
@@ -277,24 +277,21 @@ class Config:
         stands_in = s.data_root if is_rendered(s.data_root) else None
         own = [f"{k}_features" for k in ("audio", "video") if self[f"{k}_features"]]
         told = s.options and content_key(options_of(s.options))[:6]
-        mode = None if s.mode == "as_described" else s.mode
+        mode = s.mode * (s.mode != "as_described")
         what = r["fusion"] if s.modality == "av" else s.modality
-        label = re.sub(r"[^\w.]+", "_", s.label or "")
-        parts = [s.dataset, label, s.track, stands_in, s.recipe, what, *own, s.size,
-                 *names_of(s.variants), mode, *names_of(s.quirks), told, f"fold{s.fold}",
-                 f"seed{r['seed']}"]
-        return "-".join(p for p in parts if p)
+        parts = [s.dataset, re.sub(r"[^\w.]+", "_", s.label or ""), s.track, stands_in, s.recipe, what, *own, s.size,
+                 *names_of(s.variants), mode, *names_of(s.quirks), told]
+        return "-".join([*filter(None, parts), f"fold{s.fold}", f"seed{r['seed']}"])
 
     @property
     def run_dir(self) -> Path:
         "Where a run goes: what is not told by its name is told by a part of its hash"
-        if self.settings.run_dir:
-            return resolve(self.settings.run_dir)
+        if self.settings.run_dir: return resolve(self.settings.run_dir)
         told = {n: v for n, v in asdict(self.settings).items() if DECLARED[n].named}
         base = configure(**told)
         base = replace(base, recipe=base.recipe | dict(seed=self["seed"]))
-        return kit_path(f"reports/runs/{self.name}"
-                        + ("" if base.hash == self.hash else f"-{self.hash[:6]}"))
+        more = "" if base.hash == self.hash else f"-{self.hash[:6]}"
+        return kit_path(f"reports/runs/{self.name}{more}")
 
 # %% ../../nbs/4_training/04_configure.ipynb #a1cbb337
 def _with_quirks(r: dict, s: Settings) -> dict:
@@ -352,6 +349,7 @@ def _absolute(name: str, value: str) -> str:
     if isinstance(views, dict):
         return ",".join(f"{view}={_absolute(name, p)}" for view, p in views.items())
     word = is_source(value) or is_rendered(value) or name == "split" and not value.endswith(".csv")
+    word = word or name == "annotations" and value == FORGET
     return value if word else str(resolve(value))
 
 

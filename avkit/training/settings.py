@@ -78,13 +78,13 @@ class DataSettings:
         None, "a label list or table of one's own, where the data set takes one", "data",
         path="file")
     map: str | None = setting(
-        None, "your own table: what columns mean, speaker=who,split=cohort", "data")
+        None, "your own table: what columns mean, speaker:who,split:cohort", "data")
     layout: str | None = setting(
         None, "your own folders: what each level means, split/class/speaker", "data")
     pattern: str | None = setting(
         None, "your own files: what their names say, {speaker}_{label}_{take}", "data")
     scale: str | None = setting(
-        None, "your own numbers: the ends of their scales, valence=1:9", "data")
+        None, "your own numbers: the ends of their scales, valence:1:9", "data")
     votes: str | None = setting(
         None, "several raters a clip: majority, or distribution", "data")
     tier: str | None = setting(

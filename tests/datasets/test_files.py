@@ -253,7 +253,7 @@ def test_copies_are_told_and_refused_on_two_sides(two):
     shutil.copyfile(two / "happy/s1/a.wav", two / "sad/s2/copy.wav")
     m = folder.index(two)
     assert told(m)["sad/s2/copy.wav"][1] == "the same bytes as happy/s1/a.wav, which is " + (
-        "labelled happy, not sad"
+        "labelled happy, not sad; both are used"
     )
     assert len(m) == 3 and "1 files" in m.notes["copies"]
     path = two.parent / "split.csv"

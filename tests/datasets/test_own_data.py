@@ -750,3 +750,53 @@ def test_a_microphone_for_each_speaker_of_a_film(tmp_path):
     m = index(tmp_path)
     assert sorted(m.clips["clip"]) == ["0+anna0", "0+ben0", "1+anna1", "1+ben1"]
     assert m.clips.audio.tolist() == ["anna0.wav", "ben0.wav", "anna1.wav", "ben1.wav"]
+
+
+@pytest.mark.parametrize(
+    "names, pattern, classes",
+    [
+        (
+            [f"10{p:02d}_DFA_{e}_XX.flv" for p in (1, 2) for e in ("ANG", "HAP")],
+            "{speaker}_{text}_{label}_{strength}",
+            ["anger", "happy"],
+        ),
+        (
+            [f"03-01-{e}-01-01-01-{p:02d}.wav" for p in (1, 2) for e in ("03", "04")],
+            "{form}-{voice}-{label}-{strength}-{text}-{take}-{speaker}",
+            ["happy", "sad"],
+        ),
+    ],
+)
+def test_a_published_corpus_as_it_lies_is_read_with_the_pattern_that_is_offered(
+    names, pattern, classes, tmp_path
+):
+    for n in names:
+        (tmp_path / n).write_bytes(n.encode())
+    with pytest.raises(Question) as e:
+        index(tmp_path)
+    assert f"--pattern '{pattern}'" in str(e.value)
+    m = index(tmp_path, pattern=pattern)
+    assert m.classes == classes and m.clips.speaker.nunique() == 2
+
+
+# -- tables that nobody would find
+
+
+def test_a_table_whose_cells_name_files_is_asked_about(tmp_path):
+    files = clips_below(tmp_path)
+    rows = [f"{f},{c['label']},{c['speaker']}" for f, c in files.items()]
+    (tmp_path / "study.csv").write_text("\n".join(["reiz,urteil,person", *rows]))
+    with pytest.raises(Question, match=r"study.csv \(24 rows.*--map file=reiz"):
+        index(tmp_path)
+    check(index(tmp_path, map="file:reiz,label:urteil"), files, "label", "speaker")
+    check(index(tmp_path, map="file=reiz", label="urteil"), files, "label", "speaker")
+
+
+def test_options_about_a_table_where_none_is_read_are_refused(tmp_path):
+    lay(tmp_path, lambda c: "{label}/{speaker}_{take}.wav".format(**c))
+    for options in (dict(map="speaker=foo"), dict(label="bar"), dict(votes="majority")):
+        with pytest.raises(AvkitError, match="are about a table, and none is read"):
+            index(tmp_path, **options)
+    (tmp_path / "people.csv").write_text("speaker,age\nanna,30\n")
+    m = index(tmp_path)
+    assert "tables not read: people.csv" in " ".join(m.notes["understood"])
