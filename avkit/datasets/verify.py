@@ -16,8 +16,9 @@ from ..core import AvkitError, parallel, reason_of, write_text
 from .manifest import Manifest, manifests_dir, PROBLEMS, read_table
 from .registry import CORPORA, corpus_module
 from ..files import walk_media
-from ..preprocessing.media import (is_image, length, MediaError, named_errors, piece_of, probe,
+from ..preprocessing.media import (is_image, length, MediaError, named_errors, probe,
     read_image, Reading, REASONS, samples_of, stream, survey, walk_file)
+from ..preprocessing.pieces import piece_of
 
 # %% ../../nbs/2_datasets/20_verify.ipynb #5decbb06
 def _int16(x: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import attempt, AvkitError, content_key, parallel, reason_of
 from ..files import stamp
-from . import faces, media
+from . import faces, media, pieces
 from .audio import fit_window, window_start
-from avkit.preprocessing.media import (is_image, MAX_GAP, offset_of, piece_of, read_image,
-    read_tensor)
+from .media import is_image, MAX_GAP, read_image, read_tensor
+from .pieces import offset_of, piece_of
 from .tracks import follows_face, make_track
 from ..store import Store
 
@@ -276,7 +276,7 @@ def _beside(
     if first >= last:
         raise AvkitError(f"{path}: it lasts {long:.2f} s, and {start:.2f} to {end:.2f} s of it are "
                          "asked for; is the offset right (audio time = video time + offset)?")
-    clip = media.decode_piece(path, first, last, False, True, rate=prep.rate, max_gap=prep.max_gap)
+    clip = pieces.decode_piece(path, first, last, False, True, rate=prep.rate, max_gap=prep.max_gap)
     sound: Any = clip.sound
     before = round(first * prep.rate) - round(start * prep.rate)
     after = round(end * prep.rate) - round(start * prep.rate) - before - len(sound)
@@ -311,7 +311,7 @@ def _decode_piece(
     own = [s for s in want if row[s] == main]
     got: dict[str, Any] = {}
     if own:
-        read: Any = media.decode_piece if piece_of(row) else media.decode
+        read: Any = pieces.decode_piece if piece_of(row) else media.decode
         at = (start, end) if piece_of(row) else ()
         clip = read(root / main, *at, video="video" in own, audio="audio" in own, rate=prep.rate,
                     times=frame_times(end - start, prep), max_gap=prep.max_gap)

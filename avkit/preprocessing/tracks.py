@@ -19,7 +19,8 @@ import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
 from .faces import crop, iou, main_path
-from .media import offset_of, piece_of, stream
+from .media import stream
+from .pieces import offset_of, piece_of
 
 if TYPE_CHECKING: from avkit.store import Store
 

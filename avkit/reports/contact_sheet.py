@@ -21,7 +21,8 @@ from ..datasets.manifest import Manifest, understood
 from ..files import media_kind
 from ..markup import html_text
 from ..preprocessing import faces
-from ..preprocessing.media import is_image, piece_of
+from ..preprocessing.media import is_image
+from ..preprocessing.pieces import piece_of
 from ..preprocessing.prepare import decode_clip, Preparation, stream_key
 from .errors import data_uri
 from ..store import Store

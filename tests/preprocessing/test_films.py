@@ -9,8 +9,9 @@ from media_files import run
 
 from avkit.core import AvkitError
 from avkit.datasets.manifest import make_manifest
-from avkit.preprocessing import media
-from avkit.preprocessing.media import MediaError, decode, decode_piece, probe
+from avkit.preprocessing import pieces
+from avkit.preprocessing.media import MediaError, decode, probe
+from avkit.preprocessing.pieces import decode_piece
 from avkit.preprocessing.prepare import Preparation, prepare, stream_key
 from avkit.preprocessing.writing import write_video, write_wav
 from avkit.store import Store
@@ -101,14 +102,14 @@ def test_a_piece_is_what_decoding_all_and_cutting_gives(films, name):
 @pytest.mark.parametrize("name", ["b_frames.mp4", "open_gop.mkv", "h264.flv", "begins_at_7.ts"])
 def test_what_comes_before_is_not_decoded(films, name, monkeypatch):
     decoded = []
-    take = media._Walk._decoded
+    take = pieces._Walk._decoded
 
     def count(self, kind, p):
         decoded.append(kind)
         return take(self, kind, p)
 
     decode_piece(films / name, 7.5, 8.0)  # asks once where the audio begins
-    monkeypatch.setattr(media._Walk, "_decoded", count)
+    monkeypatch.setattr(pieces._Walk, "_decoded", count)
     decode_piece(films / name, 7.5, 8.0)
     assert 10 < decoded.count("video") < 90  # of 225; a group of pictures has 30
 
