@@ -344,8 +344,9 @@ def _told_tables(read, look):
     "How tables were read, of many alike the first; how many names were found by a loose comparison"
     first, *told = told_of_table(read[0])
     if len(read) > 1:
-        places = [f"{x.rows[0]['folder']}/{x.name}".removeprefix("./") if x.rows else x.name for x in read]
-        each = ", ".join(f"{place} {len(x.rows)} rows" for place, x in zip(places, read[:4]))
+        full = [x for x in read if x.rows]
+        places = [f"{x.rows[0]['folder']}/{x.name}".removeprefix("./") for x in full]
+        each = ", ".join(f"{place} {len(x.rows)} rows" for place, x in zip(places[:4], full))
         first = f"tables: {len(read)}, {each}, read alike"
     loose = [f"files: {n} names found {how}" for how, n in look.loose.items()]
     return [first, *told, *loose]

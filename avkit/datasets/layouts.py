@@ -259,9 +259,8 @@ class Known:
     def cure(self) -> str:
         "The options that read it"
         ways = [f"--dataset {self.dataset}"] * bool(self.dataset)
-        where = " where its files lie as its owners ship them" if self.dataset and self.pattern else ""
         if self.pattern: ways.append(f"--pattern '{self.pattern}'")
-        return (where + ", else ").join(ways) if where else " or ".join(ways)
+        return " where its files lie as its owners ship them, else ".join(ways)
 
 
 _RAVDESS = dict(zip(("01", "02", "03", "04", "05", "06", "07", "08"), (

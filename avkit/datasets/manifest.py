@@ -542,8 +542,8 @@ def understood(m: Manifest) -> list[str]:
 def _in_words(note):
     "A note as it is printed: of a scale `valence 1 to 9`"
     if not isinstance(note, dict): return note
-    return ", ".join(f"{k} {' to '.join(f'{x:g}' for x in v)}" if isinstance(v, list) else f"{k} {v}"
-                     for k, v in note.items())
+    ends = lambda v: " to ".join(f"{x:g}" for x in v) if isinstance(v, list) else v
+    return ", ".join(f"{k} {ends(v)}" for k, v in note.items())
 
 
 def describe(m: Manifest) -> str:

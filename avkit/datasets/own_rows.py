@@ -109,7 +109,8 @@ def find_tables(
     found = [t.path for t in read_heads(root) if _says_all(t, mapped or {}, label)]
     if len(found) < 2: return found
     told = " or ".join(f"--annotations {p.name}" for p in found)
-    raise Question(f"{root} has several tables: {', '.join(p.name for p in found)}. Say which: {told}")
+    names = ", ".join(p.name for p in found)
+    raise Question(f"{root} has several tables: {names}. Say which: {told}")
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #c22a1b3c
 @dataclass
@@ -170,7 +171,8 @@ def _told_others(table, columns, rated):
 def _found_target(table, columns):
     "The target of a table of which nobody said anything"
     rated = _rated(table)
-    if "label" not in columns: return Target(numbers=rated, told=_told_others(table, columns, rated))
+    if "label" not in columns:
+        return Target(numbers=rated, told=_told_others(table, columns, rated))
     told = _told_label(table, columns["label"])
     names = ", ".join(rated)
     if rated: told.append(f"{names} not learned; --label {','.join(rated)} learns them")

@@ -92,7 +92,7 @@ def usual_subsets(m: Manifest) -> str:
     counts = split.clips["split"].value_counts().to_dict()
     lacks = nothing_scored(split, list(counts))
     name, unit = split.split["name"], "videos" if m.level == "frame" else "clips"
-    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; avkit train takes another by --split)"
+    told = f"{unit}: {_counted(counts)} (split {name}, fold 0; train takes another by --split)"
     notes = [f"note: {said}" for said in few_data(split)]
     return "\n".join([told, *([lacks] if lacks else []), *notes])
 
