@@ -244,13 +244,16 @@ def _split_fault(subset, splits):
     return "no split, where other rows have one" if splits and not subset else ""
 
 
-def _fault(row, splits, target):
-    "What is wrong with a row; '' where it is fine"
-    wrong = _split_fault(row.get("split", ""), splits)
-    if wrong: return wrong
+def _label_fault(row, target):
+    "What is wrong with the label or the numbers of a row; '' where they are there"
     if target.label and not row.get("label"): return "no label"
     empty = [c for c in target.numbers if row[c] != row[c]]
     return f"no {empty[0]}" if empty else ""
+
+
+def _fault(row, splits, target):
+    "What is wrong with a row; '' where it is fine"
+    return _split_fault(row.get("split", ""), splits) or _label_fault(row, target)
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #ac119aa9
 def _piece_name(name, row):
@@ -383,13 +386,19 @@ def _ratings(groups, target):
         | {k: row[k] for k in values} for name, i, row in each])
 
 
-def _voted_rows(good, target, how, problems):
-    "The manifest's rows, one for each clip that the raters agree on, and notes on their agreement"
+def _by_clip(good, target):
+    "{clip: its first (row, files)}, {clip: all of its rows}"
     first, groups = {}, {}
     for row, files in good:
         name = _table_row(row, files, target)["clip"]
         first.setdefault(name, (row, files))
         groups.setdefault(name, []).append(row)
+    return first, groups
+
+
+def _voted_rows(good, target, how, problems):
+    "The manifest's rows, one for each clip that the raters agree on, and notes on their agreement"
+    first, groups = _by_clip(good, target)
     rows = {r["clip"]: r for r in _with_names(list(first.values()), target)}
     speakers = {name: r["speaker"] for name, r in rows.items()}
     v = vote(_ratings(groups, target), how=how, targets=target.numbers, speakers=speakers)
@@ -437,7 +446,7 @@ def _class_names(clips, answers, root):
     try: layout = _layout_of(clips, answers, str(root))
     except Question: return []
     said = [by_layout(layout, _folders(name)) or {} for name in clips]
-    return sorted({s["label"] for s in said if s.get("label")})
+    return sorted(filter(None, {s.get("label") for s in said}))
 
 
 def _by_intervals(clips, found, answers, root):
@@ -459,15 +468,19 @@ def _piece(name, files, said, interval):
                 ) | file_streams(files) | times
 
 
+def _pieces_of(name, files, said, path, tier):
+    "The rows of one film, one for each interval"
+    pieces = read_intervals(path, None if tier in ("", "any") else tier).to_dict("records")
+    return [_piece(name, files, said, r) for r in pieces if r["end"] > r["start"]]
+
+
 def _labelled_films(root, clips, answers, problems):
     "Rows of intervals, target, what was understood and notes; None where no film has any"
     found = _interval_files(root, clips)
     if not found or not _by_intervals(clips, found, answers, root): return None
-    said, rows = _told_folders(clips, answers, root), []
-    for name, path in found.items():
-        pieces = read_intervals(path, None if answers.tier in ("", "any") else answers.tier)
-        rows += [_piece(name, clips[name], said.get(name, {}), r)
-                 for r in pieces.to_dict("records") if r["end"] > r["start"]]
+    said = _told_folders(clips, answers, root)
+    rows = [row for name, path in found.items()
+            for row in _pieces_of(name, clips[name], said.get(name, {}), path, answers.tier)]
     problems += [(_main_of(clips[n]), "unexpected", "no file with labels beside it")
                  for n in clips if n not in found]
     kinds = Counter(p.suffix for p in found.values())
@@ -648,6 +661,13 @@ def _offset_of(root, row):
     return offset if confidence > _SURE else None
 
 
+def _offset_told(middle, n, what):
+    "An offset in words: its middle in s, of how many clips, later than what"
+    if abs(middle) < .02: return f"audio and video of {n} fit (by the camera's own sound)"
+    return (f"the camera's own sound suggests that an event is heard {middle:+.2f} s later in the "
+            f"audio file than {what} (an estimate, from {n}): a column `offset` sets it")
+
+
 def _told_offsets(root, rows):
     "What the camera's own sound says of microphones, in a line; [] without any"
     apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
@@ -655,12 +675,8 @@ def _told_offsets(root, rows):
     estimates = [(_offset_of(root, r), float(r.get("offset") or 0.)) for r in two]
     found = sorted(o - said for o, said in estimates if o is not None)
     if not found: return []
-    middle, n = found[len(found) // 2], f"{len(found)} clips"
-    if abs(middle) < .02:
-        return [f"offset: audio and video of {n} fit (by the camera's own sound)"]
     what = "the column offset says" if "offset" in two[0] else "seen in the video"
-    return [f"offset: the camera's own sound suggests that an event is heard {middle:+.2f} s later "
-            f"in the audio file than {what} (an estimate, from {n}): a column `offset` sets it"]
+    return [f"offset: {_offset_told(found[len(found) // 2], f'{len(found)} clips', what)}"]
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #0dc77b17
 def _notes(root, rows, split, told, scale):

@@ -71,12 +71,17 @@ def _says_all(table, mapped, label):
     return _names_files(columns) and bool("label" in columns or _rated(table) or label)
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #8357c001
+def _hits(cells, look):
+    "How many cells name a file"
+    return sum(bool(look.find(v)[0]) for v in cells if v)
+
+
 def _best_column(table, look):
     "The column of a table whose cells name most files, how many of how many rows do"
     few = table.rows.head(200)
-    found = {c: sum(bool(look.find(v)[0]) for v in few[c] if v) for c in table.columns}
-    best = max(found, key=lambda c: found[c], default="")
-    return best, found.get(best, 0), len(few)
+    found = {c: _hits(few[c], look) for c in table.columns}
+    best = max(found, key=found.__getitem__)
+    return best, found[best], len(few)
 
 
 def column_question(
