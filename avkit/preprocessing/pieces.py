@@ -57,8 +57,8 @@ def _way(r: Reading, piece: Piece) -> str:
     return "begin" if v and is_numbered(v) and _reorders(v) else "seek"
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0007
-class _Walk:
-    "Reads a file until all that is wanted of a piece has come"
+class _Packets:
+    "Which packets of a file are of use to a piece of it"
     def __init__(
         self,
         r: Reading,
@@ -73,17 +73,6 @@ class _Walk:
         self.come = dict.fromkeys(r.asked, 0.)   # s, where the last packet ends
         self.begun: set[str] = set()             # kinds of which a frame came
         self.wanted = kept_times(r.video, piece.times) if "video" in r.asked else None
-
-    def __iter__(self) -> Iterator[tuple[str, Any, float]]:
-        "Yield (kind, `Shot` or frame of audio, time), as `walk_file` does"
-        for s in self.r.asked.values(): s.codec_context.thread_count = 1
-        for p in self.r.container.demux(*self.r.asked.values()):
-            kind = self.r.kinds[p.stream.index]
-            if kind not in self.open or (p.buffer_ptr and not p.size): continue
-            if p.size and self._skips(kind, p): continue
-            for f in self._decoded(kind, p): yield from self._take(kind, p, f)
-            if not self.open: return
-        self.ended = True
 
     def _stamp(self, p: Any) -> float:
         "When a packet is shown or heard, s"
@@ -103,6 +92,24 @@ class _Walk:
         if self.wanted is not None: pass_over(self.r.video, p, self.r.zero, self.wanted)
         return False
 
+    def _is_early(self, t: float) -> bool:
+        "Is it heard by the decoder only?"
+        return self.deaf > -np.inf and t < self.piece.start - PREROLL / 2
+
+# %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0047
+class _Walk(_Packets):
+    "Reads a file until all that is wanted of a piece has come"
+    def __iter__(self) -> Iterator[tuple[str, Any, float]]:
+        "Yield (kind, `Shot` or frame of audio, time), as `walk_file` does"
+        for s in self.r.asked.values(): s.codec_context.thread_count = 1
+        for p in self.r.container.demux(*self.r.asked.values()):
+            kind = self.r.kinds[p.stream.index]
+            if kind not in self.open or (p.buffer_ptr and not p.size): continue
+            if p.size and self._skips(kind, p): continue
+            for f in self._decoded(kind, p): yield from self._take(kind, p, f)
+            if not self.open: return
+        self.ended = True
+
     def _decoded(self, kind: str, p: Any) -> list:
         "The frames of a packet; none of audio that lacks what came before it"
         import av  # optional: PyAV
@@ -110,10 +117,6 @@ class _Walk:
         except av.FFmpegError:  # type: ignore[reportPrivateImportUsage]  # its documented place
             if kind == "audio" and p.size and self._is_early(self._stamp(p)): return []
             raise
-
-    def _is_early(self, t: float) -> bool:
-        "Is it heard by the decoder only?"
-        return self.deaf > -np.inf and t < self.piece.start - PREROLL / 2
 
     def _take(self, kind: str, p: Any, f: Any) -> Iterator[tuple[str, Any, float]]:
         t = frame_start(self.r, p, f, self.after[kind])
@@ -223,8 +226,8 @@ def _grid(path: Path, _stamp: tuple) -> SoundGrid | None:
     return SoundGrid(rate, places[-1], late, tuple(set(lengths)), float(tick * rate))
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e000e
-class _PieceSound:
-    "Frames of audio -> a piece's samples, as if the whole file had been decoded and cut"
+class _PlacedSound:
+    "Frames of audio, each in its place"
     def __init__(
         self,
         r: Reading,
@@ -284,6 +287,9 @@ class _PieceSound:
             out.append((y, u))
         return out
 
+# %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0049
+class _PieceSound(_PlacedSound):
+    "Frames of audio -> a piece's samples, as if the whole file had been decoded and cut"
     def finish(self, ended: bool) -> np.ndarray:
         "(n,) float32, once all frames have come; `ended`: up to the end of the file"
         if self.grid:
