@@ -125,7 +125,7 @@ def test_noise_in_the_sound(settings, tmp_path, warm):
     evaluate(run, "audio_snr_0dB", verbose=False)
     assert (run / "predictions.csv").read_bytes() == once
     fit(configure(**settings, modality="video", run_dir=str(tmp_path / "seen")), verbose=False)
-    with pytest.raises(AvkitError, match="pictures alone"):
+    with pytest.raises(AvkitError, match="does not take audio"):
         evaluate(tmp_path / "seen", "audio_snr_10dB", verbose=False)
 
 
