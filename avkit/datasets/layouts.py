@@ -263,7 +263,7 @@ class Known:
         return " where its files lie as its owners ship them, else ".join(ways)
 
 
-_RAVDESS = dict(zip(("01", "02", "03", "04", "05", "06", "07", "08"), (
+_RAVDESS: dict[str, str] = dict(zip(("01", "02", "03", "04", "05", "06", "07", "08"), (
     "neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")))
 _CREMA = dict(ANG="anger", DIS="disgust", FEA="fear", HAP="happy", NEU="neutral", SAD="sad")
 _EMODB = dict(W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness",
