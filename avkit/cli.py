@@ -202,7 +202,7 @@ def _index(argv: Sequence[str] | None = None) -> int:
     a = _index_parser().parse_args(argv)
     m = _open(a)
     print(describe(m), usual_subsets(m), sep="\n")
-    print(f"set aside, or to know: {len(m.problems) or 'none'}")
+    print(f"set aside: {f'{len(m.problems)}, or to know' if len(m.problems) else 'none'}")
     if len(m.problems): print(_first_rows(m.problems, 20))
     if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")

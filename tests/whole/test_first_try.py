@@ -44,7 +44,7 @@ def test_too_few_clips_for_the_blocks():
             recording=list("abcdef"),
         )
     )
-    with pytest.raises(AvkitError, match="most frequent has 3.*split=kfold3"):
+    with pytest.raises(AvkitError, match="most frequent has 3.*--split kfold3"):
         blocks(t, 5)
     with pytest.raises(AvkitError, match="there are 6.*take fewer"):
         blocks(t, 7)
