@@ -78,7 +78,7 @@ def kept_together(
 
 def _fewer(speakers):
     "The splits that so many speakers allow"
-    some = "--split kfold3, " if speakers > 2 else ""
+    some = "take fewer (--split kfold3), or " if speakers > 2 else "take "
     return f"{some}--split random, which tables then say, or a CSV of your own (--split FILE.csv)"
 
 
@@ -343,7 +343,7 @@ def _check_filled(m, clips, what):
     raise AvkitError(f"Split {what} leaves nothing in {' and '.join(empty)}: {m.root} holds "
                      f"{len(clips)} clips of the speakers {speakers}. "
                      "Every split needs train and validation (the epoch is chosen on it): "
-                     "add such rows, or choose another split: "
+                     "add such rows, or "
                      + _fewer(clips.speaker.nunique()))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #6092fe6c
