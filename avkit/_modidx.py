@@ -1282,6 +1282,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'avkit/datasets/own_rows.py'),
                                          'avkit.datasets.own_rows._stem': ('2_datasets/own_rows.html#_stem', 'avkit/datasets/own_rows.py'),
                                          'avkit.datasets.own_rows._take': ('2_datasets/own_rows.html#_take', 'avkit/datasets/own_rows.py'),
+                                         'avkit.datasets.own_rows._told_commas': ( '2_datasets/own_rows.html#_told_commas',
+                                                                                   'avkit/datasets/own_rows.py'),
                                          'avkit.datasets.own_rows._told_label': ( '2_datasets/own_rows.html#_told_label',
                                                                                   'avkit/datasets/own_rows.py'),
                                          'avkit.datasets.own_rows._told_others': ( '2_datasets/own_rows.html#_told_others',

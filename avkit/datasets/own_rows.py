@@ -303,6 +303,12 @@ def _not_used(x):
     return [c for c in (*x.columns.unused, *_rated(x.table)) if c not in used]
 
 
+def _told_commas(x):
+    "Which learned columns are read with decimal commas, since 1,234 could be a thousand"
+    names = [c for c in x.target.numbers if number_form(x.table.rows[c]) == "comma"]
+    return [f"decimal commas in {', '.join(names)}: 1,234 is read as 1.234"] if names else []
+
+
 def told_of_table(
     x: OwnTable,
 ) -> list[str]:
@@ -311,7 +317,7 @@ def told_of_table(
     meanings = ", ".join(c if c == m else f"{m}={c}" for m, c in x.columns.found.items())
     lines = [f"table: {x.name}{form}, {len(x.rows)} rows", f"columns: {meanings}"]
     if rest := _not_used(x): lines.append(f"columns not used: {', '.join(rest)}")
-    return [*lines, *x.target.told]
+    return [*lines, *_told_commas(x), *x.target.told]
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #9138ca2d
 def named_in_row(row: OwnRow) -> dict[str, str]:

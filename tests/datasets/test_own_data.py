@@ -264,6 +264,8 @@ def test_numbers_are_learned_where_no_label_is_there(form, tmp_path):
     )
     m = index(tmp_path)
     assert m.targets == ["Valence", "arousal"]
+    said = "decimal commas in Valence, arousal" in " ".join(m.notes["understood"])
+    assert said == (form == "decimal comma")
     for r in m.clips.to_dict("records"):
         assert (r["Valence"], r["arousal"]) == tuple(
             files[r["audio"]][k] for k in ("valence", "arousal")
