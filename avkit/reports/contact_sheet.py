@@ -28,7 +28,7 @@ from .errors import data_uri
 from ..store import Store
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #8db9539f
-SILENT = -60.  # dB of full scale: what lies below is called silent
+SILENT = -60.  # dB of full scale: what lies below is called very quiet
 BINS = 80      # bars of a clip's waveform
 
 
@@ -273,7 +273,8 @@ def warnings_of(row: Mapping, seen: ClipLook) -> list[str]:
     "What a person should look at"
     out = ["cannot be read"] if seen.problem else []
     if row["video"] and seen.boxes == []: out.append("no face")
-    if seen.loudness is not None and seen.loudness < SILENT: out.append("silent")
+    if seen.loudness is not None and seen.loudness < SILENT:
+        out.append(f"very quiet (below {SILENT:g} dB)")
     return out
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #df0df15f
