@@ -107,7 +107,7 @@ def test_counts(twin, shared_data):
     assert m.notes["streams"] == {"sound alone": 1200}
     [copy] = m.problems.itertuples()  # as it was published
     assert copy.file == "Actor_07/03-01-03-01-02-02-07.flac"
-    assert copy.problem == "the same bytes as Actor_07/03-01-03-01-02-01-07.flac"
+    assert copy.problem == "the same bytes as Actor_07/03-01-03-01-02-01-07.flac; both are used"
 
 
 def test_another_tree_is_refused(tmp_path):
