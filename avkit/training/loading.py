@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips',
-           'backbone_of', 'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'nothing_scored',
-           'window_streams', 'features_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
+           'backbone_of', 'frame_size', 'weights_of_stream', 'random_backbones', 'check_weights', 'clip_stream',
+           'features_of', 'nothing_scored', 'window_streams', 'features_told', 'read_clips', 'split_manifest',
+           'load_data', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from avkit.datasets.manifest import (common_streams, declared_scale, label_ends,
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
-from ..models.backbones import BACKBONES
+from ..models.backbones import BACKBONES, is_shipped, wanted_weights
 from ..models.weights import of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
@@ -179,7 +180,33 @@ def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
     each = of_views(weights, views_of(cfg))
     return each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
 
+# %% ../../nbs/4_training/06_loading.ipynb #rndbb001
+def _is_random(name: str, weights: Any) -> bool:
+    "Whether a backbone, or that of one of the views, would draw its weights"
+    places = list(weights.values()) if isinstance(weights, Mapping) else [weights]
+    return is_shipped(name) and None in places
 
+
+def random_backbones(cfg: Config) -> dict[str, str]:
+    "{stream: its frozen backbone} of those that have no weights"
+    read = [s for s in modalities(cfg) if not cfg[f"{s}_features"]]
+    frozen = {s: backbone_of(cfg, s)[0] for s in read}
+    return {s: name for s, name in frozen.items()
+            if name and _is_random(name, weights_of_stream(cfg, s, name))}
+
+# %% ../../nbs/4_training/06_loading.ipynb #rndbb004
+def check_weights(cfg: Config) -> None:
+    "Refuse a frozen backbone without weights, unless `random_backbone` is given"
+    found = {} if cfg["random_backbone"] else random_backbones(cfg)
+    for stream, name in found.items():
+        raise AvkitError(
+            f"{cfg['recipe']} looks through the frozen backbone {name} ({stream}), and it has no"
+            f" weights: give them as {stream}_weights, a file or a named source."
+            f" It needs: {wanted_weights(name)}. To take random weights all the same, which is not"
+            " the method and is called `random backbone` in every table: random_backbone=True"
+            " (--random_backbone).")
+
+# %% ../../nbs/4_training/06_loading.ipynb #rndbb006
 def _encoded(
     cfg: Config,
     stream: str,
@@ -191,6 +218,7 @@ def _encoded(
     "The rows of a source as they are, or what the stream's frozen backbone makes of them"
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
+    check_weights(cfg)
     weights, device = weights_of_stream(cfg, stream, name), cfg["device"]
     s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
     notes.setdefault("backbones", {})[stream] = note
@@ -531,6 +559,7 @@ def read_clips(
 # %% ../../nbs/4_training/06_loading.ipynb #0bcc6c0d
 def split_manifest(cfg: Config) -> Manifest:
     "The manifest of a run, its clips in subsets"
+    check_weights(cfg)
     return apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
 
 

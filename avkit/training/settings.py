@@ -145,6 +145,9 @@ class FeatureSettings:
     video_weights: str | None = setting(
         None, "the same for the frames, or a file for each view (README, Weights)", "features",
         path="file")
+    random_backbone: bool = setting(
+        False, "a frozen backbone may have random weights; without it one that has no weights is"
+        " refused", "run")
     by_speaker: tuple | list | None = number(
         (), "streams that are centred and scaled by speaker", "features", flag=False)
     standardise: tuple | list | None = number(
