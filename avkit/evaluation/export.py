@@ -22,8 +22,8 @@ from ..store import Store
 from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
-from ..training.record import data_lines
-from ..training.settings import portable
+from ..training.record import begun_lines, data_lines
+from ..training.settings import last_part, portable
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #dd8cd6b2
 def _audit_kept(record: dict) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def card_config(run: Run, meta: dict) -> dict:
         rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}), **_audit_kept(r),
         scale=declared_scale(r), classes=t.classes,
         labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
+        **{k: r[k] for k in ("released", "began") if r.get(k)},
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
         model=portable(meta["model"]), preparation=portable(asdict(run.cfg.preparation)))
 
@@ -298,7 +299,7 @@ def _frozen(run: Run) -> str:
     used = []
     for s in run.streams:
         name, file = run.cfg[f"{s}_backbone"], run.cfg[f"{s}_weights"]
-        weights = Path(file).name if file else "random"
+        weights = last_part(file) if file else "random"
         if name:
             used.append(f"{s} goes through the frozen backbone {markdown_text(name)} "
                         f"(weights: {markdown_text(weights)})")
@@ -322,6 +323,12 @@ def _about(run: Run) -> str:
         how = f"{c['modality']} alone, {c[c['modality'] + '_encoder']}"
     size = f"{count_parameters(run.model):,} parameters"
     return f"{c['about']}: {how}; {size}. An output per {run.level}: {what}."
+
+
+def _begun(record: dict) -> str:
+    "Where the weights began, a bold line each; '' where that needs no word"
+    lines = [markdown_text(s[0].upper() + s[1:]) for s in begun_lines(record)]
+    return "".join(f"\n**{s}.**\n" for s in lines)
 
 
 def _rendered(record: dict) -> str:
@@ -374,7 +381,7 @@ def card_text(
 # {markdown_text(run.name)}
 
 {_about(run)}
-{_rendered(run.record)}{_frozen(run)}
+{_rendered(run.record)}{_begun(run.record)}{_frozen(run)}
 ## Use
 
     import avkit

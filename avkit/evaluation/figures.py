@@ -23,6 +23,7 @@ from ..store import Store
 from ..training.configure import Config
 from ..training.loading import RunData
 from ..training.metrics import ccc
+from ..training.record import mark_of
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #1751aa0f
 _STYLE = {
@@ -405,7 +406,7 @@ def _score_figure(run: Run, condition: str) -> tuple[str, Any]:
     "Confusion of classes, or agreement of numbers, in the subset that is reported: name, figure"
     p, scores = run.predictions, run.record["metrics"][run.side][condition]
     rows = p.loc[(p.split == run.side) & (p.condition == condition)]
-    title = f"{run.side}, given {condition}: "
+    title = ", ".join(filter(None, [mark_of(run.record), run.side, f"given {condition}: "]))
     if run.record.get("task") == "regression":
         title += f"CCC {scores['ccc']:.3f}"
         return f"agreement_{condition}", agreement_figure(rows, run.classes, title)
@@ -422,8 +423,10 @@ def run_figures(
     run = open_run(run)
     r, folder = run.record, resolve(out or run.folder / "figures")
     chance = None if r.get("task") == "regression" else 1 / len(run.classes)
-    curves = learning_curves(r["history"], r["best_epoch"], chance)
-    made = [save_figure(curves, folder, "learning_curves")]
+    made = []
+    if r["history"]:  # a released checkpoint was not trained here
+        curves = learning_curves(r["history"], r["best_epoch"], chance)
+        made.append(save_figure(curves, folder, "learning_curves"))
     for condition in r["metrics"][run.side]:
         name, fig = _score_figure(run, condition)
         made.append(save_figure(fig, folder, name))

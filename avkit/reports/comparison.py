@@ -26,6 +26,7 @@ from .tables import (audit_lines, distinct, experiments, gaps, in_common,
 from ..training.configure import Config
 from ..training.grid import combine
 from ..training.recipes import RECIPES
+from ..training.record import begun_lines, mark_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def method_of(record: dict) -> str:
             names.append(f"{k.replace('_', ' ')} {config[k]}")
     if (mode := config.get("mode", "as_described")) != "as_described":
         names.append(mode.replace("_", " "))
-    return ", ".join(names)
+    return ", ".join([*names, *filter(None, [mark_of(record)])])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #cdef7cdb
 def by_method(records: Iterable[dict]) -> dict[str, list[dict]]:
@@ -289,6 +290,8 @@ def about(records: Sequence[dict]) -> list[str]:
     lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
     if any(map(was_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
+    begun = dict.fromkeys(s for r in records for s in begun_lines(r))
+    lines += [f"**{s[0].upper()}{s[1:]}.**" for s in begun]
     return lines + _split_notes(records) + audit_lines(records) + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635

@@ -18,7 +18,7 @@ from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, few_data, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
 from ..training.loading import nothing_scored
-from ..training.record import name_of, rater_lines
+from ..training.record import begun_lines, name_of, rater_lines
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
 def shown_path(path: str | Path) -> str:
@@ -121,7 +121,7 @@ def run_ending(record: Mapping[str, Any], folder: Path) -> str:
     "Subsets, what was set aside, what is known of raters, the run's folder, the next step"
     where = f"run: {shown_path(folder)}"
     step = next_step("report", folder, "--to", folder / "report")
-    told = [subset_line(record), *aside_lines(record), *rater_lines(record)]
+    told = [subset_line(record), *aside_lines(record), *rater_lines(record), *begun_lines(record)]
     return "\n".join([*told, where, step])
 
 

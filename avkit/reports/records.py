@@ -25,7 +25,7 @@ from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
 from ..training.metrics import ece
-from ..training.record import data_lines
+from ..training.record import begun_lines, data_lines, drawn_networks
 from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
@@ -75,9 +75,17 @@ def slim_record(record: dict) -> dict:
     "What a table of runs needs of a record, without the folders of the machine that made it"
     kind = {k: record["recipe"].get(k) for k in ("fusion", "about", "audio", "video_encoder")}
     aside = [a | dict(reason=without_folders(a["reason"])) for a in record["set_aside"]]
-    return {k: record.get(k) for k in KEPT} | _audit_told(record) | dict(
+    told = _audit_told(record) | _begun_told(record)
+    return {k: record.get(k) for k in KEPT} | told | dict(
         config=settings_told(record), recipe=kind, set_aside=aside,
         notes=without_paths(record.get("notes")), metrics=record["metrics"])
+
+
+def _begun_told(record: dict) -> dict:
+    "Where the weights began, where that is not at random in a network that trains; else nothing"
+    drawn = drawn_networks(record)
+    told = dict(drawn=drawn) if any(drawn.values()) else {}
+    return told | {k: record[k] for k in ("released", "began") if record.get(k)}
 
 
 def _audit_told(record: dict) -> dict:
@@ -360,8 +368,9 @@ def _not_finished(runs: Sequence[str | Path]) -> list[str]:
 
 # %% ../../nbs/6_reports/02_records.ipynb #rdata002
 def _of_data(records: Sequence[dict]) -> list[str]:
-    "What was said of the data of runs, each sentence once: how far raters agree, what is scarce"
-    lines = [markdown_text(s[0].upper() + s[1:]) for r in records for s in data_lines(r)]
+    "What was said of runs, each sentence once: their weights, how far raters agree, what is scarce"
+    told = [s for r in records for s in [*begun_lines(r), *data_lines(r)]]
+    lines = [markdown_text(s[0].upper() + s[1:]) for s in told]
     return [s if s.endswith(".") else f"{s}." for s in dict.fromkeys(lines)]
 
 # %% ../../nbs/6_reports/02_records.ipynb #rdata004

@@ -21,6 +21,7 @@ from ..evaluation.runs import record_paths
 from ..markup import latex_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
+from ..training.record import mark_of
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
 def read_records(folders: Sequence[str | Path]) -> list[dict]:
@@ -42,7 +43,7 @@ def fusion_used(record: Mapping[str, Any]) -> str:
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00001
 FIELDS_OF_PLACE = {  # where and how a run ran, and which one of an experiment it is
     "seed", "fold", "run_dir", "data_root", "annotations", "n_jobs", "device", "resume", "again",
-    "face_model", "about", "corpora"}
+    "face_model", "random_backbone", "about", "corpora"}
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,12 +280,18 @@ def _row(record: dict, subset: str, condition: str, scores: Mapping[str, float])
     config = record["config"]
     modality = config.get("modality", "av")
     what = dict(dataset=record["dataset"], labels=labels_trained_on(config),
-                recipe=config.get("recipe", "demo"), modality=modality)
+                recipe=_recipe_told(record), modality=modality)
     what["fusion"] = fusion_used(record)
     what |= {s: _reads(record, s) for s in ("audio", "video")}
     where = dict(split=_split_name(record), side=subset, given=condition)
     which = dict(seed=record["seed"], fold=record["split"]["fold"])
     return what | where | which | {k: scores[k] for k in METRICS if k in scores}
+
+
+def _recipe_told(record: dict) -> str:
+    "A run's recipe; `jca2023 (random backbone)` where that has to be said"
+    recipe, mark = record["config"].get("recipe", "demo"), mark_of(record)
+    return f"{recipe} ({mark})" if mark else recipe
 
 
 def _rows(record: dict, subset: str) -> list[dict]:

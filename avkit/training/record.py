@@ -7,7 +7,8 @@ __all__ = ['PACKAGES', 'CODE', 'TABLES', 'NO_RUN', 'FILES', 'THIS_RUN', 'EARLIER
            'package_folder', 'code_of_run', 'without_docstrings', 'code_hash', 'named_files', 'own_files', 'Finished',
            'scarce_data', 'clips_table', 'audit_key', 'found_audit', 'record_of', 'hashes_of', 'made_of', 'run_key',
            'Held', 'own_names', 'found_in', 'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run',
-           'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines', 'rater_lines', 'data_lines']
+           'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines', 'rater_lines', 'data_lines',
+           'drawn_networks', 'begun_lines', 'mark_of']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, functools, math, platform, shutil, subprocess
@@ -24,7 +25,7 @@ from ..datasets.feature_files import features_hash
 from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
 from ..datasets.splits import few_data, SUBSETS
-from ..models.backbones import backbones_of
+from ..models.backbones import backbones_of, WANTED
 from ..models.weights import by_view
 from ..numerics import kernels, numerics, processor
 from ..store import Store
@@ -471,3 +472,35 @@ def rater_lines(record: Mapping[str, Any]) -> list[str]:
 def data_lines(record: Mapping[str, Any]) -> list[str]:
     "`rater_lines`, and what is scarce, missing or uneven"
     return [*rater_lines(record), *(record.get("notes") or {}).get("few_data", [])]
+
+# %% ../../nbs/4_training/10_record.ipynb #drawncd1
+def _drawn(note: Mapping[str, Any]) -> bool:  # of a backbone
+    "Whether its weights, or those of a view, were drawn"
+    source = note.get("source")
+    return "random" in (source.values() if isinstance(source, Mapping) else [source])
+
+
+def drawn_networks(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    "Backbones that began at random: `frozen` for good, `trained` where others begin with weights"
+    if "drawn" in record: return record["drawn"]
+    found = [(k, b["name"]) for k, b in record.get("backbones", {}).items() if _drawn(b)]
+    frozen = [f"{name} ({k})" for k, name in found if k in ("audio", "video")]
+    known = [name for k, name in found if k not in ("audio", "video") and name in WANTED]
+    return dict(frozen=frozen, trained=sorted(set(known)))
+
+# %% ../../nbs/4_training/10_record.ipynb #drawncd2
+def begun_lines(record: Mapping[str, Any]) -> list[str]:
+    "Sentences on where a run's weights began: random, from scratch, in a file of somebody else"
+    drawn, began = drawn_networks(record), record.get("began") or {}
+    lines = [f"random backbone: {name} is frozen and has random weights, which is not the method"
+             for name in drawn["frozen"]]
+    if drawn["trained"]: lines.append(f"from scratch: {', '.join(drawn['trained'])}")
+    if record.get("released"): return [f"released: {record['released']['told']}", *lines]
+    return [*lines, *([f"begun with {began['told']}"] if began else [])]
+
+
+def mark_of(record: Mapping[str, Any]) -> str:
+    "What a name in a table or figure says besides: `released`, `random backbone`; '' of most"
+    marks = dict(released=record.get("released"),
+                 random_backbone=drawn_networks(record)["frozen"])
+    return ", ".join(name.replace("_", " ") for name, there in marks.items() if there)
