@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STUDIES', 'CLASSES', 'AFFECT', 'reported', 'Study', 'study_of', 'dataset_of', 'Protocol', 'check_reported', 'study',
-           'left_out', 'beside_reported', 'told_number', 'sources', 'fell', 'collapsed', 'collapse_note', 'mean_curve',
-           'paper_curves', 'write_paper', 'paper_report', 'run_paper', 'paper_prose', 'protocol_cell', 'paper_cells',
-           'paper_notebook_text', 'paper_notebook']
+           'left_out', 'with_weights', 'beside_reported', 'told_number', 'sources', 'fell', 'collapsed',
+           'collapse_note', 'mean_curve', 'paper_curves', 'write_paper', 'paper_report', 'run_paper', 'weights_asked',
+           'whole_command', 'needs', 'paper_prose', 'protocol_cell', 'paper_cells', 'paper_notebook_text',
+           'paper_notebook']
 
 # %% ../../nbs/6_reports/04_papers.ipynb #145b6f05
 import json, typing
@@ -25,8 +26,10 @@ from .comparison import (about, by_method, finished_runs, head_of, method_of,
     method_summary, numbers_of, readable_summary, write_figure)
 from .records import gather, without_folders, write_spec
 from .tables import write_frame
-from ..training.configure import Config
+from ..models.backbones import WANTED, wanted_weights
+from ..training.configure import Config, configure
 from ..training.grid import combine, grid_on
+from ..training.loading import check_weights, random_backbones
 from ..training.recipes import RECIPES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -214,7 +217,12 @@ class Protocol:
     seeds: str | None = _parameter(None, "such as 1,2,3; None: the protocol's")
     folds: str | None = _parameter(None, "such as 0,1; None: all of the protocol")
     epochs: int | None = _parameter(None, "None: the recipe's")
-    pretrained: str | None = _parameter(None, "weights of the visual backbone")
+    video_weights: str | None = _parameter(
+        None, "weights of the visual backbone: a file, a named source, or one for each view")
+    audio_weights: str | None = _parameter(None, "the same of the backbone that hears")
+    pretrained: str | None = _parameter(None, "EfficientFace's weights, of AffectNet-7")
+    random_backbone: bool = _parameter(
+        False, "a frozen backbone without weights is random; without it it is refused")
     device: str = _parameter("auto", "auto, cpu, cuda")
     n_jobs: int = _parameter(-1, "runs at a time; -1: a run per core")
     dask: str | None = _parameter(None, "the address of a Dask scheduler")
@@ -247,13 +255,17 @@ def _settings(key: str, p: Protocol) -> dict[str, Any]:
     same = dict(
         recipe=key, data_root=p.data_root or "sample", split=p.split or s.split,
         epochs=p.epochs or (2 if p.smoke else None), device=p.device, annotations=p.annotations,
-        pretrained=p.pretrained, seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
+        video_weights=p.video_weights, audio_weights=p.audio_weights, pretrained=p.pretrained,
+        random_backbone=p.random_backbone or None, seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
     return {k: v for k, v in (same | s.data).items() if v is not None}
 
 # %% ../../nbs/6_reports/04_papers.ipynb #b1e09f34
 def _row_of(c: Config) -> str:
     "The row of a paper's table that a run goes to"
-    return method_of(dict(config=asdict(c.settings), recipe=c.recipe))
+    drawn = [f"{name} ({stream})" for stream, name in random_backbones(c).items()]
+    drawn = drawn if c["random_backbone"] else []  # else it is refused, and no row
+    return method_of(dict(
+        config=asdict(c.settings), recipe=c.recipe, drawn=dict(frozen=drawn, trained=[])))
 
 
 def _check_rows(key: str, runs: Sequence[Config]) -> None:
@@ -311,6 +323,12 @@ def left_out(key: str, p: Protocol) -> list[str]:
     "The rows that the smoke leaves out, by name"
     lists = study_of(key, p.dataset).paper_size if p.smoke else []
     return list(dict.fromkeys(map(_row_of, _combined(key, p, lists))))
+
+# %% ../../nbs/6_reports/04_papers.ipynb #wwts0002
+def with_weights(runs: Sequence[Config]) -> list[Config]:
+    "The same runs; an `AvkitError` where a frozen backbone has no weights and none were waived"
+    for c in runs: check_weights(c)
+    return list(runs)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #68828f8b
 def _theirs(
@@ -454,7 +472,74 @@ def paper_report(
 
 def run_paper(key: str, p: Protocol) -> pd.DataFrame:
     "Train what is missing, then the report"
-    return paper_report(key, p, grid_on(p.dask, study(key, p), p.n_jobs))
+    return paper_report(key, p, grid_on(p.dask, with_weights(study(key, p)), p.n_jobs))
+
+# %% ../../nbs/6_reports/04_papers.ipynb #need0002
+def _backbone_asked(cfg: Config, stream: str) -> tuple[str, bool] | None:
+    "The backbone of a stream that the paper gives weights to, and is it frozen; None without"
+    if name := cfg[f"{stream}_backbone"]: return name, True
+    encoder = cfg[f"{stream}_encoder"]
+    trunk = cfg["encoder_options"].get(encoder, {}).get("trunk", encoder)
+    return (trunk, False) if stream == "video" and trunk in WANTED else None
+
+
+def weights_asked(key: str) -> dict[str, dict[str, bool]]:
+    "{setting that names weights: {backbone: is it frozen, in the recipe or a variant}} of a paper"
+    each = [None, *RECIPES[key].get("variants", {})]
+    data, found = study_of(key).data, {}
+    for cfg in (configure(recipe=key, size="paper", variants=v, **data) for v in each):
+        for s in ("video", "audio"):
+            name, frozen = _backbone_asked(cfg, s) or ("", False)
+            setting = "pretrained" if name == "efficientface" else f"{s}_weights"
+            mine = found.setdefault(setting, {}) if name else {}
+            mine[name] = mine.get(name, False) or frozen
+    return found
+
+# %% ../../nbs/6_reports/04_papers.ipynb #need0004
+_AS_PUBLISHED = "vit_large_patch14_clip_224", "wav2vec2_large_robust_12"  # the paper's own weights
+
+
+def _weights_line(
+    setting: str,  # that names them
+    name: str,     # the backbone
+    frozen: bool,
+) -> str:
+    "What a backbone needs, as a line of Markdown"
+    without = "is refused where it is frozen" if frozen else "is trained from scratch"
+    return f"- `{setting}`, `{name}`: {wanted_weights(name)}. Without weights it {without}."
+
+
+def _place(name: str) -> str:
+    "Where a licence holder has the weights of a backbone, or of a view"
+    return "published" if name in _AS_PUBLISHED else f"/weights/{name}.pt"
+
+
+def _example(key: str, setting: str, names: Iterable[str]) -> str:
+    "Weights as a licence holder names them: of one backbone, of several, of each view"
+    views = RECIPES[key]["video_views"] if setting == "video_weights" else ()
+    several = views if len(views) > 1 else list(names)
+    if len(several) == 1: return _place(several[0])
+    return ",".join(f"{n}={_place(n)}" for n in several)
+
+# %% ../../nbs/6_reports/04_papers.ipynb #need0006
+def whole_command(key: str) -> str:
+    "The command of somebody who has the data set and the weights, on several lines"
+    data = study_of(key).data["dataset"]
+    given = dict(data_root=f"/data/{data}")
+    given |= {k: _example(key, k, names) for k, names in weights_asked(key).items()}
+    start = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb"
+    return " \\\n    ".join([start, *(f"    -p {k} {v}" for k, v in given.items())])
+
+
+def needs(key: str) -> str:
+    "What a paper's notebook needs, where it is to be had, and the whole command, as Markdown"
+    names = dict.fromkeys([study_of(key, d).data["dataset"] for d in (None, *study_of(key).also)])
+    infos = [corpus_info(name) for name in names]
+    lines = [f"- Data, {i['title']}: {i['how_to_get']}" for i in infos]
+    lines += [_weights_line(k, *asked) for k, all_ in weights_asked(key).items()
+              for asked in all_.items()]
+    return "\n".join(["**What it needs.**", "", *lines, "", "With these the whole of it is", "",
+                      f"    {whole_command(key)}", ""])
 
 # %% ../../nbs/6_reports/04_papers.ipynb #68a65e53
 _ABOUT = """\
@@ -469,9 +554,7 @@ validation. What a reader has to know before comparing:
 
 Without parameters it is the smoke: all rows but those of the paper's size (the table names what
 is left out) on a few rendered clips, small size, one fold, one seed, two epochs. The real thing
-goes on where it stopped:
-
-    papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root /data/{dataset}
+(the command above) goes on where it stopped.
 
 A relative path counts from the folder where papermill was started; in Jupyter from this notebook's
 folder, and what is not there from the root of the repository.
@@ -492,8 +575,8 @@ def paper_prose(key: str) -> str:
     text = _ABOUT.format(
         key=key, claim=s.claim, rows=s.rows or _row_names(key), data=", ".join(s.data.values()),
         folds=folds,
-        seeds=", ".join(map(str, s.seeds)), differs="\n".join(f"- {d}" for d in s.differs),
-        dataset=s.data["dataset"])
+        seeds=", ".join(map(str, s.seeds)), differs="\n".join(f"- {d}" for d in s.differs))
+    text = f"{needs(key)}\n{text}"
     return (text + "".join(_ALSO.format(name=name) for name in s.also)).rstrip("\n")
 
 # %% ../../nbs/6_reports/04_papers.ipynb #7e0feef4
@@ -518,13 +601,13 @@ def protocol_cell() -> str:
 _IMPORTS = """\
 from IPython.display import Image, Markdown, display
 from avkit.core import guard
-from avkit.reports.papers import Protocol, paper_report, reported, study
+from avkit.reports.papers import Protocol, paper_report, reported, study, with_weights
 from avkit.training.grid import grid_on
 from avkit.training.record import code_hash, environment
 import pandas as pd"""
 _CHOSEN = """\
 protocol = Protocol(**guard(globals(), Protocol))  # refuses unknown names and wrong types
-runs = study("{key}", protocol)
+runs = with_weights(study("{key}", protocol))  # a frozen backbone needs weights
 shown = ["modality", "fusion", "variants", "modality_dropout", "fold", "seed"]
 pd.DataFrame([{{k: c[k] for k in shown}} | dict(hash=c.hash[:8]) for c in runs])"""
 _DONE = """\

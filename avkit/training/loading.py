@@ -26,7 +26,7 @@ from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
 from ..models.backbones import BACKBONES, is_shipped, wanted_weights
-from ..models.weights import of_views
+from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
@@ -168,8 +168,9 @@ def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
 
 # %% ../../nbs/4_training/06_loading.ipynb #47fcf180
 def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
-    "The weights that the settings name, or else the recipe"
-    asked = getattr(cfg.settings, f"{stream}_weights", None)
+    "The weights that the settings name, for this backbone where they name several, or the recipe"
+    asked = by_view(getattr(cfg.settings, f"{stream}_weights", None))
+    if isinstance(asked, dict) and set(asked) <= set(BACKBONES): asked = asked.get(name)
     return asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
 
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
