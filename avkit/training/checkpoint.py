@@ -4,19 +4,24 @@
 
 # %% auto #0
 __all__ = ['LAST', 'model_settings', 'make_model', 'Resumable', 'cpu_copy', 'save_checkpoint', 'read_checkpoint', 'split_tensors',
-           'optimizer_state', 'load_checkpoint', 'save_best', 'stats_of', 'load_model']
+           'optimizer_state', 'load_checkpoint', 'save_best', 'stats_of', 'load_model', 'first_state', 'Taken',
+           'take_weights', 'check_unlearned', 'begin_with']
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #85fd1924
-import json
-from dataclasses import asdict
+import json, re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TYPE_CHECKING
-import torch
+import pandas as pd, torch
 from torch import nn
 from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
+from ..datasets.manifest import Manifest, read_cells
+from ..datasets.splits import LeakError
 from ..models.model import build_model
-from ..models.weights import restoring
+from ..models.released import load, recipe_of, RELEASED
+from ..models.weights import read_file, refuse_weights, restoring, State, weights_file
 from ..numerics import numerics
 from .configure import Config, differing, in_words
 from .loading import RunData
@@ -207,3 +212,148 @@ def load_model(run_dir: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def _without_weights(options: dict[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in options.items() if n != "weights"}
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first002
+def _own_state(file: Path) -> dict[str, torch.Tensor]:
+    "The model's weights in a run's or a card's file"
+    from safetensors.torch import load_file  # heavy: only where files are read or written
+    try: state = split_tensors(load_file(file), "model")
+    except Exception as e: raise AvkitError(f"Cannot read the weights {file}: {e}") from e
+    if state: return state
+    raise AvkitError(f"{file} holds no model of avkit's: a backbone's weights alone are given as "
+                     "video_weights, audio_weights or pretrained")
+
+
+def _whose(place: Path) -> str:
+    "The recipe whose trainer saved a checkpoint"
+    recipe = "vavl2023" if place.is_dir() else recipe_of(read_file(place))
+    if recipe: return recipe
+    raise AvkitError(f"{place} is no checkpoint of {', '.join(RELEASED)} as their trainers save it, "
+                     "no run and no card. A backbone's weights alone are given as video_weights, "
+                     "audio_weights or pretrained")
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first004
+def first_state(
+    place: str | Path,                   # a file, a run's or a card's folder, vavl2023's folder
+    mode: str = "as_released",           # of an author's checkpoint
+    hints: Mapping[str, int] | None = None,  # what its weights cannot tell
+) -> tuple[str, dict[str, torch.Tensor]]:
+    "Whose weights they are, `avkit` or a paper's recipe, and {avkit's name: tensor}"
+    file = weights_file(place)
+    if file.suffix == ".safetensors": return "avkit", _own_state(file)
+    recipe = _whose(file)
+    return recipe, load(recipe, file, mode, **(hints or {})).model.state_dict()
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first007
+def _last_layers(names: Collection[str]) -> set[str]:
+    "The weights of the last layer of each head"
+    heads: dict[str, int] = {}
+    found = [(k, re.fullmatch(r"(.*classifier_1)\.(\d+)\.\w+", k)) for k in names]
+    for _, m in found:
+        if m: heads[m[1]] = max(heads.get(m[1], 0), int(m[2]))
+    return {k for k, m in found if m and int(m[2]) == heads[m[1]]}
+
+
+def _other_outputs(mine: State, state: State) -> list[str]:
+    "Weights of last layers that are there for another number of outputs"
+    both = (k for k in _last_layers(mine) if k in state)
+    return sorted(k for k in both if mine[k].shape != state[k].shape
+                  and mine[k].shape[1:] == state[k].shape[1:])
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first009
+@dataclass(frozen=True)
+class Taken:
+    "What a model took of a file, and what not"
+    taken: list[str]
+    drawn: list[str]   # the model's own, which stay as they were drawn
+    unused: list[str]  # the file's
+
+    def __str__(self) -> str:
+        "In words"
+        some = [f"{len(self.taken)} of {len(self.taken) + len(self.drawn)} weights taken"]
+        if self.drawn: some.append(f"drawn anew: {', '.join(self.drawn)}")
+        if self.unused: some.append(f"not used: {', '.join(self.unused)}")
+        return "; ".join(some)
+
+
+def _differences(mine: State, state: State, strict: bool) -> tuple[list[str], list[str], list[str]]:
+    "The model's weights that are drawn, the file's that are not used, those of another shape"
+    heads = [] if strict else _other_outputs(mine, state)
+    drawn = [k for k in mine if k not in state or k in heads]
+    unused = [k for k in state if k not in mine or k in heads]
+    odd = [f"{k} {tuple(state[k].shape)} where this model has {tuple(v.shape)}"
+           for k, v in mine.items() if k not in drawn and state[k].shape != v.shape]
+    return drawn, unused, odd
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first011
+def take_weights(
+    model: nn.Module,      # filled in place
+    state: State,          # of `first_state`
+    place: str | Path,     # the file, for errors
+    strict: bool = False,  # all weights of both
+) -> Taken:
+    "Fill a model; an `AvkitError` where shapes do not fit, or where less than half would be taken"
+    mine = model.state_dict()
+    state = _views_renamed(mine, state)
+    drawn, unused, odd = _differences(mine, state, strict)
+    taken = [k for k in mine if k not in drawn]
+    nan = [k for k in taken if state[k].isnan().any()]
+    less = [f"{len(taken)} of {len(mine)} are there"] if len(taken) < len(mine) / 2 else []
+    refuse_weights(
+        place, (less, "of another model", "of another model"),
+        (drawn if strict else [], "is missing", "are missing"),
+        (odd, "has another shape", "have another shape"),
+        (unused if strict else [], "has no place", "have no place"),
+        (nan, "holds NaN, as after a run that diverged", "hold NaN, as after a run that diverged"))
+    with restoring(): model.load_state_dict({k: state[k] for k in taken}, strict=False)
+    return Taken(taken, drawn, unused)
+
+
+def _views_renamed(mine: State, state: State) -> dict[str, torch.Tensor]:
+    "The file's weights, its views under the names that the model has, in their order"
+    views = [list(dict.fromkeys(m[1] for k in some if (m := re.match(r"video\.trunks\.(\w+)", k))))
+             for some in (state, mine)]
+    names = dict(zip(*views)) if len(views[0]) == len(views[1]) else {}
+    def renamed(m: re.Match) -> str: return f"video.trunks.{names.get(m[1], m[1])}"
+    return {re.sub(r"^video\.trunks\.(\w+)", renamed, k): v for k, v in state.items()}
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first015
+def _contents(clips: pd.DataFrame, subsets: Collection[str]) -> set[str]:
+    "The hashes of the files of some subsets"
+    mine: Any = clips[clips["split"].isin(subsets)]
+    return set(mine[["audio_sha256", "video_sha256"]].to_numpy().ravel()) - {""}
+
+
+def check_unlearned(place: str | Path, m: Manifest) -> str:
+    "Refuse clips of test, or of validation, that weights were trained on -> what was compared"
+    listed = weights_file(place).parent.parent / "clips.csv"
+    if weights_file(place).parent.name != "checkpoints" or not listed.is_file():
+        return "not known: the file does not tell which clips it was trained on"
+    theirs = read_cells(listed)
+    pairs = (("test", ("train", "validation")), ("validation", ("train",)))
+    for subset, learned in pairs:
+        seen = _contents(m.clips, [subset]) & _contents(theirs, learned)
+        if not seen: continue
+        raise LeakError(f"{len(seen)} files of {subset} are among those that {place} was trained "
+                        "on: begin with a run of the same split and fold")
+    return f"none of test or validation by content among the clips of {listed.parent.name}"
+
+# %% ../../nbs/4_training/09_checkpoint.ipynb #first017
+def begin_with(
+    cfg: Config,
+    m: Manifest,       # of the run's data, for leaks
+    model: nn.Module,  # filled in place
+) -> dict[str, Any]:
+    "Fill a model with what `init` or `resume_from` names; what the record says of it, or {}"
+    place = cfg["resume_from"] or cfg["init"]
+    if not place: return {}
+    unseen = check_unlearned(place, m)
+    heads = cfg["recipe"] == "chumachenko2022"
+    whose, state = first_state(place, cfg["mode"], dict(num_heads=cfg["heads"]) if heads else {})
+    if cfg["resume_from"] and whose != "avkit":
+        raise AvkitError(f"resume_from={place} is a checkpoint of {whose}'s trainer, not of a run of "
+                         "your own: begin with it by init")
+    found = take_weights(model, state, place, strict=bool(cfg["resume_from"]))
+    return dict(
+        source=Path(place).name, whose=whose, sha256=cfg["init_sha256"], unseen=unseen,
+        drawn=found.drawn, unused=found.unused, told=f"{Path(place).name} ({whose}): {found}")

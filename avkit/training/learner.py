@@ -26,8 +26,8 @@ from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
-from .checkpoint import (LAST, load_checkpoint, make_model, read_checkpoint,
-    save_best, save_checkpoint, split_tensors)
+from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
+    read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
 from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
 from .inference import conditions, evaluate_subset, forward, score_conditions
@@ -253,6 +253,7 @@ class Training:
     accelerator: "Accelerator"
     ema: "AveragedModel | None" = None
     weight: torch.Tensor | None = None                           # (C,) of the classes
+    began: dict[str, Any] = field(default_factory=dict)          # of `begin_with`
     history: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch
     seconds: list[float] = field(default_factory=list)           # per epoch of this process
 
@@ -356,6 +357,7 @@ def start(
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
+    began = begin_with(cfg, corpus.manifest, model)
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
@@ -363,7 +365,7 @@ def start(
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
-    return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight)
+    return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight, began)
 
 # %% ../../nbs/4_training/11_learner.ipynb #9fb324d8
 def tally(
@@ -593,13 +595,18 @@ def finish(
     t: Training,     # the run
     run_dir: Path,   # its folder
     seconds: float,  # since it was started
+    conds: Sequence[str] | None = None,       # by default `conditions`
+    subsets: Sequence[str] | None = None,     # by default all
+    **more: Any,                              # what else the record says
 ) -> dict[str, Any]:
     "Evaluate the best epoch, write predictions and the record; returns it"
     tensors, _ = read_checkpoint(run_dir / "checkpoints/best.safetensors")
     with restoring(): t.scored.load_state_dict(split_tensors(tensors, "model"))
     device = t.accelerator.device
-    predictions, metrics = score_conditions(t.cfg, t.corpus, t.scored, conditions(t.cfg), device)
-    record = record_of(t, metrics, seconds)
+    asked = None if subsets is None else {s: s for s in subsets}
+    predictions, metrics = score_conditions(
+        t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
+    record = record_of(t, metrics, seconds) | more
     if t.accelerator.is_main_process:
         table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
@@ -706,5 +713,6 @@ def fit(
     for said in scarce_data(cfg, corpus) if loud else (): print(f"note: {said}")
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
+        if loud and t.began: print(f"begins with {t.began['told']}")
         train(t, begin(t, found, who, source), verbose)
         return finish(t, cfg.run_dir, time.time() - started)

@@ -232,12 +232,13 @@ def _audit_of(corpus: RunData) -> dict[str, Any]:
 # %% ../../nbs/4_training/10_record.ipynb #c639fd82
 def _learned(t: Finished) -> dict[str, Any]:
     "The model, and how it was learned"
-    model = t.accelerator.unwrap_model(t.model)
-    assert t.best is not None, "no epoch was trained"
-    return dict(parameters=sum(p.numel() for p in model.parameters()),
-                backbones=t.corpus.notes.get("backbones", {}) | backbones_of(model),
-                best_epoch=t.best["epoch"], epochs=len(t.history), history=t.history,
-                missing=missing(t.cfg))
+    model, best = t.accelerator.unwrap_model(t.model), t.best
+    began = getattr(t, "began", {})  # what `begin_with` said, where it was asked
+    return (dict(began=began) if began else {}) | dict(
+        parameters=sum(p.numel() for p in model.parameters()),
+        backbones=t.corpus.notes.get("backbones", {}) | backbones_of(model),
+        best_epoch=best and best["epoch"], epochs=len(t.history), history=t.history,
+        missing=missing(t.cfg))
 
 # %% ../../nbs/4_training/10_record.ipynb #198e716e
 def record_of(

@@ -261,6 +261,14 @@ class RunSettings:
         " fast: the libraries' own choice", "run")
     threads: int = setting(
         1, "of a CPU that trains: more are faster, and add up in another order", "run")
+    init: str | None = setting(
+        None, "weights to begin with: an author's checkpoint, a run, or a card", "training",
+        path="file")
+    resume_from: str | None = setting(
+        None, "the same, all of them: the best checkpoint of a run of your own", "training",
+        path="file")
+    init_sha256: str | None = number(
+        None, "of the weights that init or resume_from names", "training", flag=False)
     resume: bool = setting(False, "go on where run_dir was stopped", "run")
     again: bool = setting(
         False, "train a finished run again; what is there moves into its folder `earlier`", "run")
