@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 TAKES = dict(  # flag: what it takes, where its type does not tell
     annotations="FILE", audio_features="FILE", audio_weights="FILE", backgrounds="FOLDER",
     canvas="PIXELS", cut_outs="FOLDER", dask="ADDRESS", data_root="FOLDER", dataset="NAME",
-    face_model="FILE", fusion="NAME", hop="SECONDS", labels="FILE", options="JSON",
-    pretrained="FILE", recipe="NAME", run="FOLDER", run_dir="FOLDER", split="NAME",
+    face_model="FILE", fusion="NAME", hints="NAME=N", hop="SECONDS", init="FILE", labels="FILE",
+    options="JSON", pretrained="FILE", recipe="NAME", released="FILE", resume_from="FILE",
+    run="FOLDER", run_dir="FOLDER", split="NAME",
     synthetic="FOLDER", title="TEXT", to="FOLDER", video_features="FILE", video_weights="FILE")
 TYPES = {int: "N", float: "X", None: "VALUE", str: "VALUE"}
 
@@ -584,17 +585,19 @@ def _with_default(text: str, default: Any) -> str:
 # %% ../nbs/7_cli.ipynb #e07245d6
 @subcommand("Runs")
 def _evaluate(argv: Sequence[str] | None = None) -> int:
-    "score a finished run under other conditions, or on another data set"
+    "score a finished run, or an author's checkpoint, on its data set or another"
     from avkit.evaluation.evaluate import EVALUATE_HELP, evaluate  # heavy: torch
     from avkit.evaluation.runs import example_folder, open_run
     from avkit.reports.endings import run_ending
     from avkit.training.record import score_lines
     p = parser_of("evaluate", "Score a finished run under other conditions (a stream missing, "
-                  "noisy or late), or on another data set. The scores are added to its record.")
+                  "noisy or late), or on another data set. The scores are added to its record. "
+                  "--released scores an author's checkpoint, in a run's folder of its own.")
     _add_parameters(p, evaluate, EVALUATE_HELP)
     a = vars(p.parse_args(argv))
     record = evaluate(**a)
-    folder = open_run(a["run"]).folder if a["run"] else example_folder()
+    if a["released"]: folder = Path(record["config"]["run_dir"])
+    else: folder = open_run(a["run"]).folder if a["run"] else example_folder()
     print(score_lines(record), run_ending(record, folder), sep="\n")
     return 0
 
@@ -612,7 +615,7 @@ def _predict_parser(f: Callable, helps: Mapping[str, str]) -> argparse.ArgumentP
 
 @subcommand("Runs")
 def _predict(argv: Sequence[str] | None = None) -> int:
-    "say what a run reads in each face of a video of your own"
+    "say what a run, or an author's checkpoint, reads in each face of a video"
     from avkit.evaluation.annotate import PREDICT_HELP, predict_to  # heavy: torch
     from avkit.reports.endings import next_step, shown_path
     p = _predict_parser(predict_to, PREDICT_HELP)
@@ -620,9 +623,10 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     folder: Any = predict_to(**a)[1]
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     again = ["predict", *([a["video"]] if a["video"] else [])]
-    run = ["--run", a["run"]] if a["run"] else []
+    run = [w for k in ("run", "released", "recipe") if a[k] for w in (f"--{k}", a[k])]
     to = ["--to", a["to"]] if a["to"] else []
     if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
+    elif a["released"]: print(next_step("evaluate", *run, "--dataset", "NAME"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))
     return 0
 

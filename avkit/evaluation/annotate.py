@@ -18,10 +18,13 @@ from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
+from .released_runs import released_run
 from .runs import open_run, Run
 from ..markup import csv_text, legend_text
+from ..models.released import RELEASED
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
+from ..training.configure import options_of
 from ..training.settings import setting_help
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #8fd78236
@@ -521,6 +524,22 @@ def save_prediction(
     return made + ([annotated(p, drawn)] if annotate or stale else [])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #e080bd64
+def _asked(
+    run: str | Run | None,  # a folder, or None
+    released: str | None,   # an author's checkpoint
+    recipe: str | None,     # whose
+    mode: str,              # of it
+    hints: dict,            # of it
+    told: dict[str, Any],   # weights of its backbones
+) -> Run:
+    "The run that looks: one of avkit's, or an author's checkpoint"
+    if not released: return open_run(run)
+    if run is not None: raise AvkitError("run and released both name what looks: give one")
+    if recipe in RELEASED: return released_run(released, str(recipe), mode, hints, **told)
+    raise AvkitError("Whose code saved the file? Name the recipe: "
+                     f"{', '.join(f'--recipe {k}' for k in RELEASED)}")
+
+
 def predict_to(
     video: str | None = None,       # None: a clip that renders itself
     run: str | Run | None = None,   # a folder, or a name below reports/runs; None: the demo
@@ -532,9 +551,18 @@ def predict_to(
     detector: str | None = None,    # of faces, another than the run's
     face_model: str | None = None,  # the file of a detector that comes without one
     again: bool = False,            # replace what another input, model or setting left in `to`
+    released: str | None = None,    # an author's checkpoint, in place of a run
+    recipe: str | None = None,      # whose code saved it
+    mode: str = "as_released",      # of released: or as_described
+    hints: str | dict | None = None,     # of released: what its weights cannot tell, num_heads=4
+    audio_weights: str | None = None,    # of released: of the frozen backbone that hears
+    video_weights: str | None = None,    # of released: of the one that sees
+    random_backbone: bool = False,       # of released: without weights they are random
 ) -> tuple[Prediction, Path]:
     "`predict`, a line per face, and the files; returns the `Prediction` and the folder"
-    opened = open_run(run)  # before a clip is rendered for it
+    told = dict(audio_weights=audio_weights, video_weights=video_weights,
+                random_backbone=random_backbone)
+    opened = _asked(run, released, recipe, mode, options_of(hints), told)
     path = video or demo_clip()
     check_video(opened)
     owner = prediction_owner(
@@ -555,4 +583,11 @@ PREDICT_HELP = dict(
     faces="at most so many faces at a time", device=setting_help("device"),
     detector=f"another face detector than the run's: {', '.join(DETECTORS)}",
     face_model=setting_help("face_model"),
-    again="replace what another input, model or setting left in `to`")
+    again="replace what another input, model or setting left in `to`",
+    released="an author's checkpoint, in place of a run",
+    recipe="of released: whose code saved it, jca2023, ...",
+    mode="of released: as_released, or as_described",
+    hints="of released: what the weights cannot tell, num_heads=4",
+    audio_weights="of released: weights of a frozen backbone that hears",
+    video_weights="of released: weights of a frozen backbone that sees",
+    random_backbone="of released: a frozen backbone may be random")

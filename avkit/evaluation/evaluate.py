@@ -20,9 +20,11 @@ from ..datasets.manifest import read_cells
 from ..datasets.registry import ANSWERS, answers_about
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
+from .released_runs import evaluate_released
 from .runs import check_backbones, example_run, open_run, Run
 from ..markup import csv_text
-from ..training.configure import Config
+from ..models.released import RELEASED
+from ..training.configure import Config, options_of
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
 from ..training.loading import load_data, modalities, RunData
@@ -270,6 +272,17 @@ def _refuse_card(run: str | Path | Run) -> None:
                      f"from, or let it look at a video: avkit predict VIDEO --run {opened.folder}")
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #f165ab37
+def _check_released(recipe: str | None, run: Any, asked: Mapping[str, Any]) -> None:
+    "Refuse a released file beside a run, without its recipe, or without a data set"
+    if run is not None: raise AvkitError("run and released both name what is scored: give one")
+    if recipe is None:
+        raise AvkitError("Whose code saved the file? Name the recipe: "
+                         f"{', '.join(f'--recipe {k}' for k in RELEASED)}")
+    if asked["dataset"] is None:
+        raise AvkitError("On which data set is the file to be scored? Name it: --dataset, "
+                         "--data_root (rendered: it renders itself)")
+
+
 def evaluate(
     run: str | Path | Run | None = None,    # a folder, or a name below reports/runs
     conditions: str | list | None = None,   # av,audio_snr_10dB, a list, or all
@@ -283,11 +296,29 @@ def evaluate(
     labels: str | None = None,              # a CSV file with class and meaning
     audio_features: str | None = None,      # features of one's own for the data set
     video_features: str | None = None,      # the same in place of the frames
+    released: str | None = None,            # an author's checkpoint, in place of a run
+    recipe: str | None = None,              # whose code saved it
+    mode: str = "as_released",              # of released: or as_described
+    hints: str | dict | None = None,        # of released: what its weights cannot tell, num_heads=4
+    fold: int = 0,                          # of released: of the split
+    audio_weights: str | None = None,       # of released: of the frozen backbone that hears
+    video_weights: str | None = None,       # of released: of the one that sees
+    random_backbone: bool = False,          # of released: without weights they are random
+    to: str | None = None,                  # of released: a folder; None: reports/runs/released-...
     device: str = "auto",                   # auto, cpu, cuda, cuda:1, mps
     n_jobs: int = -1,                       # processes for preparation; -1: every core
     verbose: bool = True,                   # print what preparation did
 ) -> dict[str, Any]:
-    "Evaluate a finished run, on its own data or others; updates and returns its record"
+    "Evaluate a finished run, or a released file, on its data or others; returns its record"
+    if released:
+        asked = dict(
+            dataset=dataset, data_root=data_root, label=label, track=track, split=split, fold=fold,
+            annotations=annotations, audio_weights=audio_weights, video_weights=video_weights,
+            random_backbone=random_backbone, device=device, n_jobs=n_jobs)
+        _check_released(recipe, run, asked)
+        return evaluate_released(
+            released, str(recipe), lambda cfg: conditions_of(cfg, conditions), _subsets(sides), mode,
+            options_of(hints), to, verbose, **asked)
     run = example_run() if run is None else run
     _refuse_card(run)
     own: dict[str, Any] = dict(
@@ -308,6 +339,15 @@ _HELP = dict(
     dataset="another data set to test on; none: the run's own",
     data_root="the data set's folder; rendered: it renders itself",
     split="of another data set: test the test subset of this split alone",
-    labels="a CSV file with class and meaning, where the tables do not say it")
+    labels="a CSV file with class and meaning, where the tables do not say it",
+    released="an author's checkpoint, in place of a run",
+    recipe="of released: whose code saved it, jca2023, ...",
+    mode="of released: as_released, or as_described",
+    hints="of released: what the weights cannot tell, num_heads=4",
+    fold="of released: fold of the split, from 0",
+    audio_weights="of released: weights of a frozen backbone that hears",
+    video_weights="of released: weights of a frozen backbone that sees",
+    random_backbone="of released: a frozen backbone may be random",
+    to="of released: the folder; none: reports/runs/released-...")
 _NAMES = [name for name in inspect.signature(evaluate).parameters if name != "verbose"]
 EVALUATE_HELP: dict[str, str] = {n: _HELP[n] if n in _HELP else setting_help(n) for n in _NAMES}
