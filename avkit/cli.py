@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKES', 'TYPES', 'COUNTED_FROM', 'DATA_SETTINGS',
            'FEATURE_SETTINGS', 'DATA_USAGE', 'AUDIT_ABOUT', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT',
-           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'NEW_ABOUT', 'subcommand', 'commands_help',
-           'main', 'Manual', 'parser_of', 'flag', 'as_manual']
+           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'SUBMISSION_ABOUT', 'NEW_ABOUT', 'subcommand',
+           'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
 import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
@@ -655,6 +655,57 @@ def _export(argv: Sequence[str] | None = None) -> int:
     folder = resolve(a.to)
     print(*map(shown_path, sorted(folder.iterdir())), sep="\n")
     print(next_step("predict", "VIDEO", "--run", folder))
+    return 0
+
+# %% ../nbs/7_cli.ipynb #submcl02
+SUBMISSION_ABOUT = """\
+Write a run's predictions as the ABAW challenges take them: a file for each video, a
+header, then a line for each frame. With --check only look for faults in a folder of
+such files; the exit status is 1 when there is one."""
+
+
+def _submission_parser() -> argparse.ArgumentParser:
+    "What `submission` takes"
+    p = parser_of("submission", SUBMISSION_ABOUT)
+    flag(p, "run", "a finished run that answers per frame")
+    flag(p, "to", "the folder to write", metavar="FOLDER")
+    flag(p, "subset", "of the run's own split (default: validation)", default="validation",
+         metavar="NAME")
+    flag(p, "condition", "the modalities given (default: those of the run)", metavar="NAME")
+    flag(p, "videos", "videos without labels, in place of the subset; of --check: whose frames are "
+         "counted", metavar="FOLDER")
+    flag(p, "list", "a file with the names of the videos that are asked for", metavar="FILE")
+    flag(p, "fill", "frames without a prediction get the nearest one, or unlabelled (default: "
+         "nearest)", default="nearest", metavar="NAME")
+    flag(p, "device", "auto, cpu, cuda (default: auto)", default="auto", metavar="NAME")
+    flag(p, "check", "a folder to check", metavar="FOLDER")
+    return p
+
+# %% ../nbs/7_cli.ipynb #submcl04
+def _checked(a: argparse.Namespace) -> int:
+    "Print the faults of a folder of predictions; 1 where there is one"
+    from avkit.evaluation.submission import (  # heavy: torch
+        check_submission, counted_frames, listed_names)
+    counts = counted_frames(a.videos) if a.videos else None
+    faults = check_submission(a.check, counts, listed_names(a.list) if a.list else None)
+    told = "" if counts else " (lines are not counted: --videos names the videos)"
+    print("\n".join(faults) or f"no fault in {a.check}{told}")
+    return int(bool(faults))
+
+
+@subcommand("Runs")
+def _submission(argv: Sequence[str] | None = None) -> int:
+    "predictions per frame, a file a video, as the ABAW challenges take them; and a check"
+    from avkit.evaluation.submission import write_submission  # heavy: torch
+    from avkit.reports.endings import next_step, shown_path
+    a = _submission_parser().parse_args(argv)
+    if a.check: return _checked(a)
+    if not a.run or not a.to: raise AvkitError("submission needs --run and --to, or --check FOLDER")
+    files = write_submission(
+        a.run, a.to, a.subset, a.condition, a.videos, a.list, a.fill, a.device)
+    print(f"{len(files)} files in {shown_path(resolve(a.to))}")
+    more = ["--videos", a.videos] if a.videos else []
+    print(next_step("submission", "--check", resolve(a.to), *more))
     return 0
 
 # %% ../nbs/7_cli.ipynb #7282ef80
