@@ -121,6 +121,7 @@ def case(recipe, modality, a):
     cfg = configure(
         recipe=recipe,
         size="paper",
+        random_backbone=True,
         modality=modality,
         device=a.device,
         batch_size=min(a.batch, a.clips) if a.batch else None,

@@ -50,7 +50,7 @@ def shapes(cfg):
 
 def row(recipe, precision, a):
     settings = WHERE[recipe] | dict(
-        data_root="twin", size=a.size, device=a.device, precision=precision
+        data_root="twin", size=a.size, device=a.device, precision=precision, random_backbone=True
     )
     cfg = configure(recipe=recipe, **settings | (dict(batch_size=a.batch) if a.batch else {}))
     n = cfg["batch_size"] * a.steps

@@ -486,7 +486,9 @@ def drawn_networks(record: Mapping[str, Any]) -> dict[str, list[str]]:
     if "drawn" in record: return record["drawn"]
     found = [(k, b["name"]) for k, b in record.get("backbones", {}).items() if _drawn(b)]
     frozen = [f"{name} ({k})" for k, name in found if k in ("audio", "video")]
+    filled = record.get("released") or record.get("began")  # by somebody's weights
     known = [name for k, name in found if k not in ("audio", "video") and name in WANTED]
+    if filled: known = []
     return dict(frozen=frozen, trained=sorted(set(known)))
 
 # %% ../../nbs/4_training/10_record.ipynb #drawncd2

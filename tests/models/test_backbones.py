@@ -47,10 +47,45 @@ def settings(tmp_path_factory):
         data_root=str(root),
         split=str(d / "split.csv"),
         options=json.dumps(SMALL),
+        random_backbone=True,
         epochs=1,
         device="cpu",
         n_jobs=1,
     )
+
+
+def test_a_random_frozen_backbone_is_refused_and_said(settings, tmp_path, monkeypatch):
+    from avkit.evaluation.evaluate import evaluate
+    from avkit.evaluation.export import card_text
+    from avkit.evaluation.runs import open_run
+    from avkit.reports.comparison import method_of
+    from avkit.reports.records import runs_report, slim_record
+    from avkit.reports.tables import runs_table
+    from avkit.training.grid import combine, run_grid
+    from avkit.training.loading import load_data
+
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
+    asked = {k: v for k, v in settings.items() if k != "random_backbone"}
+    cure = "give them as audio_weights.*--random_backbone"
+    for use in (fit, load_data):
+        with pytest.raises(AvkitError, match=cure):
+            use(configure(**asked, run_dir=str(tmp_path / "no")))
+    assert not (tmp_path / "no").exists()
+    lists = {k: [v] for k, v in asked.items() if k != "n_jobs"}
+    row = run_grid(combine(to=tmp_path / "grid", **lists), n_jobs=1)
+    assert row.status.tolist() == ["failed"] and "no weights" in row.reason[0]
+    record = fit(configure(**settings, run_dir=str(tmp_path / "run")), verbose=False)
+    assert record["config_hash"] == configure(**asked).hash  # the run is the same: its files say it
+    assert method_of(slim_record(record)).endswith(", random backbone")
+    runs_report([tmp_path / "run"], tmp_path / "table")
+    assert set(runs_table([record]).recipe) == {"vavl2023 (random backbone)"}
+    assert "Random backbone: resnet18_small (video)" in (tmp_path / "table/table.md").read_text()
+    run = open_run(tmp_path / "run")
+    assert "Random backbone: wav2vec2_tiny (audio) is frozen" in card_text(run, {})
+    old = json.loads((tmp_path / "run/record.json").read_text())
+    del old["config"]["random_backbone"]  # as an earlier avkit wrote it
+    (tmp_path / "run/record.json").write_text(json.dumps(old))
+    assert evaluate(tmp_path / "run", "av", sides="test", verbose=False)["metrics"]["test"]["av"]
 
 
 def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch):
@@ -158,6 +193,7 @@ def test_a_frozen_backbone_for_each_view(monkeypatch):
                 recipe="ntua2021",
                 video_weights=w,
                 device="cpu",
+                random_backbone=True,
                 options='{"video_backbone": "resnet18"}',
             ),
             "video",
