@@ -2679,7 +2679,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'avkit/evaluation/released_runs.py'),
                                                 'avkit.evaluation.released_runs.rescaled': ( '5_evaluation/released_runs.html#rescaled',
                                                                                              'avkit/evaluation/released_runs.py'),
-                                                'avkit.evaluation.released_runs.settings_told': ( '5_evaluation/released_runs.html#settings_told',
+                                                'avkit.evaluation.released_runs.told_settings': ( '5_evaluation/released_runs.html#told_settings',
                                                                                                   'avkit/evaluation/released_runs.py')},
             'avkit.evaluation.runs': { 'avkit.evaluation.runs.Run': ('5_evaluation/runs.html#run', 'avkit/evaluation/runs.py'),
                                        'avkit.evaluation.runs.Run.corpus': ( '5_evaluation/runs.html#run.corpus',

@@ -316,9 +316,9 @@ def evaluate(
             annotations=annotations, audio_weights=audio_weights, video_weights=video_weights,
             random_backbone=random_backbone, device=device, n_jobs=n_jobs)
         _check_released(recipe, run, asked)
-        return evaluate_released(
-            released, str(recipe), lambda cfg: conditions_of(cfg, conditions), _subsets(sides), mode,
-            options_of(hints), to, verbose, **asked)
+        chosen = lambda cfg: conditions_of(cfg, conditions)
+        return evaluate_released(released, str(recipe), chosen, _subsets(sides), mode,
+                                 options_of(hints), to, verbose, **asked)
     run = example_run() if run is None else run
     _refuse_card(run)
     own: dict[str, Any] = dict(

@@ -10,7 +10,6 @@ __all__ = ['FILLS', 'over_all_frames', 'submission_text', 'check_kind', 'run_pre
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve, unknown, write_text
 from ..datasets.affwild2 import AFFWILD2_TARGETS, read_expr, read_va
@@ -85,9 +84,10 @@ def run_predictions(
     p, given = run.predictions, condition or run.condition
     rows = p[(p.split == subset) & (p.condition == given)]
     if not len(rows):
-        raise AvkitError(f"{run.name} keeps no predictions of {subset} given {given}: avkit evaluate "
-                         f"--run {run.name} --sides {subset} --conditions {given} makes them, where "
-                         "frames have labels; videos without labels are given as --videos")
+        raise AvkitError(
+            f"{run.name} keeps no predictions of {subset} given {given}. Where frames have labels, "
+            f"avkit evaluate --run {run.name} --sides {subset} --conditions {given} makes them; "
+            "videos without labels are given as --videos")
     lengths = frames_of(open_manifest(run.cfg).clips)
     return {str(video): over_all_frames(own.frame.to_numpy(int), _columns(run, own),
                                         lengths[str(video)], fill, _MARKS[run.task])
@@ -173,8 +173,8 @@ def _read(path: Path) -> tuple[int, list[str]]:
     "How many frames a file has lines for, and the names in its header; an `AvkitError` for a fault"
     first = (path.read_text(encoding="utf-8-sig").splitlines() or [""])[0]
     if re.fullmatch(r"[-+.\d,eE ]*", first):
-        raise AvkitError(f"{path}, line 1: {first!r} is no header; {','.join(AFFWILD2_TARGETS)}, or "
-                         "the names of the expressions, is expected")
+        raise AvkitError(f"{path}, line 1: {first!r} is no header; {','.join(AFFWILD2_TARGETS)}, "
+                         "or the names of the expressions, is expected")
     if "valence" in first.lower():
         return len(read_va(path)), AFFWILD2_TARGETS
     y, names = read_expr(path)

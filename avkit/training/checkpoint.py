@@ -228,8 +228,8 @@ def _whose(place: Path) -> str:
     "The recipe whose trainer saved a checkpoint"
     recipe = "vavl2023" if place.is_dir() else recipe_of(read_file(place))
     if recipe: return recipe
-    raise AvkitError(f"{place} is no checkpoint of {', '.join(RELEASED)} as their trainers save it, "
-                     "no run and no card. A backbone's weights alone are given as video_weights, "
+    raise AvkitError(f"{place} is no checkpoint of {', '.join(RELEASED)} as their trainers save "
+                     "it, no run and no card. A backbone's weights alone are given as video_weights, "
                      "audio_weights or pretrained")
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #first004
@@ -279,8 +279,8 @@ class Taken:
 def _differences(mine: State, state: State, strict: bool) -> tuple[list[str], list[str], list[str]]:
     "The model's weights that are drawn, the file's that are not used, those of another shape"
     heads = [] if strict else _other_outputs(mine, state)
-    drawn = [k for k in mine if k not in state or k in heads]
-    unused = [k for k in state if k not in mine or k in heads]
+    drawn = sorted(k for k in mine if k not in state or k in heads)
+    unused = sorted(k for k in state if k not in mine or k in heads)
     odd = [f"{k} {tuple(state[k].shape)} where this model has {tuple(v.shape)}"
            for k, v in mine.items() if k not in drawn and state[k].shape != v.shape]
     return drawn, unused, odd
@@ -351,8 +351,8 @@ def begin_with(
     heads = cfg["recipe"] == "chumachenko2022"
     whose, state = first_state(place, cfg["mode"], dict(num_heads=cfg["heads"]) if heads else {})
     if cfg["resume_from"] and whose != "avkit":
-        raise AvkitError(f"resume_from={place} is a checkpoint of {whose}'s trainer, not of a run of "
-                         "your own: begin with it by init")
+        raise AvkitError(f"resume_from={place} is a checkpoint of {whose}'s trainer, not of a run "
+                         "of your own: begin with it by init")
     found = take_weights(model, state, place, strict=bool(cfg["resume_from"]))
     return dict(
         source=Path(place).name, whose=whose, sha256=cfg["init_sha256"], unseen=unseen,

@@ -111,7 +111,8 @@ def test_it_looks_at_a_video(checkpoint, corpus, tmp_path, capsys):
     clip = next(corpus.rglob("*.mp4"))
     asked = dict(recipe="chumachenko2022", hints="num_heads=4", device="cpu", detector="none")
     p, folder = predict_to(str(clip), to=str(tmp_path / "out"), released=str(checkpoint), **asked)
-    assert p.classes[:2] == ["neutral", "calm"] and len(p.table) and (folder / "timeline.png").is_file()
+    assert p.classes[:2] == ["neutral", "calm"] and len(p.table)
+    assert (folder / "timeline.png").is_file()
     assert json.loads((folder / "settings.json").read_text())["run"] == "released RAVDESS_best0.pth"
 
 
@@ -159,7 +160,8 @@ def affwild2(tmp_path):
     root, rng = tmp_path / "affwild2", np.random.default_rng(0)
     (root / "videos").mkdir(parents=True)
     for i, subset in enumerate(("Train", "Train", "Validation")):
-        write_video(root / f"videos/v{i}.mp4", pictures(300, 32, i), 30, tone(10, 200 + 50 * i), 16000)
+        sound = tone(10, 200 + 50 * i)
+        write_video(root / f"videos/v{i}.mp4", pictures(300, 32, i), 30, sound, 16000)
         folder = root / f"annotations/VA_Set/{subset}_Set"
         folder.mkdir(parents=True, exist_ok=True)
         labels = np.cumsum(rng.normal(0, 0.02, (300, 2)), 0).clip(-0.9, 0.9) + 0.05
