@@ -45,9 +45,8 @@ def _of_windows(r: Released) -> dict[str, Any]:
 
 def _of_segments(r: Any) -> dict[str, Any]:
     "emotiw2023: which modalities, which head, and whether the ViT is in the file"
-    both = len(r.needs) == 2
     frozen = "video" in r.needs and not hasattr(r.model.video, "trunks")
-    return dict(modality="av" if both else r.needs[0],
+    return dict(modality="av" if len(r.needs) == 2 else r.needs[0],
                 variants=["frozen"] * frozen + ["flatten"] * r.flat)
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun08
@@ -88,13 +87,23 @@ def _as_mode(told: dict[str, Any], mode: str) -> dict[str, Any]:
 
 def joined_settings(told: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     "What a file tells, and what the user says besides; an `AvkitError` where they contradict"
+    _check_facts(told, asked)
+    given = {k: v for k, v in {**told, **asked}.items() if v is not None}
+    options = dict(told.get("options") or {}) | options_of(asked.get("options"))
+    return given | dict(_names_of_both(told, asked), options=options or None)
+
+
+def _check_facts(told: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    "Refuse what contradicts the file"
     for k in _FACTS:
         if asked.get(k) and told.get(k) and asked[k] != told[k]:
             raise AvkitError(f"{k}={asked[k]} was asked for, and the file is of {k}={told[k]}")
+
+
+def _names_of_both(told: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    "Variants and quirks of both, None where there are none"
     both = {k: [*told.get(k, ()), *names_of(asked.get(k))] for k in ("variants", "quirks")}
-    options = dict(told.get("options") or {}) | options_of(asked.get("options"))
-    given = {k: v for k, v in {**told, **asked}.items() if v is not None}
-    return given | {k: v or None for k, v in (both | dict(options=options)).items()}
+    return {k: v or None for k, v in both.items()}
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun16
 def released_config(
@@ -136,15 +145,17 @@ def rescaled(
 _ONE = ("vavl2023",)  # recipes whose released code maps numbers to 0..1
 
 
+_Pair = tuple[torch.Tensor, torch.Tensor]  # (k,) each
+
+
 def _own_scale(
     recipe: str,           # whose model it is
     names: Sequence[str],  # of its numbers
     dataset: str,          # whose labels they are
-) -> tuple[torch.Tensor, torch.Tensor]:
-    "Where 0 and 1 of a released model lie on the scale of the labels: (k,) offset, (k,) width"
-    ends = label_ends(dataset, names, {}) if recipe in _ONE else None
-    if not ends: return torch.zeros(len(names)), torch.ones(len(names))
-    low, high = (torch.tensor(v, dtype=torch.float32) for v in ends)
+) -> _Pair:
+    "Where 0 and 1 of a released model lie on the scale of the labels: offset, width"
+    ends = label_ends(dataset, names) if recipe in _ONE else ([0.], [1.])
+    low, high = torch.tensor(ends)
     return low, high - low
 
 
@@ -153,7 +164,7 @@ def on_standard_scale(
     recipe: str,            # whose it is
     names: Sequence[str],   # of its numbers
     dataset: str,           # whose labels they are
-    scale: tuple[torch.Tensor, torch.Tensor],  # mean, deviation of the labels
+    scale: _Pair,           # mean, deviation of the labels
 ) -> None:
     "`rescaled`, from the scale of the released model's own numbers"
     (low, width), (mean, std) = _own_scale(recipe, names, dataset), scale
@@ -225,14 +236,19 @@ def released_mark(
     names: Sequence[str],  # of its outputs
 ) -> dict[str, Any]:
     "What a record says of an author's checkpoint: which file, how it was read, what was assumed"
-    file, taken = Path(path).name, dict(hints or {})
-    hinted = f", hints {taken}" if taken else ", no hints"
-    return dict(
-        file=file, sha256=cfg["init_sha256"], recipe=cfg["recipe"], mode=cfg["mode"], hints=taken,
+    known = dict(file=Path(path).name, hints=dict(hints or {}), sha256=cfg["init_sha256"],
+                 recipe=cfg["recipe"], mode=cfg["mode"])
+    return known | dict(
         assumed=f"its outputs are {', '.join(names)}, in this order",
         unseen="not known: the file does not tell which clips it was trained on",
-        told=f"{file} of {cfg['recipe']}'s authors, {cfg['mode']}{hinted}; not trained here, and "
-             "it is not known which clips it was trained on")
+        told=_released_told(**known))
+
+
+def _released_told(file: str, hints: Mapping, recipe: str, mode: str, **_: Any) -> str:
+    "The same in a sentence"
+    hinted = f"hints {dict(hints)}" if hints else "no hints"
+    return (f"{file} of {recipe}'s authors, {mode}, {hinted}; not trained here, and it is not known "
+            "which clips it was trained on")
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun27
 def _folder(cfg: Config, key: str, to: str | None) -> Path:
@@ -279,10 +295,10 @@ def evaluate_released(
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relwidth
 def _widths(cfg: Config) -> dict[str, int]:
     "How wide the features are that the recipe's encoders read"
-    frozen = {f"{s}_dim": spec_of(name).dim for s in ("audio", "video")
-              if (name := cfg[f"{s}_backbone"])}
-    if cfg["audio"] == "mfcc": frozen |= dict(audio_dim=cfg["audio_settings"].get("n_mfcc", 10))
-    return frozen
+    names = {s: cfg[f"{s}_backbone"] for s in ("audio", "video")}
+    frozen = {f"{s}_dim": spec_of(name).dim for s, name in names.items() if name}
+    told = cfg["audio_settings"].get("n_mfcc")
+    return frozen | (dict(audio_dim=told) if told else {})
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun34
 def _check_video(cfg: Config) -> None:

@@ -25,43 +25,58 @@ FILLS = ("nearest", "unlabelled")
 _MARKS = dict(regression=-5., **{"class": -1.})
 
 
+def _known_frames(at: np.ndarray, y: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    "The frames of a video of n, and their predictions, where there are any"
+    known = (at < n) & ~np.isnan(y).any(1)
+    return at[known], y[known]
+
+
 def over_all_frames(
-    at: np.ndarray,          # (n,) numbers of the frames with a prediction
-    y: np.ndarray,           # (n,k) predictions
-    n_frames: int,           # T
-    fill: str = "nearest",   # or unlabelled
-    mark: float = -5.,       # of a frame without one
+    at: np.ndarray,         # (n,) numbers of the frames with a prediction
+    y: np.ndarray,          # (n,k) predictions
+    n_frames: int,          # T
+    fill: str = "nearest",  # or unlabelled
+    mark: float = -5.,      # of a frame without one
 ) -> np.ndarray:
     "(T,k): a prediction for each frame of a video"
-    if fill not in FILLS: raise unknown("fill", fill, FILLS)
+    at, y = _known_frames(at, y, n_frames)
     out = np.full((n_frames, y.shape[1]), mark)
-    known = (at < n_frames) & ~np.isnan(y).any(1)
-    at, y = at[known], y[known]
-    if not len(at): return out
-    if fill == "nearest": out = y[np.abs(np.arange(n_frames)[:, None] - at).argmin(1)]
+    if fill == "nearest" and len(at): out = y[_nearest(at, n_frames)]
     out[at] = y
     return out
 
+
+def _nearest(at: np.ndarray, n: int) -> np.ndarray:
+    "(n,): which of some frames is the nearest to each"
+    return np.abs(np.arange(n)[:, None] - at).argmin(1)
+
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit08
+def _number_line(row: np.ndarray) -> str:
+    "Valence and arousal in their range, or the mark, as a line"
+    if (row == _MARKS["regression"]).all(): return "-5,-5"
+    return ",".join(f"{v:.4f}" for v in row.clip(-1, 1))
+
+
 def submission_text(
-    y: np.ndarray,          # (T,2) valence and arousal; (T,1) numbers of expressions
+    y: np.ndarray,           # (T,2) valence and arousal; (T,1) numbers of expressions
     classes: Sequence[str],  # names of the numbers, or of the expressions
-    task: str,              # class, regression
+    task: str,               # class, regression
 ) -> str:
     "The content of a video's file"
-    head = ",".join(classes)
-    if task == "class": return "\n".join([head, *(str(int(v)) for v in y[:, 0])]) + "\n"
-    kept = np.where(y == _MARKS[task], y, y.clip(-1, 1))
-    rows = (",".join(f"{v:.4f}".replace("-5.0000", "-5") for v in row) for row in kept)
-    return "\n".join([head, *rows]) + "\n"
+    lines = [str(int(v)) for v in y[:, 0]] if task == "class" else map(_number_line, y)
+    return "\n".join([",".join(classes), *lines]) + "\n"
 
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit12
 def _columns(run: Run, rows: pd.DataFrame, lead: str = "prediction") -> np.ndarray:
     "(n,k) the predictions of some rows, as numbers"
-    if run.task == "class":
-        number = {c: float(i) for i, c in enumerate(run.classes)}
-        return rows[[lead]].map(lambda c: number.get(c, np.nan)).to_numpy(float)
+    if run.task == "class": return _numbers_of(run, rows[lead])
     return rows[[f"{lead}_{c}" if lead else c for c in run.classes]].to_numpy(float)
+
+
+def _numbers_of(run: Run, names: pd.Series) -> np.ndarray:
+    "(n,1) the numbers of classes, NaN where there is none"
+    number = {c: float(i) for i, c in enumerate(run.classes)}
+    return np.array([[number.get(c, np.nan)] for c in names])
 
 
 def check_kind(run: Run) -> None:
@@ -102,11 +117,15 @@ def frames_of(clips: pd.DataFrame) -> dict[str, int]:
 def _of_one_face(table: pd.DataFrame) -> pd.DataFrame:
     "A row for each frame: of the face that is there most, of the others where it is not"
     known = table[table.iloc[:, -1].notna()]
-    often = known.groupby("face", sort=False).size().drop("no face", errors="ignore")
-    rank = {name: i for i, name in enumerate(often.sort_values(ascending=False).index)}
-    place = known.face.map(lambda name: rank.get(name, len(rank)))
-    order = np.lexsort([place, known.frame])
-    return known.iloc[order].drop_duplicates("frame")
+    rank = _by_frames(known)
+    place = [rank.get(name, len(rank)) for name in known.face]
+    return known.iloc[np.lexsort([place, known.frame])].drop_duplicates("frame")
+
+
+def _by_frames(table: pd.DataFrame) -> dict[str, int]:
+    "{face: its place} by the frames that it is there"
+    often = table[table.face != "no face"].face.value_counts()
+    return {str(name): i for i, name in enumerate(often.index)}
 
 
 def video_predictions(
@@ -141,8 +160,8 @@ def listed_names(file: str | Path) -> list[str]:
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit21
 def _only(videos: Mapping[str, Path], names: Sequence[str] | None) -> dict[str, Path]:
     "The videos of a list; all without one"
-    lost = [n for n in names or () if n not in videos]
-    if lost: raise AvkitError(f"There is no video for {', '.join(lost[:4])}, which the list names")
+    for n in names or ():
+        if n not in videos: raise AvkitError(f"There is no video for {n}, which the list names")
     return {n: videos[n] for n in (names or videos)}
 
 
@@ -157,16 +176,19 @@ def write_submission(
     device: str = "auto",          # auto, cpu, cuda, cuda:1, mps
 ) -> list[Path]:
     "A file for each video, as the challenges take them; returns their paths"
+    if fill not in FILLS: raise unknown("fill", fill, FILLS)
     opened = open_run(run)
     check_kind(opened)
     listed = listed_names(names) if names else None
     if videos: made = video_predictions(opened, _only(videos_below(videos), listed), fill, device)
     else: made = run_predictions(opened, subset, condition, fill)
-    folder, files = resolve(to), []
-    for video, y in made.items():
-        files.append(folder / f"{video}.txt")
-        write_text(files[-1], submission_text(y, opened.classes, opened.task))
-    return files
+    return [_written(opened, resolve(to) / f"{video}.txt", y) for video, y in made.items()]
+
+
+def _written(run: Run, path: Path, y: np.ndarray) -> Path:
+    "The path of a video's file, which is written"
+    write_text(path, submission_text(y, run.classes, run.task))
+    return path
 
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit24
 def _read(path: Path) -> tuple[int, list[str]]:
@@ -181,17 +203,29 @@ def _read(path: Path) -> tuple[int, list[str]]:
     return len(y), list(names or ())
 
 
+def _count_fault(path: Path, n: int, counts: Mapping[str, int]) -> str:
+    "What is wrong with the number of lines of a file; '' where nothing is"
+    name = re.sub(r"_(left|right)$", "", path.stem)
+    want = counts.get(path.stem, counts.get(name))
+    if want is None: return f"{path}: there is no video of this name"
+    told = f"{path}, line {min(n, want) + 2}: {n} frames, and the video has {want}"
+    return "" if want == n else told
+
+
 def _fault(path: Path, counts: Mapping[str, int] | None) -> tuple[str, list[str]]:
     "What is wrong with a file, '' where nothing is; the names in its header"
     try: n, head = _read(path)
     except (AvkitError, UnicodeDecodeError) as e: return str(e), []
-    name = re.sub(r"_(left|right)$", "", path.stem)
-    want = (counts or {}).get(path.stem, (counts or {}).get(name))
-    if counts is not None and want is None: return f"{path}: there is no video of this name", head
-    if want in (None, n): return "", head
-    return f"{path}, line {min(n, want) + 2}: {n} frames, and the video has {want}", head
+    return "" if counts is None else _count_fault(path, n, counts), head
 
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit26
+def _list_faults(root: Path, there: set[str], names: set[str]) -> list[str]:
+    "Files that a list names and that are missing; files that it does not name"
+    lost = [f"{root / n}.txt is missing: the list names the video" for n in sorted(names - there)]
+    more = sorted(there - names)
+    return lost + [f"{root / n}.txt: the list does not name this video" for n in more]
+
+
 def check_submission(
     folder: str | Path,
     counts: Mapping[str, int] | None = None,  # {video: frames}; None: lines are not counted
@@ -205,10 +239,7 @@ def check_submission(
     faults = [fault for fault, _ in told if fault]
     heads = {tuple(head) for _, head in told if head}
     if len(heads) > 1: faults.append(f"{root}: the files have {len(heads)} different headers")
-    there = {p.stem for p in files}
-    lost, more = (sorted(set(names) - there), sorted(there - set(names))) if names else ([], [])
-    faults += [f"{root / n}.txt is missing: the list names the video" for n in lost]
-    return faults + [f"{root / n}.txt: the list does not name this video" for n in more]
+    return faults + (_list_faults(root, {p.stem for p in files}, set(names)) if names else [])
 
 
 def counted_frames(videos: str | Path) -> dict[str, int]:

@@ -386,8 +386,8 @@ def checkpoint_hash(place: str | Path) -> str:
     "SHA-256 of a checkpoint: of a file, of a run's best, of a card's model, of a folder's *.pt"
     path = weights_file(place)
     if not path.is_dir(): return _file_hash(*file_stamp(path))
-    parts = {p.name: _file_hash(*file_stamp(p)) for p in sorted(path.glob("*.pt"))}
-    if parts: return content_key(parts)
+    parts = sorted(path.glob("*.pt"))
+    if parts: return content_key({p.name: _file_hash(*file_stamp(p)) for p in parts})
     raise AvkitError(f"{path} holds no weights: {' or '.join(OWN_WEIGHTS)} (a run, a card), or the "
                      "*.pt files of a trainer, are expected")
 

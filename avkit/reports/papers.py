@@ -256,17 +256,19 @@ def _settings(key: str, p: Protocol) -> dict[str, Any]:
         recipe=key, data_root=p.data_root or "sample", split=p.split or s.split,
         epochs=p.epochs or (2 if p.smoke else None), device=p.device, annotations=p.annotations,
         video_weights=p.video_weights, audio_weights=p.audio_weights, pretrained=p.pretrained,
-        random_backbone=p.random_backbone or None,
-        seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
+        random_backbone=p.random_backbone or None, seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
     return {k: v for k, v in (same | s.data).items() if v is not None}
 
 # %% ../../nbs/6_reports/04_papers.ipynb #b1e09f34
 def _row_of(c: Config) -> str:
     "The row of a paper's table that a run goes to"
-    drawn = [f"{name} ({stream})" for stream, name in random_backbones(c).items()]
-    drawn = drawn if c["random_backbone"] else []  # else it is refused, and no row
-    return method_of(dict(
-        config=asdict(c.settings), recipe=c.recipe, drawn=dict(frozen=drawn, trained=[])))
+    drawn = dict(frozen=_waived(c), trained=[])
+    return method_of(dict(config=asdict(c.settings), recipe=c.recipe, drawn=drawn))
+
+
+def _waived(c: Config) -> list[str]:
+    "The random frozen backbones of a run that may have some; without leave it is refused"
+    return list(random_backbones(c).values()) if c["random_backbone"] else []
 
 
 def _check_rows(key: str, runs: Sequence[Config]) -> None:
@@ -479,9 +481,14 @@ def run_paper(key: str, p: Protocol) -> pd.DataFrame:
 def _backbone_asked(cfg: Config, stream: str) -> tuple[str, bool] | None:
     "The backbone of a stream that the paper gives weights to, and is it frozen; None without"
     if name := cfg[f"{stream}_backbone"]: return name, True
-    encoder = cfg[f"{stream}_encoder"]
-    trunk = cfg["encoder_options"].get(encoder, {}).get("trunk", encoder)
+    trunk = _trained_trunk(cfg)
     return (trunk, False) if stream == "video" and trunk in WANTED else None
+
+
+def _trained_trunk(cfg: Config) -> str:
+    "The backbone inside the encoder of frames"
+    encoder = cfg["video_encoder"]
+    return cfg["encoder_options"].get(encoder, {}).get("trunk", encoder)
 
 
 def weights_asked(key: str) -> dict[str, dict[str, bool]]:

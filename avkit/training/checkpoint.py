@@ -256,9 +256,8 @@ def _last_layers(names: Collection[str]) -> set[str]:
 
 def _other_outputs(mine: State, state: State) -> list[str]:
     "Weights of last layers that are there for another number of outputs"
-    both = (k for k in _last_layers(mine) if k in state)
-    return sorted(k for k in both if mine[k].shape != state[k].shape
-                  and mine[k].shape[1:] == state[k].shape[1:])
+    pairs = {k: (mine[k].shape, state[k].shape) for k in _last_layers(mine) if k in state}
+    return sorted(k for k, (a, b) in pairs.items() if a != b and a[1:] == b[1:])
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #first009
 @dataclass(frozen=True)

@@ -492,14 +492,16 @@ def drawn_networks(record: Mapping[str, Any]) -> dict[str, list[str]]:
     return dict(frozen=frozen, trained=sorted(set(known)))
 
 # %% ../../nbs/4_training/10_record.ipynb #drawncd2
+_BEGUN = dict(released="released:", began="begun with")
+
+
 def begun_lines(record: Mapping[str, Any]) -> list[str]:
     "Sentences on where a run's weights began: random, from scratch, in a file of somebody else"
-    drawn, began = drawn_networks(record), record.get("began") or {}
-    lines = [f"random backbone: {name} is frozen and has random weights, which is not the method"
-             for name in drawn["frozen"]]
-    if drawn["trained"]: lines.append(f"from scratch: {', '.join(drawn['trained'])}")
-    if record.get("released"): return [f"released: {record['released']['told']}", *lines]
-    return [*lines, *([f"begun with {began['told']}"] if began else [])]
+    lines = [f"{text} {record[k]['told']}" for k, text in _BEGUN.items() if record.get(k)]
+    drawn = drawn_networks(record)
+    lines += [f"random backbone: {name} is frozen and has random weights, which is not the method"
+              for name in drawn["frozen"]]
+    return lines + [f"from scratch: {name}" for name in drawn["trained"]]
 
 
 def mark_of(record: Mapping[str, Any]) -> str:
