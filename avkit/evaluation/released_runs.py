@@ -236,8 +236,9 @@ def released_mark(
     names: Sequence[str],  # of its outputs
 ) -> dict[str, Any]:
     "What a record says of an author's checkpoint: which file, how it was read, what was assumed"
-    known = dict(file=Path(path).name, hints=dict(hints or {}), sha256=cfg["init_sha256"],
-                 recipe=cfg["recipe"], mode=cfg["mode"])
+    known: dict[str, Any] = dict(
+        file=Path(path).name, hints=dict(hints or {}), sha256=cfg["init_sha256"],
+        recipe=cfg["recipe"], mode=cfg["mode"])
     return known | dict(
         assumed=f"its outputs are {', '.join(names)}, in this order",
         unseen="not known: the file does not tell which clips it was trained on",
@@ -247,8 +248,8 @@ def released_mark(
 def _released_told(file: str, hints: Mapping, recipe: str, mode: str, **_: Any) -> str:
     "The same in a sentence"
     hinted = f"hints {dict(hints)}" if hints else "no hints"
-    return (f"{file} of {recipe}'s authors, {mode}, {hinted}; not trained here, and it is not known "
-            "which clips it was trained on")
+    return (f"{file} of {recipe}'s authors, {mode}, {hinted}; not trained here, and it is not "
+            "known which clips it was trained on")
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun27
 def _folder(cfg: Config, key: str, to: str | None) -> Path:

@@ -10,6 +10,7 @@ __all__ = ['FILLS', 'over_all_frames', 'submission_text', 'check_kind', 'run_pre
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, resolve, unknown, write_text
 from ..datasets.affwild2 import AFFWILD2_TARGETS, read_expr, read_va
@@ -73,7 +74,7 @@ def _columns(run: Run, rows: pd.DataFrame, lead: str = "prediction") -> np.ndarr
     return rows[[f"{lead}_{c}" if lead else c for c in run.classes]].to_numpy(float)
 
 
-def _numbers_of(run: Run, names: pd.Series) -> np.ndarray:
+def _numbers_of(run: Run, names: Iterable) -> np.ndarray:
     "(n,1) the numbers of classes, NaN where there is none"
     number = {c: float(i) for i, c in enumerate(run.classes)}
     return np.array([[number.get(c, np.nan)] for c in names])
@@ -97,7 +98,7 @@ def run_predictions(
     "{video: (T,k)} of a subset's videos, from a run's predictions.csv"
     if subset not in SUBSETS: raise unknown("subset", subset, SUBSETS)
     p, given = run.predictions, condition or run.condition
-    rows = p[(p.split == subset) & (p.condition == given)]
+    rows: Any = p[(p.split == subset) & (p.condition == given)]
     if not len(rows):
         raise AvkitError(
             f"{run.name} keeps no predictions of {subset} given {given}. Where frames have labels, "
@@ -116,7 +117,7 @@ def frames_of(clips: pd.DataFrame) -> dict[str, int]:
 # %% ../../nbs/5_evaluation/10_submission.ipynb #submit17
 def _of_one_face(table: pd.DataFrame) -> pd.DataFrame:
     "A row for each frame: of the face that is there most, of the others where it is not"
-    known = table[table.iloc[:, -1].notna()]
+    known: Any = table[table.iloc[:, -1].notna()]
     rank = _by_frames(known)
     place = [rank.get(name, len(rank)) for name in known.face]
     return known.iloc[np.lexsort([place, known.frame])].drop_duplicates("frame")

@@ -256,7 +256,8 @@ def _settings(key: str, p: Protocol) -> dict[str, Any]:
         recipe=key, data_root=p.data_root or "sample", split=p.split or s.split,
         epochs=p.epochs or (2 if p.smoke else None), device=p.device, annotations=p.annotations,
         video_weights=p.video_weights, audio_weights=p.audio_weights, pretrained=p.pretrained,
-        random_backbone=p.random_backbone or None, seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
+        random_backbone=p.random_backbone or None,
+        seed=_numbers(p.seeds, seeds), fold=_numbers(p.folds, folds))
     return {k: v for k, v in (same | s.data).items() if v is not None}
 
 # %% ../../nbs/6_reports/04_papers.ipynb #b1e09f34

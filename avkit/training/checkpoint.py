@@ -9,7 +9,7 @@ __all__ = ['LAST', 'model_settings', 'make_model', 'Resumable', 'cpu_copy', 'sav
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #85fd1924
 import json, re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TYPE_CHECKING
@@ -229,8 +229,8 @@ def _whose(place: Path) -> str:
     recipe = "vavl2023" if place.is_dir() else recipe_of(read_file(place))
     if recipe: return recipe
     raise AvkitError(f"{place} is no checkpoint of {', '.join(RELEASED)} as their trainers save "
-                     "it, no run and no card. A backbone's weights alone are given as video_weights, "
-                     "audio_weights or pretrained")
+                     "it, no run and no card. A backbone's weights alone are given as "
+                     "video_weights, audio_weights or pretrained")
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #first004
 def first_state(
@@ -317,7 +317,7 @@ def _views_renamed(mine: State, state: State) -> dict[str, torch.Tensor]:
     return {re.sub(r"^video\.trunks\.(\w+)", renamed, k): v for k, v in state.items()}
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #first015
-def _contents(clips: pd.DataFrame, subsets: Collection[str]) -> set[str]:
+def _contents(clips: pd.DataFrame, subsets: Sequence[str]) -> set[str]:
     "The hashes of the files of some subsets"
     mine: Any = clips[clips["split"].isin(subsets)]
     return set(mine[["audio_sha256", "video_sha256"]].to_numpy().ravel()) - {""}
