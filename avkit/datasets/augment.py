@@ -50,8 +50,8 @@ def whole_degrees(
     degrees: float,  # the widest angle
 ) -> Tensor:
     "(B,2): the same draws, such that each angle is a whole number of degrees, all equally likely"
-    widest = int(degrees)
-    angle = (u[:, 1] * (2 * widest + 1)).floor() - widest
+    angles = 2 * int(degrees) + 1
+    angle = (u[:, 1] * angles).floor() - angles // 2
     return torch.stack([u[:, 0], (angle / degrees + 1) / 2], 1)
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #9468bcc8

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['Detections', 'DETECTORS', 'shrink', 'Mtcnn', 'MtcnnFull', 'Centerface', 'Yunet', 'Whole', 'detector', 'iou',
-           'main_path', 'track', 'own_boxes', 'squares', 'squash', 'crop', 'stretched', 'face_crops', 'show_faces',
-           'Crowd']
+           'main_path', 'track', 'own_boxes', 'squares', 'squash', 'crop', 'face_crops', 'show_faces', 'Crowd']
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #9c1814e8
 import contextlib, functools, importlib
@@ -253,24 +252,27 @@ def track(
     return path if shape is None else path.clip(0, [shape[1], shape[0]] * 2), found
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #ownbox01
-def _largest(boxes: np.ndarray) -> np.ndarray:  # (n,4)
+def _largest(found: Any) -> np.ndarray:  # (n,4) boxes
     "(4,) whole pixels; NaN where there is no box"
-    if not len(boxes): return np.full(4, np.nan)
-    return np.rint(boxes[_area(boxes).argmax()])
+    boxes = np.asarray(found, float).reshape(-1, 4)
+    return np.rint(boxes[_area(boxes).argmax()]) if len(boxes) else np.full(4, np.nan)
 
 
+def _carried(found: np.ndarray) -> np.ndarray:  # (T,) bool
+    "(T,) whose box each frame has: its own, else the last one found, at first the next one"
+    last = np.maximum.accumulate(np.where(found, np.arange(len(found)), -1))
+    return np.where(last < 0, found.argmax(), last)
+
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #ownbox1c
 def own_boxes(
-    detections: Detections,   # of `detect`
-    shape: tuple[int, ...],   # (H, W): keep the boxes inside
+    detections: Detections,  # of `detect`
+    shape: tuple[int, ...],  # (H, W): keep the boxes inside
 ) -> tuple[np.ndarray, np.ndarray]:
     "-> the largest face of each frame (T,4), else the box before it, found (T,) bool; or zeros"
-    boxes = np.stack([_largest(np.asarray(b, float).reshape(-1, 4)) for b, _ in detections])
+    boxes = np.stack([_largest(b) for b, _ in detections])
     found = ~np.isnan(boxes[:, 0])
-    if not found.any(): return np.zeros_like(boxes), found
-    last = np.maximum.accumulate(np.where(found, np.arange(len(boxes)), -1))
-    at = np.where(last < 0, np.flatnonzero(found)[0], last)
-    return boxes[at].clip(0, [shape[1], shape[0]] * 2), found
-
+    boxes = boxes[_carried(found)] if found.any() else np.zeros_like(boxes)
+    return boxes.clip(0, [shape[1], shape[0]] * 2), found
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #eb511c13
 def squares(
@@ -313,30 +315,36 @@ def crop(
     return np.stack([cv2.resize(c, (size, size), interpolation=how(len(c))) for c in cuts])
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #stretch1
-def stretched(
+def _stretched(
+    frame: np.ndarray,  # (H,W,3) uint8 RGB
+    box: np.ndarray,    # (4,) pixels, inside the frame
+    size: int,          # pixels of a crop
+) -> np.ndarray:
+    "(size,size,3) uint8: what is in the box, its sides made equal"
+    import cv2  # optional: OpenCV
+    x0, y0, x1, y1 = np.rint(box).astype(int)
+    return cv2.resize(frame[y0:max(y1, y0 + 1), x0:max(x1, x0 + 1)], (size, size))
+
+
+def _cropped(
     frames: np.ndarray,  # (T,H,W,3) uint8 RGB
     boxes: np.ndarray,   # (T,4) pixels, inside the frame
-    size: int = 224,     # pixels of a crop
+    prep: Any,           # a `Preparation`: size, margin, square
 ) -> np.ndarray:
-    "-> (T,size,size,3) uint8: what is in the boxes, their sides made equal"
-    import cv2  # optional: OpenCV
-    out = []
-    for f, (x0, y0, x1, y1) in zip(frames, np.rint(boxes).astype(int)):
-        cut = f[y0:max(y1, y0 + 1), x0:max(x1, x0 + 1)]
-        out.append(cv2.resize(cut, (size, size)))
-    return np.stack(out)
+    "-> (T,size,size,3) uint8"
+    if prep.square: return crop(frames, boxes, prep.size, prep.margin)
+    return np.stack([_stretched(f, b, prep.size) for f, b in zip(frames, boxes)])
 
-
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #stretc1c
 def face_crops(
     frames: np.ndarray,      # (T,H,W,3) uint8 RGB
     detections: Detections,  # of `detect`
     prep: Any,               # a `Preparation`: size, margin, follow, square
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "-> (T,size,size,3) uint8, boxes (T,4), found (T,) bool: one face, as a preparation says"
-    boxes, found = (track if prep.follow else own_boxes)(detections, frames.shape[1:3])
-    if prep.square: return crop(frames, boxes, prep.size, prep.margin), boxes, found
-    return stretched(frames, boxes, prep.size), boxes, found
-
+    choose = track if prep.follow else own_boxes
+    boxes, found = choose(detections, frames.shape[1:3])
+    return _cropped(frames, boxes, prep), boxes, found
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #2b2a4c40
 def _box_patch(

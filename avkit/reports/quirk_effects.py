@@ -61,7 +61,8 @@ EXPERIMENTS = dict(
     misaligned_streams=Experiment(
         "pictures before their sound, by .018 s in the median, .34 s at the 95th percentile"
         " (chumachenko2022, 1)",
-        dict(recipe="chumachenko2022", dataset="ravdess", size="small"),
+        dict(recipe="chumachenko2022", dataset="ravdess", size="small",
+             variants="nodropout"),  # a quarter of the time
         ("misaligned_streams",), "accuracy", real_lengths=True),
     shift_of_1_s=Experiment(
         "pictures 1 s before their sound, on labels that change (no code does this)",
@@ -78,14 +79,18 @@ def real_lengths(n: int, seed: int = 0) -> np.ndarray:
     order = np.random.default_rng(child_seed(seed, "lengths")).permutation(n)
     return 3.6 + np.interp(order / max(1, n - 1), [*BEYOND], [*BEYOND.values()])
 
+# %% ../../nbs/6_reports/06_quirk_effects.ipynb #reallen4
+def _settings(**size: int) -> dict[str, Any]:
+    "All that decides on the rendered clips"
+    version, beyond = ravdess.RENDER_VERSION, [list(x) for x in BEYOND.items()]
+    return planned_settings("ravdess", 0, 0., (192, 144), version, **size, beyond=beyond)
+
 
 def clips_of_real_length(sample: bool = False) -> Path:
     "Rendered RAVDESS clips (a few: `sample`) as long as the real ones; rendered where missing"
-    size: dict = ravdess.SAMPLE if sample else dict(actors=20, repeats=2)
-    clips = ravdess.plan(**size)
+    size = ravdess.SAMPLE if sample else dict(actors=20, repeats=2)
+    clips, made = ravdess.plan(**size), _settings(**size)
     clips["seconds"] = real_lengths(len(clips))
-    made = planned_settings("ravdess", 0, 0., (192, 144), ravdess.RENDER_VERSION, **size,
-                            beyond=[*map(list, BEYOND.items())])
     root = cache_dir("twins", f"ravdess-real-lengths-{content_key(made)[:8]}")
     return render_plan(root, made, clips, progress=False, crf=23)
 
@@ -192,10 +197,15 @@ def quirk_effect(
     "A row for each seed: the score as described, as released, and as released in another order"
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
-    x, root = EXPERIMENTS[name], data_root
-    if x.real_lengths: root = str(clips_of_real_length(normal_root(data_root) == "sample"))
-    settings = x.settings | dict(data_root=root) | more
+    x = EXPERIMENTS[name]
+    settings = x.settings | dict(data_root=_root_of(x, data_root)) | more
     return pd.DataFrame([_effect_row(name, dict(seed=s) | settings) for s in seeds])
+
+
+def _root_of(x: Experiment, data_root: str) -> str:
+    "Where an experiment's clips are"
+    if not x.real_lengths: return data_root
+    return str(clips_of_real_length(normal_root(data_root) == "sample"))
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #8852cac0
 BARS = dict(described="as described", released="as released",
