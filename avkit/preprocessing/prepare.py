@@ -65,8 +65,7 @@ class Preparation:
     @property
     def _unusual(self) -> list[str]:
         "The settings of images that count only where they are not the usual ones"
-        names = ["video_from", *(["by_number"] if not self.long else [])]
-        if "face" in self.views and not self.long: names += ["follow", "square"]
+        names = "video_from", "by_number", "follow", "square"
         return [n for n in names if getattr(self, n) != getattr(type(self), n)]
 
     @property
@@ -188,9 +187,10 @@ def _sound(
 ) -> dict:
     "The window's audio (n,)"
     sound: Any = clip.sound
-    if prep.window is None: return dict(sound=sound)
-    at = None if prep.own_middle else start
-    return dict(sound=fit_window(sound, clip.rate or prep.rate, prep.window, at))
+    if prep.window is not None:
+        at = None if prep.own_middle else start
+        sound = fit_window(sound, clip.rate or prep.rate, prep.window, at)
+    return dict(sound=sound)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #cbc282c4
 def _bytes(
