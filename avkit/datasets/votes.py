@@ -370,8 +370,9 @@ def _times_of(
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd026
 def _ends(value: float, again: np.ndarray) -> Interval:
     "The value and 1.96 deviations to either side, within 0 and 1; NaN where nothing varies"
-    if not len(again): return value, np.nan, np.nan
-    width = 1.96 * float(np.nanstd(again, ddof=1))
+    known = again[~np.isnan(again)]
+    if len(known) < 2: return value, np.nan, np.nan
+    width = 1.96 * float(known.std(ddof=1))
     return value, max(0., value - width), min(1., value + width)
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #1e367b56

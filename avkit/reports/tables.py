@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'fusion_used', 'settings_of', 'experiment_of', 'experiments',
            'telling', 'what_differs', 'folds_of', 'gaps', 'labels_trained_on', 'runs_table', 'mean_and_spread',
-           'readable_table', 'distinct', 'in_common', 'was_rendered', 'audit_lines', 'caption', 'to_markdown',
-           'write_frame', 'write_table']
+           'readable_table', 'distinct', 'in_common', 'was_rendered', 'audit_lines', 'split_lines', 'selection_lines',
+           'caption', 'to_markdown', 'write_frame', 'write_table']
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
@@ -21,6 +21,7 @@ from ..evaluation.runs import record_paths
 from ..markup import latex_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
+from ..training.record import CHOSE, selection_note
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
 def read_records(folders: Sequence[str | Path]) -> list[dict]:
@@ -370,6 +371,23 @@ def audit_lines(records: Sequence[dict]) -> list[str]:
     lines = {r["data_hash"]: audit_line(r) for r in records if not was_rendered(r)}
     return list(dict.fromkeys(filter(None, lines.values())))
 
+# %% ../../nbs/6_reports/00_tables.ipynb #selec102
+def split_lines(records: Sequence[dict]) -> list[str]:
+    "Whose splits they are, where their records tell a source, and the notes on them"
+    told = {r["split"]["name"]: r["split"] for r in records if r["split"].get("source")}
+    lines = [f"Split {k}: {s['about']}. Source: {s['source']}." for k, s in sorted(told.items())]
+    notes = sorted({r["split"].get("note", "") for r in records} - {""})
+    return lines + [f"**{note[0].upper()}{note[1:]}.**" for note in notes]
+
+
+def selection_lines(records: Sequence[dict]) -> list[str]:
+    "That the epoch was chosen on the clips that are scored, and of which runs; [] of none"
+    mine = [r for r in records if selection_note(r)]
+    if not mine: return []
+    note = selection_note(mine[0])
+    which = "" if len(mine) == len(records) else f": {distinct(mine, lambda r: r['dataset'])}"
+    return [f"**{note[0].upper()}{note[1:]}{which}.**"]
+
 # %% ../../nbs/6_reports/00_tables.ipynb #6c9f9daa
 _COMMON = dict(
     Corpus=lambda r: r["dataset"], split=lambda r: r["split"]["name"], seeds=lambda r: r["seed"],
@@ -389,8 +407,7 @@ def _rendered_note(records: Sequence[dict]) -> list[str]:
 def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
     lines = [in_common(records, _COMMON), *_rendered_note(records)]
-    notes = sorted({r["split"]["note"] for r in records} - {""})
-    lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes] + audit_lines(records)
+    lines += [*split_lines(records), *selection_lines(records), *audit_lines(records)]
     if aside := max(len(r["set_aside"]) for r in records):
         lines.append(f"Up to {aside} clips were set aside (listed in the records).")
     return lines
@@ -448,6 +465,12 @@ def write_frame(
     return shown
 
 # %% ../../nbs/6_reports/00_tables.ipynb #52b3f5b5
+def _beside_test(table: pd.DataFrame) -> list[str]:
+    "Which rows chose the epoch, where a table has both subsets"
+    both = {CHOSE, "test"} <= set(table["side"])
+    return ["Rows of validation are of the clips that chose the epoch."] if both else []
+
+
 def write_table(
     records: Sequence[dict],  # of runs
     folder: str | Path,       # where it goes
@@ -458,5 +481,5 @@ def write_table(
     t = runs_table(records)
     one_condition = t.groupby(["side", "given"]).ngroups == 1
     rank = {n: t[n] for n in METRICS.values() if n in t} if one_condition else None
-    above = [*caption(records), *gaps(records), *notes]
+    above = [*caption(records), *gaps(records), *notes, *_beside_test(t)]
     return write_frame(readable_table(t), folder, title, above, t, rank)
