@@ -304,6 +304,11 @@ def _check_fold(corpus, name, fold, n):
     raise AvkitError(f"Split {name!r} of {corpus} has the folds 0 to {n - 1}, not {fold}")
 
 
+def _leave_out(clips, subset, names):
+    "The subsets, '' for the clips that a published list leaves out"
+    return subset.where(~clips["clip"].isin(names), "")
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #left0002
 def _published(
     m,
     name,  # a split of its TOML
@@ -320,11 +325,6 @@ def _published(
                          "which this manifest does not tell")
     if by == "official": return m.clips[by]
     return _leave_out(m.clips, assign_fold(m.clips, folds[fold], by), about.get("left_out", []))
-
-
-def _leave_out(clips, subset, names):
-    "The subsets, '' for the clips that a published list leaves out"
-    return subset.where(~clips["clip"].isin(names), "")
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #8e6e37d1
 def _assign(

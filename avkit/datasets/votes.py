@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DISTANCES', 'Interval', 'CEILINGS', 'HOW', 'count_votes', 'majority', 'rating_points', 'alpha', 'rater_shares',
-           'rater_correlations', 'odd_raters', 'Crowd', 'fit_crowd', 'crowd_shares', 'class_ceilings', 'class_ceiling',
-           'left_out_raters', 'mean_with_interval', 'rating_means', 'number_ceiling', 'Votes', 'pair_agreement',
-           'agreement_notes', 'vote']
+           'rater_correlations', 'odd_raters', 'CrowdModel', 'fit_crowd', 'crowd_shares', 'class_ceilings',
+           'class_ceiling', 'left_out_raters', 'mean_with_interval', 'rating_means', 'number_ceiling', 'Votes',
+           'pair_agreement', 'agreement_notes', 'vote']
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #c56ee8bd
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -193,7 +193,7 @@ def odd_raters(raters: pd.DataFrame) -> pd.DataFrame:  # rater, clips, agreement
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #e384bcfd
 @dataclass(frozen=True)
-class Crowd:
+class CrowdModel:
     "What everybody would say of a clip: a mixture of Dirichlet distributions"
     share: np.ndarray  # (K,) how many of the clips are of each kind
     alpha: np.ndarray  # (K,C) the Dirichlet of each kind
@@ -239,50 +239,54 @@ def _fit_dirichlets(
 _SURE = .75  # of the votes
 
 
+def _numbers_of(crowd: CrowdModel) -> int:
+    "How many numbers are fitted: the shares sum to 1"
+    return crowd.alpha.size + len(crowd.share) - 1
+
+
 def _first_kinds(votes: np.ndarray, kinds: int) -> np.ndarray:
     "(N,K) of 1 and 0: kinds to begin with; 0: all alike, 1: by class, 2: by class and how sure"
-    most = votes.argmax(1)
     sure = votes.max(1) >= _SURE * votes.sum(1)
-    name = [np.zeros(len(votes), int), most, 2 * most + sure][kinds]
+    name = [np.zeros(len(votes)), votes.argmax(1), 2 * votes.argmax(1) + sure][kinds]
     return (name[:, None] == np.unique(name)).astype(float)
 
-
+# %% ../../nbs/2_datasets/13_votes.ipynb #crowd034
 def _climb(
-    crowd: Crowd,       # from where
+    crowd: CrowdModel,       # from where
     votes: np.ndarray,  # (N,C)
     times: np.ndarray,  # (N,) how often each clip counts
     steps: int,
-) -> Crowd:
+) -> CrowdModel:
     "A crowd under which the votes are likelier"
     for _ in range(steps):
         weight = crowd.kinds(votes) * times[:, None]
         share = np.maximum(weight.sum(0) / times.sum(), 1e-9)
-        crowd = Crowd(share / share.sum(), _fit_dirichlets(crowd.alpha, votes, weight, 5))
+        crowd = CrowdModel(share / share.sum(), _fit_dirichlets(crowd.alpha, votes, weight, 5))
     return crowd
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd005
 _STEPS = 60
 
 
-def _fitted(votes: np.ndarray, times: np.ndarray, kinds: int) -> Crowd:
+def _fitted(votes: np.ndarray, times: np.ndarray, kinds: int) -> CrowdModel:
     "The crowd with so many kinds of clips (as `_first_kinds` has them)"
     weight = _first_kinds(votes, kinds) * times[:, None]
     alpha = _fit_dirichlets(np.ones((weight.shape[1], votes.shape[1])), votes, weight, 30)
-    return _climb(Crowd(weight.sum(0) / times.sum(), alpha), votes, times, _STEPS)
+    return _climb(CrowdModel(weight.sum(0) / times.sum(), alpha), votes, times, _STEPS)
 
 
-def _criterion(crowd: Crowd, votes: np.ndarray, times: np.ndarray) -> float:
+def _criterion(crowd: CrowdModel, votes: np.ndarray, times: np.ndarray) -> float:
     "Schwarz's criterion: the lower, the better"
     from scipy.special import logsumexp  # heavy: only where votes are read
-    fitted = crowd.alpha.size + len(crowd.share) - 1
-    return fitted * np.log(times.sum()) - 2 * float(times @ logsumexp(crowd.chances(votes), axis=1))
+    likely = times @ logsumexp(crowd.chances(votes), axis=1)
+    return _numbers_of(crowd) * np.log(times.sum()) - 2 * float(likely)
 
-
+# %% ../../nbs/2_datasets/13_votes.ipynb #crowd033
 def fit_crowd(
     votes: np.ndarray,  # (N,C)
     times: np.ndarray | None = None,  # (N,) how often each clip counts; None: once
     kinds: int | None = None,  # 0 all clips alike, 1 by class, 2 and by how sure; None: what fits
-) -> Crowd:
+) -> CrowdModel:
     "The crowd that fits the votes of many clips"
     each = np.ones(len(votes)) if times is None else np.asarray(times, float)
     found = [_fitted(votes, each, k) for k in ([0, 1, 2] if kinds is None else [kinds])]
@@ -291,7 +295,7 @@ def fit_crowd(
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd008
 def crowd_shares(
     votes: np.ndarray,  # (N,C)
-    crowd: Crowd,
+    crowd: CrowdModel,
     n: int,             # draws
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -327,6 +331,16 @@ def _mean_where(hit: np.ndarray, among: np.ndarray, times: np.ndarray) -> float:
     return float((hit * among * times).sum() / n) if n else np.nan
 
 
+def _hits(votes: np.ndarray, best: np.ndarray, again: np.ndarray) -> list[tuple]:
+    "For each of `CEILINGS` the hits (n,N), and where they count"
+    label, new = majority(votes), _majorities(again)
+    has, every = np.broadcast_to(label >= 0, new.shape), np.ones(new.shape, bool)
+    mode = np.take_along_axis(_most(again), best[..., None], -1)[..., 0]
+    both = (_most(again) * _most(votes)).sum(-1)
+    return [(best == label, has), (best == new, new >= 0), (mode, every),
+            (new == label, has & (new >= 0)), (both, every)]
+
+# %% ../../nbs/2_datasets/13_votes.ipynb #crowd031
 def _agreements(
     votes: np.ndarray,  # (N,C)
     times: np.ndarray,  # (N,) how often each clip counts
@@ -334,20 +348,15 @@ def _agreements(
     rng: np.random.Generator,
 ) -> np.ndarray:
     "(5,): how often each of `CEILINGS` hits, over draws and clips"
-    again, best = _panels_of(share, votes.sum(1), rng), share.argmax(-1)
-    label, new = majority(votes), _majorities(again)
-    has, all_ = np.broadcast_to(label >= 0, new.shape), np.ones(new.shape, bool)
-    mode = np.take_along_axis(_most(again), best[..., None], -1)[..., 0]
-    both = (_most(again) * _most(votes)).sum(-1)
-    asked = [(best == label, has), (best == new, new >= 0), (mode, all_),
-             (new == label, has & (new >= 0)), (both, all_)]
+    again = _panels_of(share, votes.sum(1), rng)
+    asked = _hits(votes, share.argmax(-1), again)
     return np.array([_mean_where(hit, among, times) for hit, among in asked])
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd016
 def _over_again(
     votes: np.ndarray,  # (N,C) that differ
     times: np.ndarray,  # (N,)
-    crowd: Crowd,
+    crowd: CrowdModel,
     seed: int,
 ) -> np.ndarray:
     "(5,) of clips that are drawn again"
@@ -357,23 +366,32 @@ def _over_again(
     return _agreements(v, t, share, rng)
 
 
+def _drawn_again(n: int, seed: int) -> np.ndarray:
+    "(n,): how often each of n groups is drawn"
+    return np.bincount(np.random.default_rng(seed).integers(n, size=n), minlength=n)
+
+# %% ../../nbs/2_datasets/13_votes.ipynb #crowd036
 def _times_of(
     code: np.ndarray,  # (N,) whose clip each is
     same: np.ndarray,  # (N,) which of the votes that differ each has
     seed: int,
 ) -> np.ndarray:
     "How often each of the votes that differ occurs, where groups are drawn again"
-    n = int(code.max()) + 1
-    drawn = np.bincount(np.random.default_rng(seed).integers(n, size=n), minlength=n)
-    return np.bincount(same, drawn[code], minlength=int(same.max()) + 1)
+    times = _drawn_again(int(code.max()) + 1, seed)[code]
+    return np.bincount(same, times, minlength=int(same.max()) + 1)
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd026
 def _ends(value: float, again: np.ndarray) -> Interval:
     "The value and 1.96 deviations to either side, within 0 and 1; NaN where nothing varies"
     known = again[~np.isnan(again)]
-    if len(known) < 2: return value, np.nan, np.nan
-    width = 1.96 * float(known.std(ddof=1))
-    return value, max(0., value - width), min(1., value + width)
+    width = 1.96 * known.std(ddof=1) if len(known) > 1 else np.nan
+    low, high = np.clip([value - width, value + width], 0, 1)
+    return value, float(low), float(high)
+
+
+def _columns_of(again: Sequence[np.ndarray]) -> np.ndarray:
+    "[(5,), ...] -> (5,n): what comes out of each ceiling when groups are drawn again"
+    return np.array(again).reshape(-1, len(CEILINGS)).T
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #1e367b56
 def class_ceilings(
@@ -385,14 +403,12 @@ def class_ceilings(
 ) -> dict[str, Interval]:
     "{each of `CEILINGS`: how often it hits, and the ends of its 95 % interval}"
     v, same, n = np.unique(votes, axis=0, return_inverse=True, return_counts=True)
-    times, rng = n.astype(float), np.random.default_rng(seed)
     code = pd.factorize(pd.Series(list(groups)))[0]
-    crowd = fit_crowd(v, times)
-    best = _agreements(v, times, crowd_shares(v, crowd, draws, rng), rng)
+    crowd, rng = fit_crowd(v, n), np.random.default_rng(seed)
+    best = _agreements(v, n, crowd_shares(v, crowd, draws, rng), rng)
     seeds = [child_seed(seed, "ceilings", i) for i in range(again)] if code.max() > 0 else []
     more = [_over_again(v, _times_of(code, same.ravel(), s), crowd, s) for s in seeds]
-    spread = np.array(more).reshape(-1, len(CEILINGS)).T
-    return {name: _ends(float(x), y) for name, x, y in zip(CEILINGS, best, spread)}
+    return dict(zip(CEILINGS, map(_ends, best.tolist(), _columns_of(more))))
 
 
 def class_ceiling(votes: np.ndarray, groups: Iterable, **more: Any) -> Interval:
@@ -402,8 +418,9 @@ def class_ceiling(votes: np.ndarray, groups: Iterable, **more: Any) -> Interval:
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd019
 def _halves(votes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     "The votes (N,C) of half of the raters of each clip, and of the others"
-    some = [rng.multivariate_hypergeometric(v, v.sum() // 2, method="marginals") for v in votes]
-    return np.array(some), votes - np.array(some)
+    draw = rng.multivariate_hypergeometric
+    some = np.array([draw(v, v.sum() // 2, method="marginals") for v in votes])
+    return some, votes - some
 
 
 def _expected(first: np.ndarray, size: np.ndarray, share: np.ndarray, seed: int) -> float:
@@ -413,6 +430,15 @@ def _expected(first: np.ndarray, size: np.ndarray, share: np.ndarray, seed: int)
     return _mean_where(new == label, (label >= 0) & (new >= 0), np.ones(len(first)))
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd029
+def _models_of(votes: np.ndarray, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    "{a model of the crowd: the shares (n,N,C) that it draws}"
+    plain = votes / np.maximum(votes.sum(1, keepdims=True), 1)
+    one, several = fit_crowd(votes, kinds=0), fit_crowd(votes)
+    return {"the votes are the crowd's": plain[None],
+            "one Dirichlet": crowd_shares(votes, one, draws, rng),
+            "kinds of clips": crowd_shares(votes, several, draws, rng)}
+
+
 def left_out_raters(
     votes: np.ndarray,  # (N,C)
     seed: int = 0,      # of who is left out
@@ -423,9 +449,7 @@ def left_out_raters(
     a, b = _halves(votes, rng)
     one, two = majority(a), majority(b)
     seen = _mean_where(one == two, (one >= 0) & (two >= 0), np.ones(len(a)))
-    models = {"the votes are the crowd's": (a / np.maximum(a.sum(1, keepdims=True), 1))[None]}
-    for name, kinds in (("one Dirichlet", 0), ("kinds of clips", None)):
-        models[name] = crowd_shares(a, fit_crowd(a, kinds=kinds), draws, rng)
+    models = _models_of(a, draws, rng)
     rows = [(name, _expected(a, b.sum(1), share, seed), seen) for name, share in models.items()]
     return pd.DataFrame(rows, columns=["crowd", "expected", "seen"])
 

@@ -62,8 +62,8 @@ def test_a_class_that_no_training_clip_has():
 def test_a_class_that_a_subset_lacks(subset):
     got = few_data(table(even(**{f"{subset}_sad": 0})))
     assert got == [
-        f"No {subset} clip is sad: UAR of {subset} is a mean over the 2 other classes, and macro F1 "
-        "too unless a model answers so, which counts as 0."
+        f"No {subset} clip is sad: UAR of {subset} is a mean over the 2 other classes, and macro "
+        "F1 too unless a model answers so, which counts as 0."
     ]
     assert scores([0, 0, 1], [0, 0, 1], 3)["f1_macro"] == 1
     assert scores([0, 0, 1], [0, 2, 1], 3)["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)

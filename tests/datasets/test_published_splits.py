@@ -59,7 +59,8 @@ def scored(name, split):
 
 def test_folds_of_others_score_every_speaker_once():
     for name, splits in dict(
-        ravdess=("actors6", "hicmae6", "emobox6", "luna5"), crema_d=("hicmae5", "actors5", "blocks5")
+        ravdess=("actors6", "hicmae6", "emobox6", "luna5"),
+        crema_d=("hicmae5", "actors5", "blocks5"),
     ).items():
         for split in splits:
             each = scored(name, split)

@@ -11,7 +11,7 @@ from avkit.core import AvkitError, repo_root
 from avkit.datasets.crema_d import read_votes
 from avkit.datasets.votes import (
     CEILINGS,
-    Crowd,
+    CrowdModel,
     alpha,
     class_ceiling,
     class_ceilings,
@@ -255,7 +255,7 @@ def test_a_crowd_is_the_dirichlet_multinomial_of_scipy():
     rng = np.random.default_rng(0)
     alpha = rng.gamma(2.0, 1.0, (3, 4))
     votes = rng.integers(0, 5, (20, 4))
-    got = Crowd(np.array([0.2, 0.3, 0.5]), alpha).chances(votes)
+    got = CrowdModel(np.array([0.2, 0.3, 0.5]), alpha).chances(votes)
     orders = gammaln(votes.sum(1) + 1) - gammaln(votes + 1).sum(1)
     for k, share in enumerate((0.2, 0.3, 0.5)):
         told = [dirichlet_multinomial.logpmf(v, alpha[k], v.sum()) for v in votes]
