@@ -163,7 +163,7 @@ def _slots(path: Path, root: Any) -> dict[str, float]:
     value = lambda s: _number_of(path, s, "TIME_VALUE") if s.get("TIME_VALUE") else math.nan
     return {s.get("TIME_SLOT_ID"): value(s) for s in root.iter("TIME_SLOT")}
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #d3b75f82
 def _aligned(
     path: Path,
     tier: Any,
@@ -372,7 +372,7 @@ def _filled(rows: list[tuple[float, float, str]], end: float) -> list[tuple[floa
         at = stop
     return out + ([(at, end, "")] if end > at + 1e-9 else [])
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #bbd39b7b
 def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
     "A TextGrid in its long form"
     tiers, end = _tiers(path, t), float(t.end.max())
@@ -410,7 +410,7 @@ def _cue(r: dict, point: str) -> str:
     "The times of a cue"
     return f"{_clock_text(r['start'], point)} --> {_clock_text(r['end'], point)}"
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b4e42c0c
 def _write_vtt(_path: Path, t: pd.DataFrame) -> str:
     "WebVTT, the tier as a voice"
     safe = lambda text: html.escape(text, quote=False)
@@ -425,7 +425,7 @@ def _alone(t: pd.DataFrame) -> list[dict]:
     rows = t.sort_values("start", kind="stable").to_dict("records")
     return [r | dict(label=f"{r['tier']}: {r['label']}") if several else r for r in rows]
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b1e3927c
 def _write_srt(_path: Path, t: pd.DataFrame) -> str:
     "SRT"
     cues = [f"{k}\n{_cue(r, ',')}\n{r['label'].replace('-->', '->')}"
