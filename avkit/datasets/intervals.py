@@ -163,6 +163,21 @@ def _slots(path: Path, root: Any) -> dict[str, float]:
     value = lambda s: _number_of(path, s, "TIME_VALUE") if s.get("TIME_VALUE") else math.nan
     return {s.get("TIME_SLOT_ID"): value(s) for s in root.iter("TIME_SLOT")}
 
+# %% ../../nbs/2_datasets/12_intervals.ipynb #db053131
+def _check_slots(path: Path, ends: dict[Any, list[str]], slots: dict[str, float]) -> None:
+    "Refuse an annotation whose time slots are not there"
+    for a, two in ends.items():
+        lost = [s for s in two if s not in slots]
+        if lost: raise _wrong(path, int(a.get("_line")), f"there is no time slot {lost[0]!r}")
+
+
+def _all_timed(slots: dict[str, float]) -> dict[str, float]:
+    "Slots without a time lie evenly between their neighbours with one"
+    times = np.array(list(slots.values()), float)
+    known = np.flatnonzero(~np.isnan(times))
+    if len(known): times = np.interp(np.arange(len(times)), known, times[known], np.nan, np.nan)
+    return dict(zip(slots, times.tolist()))
+
 # %% ../../nbs/2_datasets/12_intervals.ipynb #d3b75f82
 def _aligned(
     path: Path,
@@ -172,35 +187,48 @@ def _aligned(
     "{annotation: (start, end) in ms} of a tier's annotations that have time slots"
     found = list(tier.iter("ALIGNABLE_ANNOTATION"))
     ends = {a: [a.get(f"TIME_SLOT_REF{k}") for k in (1, 2)] for a in found}
-    for a, two in ends.items():
-        for s in two:
-            if s in slots: continue
-            raise _wrong(path, int(a.get("_line")), f"there is no time slot {s!r}")
+    _check_slots(path, ends, slots)
     used = {s for two in ends.values() for s in two}
-    order = [s for s in slots if s in used]
-    times = np.array([slots[s] for s in order], float)
-    known = np.flatnonzero(~np.isnan(times))
-    if len(known): times = np.interp(np.arange(len(times)), known, times[known], np.nan, np.nan)
-    at = dict(zip(order, times.tolist()))
+    at = _all_timed({s: t for s, t in slots.items() if s in used})
     return {a.get("ANNOTATION_ID"): (at[first], at[last]) for a, (first, last) in ends.items()}
 
-# %% ../../nbs/2_datasets/12_intervals.ipynb #iv000017
-def _add_referring(path: Path, root: Any, times: dict[str, tuple[float, float]]) -> None:
-    "Add the times of annotations that refer to others: those of one tier share them evenly"
+# %% ../../nbs/2_datasets/12_intervals.ipynb #fd4bccca
+def _referring(root: Any) -> dict[tuple[int, str], list[Any]]:
+    "{(number of a tier, what they refer to): annotations without times of their own}"
     groups: dict[tuple[int, str], list[Any]] = {}
     for k, tier in enumerate(root.iter("TIER")):
         for a in tier.iter("REF_ANNOTATION"):
             groups.setdefault((k, a.get("ANNOTATION_REF")), []).append(a)
+    return groups
+
+
+def _shared(some: list[Any], start: float, end: float) -> dict[str, tuple[float, float]]:
+    "{annotation: (start, end)} of annotations that share a time evenly"
+    ends = np.linspace(start, end, len(some) + 1).tolist()
+    return {a.get("ANNOTATION_ID"): two for a, two in zip(some, zip(ends, ends[1:]))}
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #iv000017
+def _add_referring(path: Path, root: Any, times: dict[str, tuple[float, float]]) -> None:
+    "Add the times of annotations that refer to others: those of one tier share them evenly"
+    groups = _referring(root)
     while groups:
         ready = [key for key in groups if key[1] in times]
-        if not ready:
-            a = next(iter(groups.values()))[0]
-            why = f"it refers to the annotation {a.get('ANNOTATION_REF')!r}, which has no time"
-            raise _wrong(path, int(a.get("_line")), why)
-        for key in ready:
-            some = groups.pop(key)
-            ends = np.linspace(*times[key[1]], len(some) + 1).tolist()
-            times |= {a.get("ANNOTATION_ID"): two for a, two in zip(some, zip(ends, ends[1:]))}
+        if not ready: raise _no_time(path, next(iter(groups.values()))[0])
+        for key in ready: times |= _shared(groups.pop(key), *times[key[1]])
+
+
+def _no_time(path: Path, a: Any) -> AvkitError:
+    "What an annotation refers to has no time"
+    why = f"it refers to the annotation {a.get('ANNOTATION_REF')!r}, which has no time"
+    return _wrong(path, int(a.get("_line")), why)
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #cac9acf4
+def _elan_times(path: Path, root: Any) -> dict[str, tuple[float, float]]:
+    "{annotation: (start, end) in ms} of an ELAN file"
+    slots, times = _slots(path, root), {}
+    for tier in root.iter("TIER"): times |= _aligned(path, tier, slots)
+    _add_referring(path, root, times)
+    return times
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000018
 def _origin(path: Path, root: Any) -> float:
@@ -219,9 +247,7 @@ def _eaf(path: Path) -> Iterator[_Row]:
     "The rows of an ELAN file"
     root = _parse_xml(path)
     if root.tag != "ANNOTATION_DOCUMENT": raise _wrong(path, 1, f"<{root.tag}> is no ELAN file")
-    slots, late, times = _slots(path, root), _origin(path, root), {}
-    for tier in root.iter("TIER"): times |= _aligned(path, tier, slots)
-    _add_referring(path, root, times)
+    late, times = _origin(path, root), _elan_times(path, root)
     for tier in root.iter("TIER"):
         for a in tier.iter():
             if a.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"): continue
@@ -230,11 +256,18 @@ def _eaf(path: Path) -> Iterator[_Row]:
             if math.isnan(start + end): raise _wrong(path, line, "its time slot has no time")
             yield start, end, said, tier.get("TIER_ID", ""), line
 
-# %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001b
+# %% ../../nbs/2_datasets/12_intervals.ipynb #a139f2af
 _ARROW = re.compile(r"^\s*(\S+)\s+-->\s+(\S+)(?:\s.*)?$")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
 
 
+def _said_and_by_whom(text: str) -> tuple[str, str]:
+    "The words of a cue without its marks, and whose voice it is"
+    voice = _VOICE.search(text)
+    words = html.unescape(re.sub(r"<[^>]*>", "", text))
+    return words, html.unescape(voice[1].strip()) if voice else ""
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001b
 def _cues(path: Path, text: str) -> Iterator[_Row]:
     "The rows of a WebVTT or SRT file"
     lines = [*text.splitlines(), ""]
@@ -249,10 +282,8 @@ def _cues(path: Path, text: str) -> Iterator[_Row]:
         while n < len(lines) and lines[n].strip():
             said.append(lines[n].strip())
             n += 1
-        voice = _VOICE.search(" ".join(said))
-        label = html.unescape(re.sub(r"<[^>]*>", "", " ".join(said)))
         start, end = (_time_in(path, line, t) for t in found.groups())
-        yield start, end, label, html.unescape(voice[1].strip()) if voice else "", line
+        yield start, end, *_said_and_by_whom(" ".join(said)), line
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001e
 def _labels(path: Path, text: str) -> Iterator[_Row]:
@@ -332,13 +363,32 @@ def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, st
         rows.append((float(r["start"]), float(r["end"]), r["label"]))
     return out
 
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b5b0de0f
+_ELAN = {
+    "AUTHOR": "avkit", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0",
+    "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+    "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"}
+
+
+def _add_slots(order: Any, n: int, start: float, end: float) -> dict[str, str]:
+    "Add the two time slots of the n-th annotation; returns how it refers to them"
+    slots = f"ts{2 * n - 1}", f"ts{2 * n}"
+    for name, at in zip(slots, (start, end)):
+        new = ElementTree.SubElement(order, "TIME_SLOT")
+        new.attrib |= dict(TIME_SLOT_ID=name, TIME_VALUE=str(round(at * 1000)))
+    return dict(zip(("TIME_SLOT_REF1", "TIME_SLOT_REF2"), slots))
+
+
+def _add_annotation(tier: Any, n: int, slots: dict[str, str], label: str) -> None:
+    "Add the n-th annotation to its tier"
+    outer = ElementTree.SubElement(tier, "ANNOTATION")
+    a = ElementTree.SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{n}"} | slots)
+    ElementTree.SubElement(a, "ANNOTATION_VALUE").text = label
+
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000033
 def _write_eaf(path: Path, t: pd.DataFrame) -> str:
     "An ELAN file"
-    root = ElementTree.Element("ANNOTATION_DOCUMENT", {
-        "AUTHOR": "avkit", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0",
-        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
-        "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
+    root = ElementTree.Element("ANNOTATION_DOCUMENT", _ELAN)
     add: Callable[..., Any] = ElementTree.SubElement
     add(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     order, n = add(root, "TIME_ORDER"), 0
@@ -346,12 +396,7 @@ def _write_eaf(path: Path, t: pd.DataFrame) -> str:
         tier = add(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
         for start, end, label in rows:
             n += 1
-            first, last = f"ts{2 * n - 1}", f"ts{2 * n}"
-            for slot, at in ((first, start), (last, end)):
-                add(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(round(at * 1000)))
-            a = add(add(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", ANNOTATION_ID=f"a{n}",
-                    TIME_SLOT_REF1=first, TIME_SLOT_REF2=last)
-            add(a, "ANNOTATION_VALUE").text = label
+            _add_annotation(tier, n, _add_slots(order, n, start, end), label)
     add(root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="default-lt",
         TIME_ALIGNABLE="true")
     ElementTree.indent(root)
