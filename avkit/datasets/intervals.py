@@ -7,6 +7,7 @@ __all__ = ['INTERVAL_SUFFIXES', 'INTERVAL_COLUMNS', 'parse_time', 'read_interval
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000003
 import bisect, codecs, html, math, re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def _text(path: Path) -> str:
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00000e
 _Row = tuple[float, float, str, str, int]  # start and end (s), label, tier, line
+_Labelled = tuple[float, float, str]  # start and end (s), label
+_Times = dict[str, tuple[float, float]]  # {annotation: (start, end) in ms}
 
 
 def _wrong(path: Path, line: int, why: str) -> AvkitError:
@@ -164,7 +167,7 @@ def _slots(path: Path, root: Any) -> dict[str, float]:
     return {s.get("TIME_SLOT_ID"): value(s) for s in root.iter("TIME_SLOT")}
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #db053131
-def _check_slots(path: Path, ends: dict[Any, list[str]], slots: dict[str, float]) -> None:
+def _check_slots(path: Path, ends: dict, slots: dict) -> None:
     "Refuse an annotation whose time slots are not there"
     for a, two in ends.items():
         lost = [s for s in two if s not in slots]
@@ -183,7 +186,7 @@ def _aligned(
     path: Path,
     tier: Any,
     slots: dict[str, float],
-) -> dict[str, tuple[float, float]]:
+) -> _Times:
     "{annotation: (start, end) in ms} of a tier's annotations that have time slots"
     found = list(tier.iter("ALIGNABLE_ANNOTATION"))
     ends = {a: [a.get(f"TIME_SLOT_REF{k}") for k in (1, 2)] for a in found}
@@ -193,37 +196,36 @@ def _aligned(
     return {a.get("ANNOTATION_ID"): (at[first], at[last]) for a, (first, last) in ends.items()}
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #fd4bccca
-def _referring(root: Any) -> dict[tuple[int, str], list[Any]]:
+def _referring(root: Any) -> dict:
     "{(number of a tier, what they refer to): annotations without times of their own}"
-    groups: dict[tuple[int, str], list[Any]] = {}
+    groups = defaultdict(list)
     for k, tier in enumerate(root.iter("TIER")):
-        for a in tier.iter("REF_ANNOTATION"):
-            groups.setdefault((k, a.get("ANNOTATION_REF")), []).append(a)
+        for a in tier.iter("REF_ANNOTATION"): groups[k, a.get("ANNOTATION_REF")].append(a)
     return groups
 
 
-def _shared(some: list[Any], start: float, end: float) -> dict[str, tuple[float, float]]:
+def _shared(some: list, start: float, end: float) -> _Times:
     "{annotation: (start, end)} of annotations that share a time evenly"
     ends = np.linspace(start, end, len(some) + 1).tolist()
     return {a.get("ANNOTATION_ID"): two for a, two in zip(some, zip(ends, ends[1:]))}
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000017
-def _add_referring(path: Path, root: Any, times: dict[str, tuple[float, float]]) -> None:
+def _add_referring(path: Path, root: Any, times: _Times) -> None:
     "Add the times of annotations that refer to others: those of one tier share them evenly"
     groups = _referring(root)
     while groups:
         ready = [key for key in groups if key[1] in times]
-        if not ready: raise _no_time(path, next(iter(groups.values()))[0])
+        if not ready: raise _refers_to_nothing(path, next(iter(groups.values()))[0])
         for key in ready: times |= _shared(groups.pop(key), *times[key[1]])
 
 
-def _no_time(path: Path, a: Any) -> AvkitError:
+def _refers_to_nothing(path: Path, a: Any) -> AvkitError:
     "What an annotation refers to has no time"
     why = f"it refers to the annotation {a.get('ANNOTATION_REF')!r}, which has no time"
     return _wrong(path, int(a.get("_line")), why)
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #cac9acf4
-def _elan_times(path: Path, root: Any) -> dict[str, tuple[float, float]]:
+def _elan_times(path: Path, root: Any) -> _Times:
     "{annotation: (start, end) in ms} of an ELAN file"
     slots, times = _slots(path, root), {}
     for tier in root.iter("TIER"): times |= _aligned(path, tier, slots)
@@ -350,9 +352,9 @@ def read_intervals(
     return out.reset_index(drop=True)
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000026
-def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, str]]]:
+def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[_Labelled]]:
     "{tier: rows by time}; an overlap within a tier is an error"
-    out: dict[str, list[tuple[float, float, str]]] = {name: [] for name in t.tier.unique()}
+    out: dict[str, list[_Labelled]] = {name: [] for name in t.tier.unique()}
     for r in t.sort_values(["start", "end"], kind="stable").to_dict("records"):
         rows = out[r["tier"]]
         if rows and r["start"] < rows[-1][1] - 1e-9:
@@ -370,19 +372,17 @@ _ELAN = {
     "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"}
 
 
-def _add_slots(order: Any, n: int, start: float, end: float) -> dict[str, str]:
-    "Add the two time slots of the n-th annotation; returns how it refers to them"
-    slots = f"ts{2 * n - 1}", f"ts{2 * n}"
-    for name, at in zip(slots, (start, end)):
-        new = ElementTree.SubElement(order, "TIME_SLOT")
-        new.attrib |= dict(TIME_SLOT_ID=name, TIME_VALUE=str(round(at * 1000)))
-    return dict(zip(("TIME_SLOT_REF1", "TIME_SLOT_REF2"), slots))
+def _add_slot(order: Any, name: str, at: float) -> str:
+    "Add a time slot; returns its name"
+    slot = dict(TIME_SLOT_ID=name, TIME_VALUE=str(round(at * 1000)))
+    ElementTree.SubElement(order, "TIME_SLOT", slot)
+    return name
 
 
-def _add_annotation(tier: Any, n: int, slots: dict[str, str], label: str) -> None:
-    "Add the n-th annotation to its tier"
+def _add_annotation(tier: Any, label: str, **marks: str) -> None:
+    "Add an annotation to its tier"
     outer = ElementTree.SubElement(tier, "ANNOTATION")
-    a = ElementTree.SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{n}"} | slots)
+    a = ElementTree.SubElement(outer, "ALIGNABLE_ANNOTATION", marks)
     ElementTree.SubElement(a, "ANNOTATION_VALUE").text = label
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000033
@@ -396,7 +396,10 @@ def _write_eaf(path: Path, t: pd.DataFrame) -> str:
         tier = add(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
         for start, end, label in rows:
             n += 1
-            _add_annotation(tier, n, _add_slots(order, n, start, end), label)
+            first = _add_slot(order, f"ts{2 * n - 1}", start)
+            last = _add_slot(order, f"ts{2 * n}", end)
+            marks = dict(ANNOTATION_ID=f"a{n}", TIME_SLOT_REF1=first, TIME_SLOT_REF2=last)
+            _add_annotation(tier, label, **marks)
     add(root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="default-lt",
         TIME_ALIGNABLE="true")
     ElementTree.indent(root)
@@ -408,7 +411,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _filled(rows: list[tuple[float, float, str]], end: float) -> list[tuple[float, float, str]]:
+def _filled(rows: list[_Labelled], end: float) -> list[_Labelled]:
     "Rows with empty ones between them, from 0 to the end"
     out, at = [], 0.
     for start, stop, label in rows:
@@ -431,7 +434,7 @@ def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
 def _tier_lines(
     number: int,
     name: str,
-    rows: list[tuple[float, float, str]],
+    rows: list[_Labelled],
     end: float,
 ) -> Iterator[str]:
     "The lines of a tier of a TextGrid"

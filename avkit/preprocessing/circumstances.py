@@ -221,7 +221,7 @@ def _decoded(path: Path, row: Mapping[str, Any], streams: Sequence[str]) -> dict
     return out | dict(sound=clip.sound[i:max(j, i + 1)])
 
 # %% ../../nbs/1_preprocessing/08_circumstances.ipynb #0dea4dd5
-def _streams_by_file(row: Mapping[str, Any]) -> dict[str, list[str]]:
+def _streams_by_file(row: Mapping) -> dict[str, list[str]]:
     "{file: what is taken of it}, that of the video first"
     out: dict[str, list[str]] = {}
     for s in ("video", "audio"):
@@ -287,7 +287,7 @@ def _clip_row(*job: Any) -> dict[str, Any]:
     return attempt(_stored, _no_measures, *job)
 
 # %% ../../nbs/1_preprocessing/08_circumstances.ipynb #70030a77
-def _told_time(row: Mapping[str, Any], made: str) -> dict[str, float]:
+def _told_time(row: Mapping, made: str) -> dict[str, float]:
     "day and hour of a clip, by its name or else by its file"
     name = Path(row["video"] or row["audio"]).name
     by_name = recorded_at(name)

@@ -60,7 +60,7 @@ def _split_of(record: Mapping[str, Any]) -> tuple[str, int | None]:
     return split.get("name", ""), split.get("fold")
 
 
-def _data_told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _data_told(record: Mapping) -> dict:
     "The classes of a run's data, and eight digits of its hash"
     told = dict(classes=len(record.get("classes") or ()), data=(record.get("data_hash") or "")[:8])
     return {k: v for k, v in told.items() if v}
@@ -74,7 +74,7 @@ def _flattened(d: Mapping[str, Any], head: str = "") -> dict[str, Any]:
     return out
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00003
-def _configuration(record: Mapping[str, Any]) -> Any:
+def _configuration(record: Mapping) -> Any:
     "What is the same of all seeds and folds of a configuration"
     if "batch_size" in record.get("recipe", {}):  # the whole recipe is there
         return config_of(record["config"], record["recipe"]).experiment
@@ -139,7 +139,7 @@ def _in_a_cell(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _split_told(record: Mapping[str, Any]) -> dict[str, str]:
+def _split_told(record: Mapping) -> dict[str, str]:
     "Eight digits of a split's hash, and of each file of one's own"
     files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
     return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
