@@ -2,9 +2,9 @@
 
     python numerics_child.py THREADS RECIPE...
 
-One process for all recipes: an emulated processor imports torch for half a minute. Runs on any
-processor, also on an emulated one. Under qemu 7.2 an LSTM and `grid_sample` end in a segmentation
-fault: GRUs stand in for LSTMs, and frames are not rotated.
+One process for several recipes: an emulated processor imports torch for half a minute. It runs on
+any processor, also on an emulated one. Under qemu 7.2 an LSTM and `grid_sample` end in a
+segmentation fault: GRUs stand in for LSTMs, and frames are not rotated.
 """
 
 import hashlib
