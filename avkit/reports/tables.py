@@ -61,7 +61,7 @@ def _split_of(record: Mapping[str, Any]) -> tuple[str, int | None]:
     return split.get("name", ""), split.get("fold")
 
 
-def _data_told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _data_told(record: Mapping) -> dict:
     "The classes of a run's data, and eight digits of its hash"
     told = dict(classes=len(record.get("classes") or ()), data=(record.get("data_hash") or "")[:8])
     return {k: v for k, v in told.items() if v}
@@ -75,7 +75,7 @@ def _flattened(d: Mapping[str, Any], head: str = "") -> dict[str, Any]:
     return out
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00003
-def _configuration(record: Mapping[str, Any]) -> Any:
+def _configuration(record: Mapping) -> Any:
     "What is the same of all seeds and folds of a configuration"
     if "batch_size" in record.get("recipe", {}):  # the whole recipe is there
         return config_of(record["config"], record["recipe"]).experiment
@@ -118,7 +118,7 @@ def _of_one_split(records: Sequence[dict]) -> dict[str, list[dict]]:
         out.setdefault(str(r.get("split_hash")), []).append(r)
     return out
 
-# %% ../../nbs/6_reports/00_tables.ipynb #grp00009
+# %% ../../nbs/6_reports/00_tables.ipynb #ff9bcfda
 def telling(
     told: Sequence[Mapping[str, Any]],  # settings of experiments
     first: Sequence[str] = (),          # those that are tried first
@@ -131,8 +131,34 @@ def telling(
         if now > groups: used, groups = [*used, k], now
     return used
 
-
+# %% ../../nbs/6_reports/00_tables.ipynb #34fd38dc
 _SPLIT = "clips of the split"
+
+
+def _in_a_cell(value: Any) -> str:
+    "A setting's value as a table says it"
+    return "none" if value is None else str(value)
+
+
+def _split_told(record: Mapping) -> dict[str, str]:
+    "Eight digits of a split's hash, and of each file of one's own"
+    files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
+    return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
+
+# %% ../../nbs/6_reports/00_tables.ipynb #9fc49626
+def _one_split_each(told: Sequence[Mapping[str, Any]]) -> bool:
+    "Has each data set one split in all experiments? Then it tells nothing that the data do not"
+    by_data = {(s.get("data"), s[_SPLIT]) for s in told}
+    return len(by_data) == len({d for d, _ in by_data})
+
+
+def _differing(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    "The settings that differ between experiments"
+    names = dict.fromkeys(n for s in told for n in s)
+    differ = [n for n in names if len({str(s.get(n)) for s in told}) > 1]
+    return [n for n in differ if n != _SPLIT or not _one_split_each(told)]
+
+# %% ../../nbs/6_reports/00_tables.ipynb #grp00009
 _FIRST = ("classes", "data", "epochs", "size", "mode", "variants", "quirks")
 
 
@@ -143,27 +169,13 @@ def what_differs(
 ) -> list[dict[str, str]]:
     "For each experiment {setting: value} of what differs between them; seldom more than `most`"
     told = [settings_of(rs[0]) | _split_told(rs[0]) for rs in groups]
-    names = [n for n in dict.fromkeys(n for s in told for n in s) if n not in skip]
-    differ = [n for n in names if len({str(s.get(n)) for s in told}) > 1]
-    by_data = {(s.get("data"), s[_SPLIT]) for s in told}
-    if len(by_data) == len({d for d, _ in by_data}): differ = [n for n in differ if n != _SPLIT]
+    differ = [n for n in _differing(told) if n not in skip]
     some = [n for n in _FIRST if n in differ]
     if len(differ) > most:
         cut = [{n: s.get(n) for n in differ} for s in told]
         differ = telling(cut, some)
     ordered = [*(n for n in some if n in differ), *(n for n in differ if n not in some)]
     return [{n: _in_a_cell(s.get(n, "")) for n in ordered} for s in told]
-
-
-def _in_a_cell(value: Any) -> str:
-    "A setting's value as a table says it"
-    return "none" if value is None else str(value)
-
-
-def _split_told(record: Mapping[str, Any]) -> dict[str, str]:
-    "Eight digits of a split's hash, and of each file of one's own"
-    files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
-    return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00012
 def folds_of(record: Mapping[str, Any]) -> int:
