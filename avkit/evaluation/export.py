@@ -22,7 +22,7 @@ from ..store import Store
 from ..markup import markdown_text, pipe_table
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
-from ..training.record import begun_lines, data_lines
+from ..training.record import begun_lines, data_lines, selection_note
 from ..training.settings import last_part, portable
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #dd8cd6b2
@@ -350,12 +350,18 @@ def _source(info: dict) -> str:
 def _trained_on(run: Run) -> str:
     "The split, how many clips each subset has, the seed and the epoch"
     r, unit = run.record, "windows" if run.level == "frame" else "clips"
-    note, name = r["split"].get("note"), markdown_text(r["split"].get("name"))
-    noted = f" **{note[0].upper()}{note[1:]}.**" if note else ""
+    name = markdown_text(r["split"].get("name"))
+    notes = [n for n in (r["split"].get("note"), selection_note(r)) if n]
+    noted = "".join(f" **{note[0].upper()}{note[1:]}.**" for note in notes)
     counts = ", ".join(f"{n} {subset}" for subset, n in r["counts"].items())
     code = f"commit {r['git_commit']}" if r["git_commit"] else __version__
-    return (f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, best epoch "
-            f"{r['best_epoch'] + 1} of {r['epochs']}, avkit {code}.")
+    return f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, {_epoch(r)}, avkit {code}."
+
+
+def _epoch(record: dict) -> str:
+    "Which epoch the weights are of"
+    best = record["best_epoch"]
+    return "not trained here" if best is None else f"best epoch {best + 1} of {record['epochs']}"
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #card0001
 def _of_data(record: dict) -> str:

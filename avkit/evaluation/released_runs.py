@@ -31,9 +31,9 @@ from ..training.record import made_of, run_key
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun06
 def _of_attention(r: Released) -> dict[str, Any]:
-    "chumachenko2022: which fusion"
+    "chumachenko2022: which fusion; it was trained on frames that were not normalised"
     fusion = next(name for name, block in FUSIONS.items() if type(r.model.fusion) is block)
-    return dict(fusion=fusion)
+    return dict(fusion=fusion, quirks=["unnormalised_crops"])
 
 
 def _of_windows(r: Released) -> dict[str, Any]:

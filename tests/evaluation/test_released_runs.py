@@ -5,6 +5,7 @@ import numpy as np, pytest, torch
 from avkit.core import AvkitError
 from avkit.evaluation.annotate import predict_to
 from avkit.evaluation.evaluate import evaluate
+from avkit.evaluation.export import card_text
 from avkit.evaluation.released_runs import evaluate_released, released_run
 from avkit.evaluation.runs import open_run
 from avkit.models import backbones, released
@@ -95,6 +96,11 @@ def test_its_record_says_what_it_is(scored, checkpoint, tmp_path):
     assert "From scratch" not in told
     assert "Released: RAVDESS_best0.pth of chumachenko2022" in told
     assert str(checkpoint.parent) not in (tmp_path / "report/records.json").read_text()
+
+
+def test_its_card_says_so(scored):
+    told = card_text(open_run(scored), {})
+    assert "not trained here, avkit" in told and "**Released: RAVDESS_best0.pth of" in told
 
 
 def test_it_is_a_run_like_others(scored, checkpoint, settings):
