@@ -198,7 +198,7 @@ def scheduled(
     "The learning rate without warm-up"
     lr, g = cfg["lr"], cfg["gamma"]
     if cfg["schedule"] == "steps": return lr * g ** sum(at >= m for m in cfg["milestones"])
-    if cfg["schedule"] == "decay": return lr * g ** (max(0, int(at) - 4) // 2)
+    if cfg["schedule"] == "decay": return lr * g ** (max(0, int(at) - 5) // 2)
     if cfg["schedule"] == "cosine": return lr * .5 * (1 + math.cos(cosine_angle(cfg, at)))
     return lr * .1 ** plateaus(scores) if cfg["schedule"] == "plateau" else lr
 
@@ -419,9 +419,24 @@ def train_order(cfg: Config, data: AVData, epoch: int) -> list[torch.Tensor]:
     "The epoch's batches, over all processes together: clips shuffled, or by name (a quirk)"
     idx = data.indices("train")
     if cfg["sampling"] == "balanced": idx = evenly_drawn(idx, data.target[idx], cfg["seed"], epoch)
-    if not cfg.has("sorted_loading"): return batches(idx, cfg["batch_size"], epoch, cfg["seed"])
-    names = sorted(idx.tolist(), key=lambda i: data.clips[i])
-    return batches(torch.tensor(names), cfg["batch_size"], None, cfg["seed"])
+    named = cfg.has("sorted_loading")
+    if named: idx = _by_name(data, idx)
+    order = batches(idx, cfg["batch_size"], None if named else epoch, cfg["seed"])
+    return _full(order, cfg["batch_size"]) if cfg.has("drop_last_training") else order
+
+
+def _by_name(data: AVData, idx: torch.Tensor) -> torch.Tensor:
+    "Clip numbers in the order of the clips' names"
+    return torch.tensor(sorted(idx.tolist(), key=lambda i: data.clips[i]))
+
+
+def _full(order: list[torch.Tensor], size: int) -> list[torch.Tensor]:
+    "The batches that are full (a quirk)"
+    full = [b for b in order if len(b) == size]
+    if not full:
+        raise AvkitError(f"drop_last_training leaves nothing: {len(order[0])} training clips,"
+                         f" batches of {size}")
+    return full
 
 # %% ../../nbs/4_training/11_learner.ipynb #e408792e
 def set_rate(

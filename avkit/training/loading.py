@@ -111,7 +111,15 @@ def preparation_of(cfg: Config, m: Any) -> Preparation:
     _check_views(cfg, m)
     prep = cfg.preparation
     views = tuple(cfg.recipe.get("video_views") or prep.views)
-    return replace(prep, long=m.level == "frame", views=views)
+    return replace(prep, long=m.level == "frame", views=views, detector=_detector(prep, m))
+
+
+def _detector(prep: Preparation, m: Any) -> str:
+    "How faces are found; `auto`: the owner's crops where all videos come with them, else MTCNN"
+    if prep.detector != "auto": return prep.detector
+    clips = getattr(m, "clips", None)
+    given = clips is not None and "crops" in clips and bool(clips["crops"].astype(bool).all())
+    return "given" if given else "mtcnn"
 
 # %% ../../nbs/4_training/06_loading.ipynb #5b70bf12
 def prepare_clips(
@@ -199,10 +207,10 @@ def _encoded(
     return s
 
 # %% ../../nbs/4_training/06_loading.ipynb #4c8c41bc
-def _hide(cfg: Config) -> HideFaces | None:
+def _hide(cfg: Config, m: Manifest) -> HideFaces | None:
     "How faces are painted over, where the recipe asks for it"
     if not cfg.recipe.get("without_face"): return None
-    prep = cfg.preparation
+    prep = preparation_of(cfg, m)
     if prep.detector == "none":
         raise AvkitError("video_without_face needs a detector of faces, and this model takes whole "
                          "frames for faces (detector=none)")
@@ -221,7 +229,7 @@ def clip_stream(
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
     else:
-        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg))
+        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg, m))
     return _encoded(cfg, stream, source, store, notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #ownfeat2
@@ -595,6 +603,8 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
+    if cfg.preparation.detector == "auto":
+        corpus.notes["detector"] = preparation_of(cfg, m).detector
     own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
     told = [features_told(own) if own else "", said]
     for line in filter(None, told if verbose else ()): print(line)
