@@ -107,7 +107,8 @@ def answered_frames(
 ) -> np.ndarray:
     "(N,S*hold): the frames that each step answers for, -1 where there is none"
     at = ends[..., None] + np.arange(spec.hold)
-    return np.where((ends[..., None] >= 0) & (at < n), at, -1).reshape(len(ends), -1)
+    at = np.where((ends[..., None] >= 0) & (at < n), at, -1)
+    return at.reshape(len(ends), spec.steps * spec.hold)
 
 # %% ../../nbs/2_datasets/22_windows.ipynb #eachfr08
 def step_frames(ends: np.ndarray, spec: Windows) -> np.ndarray:  # (...) last frames of steps
