@@ -7,7 +7,7 @@ __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'mel_grid', 'Cuts',
            'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream', 'track_frame_rows',
            'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks', 'blocks_of',
-           'Picked', 'picked', 'track_steps']
+           'Picked', 'picked', 'mirrored_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
 import functools, hashlib
@@ -65,9 +65,10 @@ class Scaled:
 @dataclass
 class Stream:
     "`x` (N,T,...) and `mask` (N,T) bool"
-    x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`
+    x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`, `Picked`
     mask: Tensor
     key: str  # what it was made of
+    mirrored: Any = None  # the same of mirrored pictures, for training; None: there is none
 
     @property
     def present(self) -> Tensor:
@@ -76,13 +77,19 @@ class Stream:
 
     def take(self, rows: Tensor) -> "Stream":
         "These rows alone"
-        x = Rows(self.x, rows) if is_large(self.x) else self.x[rows]
-        return replace(self, x=x, mask=self.mask[rows])
+        def some(x): return Rows(x, rows) if is_large(x) else x[rows]
+        return self._with(some, mask=self.mask[rows])
 
     def scaled(self, mean: Tensor, std: Tensor) -> "Stream":
         "Vectors centred and scaled, 0 where a step is padding"
-        s = Scaled(self.x, self.mask, mean, std)
-        return replace(self, x=s if is_large(self.x) else s[:])
+        def all_of(x):
+            s = Scaled(x, self.mask, mean, std)
+            return s if is_large(x) else s[:]
+        return self._with(all_of)
+
+    def _with(self, f: Callable[[Any], Any], **more: Any) -> "Stream":
+        other = self.mirrored if self.mirrored is None else f(self.mirrored)
+        return replace(self, x=f(self.x), mirrored=other, **more)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #00db0911
 PACKING = 2  # raise it when the same key gives other arrays
@@ -845,6 +852,15 @@ def picked(s: Stream, index: np.ndarray) -> Stream:  # of blocks (M,size,...); (
     key = content_key(s.key, hashlib.sha256(index.tobytes()).hexdigest())
     x: Any = Picked(s.x.flatten(0, 1), at)
     return Stream(x, mask, key)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #mirror002
+def mirrored_rows(source: Source) -> Source:
+    "The same frames, left and right exchanged"
+    def make(i: int, j: int) -> _Arrays:
+        made = source.make(i, j)
+        return made | dict(x=made["x"].flip(-1))
+    keys = [k and content_key("mirrored", k) for k in source.keys]
+    return replace(source, keys=keys, key=content_key("mirrored", source.key), make=make)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #steps0008
 def _step_edges(

@@ -25,6 +25,8 @@ class Windows:
     scored_hop: int | None = None  # the hop where videos are scored; None: the same
     whole_only: bool = False  # with `each_frame`: no window where a step would end after the video
     dense_start: bool = False  # with `each_frame`: early steps take frames nearer to each other
+    mirrored: bool = False  # with `each_frame` and a frozen backbone of clips: half of what is
+    #                         trained on is seen mirrored, each step by a coin of its own
 
     def __post_init__(self) -> None:
         hops = self.hop, self.hop if self.scored_hop is None else self.scored_hop

@@ -20,7 +20,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
-from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
+from avkit.datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
+    unit_range)
 from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
@@ -95,6 +96,9 @@ def augmented(
     "A batch on `device`, augmented"
     b = {k: v.to(device, non_blocking=True) for k, v in data.batch(idx).items()}
     if "video" in b and b["video"].ndim == 5: b["video"] = images(cfg, b["video"], u[idx, :2])
+    if data.video is not None and data.video.mirrored is not None:
+        mirror = data.video.mirrored[idx].to(device, non_blocking=True)
+        b["video"] = mirror_steps(b["video"], mirror, u[idx, 0])
     if "audio" in b and cfg["spec_augment"]:
         options = cfg["spec_augment"]
         b["audio"] = spec_augment(b["audio"], u[idx, 2:], b["audio_mask"], **options)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
 from ..datasets.features import (audio_source, blocks_of, clip_frames, clip_windows, HideFaces,
-    NoisyAudio, SpeechlessAudio, AudioWindows, picked, Source, Stream, track_frame_rows,
+    NoisyAudio, SpeechlessAudio, AudioWindows, mirrored_rows, picked, Source, Stream, track_frame_rows,
     track_steps, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
@@ -418,6 +418,11 @@ class _Steps:
     spec: Windows
     notes: dict  # for the record
 
+    def trained(self, of: np.ndarray) -> np.ndarray:  # (N,) videos
+        "(N,) bool: which windows are trained on and may be seen mirrored"
+        if not self.spec.mirrored or "split" not in self.m.clips: return np.zeros(len(of), bool)
+        return (self.m.clips["split"] == "train").to_numpy()[of]
+
     def heard(self, keys: Sequence, of: np.ndarray, ends: np.ndarray) -> Stream:
         "What the model hears of steps that end with these frames (N,S)"
         rate = preparation_of(self.cfg, self.m).rate
@@ -431,11 +436,13 @@ class _Steps:
         of: np.ndarray,      # (N,) whose frames they are
         frames: np.ndarray,  # (N,L)
         steps: int | None = None,  # sub-sequences
+        mirrored: bool = False,
     ) -> Stream:
         "What the model sees of frames"
         cfg, every = self.cfg, preparation_of(self.cfg, self.m).every
         rows = track_frame_rows(
             self.store, keys, of, frames, frame_size(cfg), views_of(cfg), 1, every)
+        rows = mirrored_rows(rows) if mirrored else rows
         return _encoded(cfg, "video", rows, self.store, self.notes, steps)
 
 # %% ../../nbs/4_training/06_loading.ipynb #eachstep3
@@ -450,13 +457,28 @@ def _audio_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray)
     return picked(s.heard(keys, blocks.of, blocks.frames), blocks.index)
 
 
+def _sub_sequences(
+    s: _Steps,
+    keys: Sequence,
+    of: np.ndarray,    # (N,) whose window it is
+    ends: np.ndarray,  # (N,S) last frames of steps, -1 for none
+    mirrored: bool = False,
+) -> Stream:
+    "(N,S,D): what a backbone of clips makes of each step, once"
+    blocks = blocks_of(of, ends, _BLOCK)
+    frames = step_frames(blocks.frames, s.spec).reshape(len(blocks.of), -1)
+    return picked(s.seen(keys, blocks.of, frames, _BLOCK, mirrored), blocks.index)
+
+
 def _video_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray) -> Stream:
     "(N,S,...): of a backbone of clips each step once; else (N,frames,...), each frame once"
     b = backbone_of(s.cfg, "video")[1]
     if b and b.takes == "clips":
-        blocks = blocks_of(of, ends, _BLOCK)
-        frames = step_frames(blocks.frames, s.spec).reshape(len(blocks.of), -1)
-        return picked(s.seen(keys, blocks.of, frames, _BLOCK), blocks.index)
+        some = _sub_sequences(s, keys, of, ends)
+        train = s.trained(of)
+        if not train.any(): return some
+        seldom = np.where(train[:, None], ends, -1)  # the mirror is for training
+        return replace(some, mirrored=_sub_sequences(s, keys, of, seldom, True).x)
     blocks = blocks_of(of, step_frames(ends, s.spec).reshape(len(ends), -1), _BLOCK)
     return picked(s.seen(keys, blocks.of, blocks.frames), blocks.index)
 

@@ -59,6 +59,7 @@ RECIPES["jca2023"] = COMMON | dict(
     windows=dict(
         length=256, stride=4, steps=8,       # sec. IV-B
         hop=1, each_frame=True,              # code: a sub-sequence ends at every frame
+        mirrored=True,                       # page; code: each sub-sequence, p .5
         median=3),                           # page: a filter; code, reader: of three frames
     # what is read, and who reads it
     audio="mel_steps",
@@ -246,7 +247,7 @@ RECIPES["emotiw2023"]["small"] = _FAST | dict(
 # %% ../../nbs/4_training/02_recipes.ipynb #8bab3f0b
 RECIPES["jca2023"]["small"] = _FAST | dict(
     preparation=dict(rate=16000, size=112, every=4),
-    windows=dict(length=64, hop=4, stride=4),
+    windows=dict(length=64, hop=4, stride=4, mirrored=False),
     audio_backbone=None, audio_encoder="mel_pictures",
     audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
     video_backbone=None, video_encoder="pictures", video_size=40,

@@ -1,6 +1,7 @@
 """jca2023's data pipeline as it is published: one small corpus goes through a plain re-statement of
 the released reader, and of the paper's, and through avkit; what comes out agrees, number by number."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.signal import medfilt
 from torch import nn
 from torch.nn import functional as F
 
+from avkit.datasets.batches import draws
 from avkit.datasets.manifest import Manifest
 from avkit.models.backbones import BACKBONES, build_backbone, HALVES, load_weights
 from avkit.models.backbones import BackboneSpec
@@ -19,8 +21,8 @@ from avkit.preprocessing.prepare import stream_key
 from avkit.preprocessing.tracks import to_jpeg, Writer
 from avkit.store import Store
 from avkit.training.configure import configure
-from avkit.training.inference import outputs
-from avkit.training.learner import lr_at, train_order
+from avkit.training.inference import evaluation_batch, outputs
+from avkit.training.learner import lr_at, train_order, training_batch
 from avkit.training.loading import preparation_of, read_clips
 from avkit.training.quirks import with_quirks
 
@@ -30,12 +32,12 @@ SUBSETS = ["train", "train", "validation", "validation", "test", "test"]
 
 
 class Seen(nn.Module):
-    "(n,3,T,H,W) -> (n,T): the brightness of each picture, as the network gets it"
+    "(n,3,T,H,W) -> (n,T): the brightness of each picture's left half, as the network gets it"
 
     num_features = 8
 
     def forward(self, x):
-        return x.mean((1, 3, 4))
+        return x[..., : x.shape[-1] // 2].mean((1, 3, 4))
 
 
 class Heard(nn.Module):
@@ -50,6 +52,13 @@ class Heard(nn.Module):
 def level(frame):
     "The brightness of a frame, unlike that of its neighbours"
     return frame * 7 % 251
+
+
+def picture(frame):
+    "(16,16,3): as bright as its level on the left, as dark on the right"
+    x = np.full((16, 16, 3), level(frame), np.uint8)
+    x[:, 8:] = 255 - level(frame)
+    return x
 
 
 def labels(name):
@@ -77,7 +86,7 @@ def write(store, row, prep):
     about = dict(rate=RATE, seconds=30, samples=len(whole))
     heard.done(tensors=dict(frame_times=times), **about)
     seen = Writer(store, stream_key(row, "video", prep), name)
-    grey = [to_jpeg(np.full((16, 16, 3), level(i), np.uint8)) for i in range(n)]
+    grey = [to_jpeg(picture(i)) for i in range(n)]
     seen.pictures(np.arange(n), times, np.ones(n, bool), dict(face=grey))
     seen.done(faces=n, tensors=dict(frame_times=times))
 
@@ -291,6 +300,28 @@ def test_batches_and_rates_of_all_epochs(read):
     assert len(corpus.data.indices("validation")) == 96  # of 128: the last batch is dropped
 
 
+@pytest.mark.parametrize("mode", ["as_described", "as_released"])
+def test_each_sub_sequence_is_trained_on_mirrored_half_of_the_time(mode, read):
+    cfg, corpus = read(mode)
+    data, seen = corpus.data, []
+    idx = torch.tensor(windows_of(data, "a")[31:60])
+    shape = (len(idx), 8, 8)
+    for epoch in range(6):
+        u = draws(len(data), cfg["seed"], epoch)
+        got = training_batch(cfg, data, idx, u, epoch, "cpu")["video"]
+        plain = data.video.x[idx]
+        flipped = (got - plain).abs().amax(-1) > 1e-3
+        expected = torch.where(flipped[..., None], -plain, plain)  # the other half of a picture
+        assert got.shape == shape and torch.allclose(got, expected, atol=0.03)
+        seen.append(flipped)
+    share = torch.stack(seen).double().mean((0, 1))
+    assert share.min() > 0.35 and share.max() < 0.65  # 174 coins for each of eight
+    alike = [(a == b).double().mean() for a, b in zip(seen[0].T, seen[0].T[1:])]
+    assert max(alike) < 0.9  # not the whole window at once
+    scored = evaluation_batch(cfg, data, idx, "av", "cpu")["video"]
+    assert torch.equal(scored, plain)
+
+
 def test_training_may_move_by_more_frames_than_scoring():
     spec = configure(recipe="jca2023", dataset="affwild2", track="va", data_root="x", size="paper",
                      options=dict(windows=dict(hop=8, scored_hop=1)))["windows"]  # fmt: skip
@@ -335,7 +366,10 @@ def through(block, x):
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*")
 def test_the_authors_file_of_i3d_and_its_temporal_network_loads(tmp_path):
     torch.manual_seed(0)
-    mine, theirs = build_backbone("i3d", say=False), build_backbone("i3d", say=False).eval()
+    mine = build_backbone("i3d", say=False)
+    theirs = copy.deepcopy(mine).eval()
+    for p in mine.parameters():
+        p.data.zero_()
     levels = nn.Sequential(*[released_level(1024 if i == 0 else 512, 2**i) for i in range(4)])
     trunk = {k: v for k, v in theirs.net.state_dict().items() if not k.startswith("temporal.")}
     state = {f"module.i3d_WSDDA.{k}": v for k, v in trunk.items()}
@@ -363,7 +397,9 @@ def test_tsavs_stem_of_four_channels_loads(tmp_path):
     "As if the mask, which is not known, were 0 after scaling"
     torch.manual_seed(0)
     mine = build_backbone("r2plus1d_18", say=False)
-    four = build_backbone("r2plus1d_18", say=False).net
+    four = copy.deepcopy(mine.net)
+    for p in mine.parameters():
+        p.data.zero_()
     four.stem[0] = nn.Conv3d(4, 45, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
     state = {f"video_model.r2plus1d.{k}": v for k, v in four.state_dict().items()}
     state |= {"audio_model.resnet.conv1.weight": torch.ones(64, 1, 7, 7)}
