@@ -6,7 +6,7 @@
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'mel_grid', 'Cuts',
            'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream', 'track_frame_rows',
-           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks', 'blocks_of',
+           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks', 'frame_blocks',
            'Picked', 'picked', 'mirrored_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
@@ -804,7 +804,7 @@ class Blocks:
     index: np.ndarray   # (N,T) places among the M*size, -1 where a window has no frame
 
 
-def blocks_of(
+def frame_blocks(
     of: Sequence[int] | np.ndarray,  # (N,) whose window it is
     frames: np.ndarray,              # (N,T) frames of windows, -1 for none
     size: int,                       # of a block

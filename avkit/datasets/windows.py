@@ -122,7 +122,7 @@ def step_frames(ends: np.ndarray, spec: Windows) -> np.ndarray:  # (...) last fr
 
 
 def _dense(ends: np.ndarray, n: int, spec: Windows) -> np.ndarray:
-    "(...,1) -> (...,n): as few frames apart as it takes to see n of those that are there, the first n"
+    "(...,1) -> (...,n): the first n of the frames that are there, as near as it takes to see n"
     there = np.minimum(ends + 1, spec.width)
     apart = np.clip(there // n, 1, spec.stride)
     return ends - apart * (-(-there // apart) - 1) + apart * np.arange(n)

@@ -291,7 +291,7 @@ class I3D(nn.Module):
 
 # %% ../../nbs/3_models/02_backbones.ipynb #tcn00004
 def i3d_name(k: str) -> str:
-    "The name of a weight in jca2023's file, or in Kinetics' -> the network's own; `head.` if unused"
+    "A weight's name in jca2023's file, or in Kinetics' -> the network's own; `head.` if unused"
     k = re.sub(r"^(module\.)?(i3d_WSDDA\.)?", "", k)
     if re.match(r"predictions\.|regressor\.|temporal\.network\.\d\.net\.", k): return f"head.{k}"
     k = re.sub(r"(conv\d\.)weight_g$", r"\1parametrizations.weight.original0", k)

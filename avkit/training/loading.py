@@ -17,9 +17,9 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
-from ..datasets.features import (audio_source, blocks_of, clip_frames, clip_windows, HideFaces,
-    NoisyAudio, SpeechlessAudio, AudioWindows, mirrored_rows, picked, Source, Stream, track_frame_rows,
-    track_steps, track_windows)
+from ..datasets.features import (audio_source, clip_frames, clip_windows, frame_blocks, HideFaces,
+    NoisyAudio, SpeechlessAudio, AudioWindows, mirrored_rows, picked, Source, Stream,
+    track_frame_rows, track_steps, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
     understood)
@@ -453,7 +453,7 @@ def _audio_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray)
     "(N,S,...): of a backbone each step once; spectrograms are cut when they are asked for"
     b = backbone_of(s.cfg, "audio")[1]
     if not b or b.takes != "mel" or s.cfg["audio"] == "segments": return s.heard(keys, of, ends)
-    blocks = blocks_of(of, ends, _BLOCK)
+    blocks = frame_blocks(of, ends, _BLOCK)
     return picked(s.heard(keys, blocks.of, blocks.frames), blocks.index)
 
 
@@ -465,7 +465,7 @@ def _sub_sequences(
     mirrored: bool = False,
 ) -> Stream:
     "(N,S,D): what a backbone of clips makes of each step, once"
-    blocks = blocks_of(of, ends, _BLOCK)
+    blocks = frame_blocks(of, ends, _BLOCK)
     frames = step_frames(blocks.frames, s.spec).reshape(len(blocks.of), -1)
     return picked(s.seen(keys, blocks.of, frames, _BLOCK, mirrored), blocks.index)
 
@@ -479,7 +479,7 @@ def _video_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray)
         if not train.any(): return some
         seldom = np.where(train[:, None], ends, -1)  # the mirror is for training
         return replace(some, mirrored=_sub_sequences(s, keys, of, seldom, True).x)
-    blocks = blocks_of(of, step_frames(ends, s.spec).reshape(len(ends), -1), _BLOCK)
+    blocks = frame_blocks(of, step_frames(ends, s.spec).reshape(len(ends), -1), _BLOCK)
     return picked(s.seen(keys, blocks.of, blocks.frames), blocks.index)
 
 

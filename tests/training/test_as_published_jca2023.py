@@ -1,5 +1,5 @@
 """jca2023's data pipeline as it is published: one small corpus goes through a plain re-statement of
-the released reader, and of the paper's, and through avkit; what comes out agrees, number by number."""
+the released reader, and of the paper's, and through avkit; what comes out agrees, by number."""
 
 import copy
 from types import SimpleNamespace
@@ -102,8 +102,9 @@ def read(tmp_path_factory):
         clip=list(LENGTHS), label="", speaker="", audio=files, video=files, audio_sha256=files,
         video_sha256=files, split=SUBSETS, fps=float(FPS)))  # fmt: skip
     root = tmp_path_factory.mktemp("videos")
+    frames = {c: labels(c) for c in LENGTHS}
     m = Manifest("affwild2", root, clips, [], task="regression", level="frame",
-                 targets=["valence", "arousal"], frames={c: labels(c) for c in LENGTHS})  # fmt: skip
+                 targets=["valence", "arousal"], frames=frames)  # fmt: skip
     m.split = dict(name="official", fold=0, speaker_independent=True, note="")
     small = dict(video_backbone="seen", audio_backbone="heard", video_size=16,
                  preparation=dict(size=16))  # fmt: skip
@@ -123,7 +124,7 @@ def read(tmp_path_factory):
 
 
 def released_reader(n):
-    "Windows -> sub-sequences -> the frames that are seen, from 1 on, as the released loop makes them"
+    "Windows -> sub-sequences -> the frames that are seen, from 1 on, by the released loop"
     out, end, count = [], 225, 0
     while end < n + 225:
         steps = []
@@ -406,7 +407,8 @@ def test_tsavs_stem_of_four_channels_loads(tmp_path):
     state |= {"fc.1.weight": torch.ones(17, 1024)}
     torch.save(dict(state_dict=state), tmp_path / "tsav.pth.tar")
     load_weights(mine, tmp_path / "tsav.pth.tar")
-    mine.eval(), four.eval()
+    mine.eval()
+    four.eval()
     x = torch.rand(1, 8, 3, 32, 32)
     scaled = mine.images(x)
     with torch.no_grad():
