@@ -23,7 +23,7 @@ from avkit.store import Store
 from avkit.training.configure import configure
 from avkit.training.inference import evaluation_batch, outputs
 from avkit.training.learner import lr_at, train_order, training_batch
-from avkit.training.loading import preparation_of, read_clips
+from avkit.training.loading import frame_size, preparation_of, read_clips
 from avkit.training.quirks import with_quirks
 
 FPS, RATE = 25, 44100
@@ -187,7 +187,7 @@ def back(corpus, y):
 def test_as_released_windows_pictures_and_labels_are_those_of_the_reader(read):
     cfg, corpus = read("as_released")
     data = corpus.data
-    assert data.classes == ["valence"]
+    assert data.classes == ["valence"] and corpus.notes["detector"] == "mtcnn"
     order = [c for c in LENGTHS for _ in released_reader(LENGTHS[c])]
     assert data.clips == order  # of `f` nothing: it is shorter than 225 frames
     for name in "abcd":
@@ -327,6 +327,12 @@ def test_training_may_move_by_more_frames_than_scoring():
     spec = configure(recipe="jca2023", dataset="affwild2", track="va", data_root="x", size="paper",
                      options=dict(windows=dict(hop=8, scored_hop=1)))["windows"]  # fmt: skip
     assert (spec["hop"], spec["scored_hop"], spec["each_frame"]) == (8, 1, True)
+
+
+def test_the_later_codes_backbone_is_a_variant():
+    made = configure(recipe="jca2023", dataset="affwild2", track="va", data_root="x", size="paper",
+                     variants="tsav")  # fmt: skip
+    assert (made["video_backbone"], frame_size(made)) == ("r2plus1d_18", 112)
 
 
 def test_the_owners_crops_are_taken_where_all_videos_have_them():
