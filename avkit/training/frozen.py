@@ -58,7 +58,8 @@ def _padded(
     inside: Tensor | None,  # (T,) bool
 ) -> Tensor:
     "Frames whose padding is 0 to the network, after it has scaled them"
-    mean = (t.backbones[0] if isinstance(t, PerView) else t).mean
+    one: Any = t.backbones[0] if isinstance(t, PerView) else t
+    mean = one.mean
     if mean is None or inside is None or inside.all(): return x
     grey = mean.cpu().repeat(x.shape[1] // 3, 1, 1)
     return torch.where(inside.view(-1, 1, 1, 1), unit_range(x), grey)
