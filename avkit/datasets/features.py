@@ -6,7 +6,8 @@
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'mel_grid', 'Cuts',
            'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream', 'track_frame_rows',
-           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio']
+           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks', 'frame_blocks',
+           'Picked', 'picked', 'mirrored_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
 import functools, hashlib
@@ -64,9 +65,10 @@ class Scaled:
 @dataclass
 class Stream:
     "`x` (N,T,...) and `mask` (N,T) bool"
-    x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`
+    x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`, `Picked`
     mask: Tensor
     key: str  # what it was made of
+    mirrored: Any = None  # the same of mirrored pictures, for training; None: there is none
 
     @property
     def present(self) -> Tensor:
@@ -75,13 +77,19 @@ class Stream:
 
     def take(self, rows: Tensor) -> "Stream":
         "These rows alone"
-        x = Rows(self.x, rows) if is_large(self.x) else self.x[rows]
-        return replace(self, x=x, mask=self.mask[rows])
+        def some(x): return Rows(x, rows) if is_large(x) else x[rows]
+        return self._with(some, mask=self.mask[rows])
 
     def scaled(self, mean: Tensor, std: Tensor) -> "Stream":
         "Vectors centred and scaled, 0 where a step is padding"
-        s = Scaled(self.x, self.mask, mean, std)
-        return replace(self, x=s if is_large(self.x) else s[:])
+        def all_of(x):
+            s = Scaled(x, self.mask, mean, std)
+            return s if is_large(x) else s[:]
+        return self._with(all_of)
+
+    def _with(self, f: Callable[[Any], Any], **more: Any) -> "Stream":
+        other = self.mirrored if self.mirrored is None else f(self.mirrored)
+        return replace(self, x=f(self.x), mirrored=other, **more)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #00db0911
 PACKING = 2  # raise it when the same key gives other arrays
@@ -90,7 +98,8 @@ _Arrays = dict[str, Tensor]
 
 @dataclass
 class Source:
-    "Rows to come: `make(i, j)` -> x (j-i,...), real (j-i,T) bool or (j-i,) how many steps"
+    """Rows to come: `make(i, j)` -> x (j-i,...), real (j-i,T) bool or (j-i,) how many steps; of
+    frames also inside (j-i,T) bool, those that are not padding, whether or not there is one"""
     keys: list  # of each row, None where there is nothing
     key: str  # of all of them
     make: Callable[[int, int], _Arrays]
@@ -105,8 +114,12 @@ class Source:
         "All rows, memory-mapped"
         if self.lazy: return self.lazy
         key = content_key(self.key, PACKING)
-        a = pack(store, key, len(self), self.make, self.desc, self.chunk)
+        a = pack(store, key, len(self), self._packed, self.desc, self.chunk)
         return Stream(a["x"], real_steps(a["real"], a["x"].shape[1]), self.key)
+
+    def _packed(self, i: int, j: int) -> _Arrays:
+        made = self.make(i, j)
+        return {k: made[k] for k in ("x", "real")}
 
 
 def real_steps(real: Tensor, T: int) -> Tensor:
@@ -643,13 +656,14 @@ def _frames_of_window(
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     "(T,V,size,size,3) uint8 and (T,) bool; a view that a frame lacks is black"
-    x = np.zeros((len(at), len(views), size, size, 3), np.uint8)
-    real = np.zeros(len(at), bool)
-    for s, n in enumerate(at):
+    numbers, where = np.unique(at, return_inverse=True)  # each is decoded once
+    x = np.zeros((len(numbers), len(views), size, size, 3), np.uint8)
+    real = np.zeros(len(numbers), bool)
+    for s, n in enumerate(numbers):
         for v, view in enumerate(views if 0 <= n < len(track.numbers) else ()):
             frame = track.picture(view, n, size)
             if frame is not None: x[s, v], real[s] = frame, True
-    return x, real
+    return x[where], real[where]
 
 # %% ../../nbs/2_datasets/23_features.ipynb #590ed543
 def track_frame_rows(
@@ -664,16 +678,18 @@ def track_frame_rows(
 ) -> Source:
     "Rows of (L/stride,3V,size,size) uint8"
     at = numbers[:, ::stride]
-    if every > 1 and (stride % every):
-        raise AvkitError(f"The track keeps every {every}th frame, which does not fit a stride of"
-                         f" {stride}")
+    if every > 1 and stride % every and (at[at >= 0] % every).any():
+        raise AvkitError(f"The track keeps every {every}th frame, which does not fit these windows"
+                         f" (stride {stride}); with each_frame also hop has to fit: choose them,"
+                         " or preparation.every")
     open_track = functools.lru_cache(2)(lambda key: _track(store, key))
     stored = at // every  # -1 stays negative
     def make(i: int, j: int) -> _Arrays:
         rows = [_frames_of_window(open_track(keys[of[w]]), stored[w], views, size)
                 for w in range(i, j)]
         x, real = (torch.from_numpy(np.stack(v)) for v in zip(*rows, strict=True))
-        return dict(x=x.movedim(-1, 3).flatten(2, 3), real=real)
+        inside = torch.from_numpy(stored[i:j] >= 0)
+        return dict(x=x.movedim(-1, 3).flatten(2, 3), real=real, inside=inside)
     what = ("stretches", size, views if len(views) > 1 else views[0], stride, every)
     named = [content_key(*what, keys[c], n.tolist()) for c, n in zip(of, at, strict=True)]
     data = hashlib.sha256(numbers.tobytes()).hexdigest()
@@ -778,3 +794,107 @@ def track_audio(
     "Features of the audio of windows"
     pieces = track_windows(store, keys, of, numbers, rate, fps, steps)
     return audio_source(store, pieces, kind, **settings).stream(store)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #steps0002
+@dataclass
+class Blocks:
+    "Frames of videos in blocks of equal size, each frame once; and where the frames of windows are"
+    of: np.ndarray      # (M,) whose block it is
+    frames: np.ndarray  # (M,size) frames, -1 where a block is not full
+    index: np.ndarray   # (N,T) places among the M*size, -1 where a window has no frame
+
+
+def frame_blocks(
+    of: Sequence[int] | np.ndarray,  # (N,) whose window it is
+    frames: np.ndarray,              # (N,T) frames of windows, -1 for none
+    size: int,                       # of a block
+) -> Blocks:
+    "The frames of all windows, each once"
+    of, index, whose, found = np.asarray(of), np.full(frames.shape, -1), [], []
+    for c in np.unique(of):
+        mine = np.flatnonzero(of == c)
+        known, place = np.unique(frames[mine], return_inverse=True)
+        skip = int(known[0] < 0)  # the -1
+        place = place.reshape(frames[mine].shape) - skip
+        index[mine] = np.where(place < 0, -1, place + size * len(whose))
+        blocks = _in_blocks(known[skip:], size)
+        found.append(blocks)
+        whose += [c] * len(blocks)
+    return Blocks(np.array(whose, int), np.concatenate(found), index)
+
+
+def _in_blocks(x: np.ndarray, size: int) -> np.ndarray:
+    "(n,) -> (n/size,size), filled up with -1"
+    return np.pad(x, (0, -len(x) % size), constant_values=-1).reshape(-1, size)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #steps0005
+class Picked:
+    "(N,T,...) rows of a table (P,...), picked when they are asked for; zeros where there is none"
+
+    def __init__(self, table: Any, index: Tensor) -> None:  # index (N,T), -1 for none
+        self.table, self.index, self.dtype = table, index, table.dtype
+        self.shape = torch.Size((*index.shape, *table.shape[1:]))
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int: return len(self.index)
+
+    def __getitem__(self, i: Any) -> Tensor:
+        at = self.index[i]
+        x = self.table[at.clamp(min=0)]
+        x[at < 0] = 0
+        return x
+
+
+def picked(s: Stream, index: np.ndarray) -> Stream:  # of blocks (M,size,...); (N,T) of `Blocks`
+    "The stream of windows whose steps are steps of blocks"
+    at = torch.from_numpy(index)
+    mask = s.mask.flatten()[at.clamp(min=0)] & (at >= 0)
+    key = content_key(s.key, hashlib.sha256(index.tobytes()).hexdigest())
+    x: Any = Picked(s.x.flatten(0, 1), at)
+    return Stream(x, mask, key)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #mirror002
+def mirrored_rows(source: Source) -> Source:
+    "The same frames, left and right exchanged"
+    def make(i: int, j: int) -> _Arrays:
+        made = source.make(i, j)
+        return made | dict(x=made["x"].flip(-1))
+    keys = [k and content_key("mirrored", k) for k in source.keys]
+    return replace(source, keys=keys, key=content_key("mirrored", source.key), make=make)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #steps0008
+def _step_edges(
+    frame_times: np.ndarray,  # (T,) seconds
+    ends: np.ndarray,         # (...) last frames of steps, -1 for none
+    width: int,               # frames of a step
+) -> np.ndarray:
+    "(...,2): when steps begin and end, in seconds; NaN where there is none"
+    step = np.median(np.diff(frame_times)) if len(frame_times) > 1 else .04
+    there = (ends >= 0) & (ends < len(frame_times))
+    last = np.where(there, ends, 0)
+    edges = np.stack([frame_times[np.maximum(last - width + 1, 0)], frame_times[last] + step], -1)
+    return np.where(there[..., None], edges, np.nan)
+
+
+def _whole_time(edges: np.ndarray) -> np.ndarray:
+    "(N,S,2) -> (2,N): from where to where the steps of a window go; 0 where there is none"
+    flat = edges.reshape(len(edges), -1)
+    flat = np.where(np.isnan(flat).all(1, keepdims=True), 0, flat)
+    return np.stack([np.nanmin(flat, 1), np.nanmax(flat, 1)])
+
+
+def track_steps(
+    store: Store,  # of clips and results
+    keys: Sequence[str | None],  # of tracks
+    of: Sequence[int] | np.ndarray,  # (N,) whose steps they are
+    ends: np.ndarray,     # (N,S) last frame of each step, -1 for none
+    width: int,           # frames of a step
+    rate: int,            # Hz
+    fps: Sequence[float] | None = None,  # of each track, for audio without video
+) -> AudioWindows:
+    "The audio of steps that end with these frames"
+    sounds, of, edges = TrackAudio(store, keys, fps), np.asarray(of), np.zeros((*ends.shape, 2))
+    for c in np.unique(of):
+        edges[of == c] = _step_edges(sounds.times(c, ends.max() + 1), ends[of == c], width)
+    begin, end = np.round(_whole_time(edges) * rate).astype(int)
+    return AudioWindows(sounds, of, begin, end - begin, rate, edges)

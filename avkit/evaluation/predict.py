@@ -764,7 +764,7 @@ def answer_frames(
     given: np.ndarray,          # N conditions
 ) -> np.ndarray:
     "Logits or standardised numbers (N,S,C)"
-    spec, names, out = Windows(**run.cfg["windows"]), [*keys, None], []
+    spec, names, out = Windows(**run.cfg["windows"]).scored, [*keys, None], []
     m, tracks = _manifest_of(run, path.parent, names), _tracks_of(run, heard, keys)
     of, steps = [names.index(k) for k in who], _real_steps(numbers, spec.steps)
     at_once = len(numbers) if has_backbone(run) else 64
@@ -844,7 +844,7 @@ def by_frame(
         raise AvkitError(f"{path} has no video: this run has an output per frame of a video.")
     keys = {}
     if look: keys = face_tracks(run, path, look, heard.store, len(heard.times))
-    spec = Windows(**run.cfg["windows"])
+    spec = Windows(**run.cfg["windows"]).scored
     numbers = frame_numbers(np.zeros(len(heard.times), int), spec)
     who, at = zip(*faces_by_window(run, heard.store, keys, numbers, most))
     numbers = numbers[list(at)]

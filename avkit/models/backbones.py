@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'WANTED', 'LocalFeatures',
-           'Modulator', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'I3D', 'wav2vec2_name', 'wav2vec2',
-           'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of', 'place_of', 'wanted_weights', 'Backbone',
-           'load_weights', 'backbones_of', 'build_backbone', 'PerView']
+           'Modulator', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock', 'TemporalNet', 'I3D',
+           'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of', 'place_of',
+           'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone', 'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
 import difflib, functools, re
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 from ..core import AvkitError, unknown
 from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
     watch_loads, weights_hash)
@@ -173,7 +174,7 @@ class Unit3D(nn.Module):
         n_in: int,        # channels
         n_out: int,       # channels it gives
         kernel: int = 1,  # along each of T, H, W
-        stride: int = 1,  # along each of T, H, W
+        stride: int | tuple[int, int, int] = 1,  # along T, H, W
     ):
         super().__init__()
         self.conv3d = nn.Conv3d(n_in, n_out, kernel, stride, bias=False)
@@ -210,6 +211,45 @@ class Mixed(nn.Module):
         paths = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x))]
         return torch.cat([*paths, self.pooled(x)], 1)
 
+# %% ../../nbs/3_models/02_backbones.ipynb #tcn00001
+class CausalBlock(nn.Module):
+    "(n,n_in,T) -> (n,n_out,T): two convolutions that look back only, and a way around them"
+    def __init__(
+        self,
+        n_in: int,      # channels
+        n_out: int,     # channels it gives
+        dilation: int,  # steps between what a convolution sees
+        kernel: int = 5,
+        dropout: float = .1,  # of whole channels
+    ):
+        super().__init__()
+        def conv(a): return weight_norm(nn.Conv1d(a, n_out, kernel, dilation=dilation))
+        self.conv1, self.conv2, self.back = conv(n_in), conv(n_out), (kernel - 1) * dilation
+        self.downsample = nn.Conv1d(n_in, n_out, 1) if n_in != n_out else None
+        self.drop = nn.Dropout1d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for conv in (self.conv1, self.conv2):
+            h = self.drop(F.leaky_relu(conv(F.pad(h, (self.back, 0)))))
+        return F.leaky_relu(h + (self.downsample(x) if self.downsample else x))
+
+
+class TemporalNet(nn.Module):
+    "(n,n_in,T) -> (n,dim,T): levels of `CausalBlock`, each looking twice as far back"
+    def __init__(
+        self,
+        n_in: int,        # channels
+        dim: int,         # channels it gives
+        levels: int = 4,
+    ):
+        super().__init__()
+        widths = [n_in, *[dim] * levels]
+        blocks = [CausalBlock(a, b, 2 ** i) for i, (a, b) in enumerate(zip(widths, widths[1:]))]
+        self.network = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor: return self.network(x)
+
 # %% ../../nbs/3_models/02_backbones.ipynb #d8173388
 _MIXED = dict(
     Mixed_3b=(192, 64, 96, 128, 16, 32, 32),
@@ -223,21 +263,21 @@ _MIXED = dict(
     Mixed_5c=(832, 384, 192, 384, 48, 128, 128))
 _POOLS = dict(  # before these: kernel and stride
     Mixed_3b=((1, 3, 3), (1, 2, 2)),
-    Mixed_4b=((3, 3, 3), (2, 2, 2)),
-    Mixed_5b=((2, 2, 2), (2, 2, 2)))
+    Mixed_4b=((3, 3, 3), (1, 2, 2)),
+    Mixed_5b=((2, 2, 2), (1, 2, 2)))
 
 
 class I3D(nn.Module):
-    "(n,3,T,S,S) -> (n,512): Inception-v1 in 3-D, mean over space, a convolution over time, its max"
+    "(n,3,T,S,S) -> (n,512): Inception-v1 in 3-D, a temporal network, its maximum over time"
     def __init__(self):
         super().__init__()
-        self.Conv3d_1a_7x7 = Unit3D(3, 64, 7, 2)
+        self.Conv3d_1a_7x7 = Unit3D(3, 64, 7, (1, 2, 2))
         self.Conv3d_2b_1x1, self.Conv3d_2c_3x3 = Unit3D(64, 64), Unit3D(64, 192, 3)
         for k, v in _MIXED.items(): setattr(self, k, Mixed(*v))
-        self.temporal = nn.Conv1d(1024, 512, 3, padding=1)
+        self.temporal = TemporalNet(1024, 512)
 
     def stem(self, x: Tensor) -> Tensor:
-        "(n,3,T,H,W) -> (n,192,T/2,H/4,W/4)"
+        "(n,3,T,H,W) -> (n,192,T,H/4,W/4)"
         x = _pool(self.Conv3d_1a_7x7(x), (1, 3, 3), (1, 2, 2))
         return self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
 
@@ -246,7 +286,16 @@ class I3D(nn.Module):
         for k in _MIXED:
             if k in _POOLS: x = _pool(x, *_POOLS[k])
             x = getattr(self, k)(x)
-        return self.temporal(x.mean((3, 4))).amax(2)
+        pool = min(2, x.shape[2]), *x.shape[3:]
+        return self.temporal(F.avg_pool3d(x, pool, 1).flatten(2)).amax(2)
+
+# %% ../../nbs/3_models/02_backbones.ipynb #tcn00004
+def i3d_name(k: str) -> str:
+    "A weight's name in jca2023's file, or in Kinetics' -> the network's own; `head.` if unused"
+    k = re.sub(r"^(module\.)?(i3d_WSDDA\.)?", "", k)
+    if re.match(r"predictions\.|regressor\.|temporal\.network\.\d\.net\.", k): return f"head.{k}"
+    k = re.sub(r"(conv\d\.)weight_g$", r"\1parametrizations.weight.original0", k)
+    return re.sub(r"(conv\d\.)weight_v$", r"\1parametrizations.weight.original1", k)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #e388535e
 _WAV2VEC2_NAMES = [
@@ -331,6 +380,7 @@ class BackboneSpec:
     rate: int = 0        # of audio, Hz
     names: Callable[[str], str] | None = None  # a name in a file -> the network's own
     optional: tuple = ()        # beginnings of names that a file may lack
+    stem: str = ""              # a weight whose input may have more channels in a file: a mask
     channels_last: bool = True  # the memory format that is faster for most
 
 # %% ../../nbs/3_models/02_backbones.ipynb #dd448dd8
@@ -396,8 +446,8 @@ BACKBONES: dict[str, BackboneSpec] = dict(
                           published="torchvision:resnet50"),
     resnet18_small=BackboneSpec(_resnet_small, "frames", 128, 48, **IMAGENET),
     r2plus1d_18=BackboneSpec(_torchvision("r2plus1d_18"), "clips", 512, 112, **KINETICS,
-                             published="torchvision:r2plus1d_18"),
-    i3d=BackboneSpec(I3D, "clips", 512, 224, **HALVES, optional=("temporal.",)),
+                             published="torchvision:r2plus1d_18", stem="stem.0.weight"),
+    i3d=BackboneSpec(I3D, "clips", 512, 224, **HALVES, names=i3d_name, optional=("temporal.",)),
     mel_resnet18=BackboneSpec(_torchvision("resnet18", channels=1), "mel", 512),
     mel_resnet18_small=BackboneSpec(functools.partial(_resnet_small, 1), "mel", 128),
     segment_cnn=BackboneSpec(SegmentCNN, "mel", 1024),
@@ -548,6 +598,15 @@ class Backbone(nn.Module):
         return self.net(self.images(x)).flatten(1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #1bc46e12
+def _colours_only(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    "The file's tensors, of the stem only what reads red, green and blue"
+    stem = backbone.spec.stem
+    if not stem: return state
+    n = backbone.net.state_dict()[stem].shape[1]
+    def cut(k, v): return v[:, :n] if k.endswith(stem) and v.ndim == 5 and v.shape[1] > n else v
+    return {k: cut(k, v) for k, v in state.items()}
+
+
 def load_weights(
     backbone: Backbone,         # filled in place; it keeps its mode
     weights: str | Path,        # a file, or a named source
@@ -557,8 +616,8 @@ def load_weights(
     spec, name = backbone.spec, backbone.name
     place: Any = place_of(name, weights)
     state = read_weights(place, name)[0] if state is None else state
-    mode = backbone.training
-    with restoring(): drawn = fit_weights(backbone.net, state, place, spec.names, spec.optional)
+    mode, colours = backbone.training, _colours_only(backbone, state)
+    with restoring(): drawn = fit_weights(backbone.net, colours, place, spec.names, spec.optional)
     backbone.train(mode)
     found = weights_hash(None, place, name, state)
     backbone.origin = dict(weights=found, source=source_of(place))

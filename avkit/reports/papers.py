@@ -117,15 +117,16 @@ STUDIES["jca2023"] = Study(
           "affect.",
     rows="Joint cross-attention, cross-attention and plain concatenation; smoothed predictions; "
          "audio "
-         "alone, video alone; I3D in place of R(2+1)D (at the paper's size); how many runs "
+         "alone, video alone; R(2+1)D in place of I3D (at the paper's size); how many runs "
          "collapsed.",
     data=dict(dataset="affwild2", track="va"), metrics=AFFECT, collapse=True,
     runs=[dict(fusion=["jca", "ca", "concat"]), dict(fusion="jca", variants="smoothed"),
           dict(modality=["audio", "video"])],
-    paper_size=[dict(fusion="jca", variants="i3d")], others=("challenge baseline",),
+    paper_size=[dict(fusion="jca", variants="tsav")], others=("challenge baseline",),
     differs=["Official training and validation sides of the edition at hand; editions split "
              "differently. The best epoch is chosen on the validation side that is scored.",
-             "Backbones are those of the line's later code; `i3d` is the paper's visual one."])
+             "The weights of the paper's visual backbone (I3D and a temporal network) are not "
+             "published; `tsav` takes the later code's, an R(2+1)D whose weights are."])
 
 # %% ../../nbs/6_reports/04_papers.ipynb #181b0d03
 _JOINT = "`joint` is ours: one step for all losses in place of three in turn."

@@ -51,6 +51,19 @@ def _sub_sequences(
     there = in_parts(real.float()).any(1)
     return in_parts(x)[there], there
 
+# %% ../../nbs/4_training/05_frozen.ipynb #padded001
+def _padded(
+    t: Any,                 # a `Backbone`, or `PerView`
+    x: Tensor,              # (T,3V,H,W)
+    inside: Tensor | None,  # (T,) bool
+) -> Tensor:
+    "Frames whose padding is 0 to the network, after it has scaled them"
+    one: Any = t.backbones[0] if isinstance(t, PerView) else t
+    mean = one.mean
+    if mean is None or inside is None or inside.all(): return x
+    grey = mean.cpu().repeat(x.shape[1] // 3, 1, 1)
+    return torch.where(inside.view(-1, 1, 1, 1), unit_range(x), grey)
+
 # %% ../../nbs/4_training/05_frozen.ipynb #3ad296bc
 def row_items(
     t: Any,                    # a `Backbone`, or `PerView`
@@ -58,6 +71,7 @@ def row_items(
     real: Tensor,        # how many of its steps are there, or (T,) bool
     steps: int | None = None,  # sub-sequences
     rate: int = 0,             # Hz, of a waveform
+    inside: Tensor | None = None,  # (T,) bool: which frames are no padding; None: all
 ) -> _Items:
     "What of a row goes through (n,...), and which steps (T,) it is; None for a waveform"
     one_by_one = lambda x: x if isinstance(t, PerView) else x.flatten(0, 1)
@@ -66,6 +80,7 @@ def row_items(
     if t.takes == "mel": return x[real], real
     x = torch.where(real.view(-1, 1, 1, 1), x, 0)  # what is not there is black
     if t.takes == "clips":
+        x = _padded(t, x, inside)
         x, real = _sub_sequences(x, real, steps)
         return one_by_one(x.unflatten(2, (-1, 3)).transpose(1, 2)), real  # each view is a clip
     return one_by_one(x[real].unflatten(1, (-1, 3))), real
@@ -112,7 +127,8 @@ def _groups(rows: Iterable[int], items: Iterable[_Items], gpu: bool) -> Iterator
 
 def _fits(row: _Row, some: list[_Row]) -> bool:
     "Is it like the others, and is there room?"
-    like = row[1][0].shape[1:] == some[0][1][0].shape[1:]
+    x, y = row[1][0], some[0][1][0]
+    like = x.shape[1:] == y.shape[1:] and x.dtype == y.dtype
     return like and sum(len(items) for _, (items, _) in some) <= 512
 
 # %% ../../nbs/4_training/05_frozen.ipynb #998b34d7
@@ -157,7 +173,8 @@ def _run(
     "Fill the store with the outputs for the rows `todo`"
     def load(r: int) -> _Items:
         row = source.make(r, r + 1)
-        return row_items(t, row["x"][0], row["real"][0], steps, source.rate)
+        inside = row["inside"][0] if "inside" in row else None
+        return row_items(t, row["x"][0], row["real"][0], steps, source.rate, inside)
     gpu = torch.device(device).type == "cuda"
     with ThreadPoolExecutor(1) as pool, progress(None, t.name, len(todo)) as bar:
         for group in _groups(todo, _ahead(load, todo, pool), gpu):
@@ -197,7 +214,7 @@ def _build(name: str, weights: Any, device: str) -> Any:
         return build_backbone(name, weights).eval().requires_grad_(False).to(device)
 
 # %% ../../nbs/4_training/05_frozen.ipynb #663b364b
-RUNNING = 1  # raise it when the same key gives other outputs
+RUNNING = 2  # raise it when the same key gives other outputs
 
 
 @functools.cache

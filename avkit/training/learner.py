@@ -20,8 +20,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
-from avkit.datasets.augment import (flip_rotate, modality_dropout, spec_augment, unit_range,
-    whole_degrees)
+from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
+    unit_range, whole_degrees)
 from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
@@ -96,6 +96,9 @@ def augmented(
     "A batch on `device`, augmented"
     b = {k: v.to(device, non_blocking=True) for k, v in data.batch(idx).items()}
     if "video" in b and b["video"].ndim == 5: b["video"] = images(cfg, b["video"], u[idx, :2])
+    if data.video is not None and data.video.mirrored is not None:
+        mirror = data.video.mirrored[idx].to(device, non_blocking=True)
+        b["video"] = mirror_steps(b["video"], mirror, u[idx, 0])
     if "audio" in b and cfg["spec_augment"]:
         options = cfg["spec_augment"]
         b["audio"] = spec_augment(b["audio"], u[idx, 2:], b["audio_mask"], **options)
@@ -200,7 +203,7 @@ def scheduled(
     "The learning rate without warm-up"
     lr, g = cfg["lr"], cfg["gamma"]
     if cfg["schedule"] == "steps": return lr * g ** sum(at >= m for m in cfg["milestones"])
-    if cfg["schedule"] == "decay": return lr * g ** (max(0, int(at) - 4) // 2)
+    if cfg["schedule"] == "decay": return lr * g ** (max(0, int(at) - 5) // 2)
     if cfg["schedule"] == "cosine": return lr * .5 * (1 + math.cos(cosine_angle(cfg, at)))
     return lr * .1 ** plateaus(scores) if cfg["schedule"] == "plateau" else lr
 
@@ -427,9 +430,24 @@ def train_order(cfg: Config, data: AVData, epoch: int) -> list[torch.Tensor]:
     "The epoch's batches, over all processes together: clips shuffled, or by name (a quirk)"
     idx = data.indices("train")
     if cfg["sampling"] == "balanced": idx = evenly_drawn(idx, data.target[idx], cfg["seed"], epoch)
-    if not cfg.has("sorted_loading"): return batches(idx, cfg["batch_size"], epoch, cfg["seed"])
-    names = sorted(idx.tolist(), key=lambda i: data.clips[i])
-    return batches(torch.tensor(names), cfg["batch_size"], None, cfg["seed"])
+    named = cfg.has("sorted_loading")
+    if named: idx = _by_name(data, idx)
+    order = batches(idx, cfg["batch_size"], None if named else epoch, cfg["seed"])
+    return _full(order, cfg["batch_size"]) if cfg.has("drop_last_training") else order
+
+
+def _by_name(data: AVData, idx: torch.Tensor) -> torch.Tensor:
+    "Clip numbers in the order of the clips' names"
+    return torch.tensor(sorted(idx.tolist(), key=lambda i: data.clips[i]))
+
+
+def _full(order: list[torch.Tensor], size: int) -> list[torch.Tensor]:
+    "The batches that are full (a quirk)"
+    full = [b for b in order if len(b) == size]
+    if not full:
+        raise AvkitError(f"drop_last_training leaves nothing: {len(order[0])} training clips,"
+                         f" batches of {size}")
+    return full
 
 # %% ../../nbs/4_training/11_learner.ipynb #e408792e
 def set_rate(

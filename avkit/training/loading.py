@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips',
            'backbone_of', 'frame_size', 'weights_of_stream', 'random_backbones', 'check_weights', 'clip_stream',
-           'features_of', 'nothing_scored', 'window_streams', 'features_told', 'read_clips', 'split_manifest',
-           'load_data', 'with_changes']
+           'features_of', 'nothing_scored', 'step_streams', 'window_streams', 'features_told', 'read_clips',
+           'split_manifest', 'load_data', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,15 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
-from ..datasets.features import (audio_source, clip_frames, clip_windows, HideFaces, NoisyAudio,
-    SpeechlessAudio, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+from ..datasets.features import (audio_source, clip_frames, clip_windows, frame_blocks,
+    HideFaces, NoisyAudio, SpeechlessAudio, AudioWindows, mirrored_rows, picked, Source, Stream,
+    track_frame_rows, track_steps, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
     understood)
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
-from ..datasets.windows import cut_windows, Windows
+from ..datasets.windows import cut_windows, step_frames, Windows
 from ..models.backbones import BACKBONES, is_shipped, wanted_weights
 from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
@@ -110,7 +111,15 @@ def preparation_of(cfg: Config, m: Any) -> Preparation:
     _check_views(cfg, m)
     prep = cfg.preparation
     views = tuple(cfg.recipe.get("video_views") or prep.views)
-    return replace(prep, long=m.level == "frame", views=views)
+    return replace(prep, long=m.level == "frame", views=views, detector=_detector(prep, m))
+
+
+def _detector(prep: Preparation, m: Any) -> str:
+    "How faces are found; `auto`: the owner's crops where all videos come with them, else MTCNN"
+    if prep.detector != "auto": return prep.detector
+    clips = getattr(m, "clips", None)
+    given = clips is not None and "crops" in clips and bool(clips["crops"].astype(bool).all())
+    return "given" if given else "mtcnn"
 
 # %% ../../nbs/4_training/06_loading.ipynb #5b70bf12
 def prepare_clips(
@@ -226,10 +235,10 @@ def _encoded(
     return s
 
 # %% ../../nbs/4_training/06_loading.ipynb #4c8c41bc
-def _hide(cfg: Config) -> HideFaces | None:
+def _hide(cfg: Config, m: Manifest) -> HideFaces | None:
     "How faces are painted over, where the recipe asks for it"
     if not cfg.recipe.get("without_face"): return None
-    prep = cfg.preparation
+    prep = preparation_of(cfg, m)
     if prep.detector == "none":
         raise AvkitError("video_without_face needs a detector of faces, and this model takes whole "
                          "frames for faces (detector=none)")
@@ -248,7 +257,7 @@ def clip_stream(
     if stream == "audio":
         source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
     else:
-        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg))
+        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg, m))
     return _encoded(cfg, stream, source, store, notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #ownfeat2
@@ -419,12 +428,103 @@ def _cut(
     "Of each window with a label: its video; for each video: frame numbers (n,L), labels of steps"
     of, numbers, labels = [], [], []
     for i in rows:
-        n, y = cut_windows(m.frames[m.clips["clip"].iloc[i]], spec)
+        train = m.clips["split"].iloc[i] == "train"
+        n, y = cut_windows(m.frames[m.clips["clip"].iloc[i]], spec if train else spec.scored)
         some = np.array([_known(_flat(s)).any() for s in y], bool)
         of += [i] * some.sum()
         numbers.append(n[some])
         labels.append(y[some])
     return of, numbers, labels
+
+# %% ../../nbs/4_training/06_loading.ipynb #eachstep2
+@dataclass
+class _Steps:
+    "What the steps of windows are made of"
+    cfg: Config
+    m: Manifest
+    store: Store
+    spec: Windows
+    notes: dict  # for the record
+
+    def trained(self, of: np.ndarray) -> np.ndarray:  # (N,) videos
+        "(N,) bool: which windows are trained on and may be seen mirrored"
+        if not self.spec.mirrored or "split" not in self.m.clips: return np.zeros(len(of), bool)
+        return (self.m.clips["split"] == "train").to_numpy()[of]
+
+    def heard(self, keys: Sequence, of: np.ndarray, ends: np.ndarray) -> Stream:
+        "What the model hears of steps that end with these frames (N,S)"
+        rate = preparation_of(self.cfg, self.m).rate
+        some = track_steps(self.store, keys, of, ends, self.spec.width, rate, _fps(self.m))
+        source = _audio_source(self.cfg, self.store, some)
+        return _encoded(self.cfg, "audio", source, self.store, self.notes)
+
+    def seen(
+        self,
+        keys: Sequence,
+        of: np.ndarray,      # (N,) whose frames they are
+        frames: np.ndarray,  # (N,L)
+        steps: int | None = None,  # sub-sequences
+        mirrored: bool = False,
+    ) -> Stream:
+        "What the model sees of frames"
+        cfg, every = self.cfg, preparation_of(self.cfg, self.m).every
+        rows = track_frame_rows(
+            self.store, keys, of, frames, frame_size(cfg), views_of(cfg), 1, every)
+        rows = mirrored_rows(rows) if mirrored else rows
+        return _encoded(cfg, "video", rows, self.store, self.notes, steps)
+
+# %% ../../nbs/4_training/06_loading.ipynb #eachstep3
+_BLOCK = 32  # steps, or frames, that are computed and stored together
+
+
+def _audio_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray) -> Stream:
+    "(N,S,...): of a backbone each step once; spectrograms are cut when they are asked for"
+    b = backbone_of(s.cfg, "audio")[1]
+    if not b or b.takes != "mel" or s.cfg["audio"] == "segments": return s.heard(keys, of, ends)
+    blocks = frame_blocks(of, ends, _BLOCK)
+    return picked(s.heard(keys, blocks.of, blocks.frames), blocks.index)
+
+
+def _sub_sequences(
+    s: _Steps,
+    keys: Sequence,
+    of: np.ndarray,    # (N,) whose window it is
+    ends: np.ndarray,  # (N,S) last frames of steps, -1 for none
+    mirrored: bool = False,
+) -> Stream:
+    "(N,S,D): what a backbone of clips makes of each step, once"
+    blocks = frame_blocks(of, ends, _BLOCK)
+    frames = step_frames(blocks.frames, s.spec).reshape(len(blocks.of), -1)
+    return picked(s.seen(keys, blocks.of, frames, _BLOCK, mirrored), blocks.index)
+
+
+def _video_of_steps(s: _Steps, keys: Sequence, of: np.ndarray, ends: np.ndarray) -> Stream:
+    "(N,S,...): of a backbone of clips each step once; else (N,frames,...), each frame once"
+    b = backbone_of(s.cfg, "video")[1]
+    if b and b.takes == "clips":
+        some = _sub_sequences(s, keys, of, ends)
+        train = s.trained(of)
+        if not train.any(): return some
+        seldom = np.where(train[:, None], ends, -1)  # the mirror is for training
+        return replace(some, mirrored=_sub_sequences(s, keys, of, seldom, True).x)
+    blocks = frame_blocks(of, step_frames(ends, s.spec).reshape(len(ends), -1), _BLOCK)
+    return picked(s.seen(keys, blocks.of, blocks.frames), blocks.index)
+
+
+def step_streams(
+    cfg: Config,  # settings and recipe
+    m: Manifest,  # of the data set
+    store: Store,  # of clips and results
+    keys: Mapping[str, Sequence],  # {stream: a key for each video}
+    of: Sequence[int],             # (N,) whose window it is
+    numbers: np.ndarray,           # (N,S*hold) frames that each step answers for, -1 for none
+    spec: Windows,  # how videos are cut
+    notes: dict,                   # for the record: which backbone, which weights
+) -> dict[str, Stream]:
+    "`window_streams` where each frame has an answer of its own"
+    s, whose, ends = _Steps(cfg, m, store, spec, notes), np.asarray(of), numbers[:, ::spec.hold]
+    make = dict(audio=_audio_of_steps, video=_video_of_steps)
+    return {k: f(s, keys[k], whose, ends) for k, f in make.items() if k in keys}
 
 # %% ../../nbs/4_training/06_loading.ipynb #431b0690
 def window_streams(
@@ -438,6 +538,7 @@ def window_streams(
     notes: dict,                   # for the record: which backbone, which weights
 ) -> dict[str, Stream]:
     "{stream: what the model reads of each window}"
+    if spec.each_frame: return step_streams(cfg, m, store, keys, of, numbers, spec, notes)
     prep, out = preparation_of(cfg, m), {}
     if "audio" in keys:
         pieces = track_windows(
@@ -458,12 +559,12 @@ def _of_frames(
     spec: Windows,
 ) -> dict[str, Any]:
     "steps (N,S), seconds (N,), frames {video: its labels}"
-    in_steps = numbers.reshape(len(numbers), spec.steps, -1)
-    steps = torch.from_numpy(in_steps.max(-1) >= 0)
+    there = numbers.reshape(len(numbers), spec.steps, -1).max(-1) >= 0
     fps = np.array([f or np.nan for f in _fps(m)])
     names = m.clips["clip"].iloc[sorted(set(of))]
     frames = {c: m.frames[c] for c in names}
-    return dict(steps=steps, seconds=(numbers >= 0).sum(1) / fps[of], frames=frames)
+    covered = there.sum(1) * spec.width if spec.each_frame else (numbers >= 0).sum(1)
+    return dict(steps=torch.from_numpy(there), seconds=covered / fps[of], frames=frames)
 
 # %% ../../nbs/4_training/06_loading.ipynb #17fc2ec2
 def _windows(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
@@ -552,6 +653,8 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary)
+    if cfg.preparation.detector == "auto":
+        corpus.notes["detector"] = preparation_of(cfg, m).detector
     own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
     told = [features_told(own) if own else "", said]
     for line in filter(None, told if verbose else ()): print(line)

@@ -47,6 +47,17 @@ QUIRKS["raw_visual"] = Quirk(
     " that ran)", dict(fusion_options=dict(jca=dict(raw_visual=True))))
 QUIRKS["drop_last_validation"] = Quirk(
     "jca2023", "validation drops its last partial batch")
+QUIRKS["drop_last_training"] = Quirk(
+    "jca2023", "each epoch of training drops its last partial batch")
+QUIRKS["unfiltered_labels"] = Quirk(
+    "jca2023", "the median filter of the labels is computed and not used",
+    dict(windows=dict(median=1)))
+QUIRKS["dropped_ends"] = Quirk(
+    "jca2023", "the last frames of a video, up to 255, are neither trained on nor scored",
+    dict(windows=dict(whole_only=True)))
+QUIRKS["dense_start"] = Quirk(
+    "jca2023", "sub-sequences at the beginning of a video see nearer frames, the first eight, and"
+    " have the label of the last of these", dict(windows=dict(dense_start=True)), paper=True)
 QUIRKS["unlabelled_as_zero"] = Quirk(
     "jca2023", "unlabelled frames are scored as valence 0, arousal 0 (the line's later code)",
     on=("affwild2",))
@@ -55,7 +66,8 @@ QUIRKS["unseeded"] = Quirk(
 
 NOT_BROUGHT_BACK["jca2023"] = [
     "the head takes 640 inputs where 256 arrive and crashes; the version before it is `raw_visual`",
-    "attention is looped over clips: the same numbers, slower"]
+    "attention is looped over clips: the same numbers, slower",
+    "random crops of 224 from pictures of 224 pixels: no effect"]
 
 # %% ../../nbs/4_training/03_quirks.ipynb #f2bd53a6
 def _first_labels(d: AVData) -> dict[str, Any]:

@@ -53,20 +53,21 @@ RECIPES["jca2023"] = COMMON | dict(
     about="Joint cross-attention, valence and arousal"
           " (Praveen, Cardinal and Granger, T-BIOM 2023)",
     preparation=dict(
-        views=("face",), detector="mtcnn",
-        size=224,                            # page
-        every=4,                             # page
-        rate=44100),                         # page
+        views=("face",),
+        detector="auto",                     # the organisers' crops where they are there
+        size=224, rate=44100),               # page
     windows=dict(
-        length=256, hop=256, stride=4, steps=8,  # sec. IV-B
-        median=3),                           # page: a filter; its length is ours
+        length=256, stride=4, steps=8,       # sec. IV-B
+        hop=1, each_frame=True,              # code: a sub-sequence ends at every frame
+        mirrored=True,                       # page; code: each sub-sequence, p .5
+        median=3),                           # page: a filter; code, reader: of three frames
     # what is read, and who reads it
     audio="mel_steps",
     audio_settings=dict(                     # page
         frames=107, n_mels=64, n_fft=1024, win=882, hop=441),
     audio_backbone="mel_resnet18",           # code: TSAV's weights, frozen
     audio_encoder="features",
-    video_backbone="r2plus1d_18",            # later code; I3D in the paper
+    video_backbone="i3d",                    # page; with its temporal network: code
     video_encoder="features",
     fusion="jca",
     fusion_options=dict(jca=dict(length=8, dim=128, k=32)),        # sec. III-C; code
@@ -77,7 +78,8 @@ RECIPES["jca2023"] = COMMON | dict(
     epochs=30, batch_size=96,
     select="ccc",                            # page
     variants=dict(
-        i3d=dict(video_backbone="i3d"),      # page
+        tsav=dict(                           # later code: 112 pixels, TSAV's weights
+            video_backbone="r2plus1d_18", preparation=dict(size=112), video_size=112),
         smoothed=dict(smoothing=(20, 50))))  # later code: frames of valence, of arousal
 
 # %% ../../nbs/4_training/02_recipes.ipynb #6cf0a5bd
@@ -246,8 +248,8 @@ RECIPES["emotiw2023"]["small"] = _FAST | dict(
 
 # %% ../../nbs/4_training/02_recipes.ipynb #8bab3f0b
 RECIPES["jca2023"]["small"] = _FAST | dict(
-    preparation=dict(rate=16000, size=112),
-    windows=dict(length=64, hop=32, stride=4),
+    preparation=dict(rate=16000, size=112, every=4),
+    windows=dict(length=64, hop=4, stride=4, mirrored=False),
     audio_backbone=None, audio_encoder="mel_pictures",
     audio_settings=dict(frames=32, n_mels=64, n_fft=512, win=400, hop=160),
     video_backbone=None, video_encoder="pictures", video_size=40,

@@ -248,7 +248,7 @@ class RunSettings:
         None, "single defects of released code, by name: arousal_flips,sorted_loading", "run",
         named=True)
     variants: str | list | None = setting(
-        None, "changes that the recipe knows by name: frozen, flatten, i3d, no_shared, ...", "run",
+        None, "changes that the recipe knows by name: frozen, flatten, tsav, no_shared, ...", "run",
         named=True)
     options: str | dict | None = setting(
         None, 'any other number of the recipe, as JSON: {"head": {"dropout": 0.5}}', "run",

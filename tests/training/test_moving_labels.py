@@ -44,7 +44,10 @@ def films(tmp_path_factory):
 
 
 PUBLISHED = dict(
-    jca2023=(dict(windows=dict(length=256, hop=256, stride=4, steps=8)), {}),
+    jca2023=(
+        dict(windows=dict(length=256, hop=1, stride=4, steps=8), preparation=dict(every=1)),
+        {},
+    ),
     ntua2021=(
         dict(windows=dict(length=16, hop=16, stride=1, steps=16), preparation=dict(every=1)),
         dict(variants="face"),
