@@ -20,6 +20,7 @@ class Windows:
     steps: int = 16
     annotated_only: bool = False  # frames without a label are taken out first
     median: int = 1  # labels are smoothed by a running median over so many frames
+    repeat: bool = False  # a short window repeats its last frame (as released by ntua2021)
 
     def __post_init__(self) -> None:
         if min(self.length, self.hop, self.stride, self.steps, self.median) < 1:
@@ -40,10 +41,11 @@ def labelled(labels: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/2_datasets/22_windows.ipynb #2eca6628
 def frame_numbers(labels: np.ndarray, spec: Windows) -> np.ndarray:
-    "(T,...) -> which frames each window holds (N,L), -1 after the end of the video"
+    "(T,...) -> which frames each window holds (N,L); after the end -1, or the last one again"
     frames = np.flatnonzero(labelled(labels)) if spec.annotated_only else np.arange(len(labels))
     at = _starts(len(frames), spec)[:, None] + np.arange(spec.length)
-    return np.append(frames, -1)[np.minimum(at, len(frames))]
+    after = frames[-1:] if spec.repeat else [-1]
+    return np.append(frames, after).astype(int)[np.minimum(at, len(frames))]
 
 
 def _starts(n: int, spec: Windows) -> np.ndarray:
@@ -96,7 +98,8 @@ def put_back(
 ) -> np.ndarray:
     "-> the outputs of the video's own frames (T,C) float32; NaN where no window was"
     C = outputs.shape[-1]
-    ok = (numbers >= 0) & (numbers < n_frames)
+    again = np.diff(numbers, axis=1, prepend=-2) == 0
+    ok = (numbers >= 0) & (numbers < n_frames) & ~again
     each, at = np.repeat(outputs, numbers.shape[1] // outputs.shape[1], 1)[ok], numbers[ok]
     total = np.stack([np.bincount(at, each[:, c], n_frames) for c in range(C)], 1)
     count = np.bincount(at, minlength=n_frames)[:, None]

@@ -312,6 +312,7 @@ def _with_quirks(r: dict, s: Settings) -> dict:
 def _fits(quirk: Any, r: dict, s: Settings) -> bool:
     "Whether a defect can show in a model of this size, on this data set"
     on = not quirk.on or s.dataset in quirk.on and s.track != "expr"
+    on = on and quirk.track in ("", s.track)
     return on and not (quirk.paper and r["size"] == "small")
 
 # %% ../../nbs/4_training/04_configure.ipynb #f9a6fa92

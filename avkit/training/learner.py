@@ -273,10 +273,16 @@ class Training:
         "What chooses the epoch, of each so far; higher is better"
         return [self.rank(row) for row in self.history]
 
+    def among_equals(self, row: dict[str, Any]) -> float:
+        "What tells epochs of the same score apart, higher is better: a lower loss, or the quirk's"
+        if self.cfg.has("first_of_equals"): return -row["epoch"]
+        return row["epoch"] if self.cfg.has("last_of_equals") else -row["validation_loss"]
+
     @property
     def best(self) -> dict[str, Any] | None:
         "The history's best epoch on validation; of equals the one with the lowest loss"
-        return max(self.history, key=lambda r: (self.rank(r), -r["validation_loss"]), default=None)
+        order = lambda r: (self.rank(r), self.among_equals(r))
+        return max(self.history, key=order, default=None)
 
     @property
     def improved(self) -> bool:
