@@ -436,7 +436,8 @@ def _check_nested(r: dict) -> None:
 def _with_modality(s: Settings, r: dict) -> Settings:
     "The settings, with the streams that all clips have in place of auto"
     if s.modality != "auto": return s
-    m = open_asked(asdict(s) | dict(synt_rate=r["synt_rate"]))
+    told = "synt_rate", "preparation", "audio_settings", "quirks", "seed"
+    m = open_asked(asdict(s) | {k: r[k] for k in told})
     own = asdict(s)
     has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
     if not has:
