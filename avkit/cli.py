@@ -485,8 +485,8 @@ def _prepare(argv: Sequence[str] | None = None) -> int:
     cfg = configure(**a)
     m = open_manifest(cfg)
     summary = prepare_clips(cfg, m)
-    told = "Nothing to decode: these clips come as features or tensors." if summary is None else summary
-    print(told, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
+    nothing_to_do = "Nothing to decode: these clips come as features or tensors."
+    print(summary or nothing_to_do, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
     recipe = () if cfg["recipe"] == "demo" else ("--recipe", cfg["recipe"])
     print(next_step("train", *recipe, *data_flags(a)))
     nothing = summary is not None and len(summary.failures) == len(summary.rows)

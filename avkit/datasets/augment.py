@@ -120,9 +120,13 @@ def _each_step(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
 
 def _apart(u: Tensor, steps: int) -> Tensor:
     "(B,6) -> (B steps,6): draws of its own for each step of a clip, told by the clip's"
-    seeds = (u[:, 0].double() * (1 << 24)).long().tolist()
-    own = [torch.rand(steps, 6, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    return torch.cat(own)
+    return torch.cat([_drawn_by(float(first), steps) for first in u[:, 0]])
+
+
+def _drawn_by(first: float, steps: int) -> Tensor:
+    "(steps,6) in [0,1) that follow from one such number"
+    seed = int(first * (1 << 24))
+    return torch.rand(steps, 6, generator=torch.Generator().manual_seed(seed))
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #054f950f
 def _dimmed(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'CODES', 'TENSOR', 'Tensors', 'Scene', 'place', 'paste', 'frame', 'cut_to_size', 'place_by_alpha',
-           'scene_frames', 'drawn_face', 'drawn_background', 'make_scenes', 'mix_count', 'tensors_of', 'read_scenes']
+           'scene_frames', 'drawn_face', 'drawn_background', 'make_scenes', 'mix_count', 'tensors_of', 'note_tensor',
+           'read_scenes']
 
 # %% ../../nbs/2_datasets/03_scenes.ipynb #03c9a3d8
 import functools, re
@@ -407,11 +408,21 @@ Tensors = dict[str, dict[int, str]]  # {img, spec: {N: path}}
 def tensors_of(folder: Path) -> dict[str, Tensors]:
     "{scene: its tensors} of a label's folder, <name>.synt.img.<N>.pt and <name>.synt.spec.<N>.pt"
     out: dict[str, Tensors] = {}
-    for p in sorted(folder.glob("*.synt.*.pt")):
-        if found := TENSOR.match(p.name):
-            kinds = out.setdefault(found["clip"], {})
-            kinds.setdefault(found["kind"], {})[int(found["n"])] = p.as_posix()
+    for p in sorted(folder.glob("*.synt.*.pt")): note_tensor(out, p.name, p.as_posix())
     return out
+
+
+def note_tensor(
+    clips: dict[str, Any],  # {clip: its tensors}, to which it is added
+    name: str,  # of the file
+    path: str,
+) -> bool:
+    "Enter a file where it is a tensor; the first one of a clip, kind and number stays. Was it one?"
+    found = TENSOR.match(name)
+    if not found: return False
+    numbers = clips.setdefault(found["clip"], {}).setdefault(found["kind"], {})
+    numbers.setdefault(int(found["n"]), path)
+    return True
 
 
 def _there(folder: Path) -> set[str]:

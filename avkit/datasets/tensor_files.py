@@ -6,6 +6,7 @@
 __all__ = ['BRIGHT', 'in_unit_range', 'checked_shape', 'TensorFiles', 'tensor_source']
 
 # %% ../../nbs/2_datasets/28_tensor_files.ipynb #tns00003
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,18 +43,19 @@ def checked_shape(
     like: tuple[int, ...] | None = None,  # the shape of the clips before it
 ) -> tuple[int, ...]:
     "(T,C,H,W) of a file; an `AvkitError` where it is not as its name and the other clips say"
-    shape, told = tuple(read_tensor(path, mapped=True).shape), path.name.split(".")[-2]
-    if shape[1] != channels:
-        what = "frames have 3 channels, spectrogram segments 1"
-        raise AvkitError(f"{path}: {what}; {channels} is expected, its shape is {shape}")
-    if told.isdigit() and shape[0] != int(told):
-        raise AvkitError(f"{path}: its name says {told} steps, its shape is {shape}")
-    if min(shape[2:]) < least:
-        raise AvkitError(f"{path}: sides of {least} points or more are needed, its shape is {shape}")
-    if like and shape != like:
-        raise AvkitError(f"{path}: its shape is {shape}, other clips are {like}; all of a data set "
-                         "have to be alike")
+    shape = tuple(read_tensor(path, mapped=True).shape)
+    why = next(_faults(shape, path.name.split(".")[-2], channels, least, like), "")
+    if why: raise AvkitError(f"{path}: {why}, its shape is {shape}")
     return shape
+
+
+def _faults(shape, told, channels, least, like):
+    "Yields what is wrong with a shape"
+    if shape[1] != channels:
+        yield f"frames have 3 channels, spectrogram segments 1; {channels} is expected"
+    if told.isdigit() and shape[0] != int(told): yield f"its name says {told} steps"
+    if min(shape[2:]) < least: yield f"sides of {least} points or more are needed"
+    if like and shape != like: yield f"other clips are {like}, and all have to be alike"
 
 # %% ../../nbs/2_datasets/28_tensor_files.ipynb #tns00016
 class TensorFiles:
@@ -77,15 +79,21 @@ class TensorFiles:
         "(T,C,H,W) of a clip"
         path = self.paths[i]
         if path is None: return torch.zeros(self.one)
-        x = read_tensor(path)
+        return self.as_read(path, self.checked(path, read_tensor(path)))
+
+    def checked(self, path: Path, x: Tensor) -> Tensor:
+        "A file's content; an `AvkitError` where it changed its shape, or is no number"
         if tuple(x.shape) != self.one: checked_shape(path, self.one[1], like=self.one)
-        if not x.isfinite().all(): raise AvkitError(f"{path}: some of its values are no numbers")
-        return self.as_read(path, x)
+        if x.isfinite().all(): return x
+        raise AvkitError(f"{path}: some of its values are no numbers")
+
+    def some(self, rows: Sequence[int]) -> Tensor:
+        "(n,T,C,H,W) of some clips"
+        return torch.stack([self.row(i) for i in rows]) if rows else torch.zeros(0, *self.one)
 
     def __getitem__(self, rows: Any) -> Tensor:
         at = torch.arange(len(self))[rows]
-        if at.ndim == 0: return self.row(int(at))
-        return torch.stack([self.row(i) for i in at.tolist()]) if len(at) else torch.zeros(0, *self.one)
+        return self.some(at.tolist()) if at.ndim else self.row(int(at))
 
 # %% ../../nbs/2_datasets/28_tensor_files.ipynb #tns00020
 def tensor_source(
@@ -99,17 +107,26 @@ def tensor_source(
     shape: tuple[int, ...] = ()
     for p in filter(None, paths): shape = checked_shape(p, channels, least, shape or None)
     x: Any = TensorFiles(paths, shape or (1, channels, 1, 1), _as_read(scale))
-    has = torch.tensor([p is not None for p in paths])
-    mask = has[:, None].expand(-1, x.shape[1]).contiguous()
     keys = [content_key("tensor", h, scale) if p else None for p, h in zip(paths, hashes)]
-    key = content_key(keys)
+    return _source_of(x, keys)
+
+
+def _source_of(x: Any, keys: list[str | None]) -> Source:
+    "Files as a `Source`, which reads some at a time: 16 million numbers, 64 clips at most"
+    key, has = content_key(keys), torch.tensor([k is not None for k in keys])
+    mask = has[:, None].expand(-1, x.shape[1]).contiguous()
     make = lambda i, j: dict(x=x[i:j], real=mask[i:j])
-    few = max(1, (1 << 24) // max(1, x[:0].stride(0) if len(x) else 1))
+    few = max(1, (1 << 24) // math.prod(x.one))
     return Source(keys, key, make, "tensors", chunk=min(few, 64), lazy=Stream(x, mask, key))
 
 
 def _as_read(scale: tuple[Sequence[float], Sequence[float]] | None) -> Callable[..., Tensor]:
     "What is made of a file's content: frames are scaled back, spectrograms stay as they are"
     if scale is None: return lambda path, x: x.float()
-    mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in scale)
+    mean, std = map(_each_colour, scale)
     return lambda path, x: in_unit_range(path, x, mean, std)
+
+
+def _each_colour(values: Sequence[float]) -> Tensor:
+    "(3,) numbers -> (3,1,1)"
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)

@@ -133,12 +133,14 @@ def _enough(names, each, synt_rate, folder):
 def _of_all_labels(names, count, seed) -> list[tuple[str, str]]:
     "[(label, scene)]: `count` drawn from all labels together, as released; None: all"
     together = [(label, name) for label in CODES for name in names[label]]
-    if count is None: return together
-    if count > len(together):
-        raise AvkitError(f"{count} scenes are wanted, there are {len(together)}: make more "
-                         "(avkit scenes), or lower synt_rate")
-    picked = random.Random(seed).sample(range(len(together)), count)
-    return [together[i] for i in picked]
+    return together if count is None else _sampled(together, count, seed)
+
+
+def _sampled(scenes, count, seed):
+    "So many of the scenes, as Python draws them after that seed"
+    if count <= len(scenes): return random.Random(seed).sample(scenes, count)
+    raise AvkitError(f"{count} scenes are wanted, there are {len(scenes)}: make more "
+                     "(avkit scenes), or lower synt_rate")
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #11cca65b
 def mix(
@@ -193,13 +195,17 @@ def _label_file(root, subset, annotations):
     return found[0] if found else None
 
 
+def _lacks(files, kind, n):
+    "Of which numbers a clip without a film has tensors, where it lacks those of n; else ''"
+    there = {} if "video" in files else files.get("tensors", {}).get(kind, {})
+    return "" if n is None or n in there else ", ".join(map(str, sorted(there)))
+
+
 def _other_numbers(clip, files, wanted: _Wanted):
     "Yields what is wrong with a clip without a film that lacks the tensors which are wanted"
-    for kind, there in files.get("tensors", {}).items() if "video" not in files else ():
-        n = wanted.get(kind)
-        if n is None or n in there: continue
-        has = ", ".join(map(str, sorted(there)))
-        yield clip, "missing", f"no {clip}.mp4.{kind}.{n}.pt; there is N = {has}"
+    for kind, n in wanted.items():
+        has = _lacks(files, kind, n)
+        if has: yield clip, "missing", f"no {clip}.mp4.{kind}.{n}.pt; there is N = {has}"
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #ddd2e040
 def _subset_rows(root, subset, clips, annotations, problems, wanted: _Wanted):

@@ -114,30 +114,38 @@ def preparation_of(cfg: Config, m: Any) -> Preparation:
     return replace(prep, long=m.level == "frame", views=views)
 
 # %% ../../nbs/4_training/06_loading.ipynb #tnl00002
+def _all_tensors(files: Sequence[str]) -> bool:
+    "Are all files tensors, and is there one?"
+    some = [f for f in files if f]
+    return bool(some) and all(f.endswith(".pt") for f in some)
+
+
 def as_tensors(
     cfg: Config,  # settings and recipe
     m: Manifest,  # of the data set
     stream: str,  # audio, video
 ) -> bool:
     "Does every clip that has this stream have it as a tensor, and is all of it looked at?"
-    files = [f for f in m.clips[stream] if f]
-    if cfg[f"{stream}_features"] or not files or not all(f.endswith(".pt") for f in files):
-        return False
+    if cfg[f"{stream}_features"] or not _all_tensors(m.clips[stream]): return False
     return stream == "audio" or views_of(cfg) == ("frame",)
 
-
+# %% ../../nbs/4_training/06_loading.ipynb #tnl00010
 _NUMBERS = dict(  # of tensors: the files, and which number of the recipe says how many steps
     video=("img", "preparation", "frames"), audio=("spec", "audio_settings", "segments"))
+
+
+def _refuse_number(cfg: Config, m: Manifest, kind: str, first: str, name: str) -> None:
+    "Say which numbers of steps there are tensors of, where there are any"
+    there = m.notes.get("tensors", {}).get(kind)
+    if not there: return
+    raise AvkitError(f"{m.root} has no .mp4.{kind}.{cfg[first].get(name)}.pt. There is N = "
+                     f"{there}: choose one with --{first}.{name} N")
 
 
 def check_tensors(cfg: Config, m: Manifest) -> None:
     "Refuse a number of steps that no clip has a tensor of; the error says which there are"
     for s in modalities(cfg):
-        kind, first, name = _NUMBERS[s]
-        there = m.notes.get("tensors", {}).get(kind)
-        if not there or any(m.clips[s]) or cfg[f"{s}_features"]: continue
-        raise AvkitError(f"{m.root} has no .mp4.{kind}.{cfg[first].get(name)}.pt. There is N = "
-                         f"{there}: choose one with --{first}.{name} N")
+        if not any(m.clips[s]) and not cfg[f"{s}_features"]: _refuse_number(cfg, m, *_NUMBERS[s])
 
 # %% ../../nbs/4_training/06_loading.ipynb #5b70bf12
 def prepare_clips(
@@ -235,12 +243,16 @@ def colours_of(cfg: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return spec.mean, spec.std
 
 
-def _smallest(cfg: Config, stream: str) -> int:
-    "Points that a side of a tensor needs: those of the backbone that reads it"
-    small = cfg["encoder_options"].get("segment_cnn", {}).get("small")
-    if stream == "audio": return 106 if cfg["audio_encoder"] == "segment_cnn" and not small else 1
+def _least_pixels(cfg: Config) -> int:
+    "Pixels that a side of a frame needs"
     b = backbone_of(cfg, "video")[1]
     return b.size if b and b.fixed else 1
+
+
+def _least_points(cfg: Config) -> int:
+    "Points that a side of a spectrogram needs"
+    small = cfg["encoder_options"].get("segment_cnn", {}).get("small")
+    return 106 if cfg["audio_encoder"] == "segment_cnn" and not small else 1
 
 # %% ../../nbs/4_training/06_loading.ipynb #tnl00007
 def tensors_of_stream(
@@ -253,11 +265,10 @@ def tensors_of_stream(
         raise AvkitError(f"{m.root} has spectrogram segments in place of sound, which "
                          f"audio={cfg['audio']} cannot be made of: take recipe emotiw2023 "
                          "(audio=segments), or modality=video")
-    files, hashes = m.clips[stream].tolist(), m.clips[f"{stream}_sha256"].tolist()
-    paths = [Path(m.root) / f if f else None for f in files]
-    video = stream == "video"
-    scale = colours_of(cfg) if video else None
-    return tensor_source(paths, hashes, 3 if video else 1, _smallest(cfg, stream), scale)
+    paths = [Path(m.root) / f if f else None for f in m.clips[stream]]
+    hashes = m.clips[f"{stream}_sha256"].tolist()
+    if stream == "audio": return tensor_source(paths, hashes, 1, _least_points(cfg))
+    return tensor_source(paths, hashes, 3, _least_pixels(cfg), colours_of(cfg))
 
 # %% ../../nbs/4_training/06_loading.ipynb #4c8c41bc
 def _hide(cfg: Config) -> HideFaces | None:

@@ -35,8 +35,8 @@ QUIRKS["frozen_blocks"] = Quirk(
     "emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training",
     dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks")))), paper=True)
 QUIRKS["redrawn_faces"] = Quirk(
-    "emotiw2023", "each frame of a synthetic scene draws sizes, angles and places anew: a face jumps"
-    " by some 48 pixels a frame, where it drifts by less than one", on=("vgaf",))
+    "emotiw2023", "each frame of a synthetic scene draws sizes, angles and places anew: a face"
+    " jumps across the picture, where it drifts by less than a pixel a frame", on=("vgaf",))
 QUIRKS["unbalanced_scenes"] = Quirk(
     "emotiw2023", "synthetic scenes are drawn from all labels together: a third of each by chance"
     " alone", on=("vgaf",))

@@ -129,7 +129,7 @@ RECIPES["ntua2021"] = COMMON | dict(
     audio="mel_steps",
     audio_settings=dict(
         seconds=10., hop=512,                # code, audio reader; a window centred on each frame
-        n_mels=64, n_fft=2048,               # ours: the files that the code reads are not published
+        n_mels=64, n_fft=2048,               # ours: the files that the code reads are not there
         mean=-14.8, std=19.895),             # ours: in the code, made and never applied
     audio_encoder="mel_pictures",
     video_size=112,                          # page
@@ -141,8 +141,8 @@ RECIPES["ntua2021"] = COMMON | dict(
     fusion="rnn",
     fusion_options=dict(rnn=dict(hidden=512)),  # code, config: an LSTM of one layer
     # how it is trained
-    spec_augment=dict(                       # code, audio reader: masks of 100 and 10 in torchaudio,
-        time=99, freq=9, zero=True, apart=True),  # less than that wide, for each frame its own
+    spec_augment=dict(                       # code, audio reader: torchaudio's masks of 100, 10,
+        time=99, freq=9, zero=True, apart=True),  # which are narrower; for each frame its own
     optimizer="sgd", lr=1e-3, momentum=.9, weight_decay=5e-4,  # code, config
     schedule="plateau",                      # code, config: max, patience 5
     patience=11,                             # code, trainer: after more than 10 without progress

@@ -191,7 +191,8 @@ def test_a_variant_changes_one_thing():
     c = {v: configure(recipe="emotiw2023", dataset="vgaf", data_root="x", variants=v).learned
          for v in ("", "frames75", "frozen")}  # fmt: skip
     assert not any("video_backbone" in c[v] for v in ("", "frames75"))
-    differ = {k for k in c[""].keys() | c["frames75"].keys() if c[""].get(k) != c["frames75"].get(k)}
+    a, b = c[""], c["frames75"]
+    differ = {k for k in a.keys() | b.keys() if a.get(k) != b.get(k)}
     assert differ == {"preparation", "encoder_options"}
     encoder = ViewEncoder(None, trunk="light", views=("frame",), steps=5).eval()
     x, mask = torch.rand(2, 75, 3, 16, 16), torch.ones(2, 75, dtype=torch.bool)
@@ -291,9 +292,9 @@ def test_faces_drift_as_described_and_jump_as_released():
 def test_the_quirk_reaches_the_scenes_that_are_drawn():
     from avkit.datasets import vgaf
 
-    made = []
+    made, keep = [], vgaf.make_scenes
     try:
-        keep, vgaf.make_scenes = vgaf.make_scenes, lambda to, n, **more: made.append(more["redrawn"])
+        vgaf.make_scenes = lambda to, n, **more: made.append(more["redrawn"])
         for mode in MODES:
             quirks = config("x", mode=mode)["quirks"]
             vgaf._drawn_scenes(1, "redrawn_faces" in quirks)
