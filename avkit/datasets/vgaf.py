@@ -87,22 +87,6 @@ def _scan(root, problems) -> dict[str, _Files]:
         if subset: _note(out.setdefault(subset, {}), p, rel.as_posix(), problems)
     return out
 
-# %% ../../nbs/2_datasets/08_vgaf.ipynb #dea615a4
-def _drawn_scenes(n, redrawn):
-    "Scenes of drawn faces in the cache, `n` for each label; of 75 frames each fifth is kept"
-    how = "redrawn" if redrawn else "drifting"
-    to = cache_dir("scenes", f"drawn-{how}-{n}")
-    make_scenes(to, n, every=5, progress=False, redrawn=redrawn)
-    return to
-
-
-def _scene_row(folder, label, name, wanted, tensors: Mapping[str, Tensors]):
-    "A scene as a row of the manifest: its tensors, or its folder of frames"
-    files = dict(tensors=tensors[name]) if name in tensors else {}
-    video = dict(video=(folder / label / name).as_posix()) if not files else {}
-    return _row(name, files | video, "train", label, wanted) | dict(
-        clip=f"synthetic/{label}/{name}", audio=_chosen(files, "spec", wanted), synthetic=True)
-
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #372abe2f
 _Wanted = dict[str, int | None]  # {img, spec: N}; None: the most there are
 
@@ -120,6 +104,22 @@ def _row(clip, files, subset, label, wanted: _Wanted):
     video = files.get("video", "")
     return dict(clip=f"{subset}/{clip}", label=label, video=video or img, audio=video or spec,
                 official=subset, synthetic=False, img_pt=img, spec_pt=spec)
+
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #dea615a4
+def _drawn_scenes(n, redrawn):
+    "Scenes of drawn faces in the cache, `n` for each label; of 75 frames each fifth is kept"
+    how = "redrawn" if redrawn else "drifting"
+    to = cache_dir("scenes", f"drawn-{how}-{n}")
+    make_scenes(to, n, every=5, progress=False, redrawn=redrawn)
+    return to
+
+
+def _scene_row(folder, label, name, wanted, tensors: Mapping[str, Tensors]):
+    "A scene as a row of the manifest: its tensors, or its folder of frames"
+    files = dict(tensors=tensors[name]) if name in tensors else {}
+    video = dict(video=(folder / label / name).as_posix()) if not files else {}
+    return _row(name, files | video, "train", label, wanted) | dict(
+        clip=f"synthetic/{label}/{name}", audio=_chosen(files, "spec", wanted), synthetic=True)
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #08e7177c
 def _enough(names, each, synt_rate, folder):
