@@ -8,8 +8,10 @@ Notebooks of papers are written whole; so are rows and notebooks that a new data
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -32,6 +34,7 @@ FUSION_NOTEBOOK = "nbs/3_models/05_fusion.ipynb"
 RECIPE_NOTEBOOK = "nbs/4_training/02_recipes.ipynb"
 STUDY_NOTEBOOK = "nbs/6_reports/04_papers.ipynb"
 ROOM = "nbs/2_datasets"
+STEPS = "nbs/papers/steps"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -115,6 +118,25 @@ def parts() -> Iterator[tuple[str, str, str]]:
     yield FACTS, "papers", table(["recipe", "method", "data sets of the paper", "notebook"], links)
 
 
+def step_row(name: str, step: Mapping[str, Any]) -> tuple[str, ...]:
+    "A step as a line of the table: its name and quirks, what is said of it, what is left out"
+    quirks = ", ".join(map("`{}`".format, step.get("quirks", [])))
+    said = [step[k] for k in ("paper", "released", "as_described", "as_released")]
+    if left_out := step.get("not_brought_back"):
+        said[-1] += f". **Not brought back:** {left_out}"
+    if quirks:
+        said[-1] += f" ({quirks})"
+    return name.replace("_", " "), *(s.replace("|", "\\|") for s in said)
+
+
+def step_tables(root: Path) -> Iterator[tuple[str, str, str]]:
+    "The steps of each paper's data pipeline, by its file in nbs/papers/steps"
+    head = ["step", "the paper", "its released code", "`as_described`", "`as_released`"]
+    for path in sorted((root / STEPS).glob("*.toml")):
+        steps = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield FACTS, f"steps {path.stem}", table(head, (step_row(*s) for s in steps.items()))
+
+
 def filled(text: str, mark: str, new: str) -> str:
     "A text with this between its marks"
     between = re.compile(rf"(?<=<!-- {mark} -->).*?(?=<!-- /{mark} -->)", re.S)
@@ -166,7 +188,7 @@ def with_row(text: str, page: str, mark: str, row: str) -> str:
 def pages(root: Path) -> dict[str, str]:
     "Each page as it should be, the notebooks of papers, and what a data set lacks"
     out: dict[str, str] = {}
-    for page, mark, new in parts():
+    for page, mark, new in (*parts(), *step_tables(root)):
         text = out.get(page) or (root / page).read_text(encoding="utf-8")
         if f"<!-- {mark} -->" not in text or f"<!-- /{mark} -->" not in text:
             raise AvkitError(f"{page}: <!-- {mark} --> or <!-- /{mark} --> is missing")
