@@ -126,7 +126,8 @@ def as_tensors(
     stream: str,  # audio, video
 ) -> bool:
     "Does every clip that has this stream have it as a tensor, and is all of it looked at?"
-    if cfg[f"{stream}_features"] or not _all_tensors(m.clips[stream]): return False
+    files = m.clips[stream].tolist()
+    if cfg[f"{stream}_features"] or not _all_tensors(files): return False
     return stream == "audio" or views_of(cfg) == ("frame",)
 
 # %% ../../nbs/4_training/06_loading.ipynb #tnl00010
