@@ -20,7 +20,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
-from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
+from avkit.datasets.augment import (flip_rotate, modality_dropout, spec_augment, unit_range,
+    whole_degrees)
 from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
@@ -108,6 +109,7 @@ def images(
 ) -> torch.Tensor:
     "Frames in [0,1], mirrored and rotated where the recipe says so"
     if not cfg["flip_rotate"]: return unit_range(frames)
+    if cfg.has("whole_degrees"): u = whole_degrees(u, cfg["flip_rotate"])
     return flip_rotate(frames, u, cfg["flip_rotate"])
 
 # %% ../../nbs/4_training/11_learner.ipynb #7d9102b4
@@ -273,16 +275,16 @@ class Training:
         "What chooses the epoch, of each so far; higher is better"
         return [self.rank(row) for row in self.history]
 
-    def among_equals(self, row: dict[str, Any]) -> float:
-        "What tells epochs of the same score apart, higher is better: a lower loss, or the quirk's"
-        if self.cfg.has("first_of_equals"): return -row["epoch"]
-        return row["epoch"] if self.cfg.has("last_of_equals") else -row["validation_loss"]
+    def tie(self, row: dict[str, Any]) -> float:
+        "What decides between equals: the lower loss; with a quirk the first or the last wins"
+        if self.cfg.has("last_of_equals"): return row["epoch"]
+        first = self.cfg.has("first_of_equals") or self.cfg.has("first_best_epoch")
+        return 0. if first else -row["validation_loss"]
 
     @property
     def best(self) -> dict[str, Any] | None:
         "The history's best epoch on validation; of equals the one with the lowest loss"
-        order = lambda r: (self.rank(r), self.among_equals(r))
-        return max(self.history, key=order, default=None)
+        return max(self.history, key=lambda r: (self.rank(r), self.tie(r)), default=None)
 
     @property
     def improved(self) -> bool:
