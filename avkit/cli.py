@@ -413,7 +413,8 @@ SCENE_HELP = dict(
     rotate="probability of a rotation", margin="pixels between faces and border",
     growth="pixels by which the margin grows from frame to frame",
     overlap="at most this part of a face is covered by another",
-    tries="places tried for a face before it is given up", frames="of a scene")
+    tries="places tried for a face before it is given up", frames="of a scene",
+    redrawn="sizes, angles and places are drawn anew for each frame, as released")
 
 
 def _scene_flags(p: argparse.ArgumentParser) -> None:
@@ -423,16 +424,21 @@ def _scene_flags(p: argparse.ArgumentParser) -> None:
         usual: Any = f.default
         pair = isinstance(usual, tuple)
         told = " ".join(map(str, usual)) if pair else usual
+        kind: dict[str, Any] = dict(
+            type=type(usual[0] if pair else usual), nargs=2 if pair else None)
+        if isinstance(usual, bool): kind, told = dict(action="store_true"), "no"
         flag(p, f.name, f"{SCENE_HELP.get(f.name, '')} (default: {told})".strip(),
-             type=type(usual[0] if pair else usual), nargs=2 if pair else None, default=usual)
+             default=usual, **kind)
 
 # %% ../nbs/7_cli.ipynb #e788966c
 def _scenes_parser(labels: Sequence[str]) -> argparse.ArgumentParser:
     "What `scenes` takes"
     p = parser_of("scenes", "Paste groups of faces on backgrounds: a folder of frames for each "
-                  "scene, <label>/<name>/<i>.png, and <label>_labels.txt.")
+                  "scene, <label>/<name>/<i>.png, and <label>_labels.txt (0, 1, 2).")
     flag(p, "to", "the folder to write to", required=True, metavar="FOLDER")
-    flag(p, "n", "scenes for each label", type=int, required=True)
+    flag(p, "n", "scenes for each label", type=int)
+    flag(p, "videos_per_bg", "in place of n: scenes for each sub-folder of backgrounds, each on an "
+         "image of its own (the released code: 200)", type=int)
     flag(p, "labels", f"some of {', '.join(labels)} (default: all)", nargs="+",
          default=list(labels), metavar="NAME")
     flag(p, "backgrounds", "images to paste on (default: drawn)")
@@ -480,7 +486,8 @@ def _prepare(argv: Sequence[str] | None = None) -> int:
     cfg = configure(**a)
     m = open_manifest(cfg)
     summary = prepare_clips(cfg, m)
-    print(summary, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
+    nothing_to_do = "Nothing to decode: these clips come as features or tensors."
+    print(summary or nothing_to_do, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
     recipe = () if cfg["recipe"] == "demo" else ("--recipe", cfg["recipe"])
     print(next_step("train", *recipe, *data_flags(a)))
     nothing = summary is not None and len(summary.failures) == len(summary.rows)

@@ -105,37 +105,52 @@ def _length(x: Tensor, mask: Tensor | None) -> Tensor:
     return (mask * (_steps(x) + 1)).amax(1)
 
 
-def _blank(x: Tensor, hit: Tensor, n: Tensor) -> Tensor:
-    "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F) with the clip's mean where it is hit; padding stays"
+def _blank(x: Tensor, hit: Tensor, n: Tensor, zero: bool = False) -> Tensor:
+    "(B,T,F), (B,T,F) bool, (B,) -> (B,T,F), hit places the clip's mean, or 0; padding stays"
     real = (_steps(x) < n[:, None])[:, :, None]
+    if zero: return x.masked_fill(hit & real, 0.)
     mean = (x * real).sum((1, 2), keepdim=True) / (n.clamp(min=1) * x.shape[2])[:, None, None]
     return torch.where(hit & real, mean, x)
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #5e5affe7
 def spec_augment(
-    x: Tensor,  # (B,T,F), or spectrograms per step (B,S,F,T): alike in each step
+    x: Tensor,  # (B,T,F), or spectrograms per step (B,S,F,T)
     u: Tensor,  # (B,6) in [0,1): width, start of the run; of the band; shift; level
     mask: Tensor | None = None,  # (B,T) bool
     time: int = 30,    # steps that are blanked, at most
     freq: int = 8,     # bins that are blanked, at most
     shift: int = 0,    # steps, at most
     gain: float = 0.,  # in units of x, at most
+    zero: bool = False,   # blank with 0, not with the clip's mean
+    apart: bool = False,  # spectrograms per step: each at places of its own, not all alike
 ) -> Tensor:
     "Shift in time, change the level, blank one run of steps and one band with the clip's mean"
-    if x.ndim == 4: return _each_step_alike(x, u, time=time, freq=freq, shift=shift, gain=gain)
+    if x.ndim == 4:
+        own = _apart(u, x.shape[1]) if apart else u.repeat_interleave(x.shape[1], 0)
+        return _each_step(x, own, time=time, freq=freq, shift=shift, gain=gain, zero=zero)
     u, n = u.to(x.device), _length(x, mask)
     if shift: x = _shifted(x, ((2 * u[:, 4] - 1) * shift).round().long(), n)
     x = x + gain * (2 * u[:, 5, None, None] - 1)
     run = _band(x.shape[1], n, u[:, 0], u[:, 1], time)[:, :, None]
     band = _band(x.shape[2], x.shape[2], u[:, 2], u[:, 3], freq)[:, None]
-    return _blank(x, run | band, n)
+    return _blank(x, run | band, n, zero)
 
 
-def _each_step_alike(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
-    "(B,S,F,T) -> (B,S,F,T): the spectrograms of a clip's steps, blanked at the same places"
+def _each_step(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
+    "(B,S,F,T), (B S,6) -> (B,S,F,T): the spectrogram of each step, augmented"
     steps = x.flatten(0, 1).mT
-    y = spec_augment(steps, u.repeat_interleave(x.shape[1], 0), None, **settings)
-    return y.mT.reshape(x.shape)
+    return spec_augment(steps, u, None, **settings).mT.reshape(x.shape)
+
+
+def _apart(u: Tensor, steps: int) -> Tensor:
+    "(B,6) -> (B steps,6): draws of its own for each step of a clip, told by the clip's"
+    return torch.cat([_drawn_by(float(first), steps) for first in u[:, 0]])
+
+
+def _drawn_by(first: float, steps: int) -> Tensor:
+    "(steps,6) in [0,1) that follow from one such number"
+    seed = int(first * (1 << 24))
+    return torch.rand(steps, 6, generator=torch.Generator().manual_seed(seed))
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #054f950f
 def _dimmed(

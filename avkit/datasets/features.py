@@ -404,10 +404,12 @@ class Cuts:
         top_db: float | None = 80.,  # floor below the loudest point
         mean: float = 0.,   # dB
         std: float = 1.,    # dB
+        padding: float | None = None,  # what stands outside, as it is scaled; None: silence
     ) -> None:
         bounds = np.stack([lo, hi], -1)
         self.mel, self.first, self.bounds = mel, torch.from_numpy(first), torch.from_numpy(bounds)
         self.width, self.top_db, self.mean, self.std = width, top_db, mean, std
+        self.padding = padding
 
     @property
     def shape(self) -> torch.Size:
@@ -422,7 +424,9 @@ class Cuts:
         x = x.masked_fill(outside[..., None], -100.).transpose(-1, -2)
         if self.top_db is not None:
             x = torch.maximum(x, x.amax((-2, -1), keepdim=True) - self.top_db)
-        return (x - self.mean) / self.std
+        x = (x - self.mean) / self.std
+        if self.padding is None: return x
+        return x.masked_fill(outside.unsqueeze(-2), self.padding)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #35212cc2
 def _step_times(p: AudioWindows, steps: int) -> np.ndarray:
@@ -439,10 +443,17 @@ def _first_frames(
     hop: int,
     width: int,
     seconds: float | None,
+    clamped: bool = False,
 ) -> np.ndarray:
     "(N,S): where windows begin, in hops: `width` before the end of a step, or around its middle"
     if seconds is None: return when[..., 1] * rate / hop - width + 1
-    return (when.mean(-1) - seconds / 2) * rate / hop
+    if not clamped: return (when.mean(-1) - seconds / 2) * rate / hop
+    return np.floor((when[..., 0] - seconds / 2).clip(0) * rate / hop)
+
+
+def _width(seconds: float, rate: int, hop: int, clamped: bool) -> int:
+    "Of a window in frames: those that begin within it, or as many whole hops as it has"
+    return int(seconds * rate / hop) + (not clamped)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #b2c4a7ed
 def mel_steps(
@@ -459,16 +470,20 @@ def mel_steps(
     top_db: float | None = 80.,    # floor below the loudest point
     mean: float = -14.8,           # dB
     std: float = 19.895,           # dB
+    clamped: bool = False,         # none of `seconds` before 0 s, zeros after the end (ntua2021)
 ) -> Source:
     "(N,S,n_mels,W): a spectrogram for each label step, `frames` or `seconds` wide"
     x, zero, lo, hi = mel_grid(store, p.sounds, p.rate, n_mels, n_fft, hop, win, mel)
     when = _step_times(p, steps)
     heard, when = ~np.isnan(when).any(-1), np.nan_to_num(when)
-    width = frames if seconds is None else 1 + int(seconds * p.rate) // hop
-    first = _first_frames(when, p.rate, hop, width, seconds)
+    width = frames if seconds is None else _width(seconds, p.rate, hop, clamped)
+    first = _first_frames(when, p.rate, hop, width, seconds, clamped)
     begin = zero[p.of, None] + np.round(first).astype(int)
-    cuts: Any = Cuts(x, begin, lo[p.of], hi[p.of], width, top_db, mean, std)
-    what = ("mel steps", p.rate, width, n_mels, n_fft, hop, win, mel, top_db, mean, std)
+    if clamped: lo, hi = zero, np.where(hi > lo, zero + p.sounds.samples // hop + 1, lo)
+    padding = 0. if clamped else None
+    cuts: Any = Cuts(x, begin, lo[p.of], hi[p.of], width, top_db, mean, std, padding)
+    how = ("clamped",) if clamped else ()
+    what = ("mel steps", p.rate, width, n_mels, n_fft, hop, win, mel, top_db, mean, std, *how)
     rows = zip(p.keys, first.round(3).tolist(), strict=True)
     keys = [k and content_key(what, k, f) for k, f in rows]
     s = Stream(cuts, torch.from_numpy(heard & (hi > lo)[p.of, None]), content_key(keys))

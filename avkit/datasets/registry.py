@@ -253,13 +253,24 @@ OPTIONS = ("label", "track", "annotations", "synthetic", "synt_rate", "map", "la
            "scale", "votes", "tier", "lag", "gap", "raters")  # of `index` of some data set
 
 
+def _of_recipe(settings: Any) -> dict[str, Any]:
+    "What an indexer may ask of a recipe: how many frames and segments, which quirks, the seed"
+    try: preparation, audio, seed = (settings[k] for k in ("preparation", "audio_settings", "seed"))
+    except KeyError: return {}  # settings without a recipe
+    told = dict(frames=(preparation or {}).get("frames"), segments=(audio or {}).get("segments"),
+                quirks=settings["quirks"], seed=seed)
+    name = settings["dataset"]
+    takes = inspect.signature(corpus_module(name).index).parameters if name in CORPORA else {}
+    return {k: v for k, v in told.items() if k in takes and v is not None}
+
+
 def open_asked(
     settings: Any,  # by name: a mapping, or a run's config
 ) -> Manifest:
     "The manifest of the data set that settings name; what a user answered is kept"
     own = {k: settings[k] for k in OPTIONS if settings[k] is not None}
     if not own.get("synt_rate"): own.pop("synt_rate", None)  # 0: none
-    how = dict(difficulty=settings["difficulty"]) | own
+    how = dict(difficulty=settings["difficulty"]) | own | _of_recipe(settings)
     m = open_dataset(settings["dataset"], settings["data_root"], **how)
     keep_answers(settings)
     return m

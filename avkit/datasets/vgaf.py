@@ -7,7 +7,8 @@ __all__ = ['VGAF_CLASSES', 'VGAF_SUBSETS', 'RENDER_VERSION', 'SAMPLE', 'SEEN_HEA
            'plan', 'render']
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #ad94147d
-import io, re
+import io, random, re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -15,7 +16,8 @@ from ..core import AvkitError, cache_dir, resolve
 from . import scenes, synth
 from .manifest import (corpus_info, data_folder, keep_first,
     make_manifest, Manifest, read_lines)
-from .scenes import CODES, make_scenes, mix_count, read_scenes
+from avkit.datasets.scenes import (CODES, make_scenes, mix_count, read_scenes, TENSOR, Tensors,
+    tensors_of)
 from avkit.datasets.synth import (express, FACES, perform, planned_settings, render_jobs, rng_of,
     VOICES)
 from ..files import media_kind, one_form, walk
@@ -24,9 +26,6 @@ from ..preprocessing.writing import write_video
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #08f302b0
 VGAF_CLASSES = {1: "Positive", 2: "Neutral", 3: "Negative"}
 VGAF_SUBSETS = dict(train="train", val="validation", test="test")
-_PT = re.compile(r"(.+)\.(img|spec)\.(\d+)\.pt$")
-
-
 def _subset(name):
     "The subset that a folder or a file belongs to, or None"
     return next((s for k, s in VGAF_SUBSETS.items() if name.lower().startswith(k)), None)
@@ -62,34 +61,65 @@ def read_vgaf_labels(
     return {k: v for k, v in out.items() if k not in twice}
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #d0bcf069
-def _note(clips, p, rel, problems):
-    "Enter a file into {clip: {kind: path}}; of tensors the last one, of most frames, stays"
-    tensor, of = _PT.match(p.name), lambda name: clips.setdefault(one_form(name), {})
-    if tensor: of(_without_suffix(tensor[1]))[tensor[2]] = rel
+_Files = dict[str, dict[str, Any]]  # {clip: {video: path, tensors: `Tensors`}}
+
+
+def _note(clips: _Files, p, rel, problems):
+    "Enter a file into the files of its clip"
+    tensor, of = TENSOR.match(p.name), lambda name: clips.setdefault(one_form(name), {})
+    if tensor:
+        kinds = of(tensor["clip"]).setdefault("tensors", {})
+        kinds.setdefault(tensor["kind"], {}).setdefault(int(tensor["n"]), rel)
     elif media_kind(p) == "video": keep_first(of(p.stem), "video", rel, problems)
 
 
-def _scan(root, problems):
-    "{subset: {clip: {kind: relative path}}}; kinds are video, img and spec"
-    out: dict[str, Any] = {}
+def _subset_of(rel):
+    "The subset of a file, by the folders above it; None outside of all"
+    return next(filter(None, map(_subset, rel.parts[:-1])), None)
+
+
+def _scan(root, problems) -> dict[str, _Files]:
+    "{subset: {clip: its files}}, paths relative to the root"
+    out: dict[str, _Files] = {}
     files = [(p.relative_to(root), p) for p in walk(root, problems)]
     for rel, p in sorted(files, key=lambda f: (f[0].parts[0], len(f[1].name), f[1].name)):
-        subset = _subset(rel.parts[0]) if len(rel.parts) > 1 else None
+        subset = _subset_of(rel)
         if subset: _note(out.setdefault(subset, {}), p, rel.as_posix(), problems)
     return out
 
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #372abe2f
+_Wanted = dict[str, int | None]  # {img, spec: N}; None: the most there are
+
+
+def _chosen(files: Mapping[str, Any], kind: str, wanted: _Wanted) -> str:
+    "The path of a clip's tensor of this kind, '' where it has none of the number that is wanted"
+    there = files.get("tensors", {}).get(kind, {})
+    n = wanted.get(kind)
+    return there.get(max(there) if n is None and there else n, "")
+
+
+def _row(clip, files, subset, label, wanted: _Wanted):
+    "A clip, named with its subset since names may repeat; tensors stand in for missing streams"
+    img, spec = (_chosen(files, kind, wanted) for kind in ("img", "spec"))
+    video = files.get("video", "")
+    return dict(clip=f"{subset}/{clip}", label=label, video=video or img, audio=video or spec,
+                official=subset, synthetic=False, img_pt=img, spec_pt=spec)
+
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #dea615a4
-def _drawn_scenes(n):
+def _drawn_scenes(n, redrawn):
     "Scenes of drawn faces in the cache, `n` for each label; of 75 frames each fifth is kept"
-    to = cache_dir("scenes", f"drawn-{n}")
-    make_scenes(to, n, every=5, progress=False)
+    how = "redrawn" if redrawn else "drifting"
+    to = cache_dir("scenes", f"drawn-{how}-{n}")
+    make_scenes(to, n, every=5, progress=False, redrawn=redrawn)
     return to
 
 
-def _scene_row(folder, label, name):
-    "A scene as a row of the manifest"
-    return dict(clip=f"synthetic/{label}/{name}", label=label, audio="", official="train",
-                video=(folder / label / name).as_posix(), synthetic=True, img_pt="", spec_pt="")
+def _scene_row(folder, label, name, wanted, tensors: Mapping[str, Tensors]):
+    "A scene as a row of the manifest: its tensors, or its folder of frames"
+    files = dict(tensors=tensors[name]) if name in tensors else {}
+    video = dict(video=(folder / label / name).as_posix()) if not files else {}
+    return _row(name, files | video, "train", label, wanted) | dict(
+        clip=f"synthetic/{label}/{name}", audio=_chosen(files, "spec", wanted), synthetic=True)
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #08e7177c
 def _enough(names, each, synt_rate, folder):
@@ -99,12 +129,28 @@ def _enough(names, each, synt_rate, folder):
     raise AvkitError(f"synt_rate={synt_rate} takes {each or 1} scenes of each label, {folder} "
                      f"holds {', '.join(short)}: make more (avkit scenes), or lower synt_rate")
 
+
+def _of_all_labels(names, count, seed) -> list[tuple[str, str]]:
+    "[(label, scene)]: `count` drawn from all labels together, as released; None: all"
+    together = [(label, name) for label in CODES for name in names[label]]
+    return together if count is None else _sampled(together, count, seed)
+
+
+def _sampled(scenes, count, seed):
+    "So many of the scenes, as Python draws them after that seed"
+    if count <= len(scenes): return random.Random(seed).sample(scenes, count)
+    raise AvkitError(f"{count} scenes are wanted, there are {len(scenes)}: make more "
+                     "(avkit scenes), or lower synt_rate")
+
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #11cca65b
 def mix(
     rows: list[dict[str, Any]],  # of the index
     synt_rate: float,  # 0..1: the part of scenes among the training data
     synthetic: str | Path | None,  # a folder of scenes; None: rendered
     problems: list[tuple[str, str, str]],  # what cannot be used is added here
+    wanted: _Wanted | None = None,  # which tensors
+    quirks: Collection[str] = (),  # redrawn_faces, unbalanced_scenes
+    seed: int = 2023,  # of unbalanced_scenes
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     "Rows with scenes added to train (1: in place of it), and what to note"
     if synthetic and not synt_rate:
@@ -114,14 +160,27 @@ def mix(
     count = mix_count(n, synt_rate)
     each = max(round(n / 3), 1) if count is None else count // 3
     if not each: return rows, {}
-    folder = resolve(synthetic) if synthetic else _drawn_scenes(each)
+    folder = resolve(synthetic) if synthetic else _drawn_scenes(each, "redrawn_faces" in quirks)
     names = read_scenes(folder, problems)
     if synthetic and count is None: each = min(map(len, names.values()))
-    _enough(names, each, synt_rate, folder)
+    if "unbalanced_scenes" in quirks: some = _of_all_labels(names, count, seed)
+    else: some = _of_each_label(names, each, synt_rate, folder)
+    added = _scene_rows(folder, some, wanted or {})
     real = [r for r in rows if synt_rate < 1 or r["official"] != "train"]
-    added = [_scene_row(folder, label, k) for label in CODES for k in names[label][:each]]
     source = folder.name if synthetic else "drawn"
-    return real + added, dict(synt_rate=synt_rate, synthetic=3 * each, synthetic_from=source)
+    return real + added, dict(synt_rate=synt_rate, synthetic=len(added), synthetic_from=source)
+
+
+def _of_each_label(names, each, synt_rate, folder) -> list[tuple[str, str]]:
+    "[(label, scene)]: the first ones of each label"
+    _enough(names, each, synt_rate, folder)
+    return [(label, k) for label in CODES for k in names[label][:each]]
+
+
+def _scene_rows(folder, some, wanted):
+    "The rows of scenes"
+    tensors = {label: tensors_of(folder / label) for label in CODES}
+    return [_scene_row(folder, label, k, wanted, tensors[label]) for label, k in some]
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #0722a690
 def _label_file(root, subset, annotations):
@@ -136,14 +195,20 @@ def _label_file(root, subset, annotations):
     return found[0] if found else None
 
 
-def _row(clip, files, subset, label):
-    "A clip, named with its subset since names may repeat; tensors stand in for missing streams"
-    video, img, spec = (files.get(k, "") for k in ("video", "img", "spec"))
-    return dict(clip=f"{subset}/{clip}", label=label, video=video or img, audio=video or spec,
-                official=subset, synthetic=False, img_pt=img, spec_pt=spec)
+def _lacks(files, kind, n):
+    "Of which numbers a clip without a film has tensors, where it lacks those of n; else ''"
+    there = {} if "video" in files else files.get("tensors", {}).get(kind, {})
+    return "" if n is None or n in there else ", ".join(map(str, sorted(there)))
+
+
+def _other_numbers(clip, files, wanted: _Wanted):
+    "Yields what is wrong with a clip without a film that lacks the tensors which are wanted"
+    for kind, n in wanted.items():
+        has = _lacks(files, kind, n)
+        if has: yield clip, "missing", f"no {clip}.mp4.{kind}.{n}.pt; there is N = {has}"
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #ddd2e040
-def _subset_rows(root, subset, clips, annotations, problems):
+def _subset_rows(root, subset, clips, annotations, problems, wanted: _Wanted):
     "The rows of a subset; [] of a test set without labels"
     path = _label_file(root, subset, annotations)
     if path is None:
@@ -157,30 +222,51 @@ def _subset_rows(root, subset, clips, annotations, problems):
     told = {p[0] for p in problems}
     left = [c for c in clips if c not in labels and c not in told]
     problems += [(c, "unexpected", f"no row in {path.name}") for c in left]
-    return [_row(c, clips[c], subset, labels[c]) for c in clips if c in labels]
+    for c in labels: problems += _other_numbers(c, clips.get(c, {}), wanted)
+    return [_row(c, clips[c], subset, labels[c], wanted) for c in clips if c in labels]
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #98446134
+def _numbers(subsets: Mapping[str, _Files]) -> dict[str, str]:
+    "{img, spec: of which numbers N there are tensors}, where there are any"
+    found: dict[str, set[int]] = {}
+    for files in (f for clips in subsets.values() for f in clips.values()):
+        for kind, there in files.get("tensors", {}).items():
+            found.setdefault(kind, set()).update(there)
+    return {kind: ", ".join(map(str, sorted(n))) for kind, n in sorted(found.items())}
+
+
 def index(
     data_root: str | Path,  # the owners' folder, which is only ever read
     annotations: str | Path | None = None,  # the folder of the label files, when they are elsewhere
     synt_rate: float | None = None,  # see `mix`
     synthetic: str | Path | None = None,  # see `mix`
+    frames: int | None = None,  # N of <clip>.mp4.img.<N>.pt; None: the most there are
+    segments: int | None = None,  # N of <clip>.mp4.spec.<N>.pt; None: the most there are
+    quirks: Collection[str] = (),  # see `mix`
+    seed: int = 2023,  # see `mix`
 ) -> Manifest:
     "The manifest of VGAF below `data_root`"
     root, problems, rows = data_folder(data_root, "vgaf"), [], []
-    subsets = _scan(root, problems)
+    subsets, wanted = _scan(root, problems), dict(img=frames, spec=segments)
     if not any(subsets.values()):
         raise AvkitError("Neither Train/ nor Val/ with clips (.mp4) or tensors (.mp4.img.5.pt) in "
                          f"{root}. {corpus_info('vgaf')['how_to_get']}")
     for subset, clips in subsets.items():
-        rows += _subset_rows(root, subset, clips, annotations, problems)
+        rows += _subset_rows(root, subset, clips, annotations, problems, wanted)
     if not rows: raise AvkitError(f"No clip of {root} has a label")
-    rows, notes = mix(rows, synt_rate or 0., synthetic, problems)
+    rows, notes = mix(rows, synt_rate or 0., synthetic, problems, wanted, quirks, seed)
+    notes |= _counts(root, rows, subsets, annotations)
+    return make_manifest("vgaf", root, rows, VGAF_CLASSES.values(), sorted(problems), notes)
+
+
+def _counts(root, rows, subsets, annotations):
+    "Of a manifest: clips of each subset, test clips without labels, which tensors there are"
     real = [r["official"] for r in rows if not r["synthetic"]]
     unlabelled = _label_file(root, "test", annotations) is None
-    notes |= dict(clips={s: real.count(s) for s in subsets},
-                  test_without_labels=len(subsets.get("test", {})) if unlabelled else 0)
-    return make_manifest("vgaf", root, rows, VGAF_CLASSES.values(), sorted(problems), notes)
+    tensors = _numbers(subsets)
+    return dict(clips={s: real.count(s) for s in subsets},
+                test_without_labels=len(subsets.get("test", {})) if unlabelled else 0,
+                **(dict(tensors=tensors) if tensors else {}))
 
 # %% ../../nbs/2_datasets/08_vgaf.ipynb #a64342e3
 RENDER_VERSION = 3

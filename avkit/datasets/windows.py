@@ -27,6 +27,7 @@ class Windows:
     dense_start: bool = False  # with `each_frame`: early steps take frames nearer to each other
     mirrored: bool = False  # with `each_frame` and a frozen backbone of clips: half of what is
     #                         trained on is seen mirrored, each step by a coin of its own
+    repeat: bool = False  # a short window repeats its last frame (as released by ntua2021)
 
     def __post_init__(self) -> None:
         hops = self.hop, self.hop if self.scored_hop is None else self.scored_hop
@@ -73,11 +74,15 @@ def labelled(labels: np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/2_datasets/22_windows.ipynb #2eca6628
 def frame_numbers(labels: np.ndarray, spec: Windows) -> np.ndarray:
-    "(T,...) -> which frames each window holds (N,L), -1 after the end; see also `answered_frames`"
+    """(T,...) -> which frames each window holds (N,L); after the end -1, or the last one again
+
+    Of windows whose steps are about their last frames: `answered_frames`.
+    """
     if spec.each_frame: return answered_frames(step_ends(len(labels), spec), spec, len(labels))
     frames = np.flatnonzero(labelled(labels)) if spec.annotated_only else np.arange(len(labels))
     at = _starts(len(frames), spec)[:, None] + np.arange(spec.length)
-    return np.append(frames, -1)[np.minimum(at, len(frames))]
+    after = frames[-1:] if spec.repeat else [-1]
+    return np.append(frames, after).astype(int)[np.minimum(at, len(frames))]
 
 
 def _starts(n: int, spec: Windows) -> np.ndarray:
@@ -187,7 +192,8 @@ def put_back(
 ) -> np.ndarray:
     "-> the outputs of the video's own frames (T,C) float32; NaN where no window was"
     C = outputs.shape[-1]
-    ok = (numbers >= 0) & (numbers < n_frames)
+    again = np.diff(numbers, axis=1, prepend=-2) == 0
+    ok = (numbers >= 0) & (numbers < n_frames) & ~again
     each, at = np.repeat(outputs, numbers.shape[1] // outputs.shape[1], 1)[ok], numbers[ok]
     total = np.stack([np.bincount(at, each[:, c], n_frames) for c in range(C)], 1)
     count = np.bincount(at, minlength=n_frames)[:, None]

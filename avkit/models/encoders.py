@@ -16,8 +16,8 @@ from torch import nn, Tensor
 from ..core import AvkitError, unknown
 from .backbones import Backbone, build_backbone, load_weights
 from .conformer import Conformer, sinusoids
-from avkit.models.masks import (at_valid, counted_steps, grouped, Masked, over_steps, side_by_side,
-    zero_padding)
+from .masks import (at_valid, counted_steps, grouped, Masked, over_steps, recurrent,
+    side_by_side, zero_padding)
 from .weights import of_views
 
 # %% ../../nbs/3_models/04_encoders.ipynb #118fafc1
@@ -241,10 +241,10 @@ class ViewEncoder(Encoder):
         weights: Any = None,                    # a file or named source, or {view: one}
         trunk_options: Mapping | None = None,   # of `build_backbone`
         cell: str = "lstm",                     # or "gru"
-        layers: int = 1,                        # of the recurrent layer
+        layers: int = 1,                        # recurrent ones, one above the other
+        dropout: float = 0.,                    # between them
     ):
         super().__init__()
-        if cell not in ("lstm", "gru"): raise unknown("cell", cell, ("lstm", "gru"))
         self.channels, self.steps = channels, steps
         options: dict = dict(say=False, channels=channels, normalise=normalise)
         backbones = _trunks(_one_each(trunk, views), dict(**options, **trunk_options or {}))
@@ -253,13 +253,9 @@ class ViewEncoder(Encoder):
         self.trunks = nn.ModuleDict(backbones)
         self.mid_dim = self.dim = sum(b.dim for b in backbones.values())
         self.rnn = None
-        if rnn and alone: self.add_rnn(nn.LSTM if cell == "lstm" else nn.GRU, rnn, layers)
+        if rnn and alone:
+            self.rnn, self.dim = recurrent(self.mid_dim, rnn, cell, layers, dropout), 2 * rnn
         self.make_head(n_out, head)
-
-    def add_rnn(self, make: type[nn.LSTM | nn.GRU], units: int, layers: int) -> None:
-        "A recurrent layer over the steps, in both directions"
-        self.dim = 2 * units
-        self.rnn = make(self.mid_dim, units, layers, batch_first=True, bidirectional=True)
 
     def see(self, x: Tensor) -> Tensor:
         "(n,3V,H,W) -> (n,mid_dim)"
@@ -296,10 +292,13 @@ class MelEncoder(ViewEncoder):
         channels: int = 1,                     # 1, or 3: the spectrogram three times
         weights: str | Path | None = None,     # a file
         trunk_options: Mapping | None = None,  # of `build_backbone`
+        cell: str = "lstm",                    # or "gru"
+        layers: int = 1,                       # recurrent ones, one above the other
+        dropout: float = 0.,                   # between them
     ):
         super().__init__(n_out, head, trunk, ("mel",), rnn, alone, channels=channels,
                          normalise=False, weights=weights and {"mel": weights},
-                         trunk_options=trunk_options)
+                         trunk_options=trunk_options, cell=cell, layers=layers, dropout=dropout)
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
         if x.ndim == 4: x = x.unsqueeze(2)

@@ -16,7 +16,7 @@ from torch import nn, Tensor
 from ..core import AvkitError
 from .conformer import Conformer, DropPath
 from .masks import (align_steps, common_steps, counted_steps, has_modality, Masked,
-    masked_softmax, over_steps, pool_to_steps, side_by_side, zero_padding)
+    masked_softmax, over_steps, pool_to_steps, recurrent, side_by_side, zero_padding)
 
 # %% ../../nbs/3_models/05_fusion.ipynb #565d6304
 class Widths(Protocol):
@@ -416,9 +416,12 @@ class Recurrent(Fusion):
         audio: Widths,     # encoder
         video: Widths,     # encoder
         hidden: int = 64,  # units of each direction; the paper's has 512
+        cell: str = "lstm",   # or gru
+        layers: int = 1,      # one above the other
+        dropout: float = 0.,  # between them
     ):
         super().__init__(audio, video)
-        self.rnn = nn.LSTM(audio.dim + video.dim, hidden, batch_first=True, bidirectional=True)
+        self.rnn = recurrent(audio.dim + video.dim, hidden, cell, layers, dropout)
         self.out_dim = 2 * hidden
 
     def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:

@@ -12,11 +12,10 @@ __all__ = ['REASONS', 'FORMATS', 'GUESSED_ENDS', 'Orientation', 'EXACT', 'SOUND_
            'frame_count', 'read_image', 'is_image', 'images_in', 'survey', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
-import functools, itertools, re, struct
+import contextlib, functools, itertools, re, struct
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePath
@@ -230,7 +229,7 @@ FORMATS = ("mov,mp4,matroska,webm,flv,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,as
            "wav,w64,flac,ogg,mp3,aac,aiff,caf,au,amr,ac3,eac3,wv,tta")
 
 
-@contextmanager
+@contextlib.contextmanager
 def named_errors(path: str | Path, reason: str) -> Iterator[None]:
     "Whatever PyAV raises inside is a `MediaError` that names the file"
     import av  # optional: PyAV
@@ -1358,10 +1357,23 @@ def survey(path: str | Path) -> dict:
 
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #ad0b81a0
-def read_tensor(path: str | Path) -> "torch.Tensor":
+def _load_weights_only(path: str | Path, mapped: bool) -> Any:
+    "What a .pt file holds, nothing of it executed; `mapped`: its values are read when asked for"
+    import torch  # heavy: seconds to import
+    how: dict[str, Any] = dict(map_location="cpu", weights_only=True)
+    if mapped:
+        # a file of torch before 1.6 cannot be mapped
+        with contextlib.suppress(RuntimeError): return torch.load(path, mmap=True, **how)
+    return torch.load(path, **how)
+
+
+def read_tensor(
+    path: str | Path,
+    mapped: bool = False,  # read its values only when they are asked for
+) -> "torch.Tensor":
     "Frames (T,3,H,W) or spectrogram segments (T,1,H,W) of emotiw2023; all else is an `AvkitError`"
     import torch  # heavy: seconds to import
-    try: x = torch.load(path, map_location="cpu", weights_only=True)
+    try: x = _load_weights_only(path, mapped)
     except Exception as e:
         why = str(e).splitlines()[0][:120]
         raise AvkitError(f"{path} cannot be read as a tensor (weights only, nothing is executed): "
@@ -1370,4 +1382,4 @@ def read_tensor(path: str | Path) -> "torch.Tensor":
         got = tuple(getattr(x, "shape", ())) or type(x).__name__
         raise AvkitError(f"{path}: (frames, 3, height, width) or (segments, 1, height, width) is "
                          f"expected, not {got}")
-    return x
+    return x.detach()

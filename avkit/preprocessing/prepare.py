@@ -200,7 +200,9 @@ def _bytes(
     "-> (T,H,W,3) uint8"
     if x.min() < 0 or x.max() > 255:
         raise AvkitError(f"{path}: frames are expected in 0..255 or in [0, 1], these go from "
-                         f"{x.min():.2f} to {x.max():.2f}")
+                         f"{x.min():.2f} to {x.max():.2f}. Normalised frames are read as they are "
+                         "where all clips, scenes too, come as tensors, and whole frames are "
+                         "looked at (recipe emotiw2023)")
     if x.is_floating_point() and x.max() <= 1: x = x * 255
     return x.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -310,8 +312,9 @@ def _tensors(
                                   rate=prep.rate, max_gap=prep.max_gap)
             continue
         if s == "audio":
-            raise AvkitError(f"{path}: spectrogram segments are no sound; use modality=video, or "
-                             "clips with sound")
+            raise AvkitError(f"{path}: spectrogram segments are no sound. They are read where all "
+                             "clips, scenes too, come as tensors and audio=segments (recipe "
+                             "emotiw2023); or use modality=video, or clips with sound")
         got[s] = _still(_bytes(path, read_tensor(path)))
     return got
 

@@ -312,6 +312,7 @@ def _with_quirks(r: dict, s: Settings) -> dict:
 def _fits(quirk: Any, r: dict, s: Settings) -> bool:
     "Whether a defect can show in a model of this size, on this data set"
     on = not quirk.on or s.dataset in quirk.on and s.track != "expr"
+    on = on and quirk.track in ("", s.track)
     return on and not (quirk.paper and r["size"] == "small")
 
 # %% ../../nbs/4_training/04_configure.ipynb #f9a6fa92
@@ -445,7 +446,8 @@ def _check_nested(r: dict) -> None:
 def _with_modality(s: Settings, r: dict) -> Settings:
     "The settings, with the streams that all clips have in place of auto"
     if s.modality != "auto": return s
-    m = open_asked(asdict(s) | dict(synt_rate=r["synt_rate"]))
+    told = "synt_rate", "preparation", "audio_settings", "quirks", "seed"
+    m = open_asked(asdict(s) | {k: r[k] for k in told})
     own = asdict(s)
     has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
     if not has:

@@ -280,8 +280,10 @@ class Training:
         return [self.rank(row) for row in self.history]
 
     def tie(self, row: dict[str, Any]) -> float:
-        "What decides between equals: the lower loss; with a quirk nothing, so that the first wins"
-        return 0. if self.cfg.has("first_of_equals") else -row["validation_loss"]
+        "What decides between equals: the lower loss; with a quirk the first or the last wins"
+        if self.cfg.has("last_of_equals"): return row["epoch"]
+        first = self.cfg.has("first_of_equals") or self.cfg.has("first_best_epoch")
+        return 0. if first else -row["validation_loss"]
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ class Quirk:
     changes: dict[str, Any] = field(default_factory=dict)  # of the recipe
     paper: bool = False  # about a backbone of the paper's size: mode=as_released spares small ones
     on: tuple[str, ...] = ()  # about numbers of these data sets: mode=as_released spares others
+    track: str = ""  # about this track of affwild2: mode=as_released spares the other
 
 
 QUIRKS: dict[str, Quirk] = {}
@@ -33,11 +34,21 @@ NOT_BROUGHT_BACK: dict[str, list[str]] = {}
 QUIRKS["frozen_blocks"] = Quirk(
     "emotiw2023", "only the ViT's blocks are frozen; patches, positions and norms go on training",
     dict(encoder_options=dict(pictures=dict(trunk_options=dict(freeze="blocks")))), paper=True)
+QUIRKS["redrawn_faces"] = Quirk(
+    "emotiw2023", "each frame of a synthetic scene draws sizes, angles and places anew: a face"
+    " jumps across the picture, where it drifts by less than a pixel a frame", on=("vgaf",))
+QUIRKS["unbalanced_scenes"] = Quirk(
+    "emotiw2023", "synthetic scenes are drawn from all labels together: a third of each by chance"
+    " alone", on=("vgaf",))
+QUIRKS["first_best_epoch"] = Quirk(
+    "emotiw2023", "of epochs with the same accuracy on validation the first one is kept")
 
 NOT_BROUGHT_BACK["emotiw2023"] = [
     "`vit.block` does not exist in timm: video and fusion models cannot be built as released; the"
     " nearest thing that runs is `frozen_blocks`",
-    "spectrogram settings and frame extraction are not released"]
+    "spectrogram settings and frame extraction are not released",
+    "images are listed in the order of the file system, so that which scenes a seed makes depends"
+    " on the machine"]
 
 # %% ../../nbs/4_training/03_quirks.ipynb #080bd159
 QUIRKS["valence_only"] = Quirk(
@@ -228,13 +239,27 @@ QUIRKS["whole_frame_body"] = Quirk(
          video_views=("face", "frame", "context")))
 QUIRKS["masked_validation"] = Quirk(
     "ntua2021", "evaluation is augmented as training is")
+QUIRKS["unmasked_expressions"] = Quirk(
+    "ntua2021", "SpecAugment is for valence and arousal alone: the reader of expressions has none",
+    dict(spec_augment=None), track="expr")
+QUIRKS["clamped_window"] = Quirk(
+    "ntua2021", "the ten seconds of a frame never begin before the audio, so that all frames of the"
+    " first five seconds hear the same; zeros fill what lies behind the end",
+    dict(audio_settings=dict(clamped=True)))
+QUIRKS["repeated_last_frame"] = Quirk(
+    "ntua2021", "a video's short last window repeats its last frame, and in training that counts"
+    " again each time", dict(windows=dict(repeat=True)))
+QUIRKS["last_of_equals"] = Quirk(
+    "ntua2021", "of epochs with the same score on validation the last one is kept")
 QUIRKS["biased_ccc"] = Quirk(
     "ntua2021", "the CCC loss mixes biased and unbiased moments: below 1 at a perfect fit")
 
 NOT_BROUGHT_BACK["ntua2021"] = [
     "the trainer is hard-wired to audio alone: that is modality=audio",
     "any string is true where a flag is read",
-    "body without context crashes; helper files are missing"]
+    "body without context crashes, fewer than ten batches crash the log; helper files are missing",
+    "of several people in a frame the first in OpenPose's list is blacked out; the largest one is,"
+    " or the one that the video's name says"]
 
 # %% ../../nbs/4_training/03_quirks.ipynb #04b6ba16
 def with_quirks(

@@ -42,8 +42,9 @@ RECIPES["emotiw2023"] = COMMON | dict(
     epochs=100, batch_size=4, seed=2023,
     variants=dict(
         frozen=dict(video_backbone=_VIT, video_encoder="groups", backbone_options={}),
-        frames75=dict(                   # averaged in groups of 15
-            preparation=dict(frames=75), video_encoder="groups", video_backbone=_VIT),
+        frames75=dict(                   # code: averaged in groups of 15
+            preparation=dict(frames=75),
+            encoder_options=dict(pictures=dict(steps=5))),
         flatten=dict(head=dict(kind="flatten")),
         focal=dict(loss="focal"),        # code: alpha 1, gamma 2
         synthetic=dict(synt_rate=.5)))
@@ -129,23 +130,26 @@ RECIPES["ntua2021"] = COMMON | dict(
     # what is read, and who reads it
     audio="mel_steps",
     audio_settings=dict(
-        seconds=10., hop=512,                # page
-        n_mels=64, n_fft=2048),              # ours
+        seconds=10., hop=512,                # code, audio reader; a window centred on each frame
+        n_mels=64, n_fft=2048,               # ours: the files that the code reads are not there
+        mean=-14.8, std=19.895),             # ours: in the code, made and never applied
     audio_encoder="mel_pictures",
     video_size=112,                          # page
     video_views=("face", "body", "context"),
     video_encoder="pictures",
     encoder_options=dict(                    # sec. 3: AffectNet, ImageNet, Places365
         pictures=dict(trunk="resnet50", rnn=512),
-        mel_pictures=dict(trunk="resnet50", rnn=512, channels=3)),
+        mel_pictures=dict(trunk="resnet50", rnn=512, channels=3)),  # three channels: code
     fusion="rnn",
-    fusion_options=dict(rnn=dict(hidden=512)),  # page
+    fusion_options=dict(rnn=dict(hidden=512)),  # code, config: an LSTM of one layer
     # how it is trained
-    spec_augment=dict(time=100, freq=10),    # page
-    optimizer="sgd", lr=1e-3, momentum=.9, weight_decay=5e-4,  # page
-    schedule="plateau", patience=10,         # page: early stop after 10
-    epochs=300, batch_size=16, seed=123,     # page
-    select="score",                          # page: CCC, or .67 F1 + .33 accuracy
+    spec_augment=dict(                       # code, audio reader: torchaudio's masks of 100, 10,
+        time=99, freq=9, zero=True, apart=True),  # which are narrower; for each frame its own
+    optimizer="sgd", lr=1e-3, momentum=.9, weight_decay=5e-4,  # code, config
+    schedule="plateau",                      # code, config: max, patience 5
+    patience=11,                             # code, trainer: after more than 10 without progress
+    epochs=300, batch_size=16, seed=123,     # code, config
+    select="score",                          # code: CCC, or .67 F1 + .33 accuracy
     variants=dict(
         face=dict(video_views=("face",)),
         face_body=dict(video_views=("face", "body")),

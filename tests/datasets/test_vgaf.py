@@ -239,14 +239,14 @@ def test_scenes_are_prepared_and_what_is_wrong_with_them_is_told(bare, tmp_path)
     try:
         path.write_bytes(
             (
-                "\ufeff" + whole.replace("\n", "\r\n") + "\r\nsynt_00000 2\nsynt_00001 1\ngone 2\n"
+                "\ufeff" + whole.replace("\n", "\r\n") + "\r\nsynt_00000 1\nsynt_00001 2\ngone 1\n"
             ).encode()
         )
         p = index(bare, synt_rate=0.3, synthetic=bare / "scenes").problems
         assert sorted(p.status) == ["invalid", "invalid", "missing"] and all(
             "Neutral_labels.txt, line" in t for t in p.problem
         )
-        path.write_text(whole.replace("synt_00000 2\n", ""))
+        path.write_text(whole.replace("synt_00000 1\n", ""))
         assert index(bare, synt_rate=0.3, synthetic=bare / "scenes").problems.status.tolist() == [
             "unexpected"
         ]
