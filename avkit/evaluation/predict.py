@@ -550,7 +550,8 @@ class Clips:
         "What the model reads of the windows that are stored"
         clips = rows.assign(label="", speaker="").reindex(columns=COLUMNS)
         m = Manifest("video", self.store.root, clips, self.run.classes, task=self.run.task)
-        return {s: clip_stream(self.run.cfg, m, s, self.store, {}) for s in self.run.streams}
+        return {s: clip_stream(self.run.cfg, m, s, self.store, {}, self.run.stats)
+                for s in self.run.streams}
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #cd0ef430
 def _add_unseen(clips: Clips, path: Path) -> None:
@@ -770,7 +771,7 @@ def answer_frames(
     for i in range(0, len(numbers), at_once):
         some = slice(i, i + at_once)
         streams = window_streams(
-            run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {})
+            run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {}, run.stats)
         out.append(answer(run, streams, given[some], run.cfg["device"], steps[some]))
     return torch.cat(out).numpy()
 

@@ -212,7 +212,8 @@ def _used_preparation(v: Values) -> dict[str, Any]:
 def _used_streams(v: Values) -> dict[str, Any]:
     "Whose features are scaled; what stands for a missing stream"
     by_speaker = tuple(s for s in _streams(v) if s in v["by_speaker"])
-    standardise = tuple(s for s in _raw(v) if s in v["standardise"])
+    raw = _raw(v) + ["wave"] * ("audio" in _raw(v) and v["audio_backbone"] is not None)
+    standardise = tuple(s for s in raw if s in v["standardise"])
     noise = v["modality"] != "av" and v["modality_dropout"] == "noise"
     missing = dict(missing="noise") if noise else {}
     return dict(by_speaker=by_speaker, standardise=standardise) | missing

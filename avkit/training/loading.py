@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'keeps_unpaired', 'preparation_of',
-           'prepare_clips', 'backbone_of', 'frame_size', 'weights_of_stream', 'clip_stream', 'features_of',
-           'nothing_scored', 'clips_given', 'unpaired_told', 'window_streams', 'features_told', 'read_clips',
-           'split_manifest', 'load_data', 'with_changes']
+           'prepare_clips', 'backbone_of', 'frame_size', 'scales_waves', 'weights_of_stream', 'clip_stream',
+           'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'window_streams', 'features_told',
+           'read_clips', 'split_manifest', 'load_data', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
-from ..datasets.features import (audio_source, clip_frames, clip_windows, HideFaces, NoisyAudio,
-    SpeechlessAudio, AudioWindows, Source, Stream, track_frame_rows, track_windows)
+from avkit.datasets.features import (audio_source, clip_frames, clip_windows, HideFaces, NoisyAudio,
+    ScaledAudio, sound_scale, SpeechlessAudio, AudioWindows, Source, Stream, track_frame_rows,
+    track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
     understood)
@@ -164,12 +165,41 @@ def _heard(cfg: Config, pieces: AudioWindows) -> AudioWindows:
     return pieces if sounds is pieces.sounds else replace(pieces, sounds=sounds)
 
 
-def _audio_source(cfg: Config, store: Store, pieces: AudioWindows) -> Source:
+def _audio_source(
+    cfg: Config,
+    store: Store,
+    pieces: AudioWindows,
+    scale: _Scale | None = None,  # of waveforms
+) -> Source:
     "The recipe's features of windows of audio, or what its backbone hears"
     b, kind = backbone_of(cfg, "audio")[1], cfg["audio"]
     pieces = _heard(cfg, pieces)
+    if scale is not None:
+        mean, std = (v.item() for v in scale)
+        pieces = replace(pieces, sounds=ScaledAudio(pieces.sounds, mean, std))
     if b and kind not in _KINDS[b.takes]: return audio_source(store, pieces, _KINDS[b.takes][0])
     return audio_source(store, pieces, kind, **cfg["audio_settings"])
+
+# %% ../../nbs/4_training/06_loading.ipynb #wav00012
+def scales_waves(cfg: Config) -> bool:
+    "Whether waveforms are centred and scaled by the training clips"
+    b = backbone_of(cfg, "audio")[1]
+    return b is not None and b.takes == "wave" and "wave" in cfg["standardise"]
+
+
+def _wave_scale(
+    cfg: Config,
+    pieces: AudioWindows,
+    train: np.ndarray,  # (N,) bool: rows of training clips
+    stats: Mapping[str, _Scale] | None,  # of a run that trained elsewhere
+) -> _Scale | None:
+    "Mean and deviation of the waveforms of training clips, where the recipe scales by them"
+    if not scales_waves(cfg): return None
+    if stats is not None: return stats.get("wave", (torch.zeros(1), torch.ones(1)))
+    seconds = cfg["audio_settings"].get("seconds")
+    most = round(seconds * pieces.rate) if seconds else None
+    mean, std = sound_scale(pieces, np.flatnonzero(train), most)
+    return torch.tensor([mean]), torch.tensor([max(std, 1e-6)])
 
 # %% ../../nbs/4_training/06_loading.ipynb #47fcf180
 def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
@@ -213,17 +243,25 @@ def _hide(cfg: Config) -> HideFaces | None:
     return HideFaces(prep.detector, prep.face_model, prep.margin)
 
 
+def _trains(m: Manifest) -> np.ndarray:
+    "(N,) bool: which clips train"
+    return m.clips["split"].to_numpy() == "train" if "split" in m.clips else np.ones(len(m), bool)
+
+
 def clip_stream(
     cfg: Config,  # settings and recipe
     m: Manifest,  # of the data set
     stream: str,   # audio, video
     store: Store,  # of clips and results
     notes: dict,   # for the record: which backbone, which weights
+    stats: Mapping[str, _Scale] | None = None,  # of a run that trained elsewhere
 ) -> Stream:
     "A stream of all clips of the manifest, from the store"
     keys = _keys(cfg, m, stream)
     if stream == "audio":
-        source = _audio_source(cfg, store, clip_windows(store, keys, cfg.preparation.rate))
+        pieces = clip_windows(store, keys, cfg.preparation.rate)
+        scale = notes["wave"] = _wave_scale(cfg, pieces, _trains(m), stats)
+        source = _audio_source(cfg, store, pieces, scale)
     else:
         source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg))
     return _encoded(cfg, stream, source, store, notes)
@@ -337,6 +375,12 @@ def _outputs(m: Manifest) -> list[str]:
     "Names of the outputs: classes, or the targets of a regression"
     return m.classes if m.task == "class" else m.targets
 
+# %% ../../nbs/4_training/06_loading.ipynb #wav00021
+def _own_scales(notes: dict) -> dict[str, _Scale]:
+    "What was scaled before features were made, out of the notes of the streams"
+    scale = notes.pop("wave", None)
+    return {} if scale is None else dict(wave=scale)
+
 # %% ../../nbs/4_training/06_loading.ipynb #v0000022
 def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
     "(n,C) the raters' shares of some clips; None where they are not asked for"
@@ -382,11 +426,17 @@ def _check_unpaired(cfg: Config, given: Mapping[str, Mapping[str, int]]) -> None
                          "Choose another split, or train a model of one stream (--modality)")
 
 # %% ../../nbs/4_training/06_loading.ipynb #8cdb5514
-def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
+def _clips(
+    cfg: Config,
+    m: Manifest,
+    store: Store,
+    summary: Summary | None,
+    stats: Mapping[str, _Scale] | None = None,  # of a run that trained elsewhere
+) -> RunData:
     "The clips that have every stream asked for, a label and a subset"
     own = features_of(cfg, m)
     notes: dict[str, Any] = dict(features={s: o.about for s, o in own.items()}) if own else {}
-    streams = {s: own[s].stream if s in own else clip_stream(cfg, m, s, store, notes)
+    streams = {s: own[s].stream if s in own else clip_stream(cfg, m, s, store, notes, stats)
                for s in modalities(cfg)}
     target = _targets(m)
     why = _usable(m, summary, streams, target, keeps_unpaired(cfg))
@@ -399,7 +449,7 @@ def _clips(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> R
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
         seconds=None if own else _seconds(cfg, m, store)[ok], shares=_shares(m, ok))
     if keeps_unpaired(cfg): _check_unpaired(cfg, clips_given(data))
-    return RunData(data, m, _aside(m, why), summary, notes=notes)
+    return RunData(data, m, _aside(m, why), summary, _own_scales(notes), notes=notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #179786dc
 def _flat(y: np.ndarray) -> np.ndarray:
@@ -444,13 +494,16 @@ def window_streams(
     numbers: np.ndarray,           # (N,L) frames of each window, -1 where padded
     spec: Windows,  # how videos are cut
     notes: dict,                   # for the record: which backbone, which weights
+    stats: Mapping[str, _Scale] | None = None,  # of a run that trained elsewhere
 ) -> dict[str, Stream]:
     "{stream: what the model reads of each window}"
     prep, out = preparation_of(cfg, m), {}
     if "audio" in keys:
         pieces = track_windows(
             store, keys["audio"], of, numbers, prep.rate, _fps(m), spec.steps)
-        out["audio"] = _encoded(cfg, "audio", _audio_source(cfg, store, pieces), store, notes)
+        scale = notes["wave"] = _wave_scale(cfg, pieces, _trains(m)[np.asarray(of, int)], stats)
+        source = _audio_source(cfg, store, pieces, scale)
+        out["audio"] = _encoded(cfg, "audio", source, store, notes)
     if "video" in keys:
         source = track_frame_rows(
             store, keys["video"], of, numbers, frame_size(cfg), views_of(cfg), spec.stride,
@@ -474,7 +527,13 @@ def _of_frames(
     return dict(steps=steps, seconds=(numbers >= 0).sum(1) / fps[of], frames=frames)
 
 # %% ../../nbs/4_training/06_loading.ipynb #17fc2ec2
-def _windows(cfg: Config, m: Manifest, store: Store, summary: Summary | None) -> RunData:
+def _windows(
+    cfg: Config,
+    m: Manifest,
+    store: Store,
+    summary: Summary | None,
+    stats: Mapping[str, _Scale] | None = None,  # of a run that trained elsewhere
+) -> RunData:
     "The windows of all videos that could be read, with a label per step"
     _refuse_for_frames(cfg, m)
     spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s) for s in modalities(cfg)}
@@ -483,11 +542,11 @@ def _windows(cfg: Config, m: Manifest, store: Store, summary: Summary | None) ->
     _check_subsets(m, split[of], why)
     numbers, notes = np.concatenate(parts), {}
     data = AVData(
-        **_both(window_streams(cfg, m, store, keys, of, numbers, spec, notes)),
+        **_both(window_streams(cfg, m, store, keys, of, numbers, spec, notes, stats)),
         target=torch.from_numpy(np.concatenate(labels)), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[of].tolist(), split=split[of], numbers=numbers,
         **_of_frames(m, of, numbers, spec))
-    return RunData(data, m, _aside(m, why), summary, notes=notes)
+    return RunData(data, m, _aside(m, why), summary, _own_scales(notes), notes=notes)
 
 
 def _refuse_for_frames(cfg: Config, m: Manifest) -> None:
@@ -563,7 +622,7 @@ def read_clips(
     summary = prepare_clips(cfg, m, store)
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
-    corpus = make(cfg, m, store, summary)
+    corpus = make(cfg, m, store, summary, stats)
     own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
     told = [features_told(own) if own else "", said]
     if keeps_unpaired(cfg): told.append(unpaired_told(clips_given(corpus.data)))

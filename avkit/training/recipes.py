@@ -100,7 +100,7 @@ RECIPES["vavl2023"] = COMMON | dict(
     fusion_options=dict(vavl=dict(layers=2)),                      # page
     heads=8,                                 # page
     head=dict(hidden=(512, 256), dropout=.2),  # page
-    standardise=("audio", "video"),          # page
+    standardise=("wave", "video"),           # page: the waveform; wav2vec2's output stays as it is
     # how it is trained
     reconstruction=2.,                       # eq. 4-6
     steps="alternating",                     # page
