@@ -638,9 +638,10 @@ def _few(shape: Sequence[int], most: int = 1 << 26) -> int:
 
 # %% ../../nbs/2_datasets/23_features.ipynb #2adb791a
 def _stacked(frames: Sequence[Tensor | None], shape: Sequence[int]) -> _Arrays:
-    "Rows of frames; black where a clip has none"
-    black = torch.zeros(tuple(shape), dtype=torch.uint8)
-    x = torch.stack([black if f is None else f for f in frames])
+    "Rows of frames; black where a clip has none, and after the end of a shorter one"
+    x = torch.zeros(len(frames), *shape, dtype=torch.uint8)
+    for row, f in zip(x, frames):
+        if f is not None: row[:len(f)] = f
     return dict(x=x, real=torch.tensor([0 if f is None else len(f) for f in frames]))
 
 # %% ../../nbs/2_datasets/23_features.ipynb #ff7868f1
@@ -653,8 +654,8 @@ def clip_frames(
 ) -> Source:
     "Rows of (T,3V,size,size) uint8"
     read = functools.partial(_views, store, size=size, views=views, hide=hide)
-    found = (_views(store, k, size, views) for k in keys)
-    shape = next((f.shape for f in found if f is not None), (1, 3 * len(views), size, size))
+    shapes = (store.shape(k, views[0]) for k in keys if k)
+    shape = max((s[0] for s in shapes if s), default=1), 3 * len(views), size, size
     make = lambda i, j: _stacked([read(key=k) for k in keys[i:j]], shape)
     how = [] if hide is None else [asdict(hide)]
     named = [k and content_key("frames", size, views, k, *how) for k in keys]

@@ -30,7 +30,7 @@ from .runs import check_backbones, open_run, Run
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
-from ..preprocessing.prepare import Preparation, stream_key
+from ..preprocessing.prepare import frames_in, Preparation, stream_key
 from ..preprocessing.tracks import Cutter, cuts_of, NOTHING, SECONDS, Track, Writer
 from ..preprocessing.writing import write_video
 from ..store import Store
@@ -111,12 +111,13 @@ def plan_windows(
 ) -> Plan:
     "The windows over a video"
     window = prep.window or (duration if duration <= LONGEST else LONGEST / 2)
-    k = max(1, round((hop or window / 2) / window * prep.frames))
-    hop = k / prep.frames * window
+    frames = frames_in(window, prep)
+    k = max(1, round((hop or window / 2) / window * frames))
+    hop = k / frames * window
     n = 1 + max(0, round((duration - window) / hop))
     start = max(0., (duration - window - (n - 1) * hop) / 2)
     first = 0. if prep.video_from == "begin" else start
-    return Plan(start, window, prep.frames, k, n, first)
+    return Plan(start, window, frames, k, n, first)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #aea795cc
 @dataclass
@@ -475,7 +476,7 @@ def window_audio(
 
 def _black(prep: Preparation) -> dict[str, np.ndarray]:
     "{view: (n,3,size,size)}: what stands for images that are not there"
-    image = np.zeros((prep.frames, 3, prep.size, prep.size), np.uint8)
+    image = np.zeros((frames_in(prep.window or 1., prep), 3, prep.size, prep.size), np.uint8)
     return dict.fromkeys(prep.views, image)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #40f368ce

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from ..core import AvkitError
 from ..datasets.augment import spec_augment, unit_range
-from ..datasets.batches import AVData, draws
+from ..datasets.batches import AVData, cut_padding, draws, longest
 from ..datasets.corruptions import corrupt, split_source, streams_needed
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
@@ -81,6 +81,7 @@ def evaluation_batch(
 ) -> dict[str, Any]:
     "The batch that a model is scored on"
     b = {k: v.to(device) for k, v in data.batch(idx).items()}
+    if cfg.has("unmasked_padding"): b = cut_padding(b, longest(data, idx))
     if "video" in b and b["video"].ndim == 5: b["video"] = unit_range(b["video"])
     if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]:
         u = draws(len(data), cfg["seed"], condition)[idx, 2:]
@@ -106,6 +107,7 @@ def predict_logits(
 ) -> torch.Tensor:
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
     model.eval()
+    if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
     alone, out = rank_and_world()[1] == 1, []
     for i in clips_of_rank(idx).split(size):
         z = forward(model, evaluation_batch(cfg, data, i, condition, device)).float()

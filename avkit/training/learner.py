@@ -21,7 +21,8 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
 from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
-from ..datasets.batches import AVData, batches, draws, evenly_drawn
+from ..datasets.batches import (
+    AVData, batches, cut_padding, draws, evenly_drawn, longest)
 from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.weights import restoring
@@ -487,7 +488,8 @@ def batch_of_rank(
     acc = t.accelerator
     rank, world = acc.process_index, acc.num_processes
     pairs = mixing(t.cfg, idx, epoch, step, rank, world)
-    return training_batch(t.cfg, data, idx[rank::world], u, epoch, acc.device, pairs)
+    b = training_batch(t.cfg, data, idx[rank::world], u, epoch, acc.device, pairs)
+    return cut_padding(b, longest(data, idx)) if t.cfg.has("unmasked_padding") else b
 
 # %% ../../nbs/4_training/11_learner.ipynb #8b613814
 def train_epoch(t: Training, epoch: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'keeps_unpaired', 'preparation_of',
            'prepare_clips', 'backbone_of', 'frame_size', 'scales_waves', 'weights_of_stream', 'clip_stream',
            'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'window_streams', 'features_told',
-           'read_clips', 'split_manifest', 'load_data', 'with_changes']
+           'one_stream_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -608,6 +608,14 @@ def features_told(
     lines = [f"{s}_features {a['told']}" for s, a in about.items()]
     return "\n".join([feature_table(about).to_string(), *lines])
 
+# %% ../../nbs/4_training/06_loading.ipynb #unp00112
+def one_stream_told(cfg: Config, corpus: RunData) -> str:
+    "That clips with one stream take part, or that they were set aside; '' where there are none"
+    if keeps_unpaired(cfg): return unpaired_told(clips_given(corpus.data))
+    n = int(corpus.set_aside["reason"].isin(["no audio", "no video"]).sum())
+    if cfg["modality"] != "av" or corpus.manifest.level == "frame" or not n: return ""
+    return f"{n} clips have one stream alone and are set aside; with --unpaired they take part"
+
 # %% ../../nbs/4_training/06_loading.ipynb #aec9a2e8
 def read_clips(
     cfg: Config,  # settings and recipe
@@ -624,8 +632,7 @@ def read_clips(
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary, stats)
     own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
-    told = [features_told(own) if own else "", said]
-    if keeps_unpaired(cfg): told.append(unpaired_told(clips_given(corpus.data)))
+    told = [features_told(own) if own else "", said, one_stream_told(cfg, corpus)]
     for line in filter(None, told if verbose else ()): print(line)
     return _standardised(cfg, corpus, stats)
 
