@@ -5371,6 +5371,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'avkit.reports.unpaired._others': ('6_reports/unpaired.html#_others', 'avkit/reports/unpaired.py'),
                                         'avkit.reports.unpaired.gains': ('6_reports/unpaired.html#gains', 'avkit/reports/unpaired.py'),
                                         'avkit.reports.unpaired.slim': ('6_reports/unpaired.html#slim', 'avkit/reports/unpaired.py'),
+                                        'avkit.reports.unpaired.small_faces': ( '6_reports/unpaired.html#small_faces',
+                                                                                'avkit/reports/unpaired.py'),
                                         'avkit.reports.unpaired.thinned': ('6_reports/unpaired.html#thinned', 'avkit/reports/unpaired.py'),
                                         'avkit.reports.unpaired.unpaired_figure': ( '6_reports/unpaired.html#unpaired_figure',
                                                                                     'avkit/reports/unpaired.py'),
