@@ -296,6 +296,13 @@ class ScaledAudio:
         if j > i: x[i - start:j - start] = (x[i - start:j - start] - self.mean) / self.std
         return x
 
+# %% ../../nbs/2_datasets/23_features.ipynb #wav00005
+def _moments(each: Callable[[], Iterator[np.ndarray]], n: int) -> tuple[float, float]:
+    "Mean and deviation of n samples, which are read twice"
+    mean = sum(x.sum() for x in each()) / n
+    variance = sum(np.square(x - mean).sum() for x in each()) / n
+    return float(np.float32(mean)), float(np.float32(variance ** .5))
+
 
 def sound_scale(
     p: AudioWindows,          # who hears what
@@ -306,10 +313,7 @@ def sound_scale(
     heard = [(p.of[r], p.begin[r], min(p.length[r], most or 1 << 60)) for r in rows]
     n = sum(k for _, _, k in heard)
     if not n: raise AvkitError("No training clip has audio: its waveforms have no scale")
-    def each() -> Iterator[np.ndarray]: return (p.sounds.read(*h).astype(np.float64) for h in heard)
-    mean = sum(x.sum() for x in each()) / n
-    variance = sum(np.square(x - mean).sum() for x in each()) / n
-    return float(np.float32(mean)), float(np.float32(variance ** .5))
+    return _moments(lambda: (p.sounds.read(*h).astype(np.float64) for h in heard), n)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #164c138d
 def _source(

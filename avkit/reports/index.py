@@ -125,9 +125,10 @@ def audited(table: pd.DataFrame) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #unpi0001
 def regained(table: pd.DataFrame) -> str:
     "The headline of unpaired clips"
-    return "Given both streams: " + "; ".join(
-        f"`{r['method']}` accuracy {r['half']:.3f} on half of the clips, {r['unpaired']:.3f} with one "
-        f"stream of the others, {r['all']:.3f} with both" for r in table.to_dict("records")) + "."
+    said = [f"`{r['method']}` accuracy {r['half']:.3f} on half of the clips, {r['unpaired']:.3f} "
+            f"with one stream of the others, {r['all']:.3f} with both"
+            for r in table.to_dict("records")]
+    return f"Given both streams: {'; '.join(said)}."
 
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)

@@ -412,17 +412,27 @@ def given_streams(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {s: m.any(1).long() for s, m in masks.items()}
 
 
+def _of_part(batch: Mapping[str, Any], part: str | None) -> list[torch.Tensor]:
+    "For each stream that a step is about: which clips have it (B,)"
+    given, asked = given_streams(batch), [part] if part else []
+    return [given[s].bool() for s in (given if part == "fusion" else asked)]
+
+# %% ../../nbs/4_training/11_learner.ipynb #unp00085
 def batch_of_part(
     batch: dict[str, Any],  # of `training_batch`
     part: str | None,       # audio, video, fusion, or None: all of it
 ) -> dict[str, Any]:
     "The clips that a step learns from: those with its modality, or with both; `real` marks them"
-    given, asked = given_streams(batch), [part] if part else []
-    need = [given[s].bool() for s in (given if part == "fusion" else asked)]
+    need = _of_part(batch, part)
     if all(n.all() for n in need): return batch
     keep = torch.stack(need).all(0) & batch["real"]
-    some = keep if keep.any() else torch.arange(len(keep), device=keep.device) < 1
+    some = keep if keep.any() else _first_alone(keep)
     return {k: v[some] for k, v in batch.items()} | dict(real=keep[some])
+
+
+def _first_alone(keep: torch.Tensor) -> torch.Tensor:
+    "(B,) bool: the first one"
+    return torch.arange(len(keep), device=keep.device) < 1
 
 # %% ../../nbs/4_training/11_learner.ipynb #67358dad
 def train_step(

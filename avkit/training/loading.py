@@ -397,11 +397,16 @@ def _shares(m: Manifest, rows: np.ndarray) -> Tensor | None:
                          " sum to 1")
     return torch.from_numpy(shares / shares.sum(1, keepdims=True)).float()
 
+# %% ../../nbs/4_training/06_loading.ipynb #unp00067
+def _has(data: AVData) -> dict[str, np.ndarray]:
+    "{condition: which clips have what it gives (N,)}"
+    audio, video = (data.streams[s].present.numpy() for s in ("audio", "video"))
+    return dict(av=audio & video, audio=audio, video=video)
+
 # %% ../../nbs/4_training/06_loading.ipynb #unp00062
 def clips_given(data: AVData) -> dict[str, dict[str, int]]:
     "{subset: {condition: how many clips have what it gives}}"
-    audio, video = (data.streams[s].present.numpy() for s in ("audio", "video"))
-    has = dict(av=audio & video, audio=audio, video=video)
+    has = _has(data)
     return {s: {k: int(h[data.split == s].sum()) for k, h in has.items()}
             for s in SUBSETS if s in data.split}
 
