@@ -89,7 +89,7 @@ def small_faces(
     side: int = 8,  # pixels
 ) -> None:
     "Write the faces of the clips that have video, small and grey, as features of one's own"
-    faces = _grey(m, preparation_of(cfg, m), side)
+    faces: Any = _grey(m, preparation_of(cfg, m), side)
     with atomic_path(path) as tmp, open(tmp, "wb") as f: np.savez(f, **faces)
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr1001

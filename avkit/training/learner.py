@@ -85,8 +85,8 @@ def loss_of(
     if not isinstance(out, tuple): return output_loss(cfg, out, target, task, weight)
     main, aux = out
     fused = output_loss(cfg, main, target, task, weight)
-    own = [output_loss(cfg, *of_given(given, s, aux[s], target), task, weight)
-           for s in ("audio", "video") if s in aux]
+    heads = [of_given(given, s, aux[s], target) for s in ("audio", "video") if s in aux]
+    own = [output_loss(cfg, x, y, task, weight) for x, y in heads]
     loss = cfg["fused_loss"] * fused + cfg["aux_loss"] * sum(own)
     return loss + cfg["reconstruction"] * rebuilt(aux, given)
 

@@ -617,9 +617,10 @@ def features_told(
 def one_stream_told(cfg: Config, corpus: RunData) -> str:
     "That clips with one stream take part, or that they were set aside; '' where there are none"
     if keeps_unpaired(cfg): return unpaired_told(clips_given(corpus.data))
-    n = int(corpus.set_aside["reason"].isin(["no audio", "no video"]).sum())
+    n = sum(reason in ("no audio", "no video") for reason in corpus.set_aside["reason"])
     if cfg["modality"] != "av" or corpus.manifest.level == "frame" or not n: return ""
-    return f"{n} clips have one stream alone and are set aside; with --unpaired they take part"
+    clips = "1 clip has" if n == 1 else f"{n} clips have"
+    return f"{clips} one stream alone, and no part in this run; --unpaired lets them take part"
 
 # %% ../../nbs/4_training/06_loading.ipynb #aec9a2e8
 def read_clips(

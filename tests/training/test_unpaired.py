@@ -263,7 +263,7 @@ def test_from_a_shell(films, recipe, tmp_path, capsys):
     run = tmp_path / "run"
     shell("train", *asked, "--run_dir", tmp_path / "paired")
     said = capsys.readouterr().out
-    assert "12 clips have one stream alone and are set aside; with --unpaired" in said
+    assert "12 clips have one stream alone, and no part in this run; --unpaired" in said
     aside = json.loads((tmp_path / "paired/record.json").read_text())["set_aside"]
     assert len(aside) == 12 and {a["reason"] for a in aside} == {"no audio", "no video"}
     shell("train", *asked, "--unpaired", "--run_dir", run)
