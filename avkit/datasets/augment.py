@@ -170,17 +170,25 @@ def modality_dropout(
     batch: dict[str, Tensor],  # with float streams
     generators: Sequence[torch.Generator] | None = None,  # one for each clip
 ) -> dict[str, Tensor]:
-    "The batch, 4, 3 or 1 times as long; a clip's draws do not depend on its batch mates"
+    "4, 3 or 1 of each clip that has both modalities, one of the others; drawn clip by clip"
     a, v = batch["audio"], batch["video"]
     own = generators or [None] * a.shape[0]
     if kind == "nodropout": return batch
     if kind == "softhard":
         no_audio, no_video = dict(audio=torch.zeros_like(a)), dict(video=torch.zeros_like(v))
-        parts = [batch, _dimmed(batch, own), batch | no_audio, batch | no_video]
+        parts = [_dimmed(batch, own), batch | no_audio, batch | no_video]
     else:
         audio, video = dict(audio=_noise_like(a, own)), dict(video=_noise_like(v, own))
-        parts = [batch, batch | audio, batch | video]
+        parts = [batch | audio, batch | video]
+    parts = [batch, *(_paired(p) for p in parts)]
     return {k: torch.cat([p[k] for p in parts]) for k in batch}
+
+
+def _paired(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    "The clips that have both modalities: of any other nothing would be left without one"
+    masks = [batch[k] for k in ("audio_mask", "video_mask") if k in batch]
+    both = [m.any(1) for m in masks if not m.any(1).all()]
+    return {k: v[torch.stack(both).all(0)] for k, v in batch.items()} if both else batch
 
 
 def _noise_like(x: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
-           'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'mel_grid', 'Cuts',
-           'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream', 'track_frame_rows',
-           'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks', 'frame_blocks',
-           'Picked', 'picked', 'mirrored_rows', 'track_steps']
+           'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'ScaledAudio', 'sound_scale',
+           'mel_grid', 'Cuts', 'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream',
+           'track_frame_rows', 'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks',
+           'frame_blocks', 'Picked', 'picked', 'mirrored_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
 import functools, hashlib
@@ -107,6 +107,7 @@ class Source:
     rate: int = 0  # of waveforms, Hz
     chunk: int = 64  # rows at a time
     lazy: Stream | None = None  # rows that are cut out of something smaller when they are asked for
+    scaled: bool = False  # waveforms that a backbone takes as they are
 
     def __len__(self) -> int: return len(self.keys)
 
@@ -284,6 +285,49 @@ class SpeechlessAudio:
         if j > i: out[i - start:j - start] = self._load(c)[i:j]
         return out
 
+# %% ../../nbs/2_datasets/23_features.ipynb #wav00002
+class ScaledAudio:
+    "Audio less a mean, over a deviation"
+
+    def __init__(
+        self,
+        sounds: Waveforms,
+        mean: float,
+        std: float,
+    ) -> None:
+        self.sounds, self.mean, self.std, self.samples = sounds, mean, std, sounds.samples
+        self.keys = [k and content_key("scaled", k, mean, std) for k in sounds.keys]
+
+    def read(
+        self,
+        c: int,      # which waveform
+        start: int,  # sample
+        n: int,      # samples
+    ) -> np.ndarray:
+        "(n,) float32; zeros before the beginning and after the end"
+        x, i, j = self.sounds.read(c, start, n), max(start, 0), min(start + n, self.samples[c])
+        if j > i: x[i - start:j - start] = (x[i - start:j - start] - self.mean) / self.std
+        return x
+
+# %% ../../nbs/2_datasets/23_features.ipynb #wav00005
+def _moments(each: Callable[[], Iterator[np.ndarray]], n: int) -> tuple[float, float]:
+    "Mean and deviation of n samples, which are read twice"
+    mean = sum(x.sum() for x in each()) / n
+    variance = sum(np.square(x - mean).sum() for x in each()) / n
+    return float(np.float32(mean)), float(np.float32(variance ** .5))
+
+
+def sound_scale(
+    p: AudioWindows,          # who hears what
+    rows: Sequence[int] | np.ndarray,  # of them these
+    most: int | None = None,  # samples of a row
+) -> tuple[float, float]:
+    "Mean and deviation of all samples that some rows hear"
+    heard = [(p.of[r], p.begin[r], min(p.length[r], most or 1 << 60)) for r in rows]
+    n = sum(k for _, _, k in heard)
+    if not n: raise AvkitError("No training clip has audio: its waveforms have no scale")
+    return _moments(lambda: (p.sounds.read(*h).astype(np.float64) for h in heard), n)
+
 # %% ../../nbs/2_datasets/23_features.ipynb #164c138d
 def _source(
     p: AudioWindows,  # who hears what
@@ -317,7 +361,8 @@ def _wave(
     most = round(seconds * p.rate) if seconds else None
     count = np.minimum(p.length, most or 1 << 60)
     make = lambda i, j: dict(x=p.waves(i, j, most), real=torch.from_numpy(count[i:j]))
-    return replace(_source(p, "wave", dict(seconds=seconds), make), rate=p.rate)
+    scaled = isinstance(p.sounds, ScaledAudio)
+    return replace(_source(p, "wave", dict(seconds=seconds), make), rate=p.rate, scaled=scaled)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #ae1e9b9d
 def _segments(
@@ -625,9 +670,10 @@ def _few(shape: Sequence[int], most: int = 1 << 26) -> int:
 
 # %% ../../nbs/2_datasets/23_features.ipynb #2adb791a
 def _stacked(frames: Sequence[Tensor | None], shape: Sequence[int]) -> _Arrays:
-    "Rows of frames; black where a clip has none"
-    black = torch.zeros(tuple(shape), dtype=torch.uint8)
-    x = torch.stack([black if f is None else f for f in frames])
+    "Rows of frames; black where a clip has none, and after the end of a shorter one"
+    x = torch.zeros(len(frames), *shape, dtype=torch.uint8)
+    for row, f in zip(x, frames):
+        if f is not None: row[:len(f)] = f
     return dict(x=x, real=torch.tensor([0 if f is None else len(f) for f in frames]))
 
 # %% ../../nbs/2_datasets/23_features.ipynb #ff7868f1
@@ -640,8 +686,8 @@ def clip_frames(
 ) -> Source:
     "Rows of (T,3V,size,size) uint8"
     read = functools.partial(_views, store, size=size, views=views, hide=hide)
-    found = (_views(store, k, size, views) for k in keys)
-    shape = next((f.shape for f in found if f is not None), (1, 3 * len(views), size, size))
+    shapes = (store.shape(k, views[0]) for k in keys if k)
+    shape = max((s[0] for s in shapes if s), default=1), 3 * len(views), size, size
     make = lambda i, j: _stacked([read(key=k) for k in keys[i:j]], shape)
     how = [] if hide is None else [asdict(hide)]
     named = [k and content_key("frames", size, views, k, *how) for k in keys]

@@ -508,8 +508,9 @@ def _which_modality(m):
     "What takes all clips, where they do not all have both streams"
     common = common_streams(m)
     if len(common) == 2: return ""
-    if common: return f" (--modality {common[0]}, or auto, takes all of them)"
-    return " (no stream is in all of them: --modality av takes those that have both)"
+    rest = "--modality av takes those that have both, with --unpaired all"
+    if common: return f" (--modality {common[0]}, or auto, takes all of them; {rest})"
+    return f" (no stream is in all of them: {rest})"
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #8b725f10
 def _counted_by(clips):

@@ -30,7 +30,7 @@ from .runs import check_backbones, open_run, Run
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
-from ..preprocessing.prepare import Preparation, stream_key
+from ..preprocessing.prepare import frames_in, Preparation, stream_key
 from ..preprocessing.tracks import Cutter, cuts_of, NOTHING, SECONDS, Track, Writer
 from ..preprocessing.writing import write_video
 from ..store import Store
@@ -111,12 +111,13 @@ def plan_windows(
 ) -> Plan:
     "The windows over a video"
     window = prep.window or (duration if duration <= LONGEST else LONGEST / 2)
-    k = max(1, round((hop or window / 2) / window * prep.frames))
-    hop = k / prep.frames * window
+    frames = frames_in(window, prep)
+    k = max(1, round((hop or window / 2) / window * frames))
+    hop = k / frames * window
     n = 1 + max(0, round((duration - window) / hop))
     start = max(0., (duration - window - (n - 1) * hop) / 2)
     first = 0. if prep.video_from == "begin" else start
-    return Plan(start, window, prep.frames, k, n, first)
+    return Plan(start, window, frames, k, n, first)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #aea795cc
 @dataclass
@@ -476,7 +477,7 @@ def window_audio(
 
 def _black(prep: Preparation) -> dict[str, np.ndarray]:
     "{view: (n,3,size,size)}: what stands for images that are not there"
-    image = np.zeros((prep.frames, 3, prep.size, prep.size), np.uint8)
+    image = np.zeros((frames_in(prep.window or 1., prep), 3, prep.size, prep.size), np.uint8)
     return dict.fromkeys(prep.views, image)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #40f368ce
@@ -551,7 +552,8 @@ class Clips:
         "What the model reads of the windows that are stored"
         clips = rows.assign(label="", speaker="").reindex(columns=COLUMNS)
         m = Manifest("video", self.store.root, clips, self.run.classes, task=self.run.task)
-        return {s: clip_stream(self.run.cfg, m, s, self.store, {}) for s in self.run.streams}
+        return {s: clip_stream(self.run.cfg, m, s, self.store, {}, self.run.stats)
+                for s in self.run.streams}
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #cd0ef430
 def _add_unseen(clips: Clips, path: Path) -> None:
@@ -771,7 +773,7 @@ def answer_frames(
     for i in range(0, len(numbers), at_once):
         some = slice(i, i + at_once)
         streams = window_streams(
-            run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {})
+            run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {}, run.stats)
         out.append(answer(run, streams, given[some], run.cfg["device"], steps[some]))
     return torch.cat(out).numpy()
 

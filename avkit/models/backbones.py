@@ -539,9 +539,10 @@ class Backbone(nn.Module):
         spec: BackboneSpec,  # its row of the table
         mean: tuple = (),    # of the colours; (): they are not scaled
         std: tuple = (),     # of the colours
+        waves: bool = True,  # each waveform by its own mean and deviation
     ):
         super().__init__()
-        self.name, self.net, self.spec = name, net, spec
+        self.name, self.net, self.spec, self.waves = name, net, spec, waves
         self.dim: int = getattr(net, "num_features", None) or spec.dim
         self._origin = dict(weights="random", source="random")
         watch_loads(net)
@@ -594,7 +595,7 @@ class Backbone(nn.Module):
         return self.scaled_frames(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.takes == "wave": return self.net(_standard_waves(x))[0]
+        if self.takes == "wave": return self.net(_standard_waves(x) if self.waves else x)[0]
         return self.net(self.images(x)).flatten(1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #1bc46e12
@@ -650,7 +651,7 @@ def build_backbone(
     weights: str | Path | None = None,  # a file, a named source; None: random
     say: bool = True,                   # that weights are random, once
     channels: int | None = None,        # of the input; default: what it was made for
-    normalise: bool = True,             # scale the colours
+    normalise: bool = True,             # scale the colours, or each waveform
     freeze: str | None = None,          # the part (`blocks`) that does not train
     **options: Any,                     # of timm or torchvision
 ) -> Backbone:
@@ -662,7 +663,7 @@ def build_backbone(
     net = spec.make(**options)
     colours = dict(mean=spec.mean, std=spec.std) | scale
     if not normalise or channels not in (None, 3): colours = {}
-    b = Backbone(name, net, spec, **colours)
+    b = Backbone(name, net, spec, **colours, waves=normalise)
     drawn = [] if weights is None else load_weights(b, weights, state)
     if freeze: getattr(net, freeze).requires_grad_(False)
     if weights is None and not is_shipped(name):

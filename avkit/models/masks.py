@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Masked', 'CELLS', 'pool', 'zero_padding', 'lengths', 'pool_to_steps', 'side_by_side', 'at_valid', 'over_steps',
-           'recurrent', 'grouped', 'masked_softmax', 'counted_steps', 'has_modality', 'common_steps', 'align_steps']
+           'recurrent', 'grouped', 'masked_softmax', 'counted_steps', 'has_modality', 'at_present', 'common_steps',
+           'align_steps']
 
 # %% ../../nbs/3_models/00_masks.ipynb #41d4b16d
 from collections.abc import Callable, Sequence
@@ -166,6 +167,22 @@ def counted_steps(mask: Tensor, masked: bool) -> Tensor:
 def has_modality(mask: Tensor, x: Tensor) -> Tensor:
     "(B,T), anything of B -> (B,1,...), as many axes as x: which clips have the modality"
     return mask.any(1).view(-1, *[1] * (x.ndim - 1))
+
+# %% ../../nbs/3_models/00_masks.ipynb #unp00002
+def at_present(
+    f: Callable[[Tensor, Tensor], Masked],
+    x: Tensor,     # (B,T,...)
+    mask: Tensor,  # (B,T)
+    dim: int,      # width that f gives
+) -> Masked:
+    "f on the clips that have a valid step; the others are not read, and have none afterwards"
+    there = mask.any(1)
+    if there.all(): return f(x, mask)
+    if not there.any() and not _joined(f): return x.new_zeros(len(x), 1, dim), mask[:, :1]
+    y, m = f(x[there], mask[there])
+    out, valid = y.new_zeros(len(x), *y.shape[1:]), m.new_zeros(len(x), m.shape[1])
+    out[there], valid[there] = y, m
+    return out, valid
 
 # %% ../../nbs/3_models/00_masks.ipynb #8221fcef
 def common_steps(mask: Tensor, n: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn, Tensor
 from ..core import AvkitError, unknown
 from .encoders import AUDIO_ENCODERS, Encoder, Head, VIDEO_ENCODERS
 from .fusion import accepted, Fusion, FUSIONS
-from .masks import has_modality, Masked, pool, zero_padding
+from .masks import at_present, has_modality, Masked, pool, zero_padding
 
 # %% ../../nbs/3_models/06_model.ipynb #652f75da
 STREAMS = ("audio", "video")
@@ -39,6 +39,18 @@ def _given(
 ) -> dict[str, Masked]:
     "The streams that are there, with their masks and zeros in their padding"
     return {k: _masked(x, masks[k]) for k, x in streams.items() if x is not None}
+
+# %% ../../nbs/3_models/06_model.ipynb #unp00012
+def _staged(
+    enc: Encoder,
+    n: int,        # 1 or 2
+    x: Tensor,     # (B,T,...)
+    mask: Tensor,  # (B,T)
+) -> Masked:
+    "Stage n of an encoder; of clips without the modality nothing is read in training"
+    f = getattr(enc, f"stage{n}")
+    if not enc.training: return f(x, mask)
+    return at_present(f, x, mask, enc.mid_dim if n == 1 else enc.dim)
 
 # %% ../../nbs/3_models/06_model.ipynb #cb24f785
 class TwoEncoders(nn.Module):
@@ -65,7 +77,7 @@ class TwoEncoders(nn.Module):
         out = {}
         for k in STREAMS:
             enc = getattr(self, k)
-            if k in given: x, m = getattr(enc, f"stage{n}")(*h[k])
+            if k in given: x, m = _staged(enc, n, *h[k])
             else: x, m = _absent(next(iter(given.values()))[1], enc.mid_dim if n == 1 else enc.dim)
             out[k] = zero_padding(x, m), m
         return out
@@ -84,8 +96,8 @@ class TwoEncoders(nn.Module):
         mask: Tensor,  # (B,T)
     ) -> Masked:
         "One modality without the other: what its head reads"
-        h, m = getattr(self, k).stage1(x, mask)
-        h, m = getattr(self, k).stage2(zero_padding(h, m), m)
+        h, m = _staged(getattr(self, k), 1, x, mask)
+        h, m = _staged(getattr(self, k), 2, zero_padding(h, m), m)
         return self.fusion.unimodal(k, zero_padding(h, m), m)
 
 # %% ../../nbs/3_models/06_model.ipynb #3e39b5eb

@@ -169,7 +169,7 @@ class Yunet:
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #0b5c1ae7
 class Whole:
     "The whole frame is the face"
-    def __init__(self, model: str | Path | None = None): pass
+    def __init__(self, model: str | Path | None = None, sure: float = 0.): pass
 
     def detect(self, frames: np.ndarray) -> Detections:
         "(T,H,W,3) uint8 -> [(boxes (1,4), scores (1,))] * T"
@@ -186,10 +186,11 @@ DETECTORS = {
 def detector(
     name: str = "mtcnn",              # one of `DETECTORS`
     model: str | Path | None = None,  # the file of a detector that comes without weights
+    sure: float | None = None,        # least score of a face; None: the detector's own
 ) -> Any:
     "The detector of that name: `.detect(frames)`"
     if name not in DETECTORS: raise unknown("face detector", name, DETECTORS)
-    return DETECTORS[name](model)
+    return DETECTORS[name](model, **({} if sure is None else dict(sure=sure)))
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #f6d0685b
 def _area(b: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
            'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
-           'chosen', 'audited', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready',
-           'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
+           'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
+           'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
+           'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -30,6 +31,7 @@ from .robustness import robustness_report, USUAL, write_robustness
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
 from .tables import distinct, was_rendered
+from .unpaired import unpaired_report, write_unpaired
 from ..training.configure import Config, configure
 from ..training.grid import finished_record, identity, run_grid
 
@@ -120,6 +122,14 @@ def audited(table: pd.DataFrame) -> str:
     return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f} ({ends}), "
             f"chance {whole.chance:.3f}; most by itself: {best.group} {best.score:.3f}.")
 
+# %% ../../nbs/6_reports/17_index.ipynb #unpi0001
+def regained(table: pd.DataFrame) -> str:
+    "The headline of unpaired clips"
+    said = [f"`{r['method']}` accuracy {r['half']:.3f} on half of the clips, {r['unpaired']:.3f} "
+            f"with one stream of the others, {r['all']:.3f} with both"
+            for r in table.to_dict("records")]
+    return f"Given both streams: {'; '.join(said)}."
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -137,6 +147,7 @@ KINDS = dict(
     runs=Kind("learning_curves.png", reached, write_runs),
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
+    unpaired=Kind("unpaired.png", regained, write_unpaired),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -293,6 +304,10 @@ def _quirks(report: Report, n_jobs: int) -> None:
                  **report.settings)
 
 
+def _unpaired(report: Report, n_jobs: int) -> pd.DataFrame:
+    return unpaired_report(report.path, report.title)
+
+
 def _paper_report(key: str) -> Report:
     "The declaration of a paper's smoke"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
@@ -307,6 +322,8 @@ RENDERED_REPORTS = [
            "Smoke of the robustness curves: the rendered demo corpus"),
     *map(_paper_report, STUDIES)]
 LONG_REPORTS = [
+    Report("unpaired", "unpaired", _unpaired, "What clips with one stream are worth", long=True,
+           place=6),
     Report("twins", "runs", _twins, "Every corpus's rendered stand-in", long=True,
            command="make twins", place=4),
     Report("quirks", "quirks", _quirks, long=True, place=5,
@@ -446,7 +463,7 @@ def what(spec: dict) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #ce2934e7
 def _sure_of_rendered(spec: dict) -> str:
     "What numbers on rendered data are good for"
-    if spec["kind"] == "runs":
+    if spec["kind"] in ("runs", "unpaired"):
         how = "trained to the end, on labels that can be learned by construction."
     else:
         how = "too short a training to tell the methods apart."

@@ -130,6 +130,7 @@ def _of_stream(stream: str) -> set[str]:
 def _idle_streams(v: Values) -> set[str]:
     "Those of a modality that is not there; of features of one's own, how they would be made"
     out = {"flip_rotate"} if v["video_backbone"] else set()
+    if v["modality"] != "av": out.add("unpaired")
     for s in ("audio", "video"):
         own = {f"{s}_features", f"{s}_features_rate"}
         if s not in _streams(v): out |= _of_stream(s)
@@ -211,7 +212,8 @@ def _used_preparation(v: Values) -> dict[str, Any]:
 def _used_streams(v: Values) -> dict[str, Any]:
     "Whose features are scaled; what stands for a missing stream"
     by_speaker = tuple(s for s in _streams(v) if s in v["by_speaker"])
-    standardise = tuple(s for s in _raw(v) if s in v["standardise"])
+    raw = _raw(v) + ["wave"] * ("audio" in _raw(v) and v["audio_backbone"] is not None)
+    standardise = tuple(s for s in raw if s in v["standardise"])
     noise = v["modality"] != "av" and v["modality_dropout"] == "noise"
     missing = dict(missing="noise") if noise else {}
     return dict(by_speaker=by_speaker, standardise=standardise) | missing
@@ -452,7 +454,8 @@ def _with_modality(s: Settings, r: dict) -> Settings:
     has = [k for k in ("audio", "video") if k in common_streams(m) or own[f"{k}_features"]]
     if not has:
         raise AvkitError(f"modality=auto: no stream is in all clips of {m.root} "
-                         f"({streams_told(m)}); modality=av takes those that have both")
+                         f"({streams_told(m)}); modality=av takes those that have both, "
+                         "with unpaired=true all")
     found = "av" if len(has) == 2 else has[0]
     print(f"modality auto: {found} ({streams_told(m)})")
     return replace(s, modality=found)
@@ -512,6 +515,9 @@ def _check_numbers(r: dict, s: Settings) -> None:
                 raise AvkitError(f"{k} should be {least} or more, got {r[k]}")
     if s.picture_rate is not None and not s.picture_rate > 0:
         raise AvkitError(f"picture_rate should be more than 0, got {s.picture_rate}")
+    if r["unpaired"] and r["mixup"]:
+        raise AvkitError("unpaired=true and mixup: a mixture of a clip without video and one "
+                         "without audio would have neither. Leave one of the two out.")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
 

@@ -191,27 +191,30 @@ def frozen_backbone(
     name: str,  # of `BACKBONES`
     weights: _Weights | _PerView = None,  # a file or a named source, or {view: one}
     device: str | torch.device = "cpu",  # such as cuda
+    normalise: bool = True,  # scale the colours, or each waveform
 ) -> Any:
     "A `Backbone` that only answers, or a `PerView` of several"
+    how = str(device), normalise
     if isinstance(weights, Mapping):
-        return PerView([frozen_backbone(name, w, device) for w in weights.values()])
+        return PerView([frozen_backbone(name, w, *how) for w in weights.values()])
     weights = place_of(name, weights)
     file = None if weights is None or is_source(weights) else file_stamp(weights)
-    if not is_shipped(name): return _build(name, weights, str(device))
-    return _frozen(name, weights if file is None else str(weights), str(device), file)
+    if not is_shipped(name): return _build(name, weights, *how)
+    return _frozen(name, weights if file is None else str(weights), *how, file)
 
 
 @functools.lru_cache(3)
-def _frozen(name: str, weights: Any, device: str, seen: Any) -> Any:
+def _frozen(name: str, weights: Any, device: str, normalise: bool, seen: Any) -> Any:
     "One backbone; `seen` is the file's stamp, so that a changed file is read again"
-    return _build(name, weights, device)
+    return _build(name, weights, device, normalise)
 
 
-def _build(name: str, weights: Any, device: str) -> Any:
+def _build(name: str, weights: Any, device: str, normalise: bool) -> Any:
     "A backbone that only answers; what it draws is always the same"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(child_seed(0, "backbone", name))
-        return build_backbone(name, weights).eval().requires_grad_(False).to(device)
+        b = build_backbone(name, weights, normalise=normalise)
+    return b.eval().requires_grad_(False).to(device)
 
 # %% ../../nbs/4_training/05_frozen.ipynb #663b364b
 RUNNING = 2  # raise it when the same key gives other outputs
@@ -316,7 +319,7 @@ def backbone_stream(
     if not is_packed(store, key):
         todo = [r for r, k in enumerate(keys) if k and not store.has(k)]
         if todo:
-            t = frozen_backbone(name, weights, device)
+            t = frozen_backbone(name, weights, device, not source.scaled)
             _run(t, source, todo, keys, store, device, steps, note)
     a = pack(store, key, len(keys), _rows(store, keys, spec.dim), f"{name} features")
     return Stream(a["x"], a["real"], key), note

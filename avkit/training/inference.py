@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'forward', 'conditions', 'missing', 'apply_condition', 'evaluation_batch', 'clips_of_rank', 'predict_logits',
-           'labelled_frames', 'video_outputs', 'frame_outputs', 'outputs', 'class_scores', 'scored', 'evaluate_subset',
-           'class_columns', 'number_columns', 'to_table', 'condition_outputs', 'prediction_rows', 'score_conditions']
+           'labelled_frames', 'video_outputs', 'frame_outputs', 'clips_scored', 'outputs', 'class_scores', 'scored',
+           'evaluate_subset', 'class_columns', 'number_columns', 'to_table', 'condition_outputs', 'prediction_rows',
+           'score_conditions']
 
 # %% ../../nbs/4_training/08_inference.ipynb #f026b90a
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,13 @@ from torch import nn
 from torch.nn import functional as F
 from ..core import AvkitError
 from ..datasets.augment import spec_augment, unit_range
-from ..datasets.batches import AVData, draws
-from ..datasets.corruptions import corrupt, split_source
+from ..datasets.batches import AVData, cut_padding, draws, longest
+from ..datasets.corruptions import corrupt, split_source, streams_needed
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from .configure import Config
 from .distributed import in_order, rank_and_world
-from .loading import RunData, with_changes
+from .loading import keeps_unpaired, RunData, with_changes
 from .metrics import abaw_expr, ccc_loss, ccc_scores, ece, js_distance, scores
 from .quirks import unlabelled_as_zero
 
@@ -80,6 +81,7 @@ def evaluation_batch(
 ) -> dict[str, Any]:
     "The batch that a model is scored on"
     b = {k: v.to(device) for k, v in data.batch(idx).items()}
+    if cfg.has("unmasked_padding"): b = cut_padding(b, longest(data, idx))
     if "video" in b and b["video"].ndim == 5: b["video"] = unit_range(b["video"])
     if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]:
         u = draws(len(data), cfg["seed"], condition)[idx, 2:]
@@ -105,6 +107,7 @@ def predict_logits(
 ) -> torch.Tensor:
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
     model.eval()
+    if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
     alone, out = rank_and_world()[1] == 1, []
     for i in clips_of_rank(idx).split(size):
         z = forward(model, evaluation_batch(cfg, data, i, condition, device)).float()
@@ -157,6 +160,19 @@ def frame_outputs(
     target, out = torch.from_numpy(target), torch.from_numpy(out).float()
     return dict(clip=clip.tolist(), frame=frame, target=target, out=out)
 
+# %% ../../nbs/4_training/08_inference.ipynb #unp00042
+def clips_scored(
+    cfg: Config,     # settings and recipe
+    data: AVData,    # all clips of the run
+    subset: str,     # train, validation, test
+    condition: str,  # av, audio, video, audio_noise_10dB, ...
+) -> torch.Tensor:
+    "The numbers of a subset's clips; of unpaired ones those that have what the condition gives"
+    idx = data.indices(subset)
+    need = streams_needed(condition, list(data.streams)) if keeps_unpaired(cfg) else []
+    for s in need: idx = idx[data.streams[s].present[idx]]
+    return idx
+
 # %% ../../nbs/4_training/08_inference.ipynb #756b721f
 def outputs(
     cfg: Config,                         # settings and recipe
@@ -167,7 +183,7 @@ def outputs(
     device: str | torch.device = "cpu",  # where it computes
 ) -> dict[str, Any] | None:
     "clip, target (M,) or (M,k), out (M,C), and frame (M,) where frames have labels; or None"
-    idx = data.indices(subset)
+    idx = clips_scored(cfg, data, subset, condition)
     if not len(idx): return None
     logits = predict_logits(cfg, model, data, idx, condition, device)
     if data.steps is not None: return frame_outputs(cfg, data, idx, logits)
@@ -293,4 +309,5 @@ def score_conditions(
             metrics.setdefault(name, {})[cond] = score
             where = dict(split=name, condition=cond, fold=cfg["fold"])
             rows.append(prediction_rows(corpus, got, **where))
+    if not rows: raise AvkitError(f"No clip has what {', '.join(conds)} give: nothing is scored")
     return pd.concat(rows), metrics

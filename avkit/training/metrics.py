@@ -114,7 +114,7 @@ def share_loss(
     "The mean cross-entropy of outputs and shares of the classes, counted by the classes' weights"
     z, s = logits.float().flatten(0, -2), share.flatten(0, -2)
     total = F.cross_entropy(z, s, weight, reduction="sum", label_smoothing=label_smoothing)
-    return total / (s if weight is None else s * weight).sum()
+    return total / (s if weight is None else s * weight).sum().clamp(min=1e-12)
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fb0b0e17
 _Values = ArrayLike | Tensor

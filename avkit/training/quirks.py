@@ -187,11 +187,19 @@ QUIRKS["linear_heads"] = Quirk(
     "vavl2023", "no activation and no dropout after the second hidden layer of the heads",
     dict(head=dict(activation=(True, False), dropout=(.2, 0.))))
 QUIRKS["unmasked_padding"] = Quirk(
-    "vavl2023", "padding counts as audio and video",
+    "vavl2023", "padding counts as audio and video, up to the longest clip of a batch",
     dict(encoder_options=dict(conformer=dict(masked=False)),
          fusion_options=dict(vavl=dict(masked=False))))
 
+QUIRKS["released_faces"] = Quirk(
+    "vavl2023", "every frame of a clip; a face's score is .96 or more, its box a quarter wider",
+    dict(preparation=dict(frames=0, sure=.96, margin=.25)), paper=True)
+
 NOT_BROUGHT_BACK["vavl2023"] = [
+    "faces come from SFD and 68 landmarks: here from MTCNN; frames without a face are left out, and"
+    " each of several faces is a step: here the box is interpolated, and one face is followed",
+    "wav2vec2 makes something of a batch's padding: here zeros stand there",
+    "the seed is never set: a run is one draw, which `unseeded` makes too",
     "`.flv` names are not handled: no clip is found",
     "the fusion step runs backward through both branches and steps only its head: the same numbers,"
     " twice the cost"]

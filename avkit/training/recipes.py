@@ -88,7 +88,7 @@ RECIPES["vavl2023"] = COMMON | dict(
     about="Versatile audio-visual learning (Goncalves, Leem, Lin, Sisman and Busso, 2023)",
     preparation=dict(
         window=None,                         # sec. IV-B: whole clips
-        frames=30,                           # ours
+        frames=30,                           # ours; code: every frame (variant all_frames)
         size=224, rate=16000),               # sec. IV-B
     # what is read, and who reads it
     audio="wave",
@@ -103,7 +103,7 @@ RECIPES["vavl2023"] = COMMON | dict(
     fusion_options=dict(vavl=dict(layers=2)),                      # page
     heads=8,                                 # page
     head=dict(hidden=(512, 256), dropout=.2),  # page
-    standardise=("audio", "video"),          # page
+    standardise=("wave", "video"),           # page: the waveform; wav2vec2's output stays as it is
     # how it is trained
     reconstruction=2.,                       # eq. 4-6
     steps="alternating",                     # page
@@ -114,6 +114,7 @@ RECIPES["vavl2023"] = COMMON | dict(
         batch_size=9,                        # page
         reconstruction=1/3)),                # eq.: sum over three targets + MSE; we take their mean
     variants=dict(
+        all_frames=dict(preparation=dict(frames=0)),
         no_shared=dict(fusion_options=dict(vavl=dict(layers=0))),
         no_reconstruction=dict(reconstruction=0.),
         joint=dict(steps="joint")))

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from ..core import content_key, file_hash, read_json, repo_root, resolve
 from ..datasets.batches import AVData
+from ..datasets.corruptions import streams_needed
 from ..datasets.feature_files import features_hash
 from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
@@ -32,7 +33,7 @@ from ..store import Store
 from .checkpoint import LAST, Resumable
 from .configure import Config, config_of, differing, in_words
 from .inference import missing
-from .loading import RunData
+from .loading import clips_given, keeps_unpaired, RunData
 from .settings import COMMON, DECLARED
 
 # %% ../../nbs/4_training/10_record.ipynb #71e6c17f
@@ -200,6 +201,11 @@ def _data_of(cfg: Config, corpus: RunData) -> dict[str, Any]:
         dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes, task=m.task,
         level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)
 
+# %% ../../nbs/4_training/10_record.ipynb #unp00092
+def _given(cfg: Config, data: AVData) -> dict[str, Any]:
+    "`given`, {subset: {condition: clips}}, where unpaired clips take part; nothing elsewhere"
+    return dict(given=clips_given(data)) if keeps_unpaired(cfg) else {}
+
 # %% ../../nbs/4_training/10_record.ipynb #scarce02
 def _split_of(corpus: RunData) -> dict[str, Any]:
     "Who was in which subset, and who in none"
@@ -278,7 +284,8 @@ def record_of(
     changes = {k: cfg[k] for k in ("size", "mode", "quirks")}
     timings = dict(total=round(seconds, 2), epochs=[round(s, 3) for s in t.seconds])
     data = _data_of(cfg, corpus) | _audit_of(corpus)
-    return (_settings_of(cfg) | _means_of(t) | data | changes | _split_of(corpus) | _learned(t)
+    split = _split_of(corpus) | _given(cfg, corpus.data)
+    return (_settings_of(cfg) | _means_of(t) | data | changes | split | _learned(t)
             | dict(timings=timings, metrics=metrics, selection=_selection_of(t.select, metrics)))
 
 # %% ../../nbs/4_training/10_record.ipynb #run00001
@@ -460,6 +467,18 @@ def name_of(score: str) -> str:
     "A score's name in tables: `UAR`, `CCC valence`, `macro F1`"
     return SPELT.get(score, score.replace("ccc", "CCC").replace("_", " "))
 
+# %% ../../nbs/4_training/10_record.ipynb #unp00094
+def _scored(
+    record: Mapping[str, Any],
+    subset: str,     # or the name of another data set
+    condition: str,
+) -> str:
+    "How many of the unpaired clips a condition is about, as a column; '' where all have all"
+    given = record.get("given", {}).get(subset)
+    if not given: return ""
+    need = streams_needed(condition)
+    return f"{given[need[0] if len(need) == 1 else 'av']:>8}"
+
 # %% ../../nbs/4_training/10_record.ipynb #3da064fa
 _PRINTED = ("accuracy", "uar", "f1_macro", "js_distance")
 
@@ -471,17 +490,17 @@ def _columns(row: Mapping[str, float]) -> dict[str, int]:
 
 
 def score_lines(record: Mapping[str, Any]) -> str:
-    "The scores of a record as a small text table"
+    "The scores of a record as a small text table; of unpaired clips also how many are scored"
     told = {s: cs for s, cs in record["metrics"].items() if s != "train"}
     rows = [(s, c, v) for s, cs in told.items() for c, v in cs.items()]
     wide = _columns(rows[0][2])
     first = max(11, *(len(s) + 1 for s, _, _ in rows))
     second = max(7, *(len(c) + 1 for _, c, _ in rows))
     head = "".join(f"{name_of(n):>{w}}" for n, w in wide.items())
-    out = [f"{'split':<{first}}{'given':<{second}}{head}"]
+    out = [f"{'split':<{first}}{'given':<{second}}{head}{'   clips' * ('given' in record)}"]
     for s, c, v in rows:
         numbers = "".join(f"{v.get(n, math.nan):>{w}.3f}" for n, w in wide.items())
-        out.append(f"{s:<{first}}{c:<{second}}{numbers}")
+        out.append(f"{s:<{first}}{c:<{second}}{numbers}{_scored(record, s, c)}")
     notes = record["split"]["note"], selection_note(record)
     return "\n".join([*out, *(f"({note})" for note in notes if note)])
 

@@ -103,6 +103,8 @@ class DataSettings:
     synthetic: str | None = setting(
         None, "vgaf: a folder of such scenes; by default they are drawn", "data", path="folder")
     difficulty: float = setting(0.0, "rendered clips: 0 easy to 1 hard", "data")
+    unpaired: bool | None = number(
+        False, "train and score also with clips that have audio alone, or video alone", "data")
     split: str | None = setting(
         None, "a published split, kfold5, nested5x4, random, or a CSV file with clip (or speaker)"
         " and split", "data")
