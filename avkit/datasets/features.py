@@ -67,6 +67,7 @@ class Stream:
     x: Tensor  # or what is read like one: `Rows`, `Scaled`, `Cuts`
     mask: Tensor
     key: str  # what it was made of
+    layers: int = 1  # of a backbone, side by side in each step
 
     @property
     def present(self) -> Tensor:

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips',
-           'backbone_of', 'frame_size', 'weights_of_stream', 'clip_stream', 'features_of', 'nothing_scored',
-           'window_streams', 'features_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
+           'backbone_of', 'frame_size', 'weights_of_stream', 'hub_options', 'clip_stream', 'features_of',
+           'nothing_scored', 'window_streams', 'features_told', 'read_clips', 'split_manifest', 'load_data',
+           'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from avkit.datasets.manifest import (common_streams, declared_scale, label_ends,
 from ..datasets.registry import open_asked
 from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.windows import cut_windows, Windows
-from ..models.backbones import BACKBONES
+from ..models.backbones import BACKBONES, spec_of
+from ..models.hub import is_hub
 from ..models.weights import of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
@@ -127,8 +129,9 @@ def backbone_of(cfg: Config, stream: str) -> tuple[str | None, Any]:
     "The name of the stream's frozen backbone, and its row in `BACKBONES`; (None, None) without one"
     name = cfg.recipe.get(f"{stream}_backbone")
     if name is None: return None, None
-    if name not in BACKBONES: raise unknown(f"{stream} backbone", name, BACKBONES)
-    b = BACKBONES[name]
+    if name not in BACKBONES and not is_hub(name):
+        raise unknown(f"{stream} backbone", name, [*BACKBONES, "hf:", "timm:", "torchvision:"])
+    b = spec_of(name, weights_of_stream(cfg, stream, name) if is_hub(name) else None)
     hears = b.takes in ("wave", "mel")
     if hears != (stream == "audio"): raise AvkitError(f"{stream}_backbone: {name} takes {b.takes}")
     return name, b
@@ -180,6 +183,15 @@ def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
     return each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
 
 
+def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
+    "What is asked of a published network: the layer, and its `backbone_options`"
+    name = cfg.recipe.get(f"{stream}_backbone")
+    if not is_hub(name): return {}
+    own = cfg.recipe.get("backbone_options", {}).get(name, {})
+    more = {k: v for k, v in own.items() if k != "weights"}
+    return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
+
+
 def _encoded(
     cfg: Config,
     stream: str,
@@ -192,7 +204,8 @@ def _encoded(
     name = backbone_of(cfg, stream)[0]
     if not name: return source.stream(store)
     weights, device = weights_of_stream(cfg, stream, name), cfg["device"]
-    s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
+    s, note = backbone_stream(store, source, name, weights, device_name(device), steps,
+                              **hub_options(cfg, stream))
     notes.setdefault("backbones", {})[stream] = note
     return s
 
