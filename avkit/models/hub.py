@@ -8,9 +8,9 @@ __all__ = ['HUBS', 'Answer', 'is_hub', 'hub_folder', 'without_folder', 'Layers',
            'HubFrames', 'TimmFrames', 'TorchvisionImages', 'TorchaudioWaves', 'HubBackbone', 'measure_steps',
            'HubOptions', 'check_options', 'hub_backbone', 'hub_note']
 
-# %% ../../nbs/3_models/08_hub.ipynb #hef7876d
-import contextlib, copy, functools, re
-from collections.abc import Callable, Iterator, Mapping
+# %% ../../nbs/3_models/08_hub.ipynb #ha9c7965
+import contextlib, functools, re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, content_key, read_json, resolve, unknown
-from .weights import (file_stamp, fit_weights, is_source, read_weights, restoring,
-    source_of, weights_hash)
+from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
+    refuse_weights, restoring, source_of, State, weights_hash)
 from ..store import Store
 
 # %% ../../nbs/3_models/08_hub.ipynb #h3a3b27a
@@ -475,42 +475,86 @@ class TorchaudioWaves(nn.Module):
         states = self.net.extract_features(x)[0]
         return states[-1], dict(enumerate(states, 1))
 
-# %% ../../nbs/3_models/08_hub.ipynb #hbf1f658
-def _new_name(k: str) -> str:
-    "An older name of a weight -> the one that transformers uses now"
-    k = re.sub(r"\.weight_g$", ".parametrizations.weight.original0", k)
-    return re.sub(r"\.weight_v$", ".parametrizations.weight.original1", k)
+# %% ../../nbs/3_models/08_hub.ipynb #ha594449
+_MAY_LACK = ("masked_spec_embed", "mask_token", "pooler.")  # for training; a summary
 
 
-_UNUSED = ("masked_spec_embed", "embeddings.mask_token", "pooler.")  # needed in training, or asked
-
-
-def _fill_hf(net: nn.Module, folder: Path) -> list[str]:
-    "Fill a network from its folder; returns the weights that the folder may lack, and does"
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    "All weights in a folder, but numbers of positions that older files hold"
     state: dict[str, Tensor] = {}
     for f in _weight_files(folder): state |= read_weights(f, folder.name)[0]
-    state = {k: v for k, v in state.items() if not k.endswith("position_ids")}
-    with restoring(): return fit_weights(net, state, folder, _new_name, _UNUSED)
-
-# %% ../../nbs/3_models/08_hub.ipynb #h9dfa496
-def _encoder_of(folder: Path) -> nn.Module:
-    "The part of a network of Hugging Face that hears or sees, weights still to come"
-    config = copy.deepcopy(_part(_read_hf("AutoConfig", folder)))
-    both = getattr(config, "is_encoder_decoder", False)
-    if both: config.decoder_layers = 1  # it is not kept
-    net = _transformers().AutoModel.from_config(config, trust_remote_code=False)
-    return net.get_encoder() if both else net
+    return {k: v for k, v in state.items() if not k.endswith("position_ids")}
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    "Inside, transformers neither warns of weights that are left over nor draws bars"
+    log = _transformers().logging
+    were, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try: yield
+    finally:
+        log.set_verbosity(were)
+        if bars: log.enable_progress_bar()
+
+# %% ../../nbs/3_models/08_hub.ipynb #hede6e64
+def _encoder_of(config: Any) -> nn.Module:
+    "The part of a network of Hugging Face that hears or sees, without memory for its weights"
+    with torch.device("meta"):
+        net = _transformers().AutoModel.from_config(config, trust_remote_code=False)
+    return net.get_encoder() if getattr(config, "is_encoder_decoder", False) else net
+
+
+def _own_weights(net: nn.Module, state: State) -> State:
+    "Of an encoder before a decoder: the file's weights under its own names"
+    prefix = common_prefix(state, net.state_dict())
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _left_over(net: nn.Module, state: State, unused: Iterable[str]) -> list[str]:
+    "Weights of the network's own parts that it has no place for"
+    prefix, parts = common_prefix(state, net.state_dict()), dict(net.named_children())
+    own = {k: k.removeprefix(prefix).split(".")[0] for k in unused if k.startswith(prefix)}
+    return sorted(k for k, part in own.items() if part in parts)
+
+# %% ../../nbs/3_models/08_hub.ipynb #hc9eab47
+def _fill_hf(config: Any, folder: Path) -> tuple[nn.Module, list[str]]:
+    "A network filled from its folder; the weights that the folder may lack, and does"
+    empty, state = _encoder_of(config), _read_folder(folder)
+    if getattr(config, "is_encoder_decoder", False): state = _own_weights(empty, state)
+    load: Any = type(empty).from_pretrained  # type: ignore
+    how = dict(config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)
+    try:
+        with _quietly(): net, told = load(None, **how)
+    except (RuntimeError, ValueError) as e:
+        raise AvkitError(f"{folder}: the weights do not fit config.json: {e}") from e
+    missing = sorted(told["missing_keys"])
+    _check_filled(net, folder, [k for k in missing if not any(m in k for m in _MAY_LACK)],
+                  _left_over(net, state, told["unexpected_keys"]))
+    return net, missing
+
+
+def _check_filled(
+    net: nn.Module,
+    folder: Path,
+    lost: list[str],  # weights that are missing
+    more: list[str],  # weights that are too many
+) -> None:
+    nan = [k for k, v in net.state_dict().items() if v.isnan().any()]
+    refuse_weights(
+        folder, (lost, "is missing", "are missing"), (nan, "holds NaN", "hold NaN"),
+        (more, "has no place in this model", "have no place in this model"))
+
+# %% ../../nbs/3_models/08_hub.ipynb #h7233311
 def _build_hf(found: Found, pad: bool) -> nn.Module:
-    net = _encoder_of(found.place)
-    drawn = _fill_hf(net, found.place)
+    net, drawn = _fill_hf(_part(_read_hf("AutoConfig", found.place)), found.place)
     if found.takes == "frames": return HubFrames(net, not any("pooler" in k for k in drawn))
     extractor = _read_hf("AutoFeatureExtractor", found.place)
     if hasattr(net, "embed_positions"): return HubWhisper(net, extractor, pad)
     return HubWaves(net, extractor)
 
-# %% ../../nbs/3_models/08_hub.ipynb #h6f3e7a6
+# %% ../../nbs/3_models/08_hub.ipynb #haa7ef0b
 def _fill(net: nn.Module, found: Found) -> nn.Module:
     "Fill a network from a file or a named source"
     state = read_weights(found.place, found.name)[0]
@@ -521,7 +565,7 @@ def _fill(net: nn.Module, found: Found) -> nn.Module:
 _ENDS = ("heads.", "head.", "fc.", "classifier.", "aux.")
 
 
-def _without_end(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_end(net: nn.Module, state: State) -> State:
     "The weights of a file without those of the last layer, under whatever prefix"
     end = re.compile(rf"(^|\.)({'|'.join(map(re.escape, _ENDS))})")
     mine = net.state_dict()
