@@ -1,5 +1,5 @@
 """Published networks by name or folder: equal to what their own libraries give, known by their
-content, and used from a shell. The networks are tiny and random; Whisper base where it is at hand."""
+content, used from a shell. The networks are tiny and random; Whisper base where it is at hand."""
 
 import json, shutil
 from dataclasses import replace
