@@ -508,9 +508,9 @@ def _encoder_of(config: Any) -> nn.Module:
         net = _transformers().AutoModel.from_config(config, trust_remote_code=False)
     return net.get_encoder() if getattr(config, "is_encoder_decoder", False) else net
 
-# %% ../../nbs/3_models/08_hub.ipynb #h2bd8516
+# %% ../../nbs/3_models/08_hub.ipynb #hf1e9f00
 def _own_weights(net: nn.Module, state: State) -> State:
-    "Of an encoder before a decoder: the file's weights under its own names"
+    "The file's weights that stand under one prefix, without it (an encoder before a decoder)"
     prefix = common_prefix(state, net.state_dict())
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
@@ -564,15 +564,15 @@ def _fill(net: nn.Module, found: HubEntry) -> nn.Module:
     with restoring(): fit_weights(net, _without_end(net, state), found.place)
     return net
 
-# %% ../../nbs/3_models/08_hub.ipynb #h3f2837a
-_ENDS = ("heads.", "head.", "fc.", "classifier.", "aux.")
+# %% ../../nbs/3_models/08_hub.ipynb #haa5eb5f
+_END = re.compile(r"(^|\.)(heads?|fc|classifier|aux)\.")
 
 
 def _without_end(net: nn.Module, state: State) -> State:
-    "The weights of a file without those of the last layer, under whatever prefix"
-    end = re.compile(rf"(^|\.)({'|'.join(map(re.escape, _ENDS))})")
+    "A file's weights under the network's own names, without those of the last layer"
     mine = net.state_dict()
-    return {k: v for k, v in state.items() if k in mine or not end.search(k)}
+    own = _own_weights(net, state)
+    return {k: v for k, v in own.items() if k in mine or not _END.search(k)}
 
 # %% ../../nbs/3_models/08_hub.ipynb #h1c941c5
 def _build_timm(found: HubEntry, pad: bool) -> nn.Module:

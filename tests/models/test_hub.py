@@ -331,12 +331,33 @@ def test_networks_of_timm_and_torchvision_with_a_file(tmp_path):
             close(t(x), net(given))
         note = hub.hub_note(Store(tmp_path), name, tmp_path / "w.pt")
         assert (note["weights"], note["source"]) == (file_hash(tmp_path / "w.pt"), "w.pt")
-    given = (x - torch.tensor(vit.pretrained_cfg["mean"]).view(3, 1, 1)) / torch.tensor(
-        vit.pretrained_cfg["std"]
-    ).view(3, 1, 1)
-    assert t.layers.how == "last" and given.shape == x.shape
     with pytest.raises(AvkitError, match="do not show their layers"):
         hub.hub_backbone("torchvision:mobilenet_v3_small", tmp_path / "w.pt", layer=1)
+
+
+def test_the_head_of_a_file_is_left_out_under_any_prefix(tmp_path):
+    "A norm of timm's ConvNeXt stands in its head too, and is kept"
+    import timm
+
+    net = timm.create_model("test_convnext").eval()
+    torch.save({f"module.{k}": v for k, v in net.state_dict().items()}, tmp_path / "w.pt")
+    t = hub.hub_backbone("timm:test_convnext", tmp_path / "w.pt")
+    x = torch.rand(1, 3, t.size, t.size)
+    net.reset_classifier(0)
+    mean, std = (torch.tensor(net.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+    with torch.no_grad():
+        close(t(x), net((x - mean) / std))
+        maps = net.forward_intermediates((x - mean) / std, intermediates_only=True)
+        second = hub.hub_backbone("timm:test_convnext", tmp_path / "w.pt", layer=2)
+        close(second(x), maps[1].mean((2, 3)))
+
+
+def test_without_transformers_the_cure_is_said(folders, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(AvkitError, match=r"pip install 'avkit\[transformers\]'"):
+        hub.find_network(f"hf:{folders['hubert']}")
 
 
 def test_networks_of_torchaudio_with_a_file(tmp_path, monkeypatch):
