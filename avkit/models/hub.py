@@ -271,7 +271,7 @@ def _find_hf(name: str, weights: Any) -> HubEntry:
     config = _part(_read_hf("AutoConfig", folder))
     made = (_of_frames if hasattr(config, "num_channels") else _of_waves)(folder)
     setup = dict(_plain(config.to_diff_dict()), input=made.pop("setup", {}))
-    known = dict(licence=licence_of(folder), revision=revision)
+    known: dict[str, Any] = dict(licence=licence_of(folder), revision=revision)
     return HubEntry(name, folder, **made, setup=setup, **known)
 
 # %% ../../nbs/3_models/08_hub.ipynb #h254f874
