@@ -10,7 +10,7 @@ DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: help setup demo prepare-demo check test twins export lab benchmarks reports
+.PHONY: help setup demo prepare-demo check check-style check-types test twins export lab benchmarks reports
 .DEFAULT_GOAL := help
 
 help:
@@ -42,6 +42,11 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"
 
 check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
+	@$(MAKE) --no-print-directory -j 2 check-style check-types
+	@echo "== the fast tests"
+	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
+
+check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
 	$(BIN)/ruff check
 	@echo "== notebooks are clean, avkit/ is what they export, parameters are the declared settings"
@@ -54,16 +59,16 @@ check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downh
 	@echo "== one statement a line, none in disguise; the measures of how code reads"
 	$(BIN)/python tests/checks/style.py
 	$(BIN)/python tests/checks/measures.py --check
+
+check-types: $(READY)  # beside check-style: it takes as long
 	@echo "== types"
 	$(BIN)/pyright
-	@echo "== the fast tests"
-	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs"
 	$(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing
 	@echo "== pytest"
-	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/checks --ignore tests/core --ignore tests/models
+	$(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 
 twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the table in reports/twins
 	@$(BIN)/python -c 'from avkit.datasets.registry import as_arguments, variants; print(*map(as_arguments, variants()), sep="\n")' | while read -r d; do \

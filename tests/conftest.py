@@ -6,6 +6,23 @@ from avkit.core import repo_root
 
 os.environ["AVKIT_PROGRESS"] = "0"
 
+LONG = [  # the files that take longest, longest first
+    "training/test_numerics.py",
+    "whole/test_end_to_end.py",
+    "evaluation/test_predict.py",
+    "preprocessing/test_fuzz.py",
+    "training/test_resume.py",
+    "training/test_processes.py",
+    "training/test_grid.py",
+    "whole/test_dask.py",
+]
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first: one that came last would run while the other cores wait"
+    place = {str(Path(__file__).parent / name): i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(str(item.path), len(LONG)))
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):

@@ -1,8 +1,9 @@
 """What several test files share: toy data of every recipe, and processes that are forked from one
 that has imported everything."""
 
-import functools, inspect, multiprocessing, tempfile
+import functools, inspect, json, multiprocessing, tempfile
 import numpy as np, pandas as pd, torch
+from avkit.core import repo_root
 from avkit.datasets.batches import AVData
 from avkit.datasets.features import audio_source, AudioWindows, Stream
 from avkit.datasets.manifest import corpus_info, Manifest
@@ -151,3 +152,15 @@ def config(recipe, run_dir, **more):
         **OWN[recipe],
         **more,
     )
+
+
+def run_cells(notebook, **given):
+    """Run the code cells of a notebook of `nbs` in this process, as papermill does: the given
+    parameters are set after the cell that is tagged so; returns its variables"""
+    scope = {}
+    for c in json.loads((repo_root() / f"nbs/{notebook}.ipynb").read_text())["cells"]:
+        if c["cell_type"] == "code":
+            exec("".join(c["source"]), scope)
+        if "parameters" in c["metadata"].get("tags", []):
+            scope.update(given)
+    return scope

@@ -7,6 +7,7 @@ __all__ = ['INTERVAL_SUFFIXES', 'INTERVAL_COLUMNS', 'parse_time', 'read_interval
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000003
 import bisect, codecs, html, math, re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def _text(path: Path) -> str:
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00000e
 _Row = tuple[float, float, str, str, int]  # start and end (s), label, tier, line
+_Labelled = tuple[float, float, str]  # start and end (s), label
+_Times = dict[str, tuple[float, float]]  # {annotation: (start, end) in ms}
 
 
 def _wrong(path: Path, line: int, why: str) -> AvkitError:
@@ -163,44 +166,71 @@ def _slots(path: Path, root: Any) -> dict[str, float]:
     value = lambda s: _number_of(path, s, "TIME_VALUE") if s.get("TIME_VALUE") else math.nan
     return {s.get("TIME_SLOT_ID"): value(s) for s in root.iter("TIME_SLOT")}
 
+# %% ../../nbs/2_datasets/12_intervals.ipynb #db053131
+def _check_slots(path: Path, ends: dict, slots: dict) -> None:
+    "Refuse an annotation whose time slots are not there"
+    for a, two in ends.items():
+        lost = [s for s in two if s not in slots]
+        if lost: raise _wrong(path, int(a.get("_line")), f"there is no time slot {lost[0]!r}")
 
+
+def _all_timed(slots: dict[str, float]) -> dict[str, float]:
+    "Slots without a time lie evenly between their neighbours with one"
+    times = np.array(list(slots.values()), float)
+    known = np.flatnonzero(~np.isnan(times))
+    if len(known): times = np.interp(np.arange(len(times)), known, times[known], np.nan, np.nan)
+    return dict(zip(slots, times.tolist()))
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #d3b75f82
 def _aligned(
     path: Path,
     tier: Any,
     slots: dict[str, float],
-) -> dict[str, tuple[float, float]]:
+) -> _Times:
     "{annotation: (start, end) in ms} of a tier's annotations that have time slots"
     found = list(tier.iter("ALIGNABLE_ANNOTATION"))
     ends = {a: [a.get(f"TIME_SLOT_REF{k}") for k in (1, 2)] for a in found}
-    for a, two in ends.items():
-        for s in two:
-            if s in slots: continue
-            raise _wrong(path, int(a.get("_line")), f"there is no time slot {s!r}")
+    _check_slots(path, ends, slots)
     used = {s for two in ends.values() for s in two}
-    order = [s for s in slots if s in used]
-    times = np.array([slots[s] for s in order], float)
-    known = np.flatnonzero(~np.isnan(times))
-    if len(known): times = np.interp(np.arange(len(times)), known, times[known], np.nan, np.nan)
-    at = dict(zip(order, times.tolist()))
+    at = _all_timed({s: t for s, t in slots.items() if s in used})
     return {a.get("ANNOTATION_ID"): (at[first], at[last]) for a, (first, last) in ends.items()}
 
-# %% ../../nbs/2_datasets/12_intervals.ipynb #iv000017
-def _add_referring(path: Path, root: Any, times: dict[str, tuple[float, float]]) -> None:
-    "Add the times of annotations that refer to others: those of one tier share them evenly"
-    groups: dict[tuple[int, str], list[Any]] = {}
+# %% ../../nbs/2_datasets/12_intervals.ipynb #fd4bccca
+def _referring(root: Any) -> dict:
+    "{(number of a tier, what they refer to): annotations without times of their own}"
+    groups = defaultdict(list)
     for k, tier in enumerate(root.iter("TIER")):
-        for a in tier.iter("REF_ANNOTATION"):
-            groups.setdefault((k, a.get("ANNOTATION_REF")), []).append(a)
+        for a in tier.iter("REF_ANNOTATION"): groups[k, a.get("ANNOTATION_REF")].append(a)
+    return groups
+
+
+def _shared(some: list, start: float, end: float) -> _Times:
+    "{annotation: (start, end)} of annotations that share a time evenly"
+    ends = np.linspace(start, end, len(some) + 1).tolist()
+    return {a.get("ANNOTATION_ID"): two for a, two in zip(some, zip(ends, ends[1:]))}
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #iv000017
+def _add_referring(path: Path, root: Any, times: _Times) -> None:
+    "Add the times of annotations that refer to others: those of one tier share them evenly"
+    groups = _referring(root)
     while groups:
         ready = [key for key in groups if key[1] in times]
-        if not ready:
-            a = next(iter(groups.values()))[0]
-            why = f"it refers to the annotation {a.get('ANNOTATION_REF')!r}, which has no time"
-            raise _wrong(path, int(a.get("_line")), why)
-        for key in ready:
-            some = groups.pop(key)
-            ends = np.linspace(*times[key[1]], len(some) + 1).tolist()
-            times |= {a.get("ANNOTATION_ID"): two for a, two in zip(some, zip(ends, ends[1:]))}
+        if not ready: raise _refers_to_nothing(path, next(iter(groups.values()))[0])
+        for key in ready: times |= _shared(groups.pop(key), *times[key[1]])
+
+
+def _refers_to_nothing(path: Path, a: Any) -> AvkitError:
+    "What an annotation refers to has no time"
+    why = f"it refers to the annotation {a.get('ANNOTATION_REF')!r}, which has no time"
+    return _wrong(path, int(a.get("_line")), why)
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #cac9acf4
+def _elan_times(path: Path, root: Any) -> _Times:
+    "{annotation: (start, end) in ms} of an ELAN file"
+    slots, times = _slots(path, root), {}
+    for tier in root.iter("TIER"): times |= _aligned(path, tier, slots)
+    _add_referring(path, root, times)
+    return times
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000018
 def _origin(path: Path, root: Any) -> float:
@@ -219,9 +249,7 @@ def _eaf(path: Path) -> Iterator[_Row]:
     "The rows of an ELAN file"
     root = _parse_xml(path)
     if root.tag != "ANNOTATION_DOCUMENT": raise _wrong(path, 1, f"<{root.tag}> is no ELAN file")
-    slots, late, times = _slots(path, root), _origin(path, root), {}
-    for tier in root.iter("TIER"): times |= _aligned(path, tier, slots)
-    _add_referring(path, root, times)
+    late, times = _origin(path, root), _elan_times(path, root)
     for tier in root.iter("TIER"):
         for a in tier.iter():
             if a.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"): continue
@@ -230,11 +258,18 @@ def _eaf(path: Path) -> Iterator[_Row]:
             if math.isnan(start + end): raise _wrong(path, line, "its time slot has no time")
             yield start, end, said, tier.get("TIER_ID", ""), line
 
-# %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001b
+# %% ../../nbs/2_datasets/12_intervals.ipynb #a139f2af
 _ARROW = re.compile(r"^\s*(\S+)\s+-->\s+(\S+)(?:\s.*)?$")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
 
 
+def _said_and_by_whom(text: str) -> tuple[str, str]:
+    "The words of a cue without its marks, and whose voice it is"
+    voice = _VOICE.search(text)
+    words = html.unescape(re.sub(r"<[^>]*>", "", text))
+    return words, html.unescape(voice[1].strip()) if voice else ""
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001b
 def _cues(path: Path, text: str) -> Iterator[_Row]:
     "The rows of a WebVTT or SRT file"
     lines = [*text.splitlines(), ""]
@@ -249,10 +284,8 @@ def _cues(path: Path, text: str) -> Iterator[_Row]:
         while n < len(lines) and lines[n].strip():
             said.append(lines[n].strip())
             n += 1
-        voice = _VOICE.search(" ".join(said))
-        label = html.unescape(re.sub(r"<[^>]*>", "", " ".join(said)))
         start, end = (_time_in(path, line, t) for t in found.groups())
-        yield start, end, label, html.unescape(voice[1].strip()) if voice else "", line
+        yield start, end, *_said_and_by_whom(" ".join(said)), line
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00001e
 def _labels(path: Path, text: str) -> Iterator[_Row]:
@@ -319,9 +352,9 @@ def read_intervals(
     return out.reset_index(drop=True)
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000026
-def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, str]]]:
+def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[_Labelled]]:
     "{tier: rows by time}; an overlap within a tier is an error"
-    out: dict[str, list[tuple[float, float, str]]] = {name: [] for name in t.tier.unique()}
+    out: dict[str, list[_Labelled]] = {name: [] for name in t.tier.unique()}
     for r in t.sort_values(["start", "end"], kind="stable").to_dict("records"):
         rows = out[r["tier"]]
         if rows and r["start"] < rows[-1][1] - 1e-9:
@@ -332,13 +365,30 @@ def _tiers(path: Path, t: pd.DataFrame) -> dict[str, list[tuple[float, float, st
         rows.append((float(r["start"]), float(r["end"]), r["label"]))
     return out
 
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b5b0de0f
+_ELAN = {
+    "AUTHOR": "avkit", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0",
+    "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+    "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"}
+
+
+def _add_slot(order: Any, name: str, at: float) -> str:
+    "Add a time slot; returns its name"
+    slot = dict(TIME_SLOT_ID=name, TIME_VALUE=str(round(at * 1000)))
+    ElementTree.SubElement(order, "TIME_SLOT", slot)
+    return name
+
+
+def _add_annotation(tier: Any, label: str, **marks: str) -> None:
+    "Add an annotation to its tier"
+    outer = ElementTree.SubElement(tier, "ANNOTATION")
+    a = ElementTree.SubElement(outer, "ALIGNABLE_ANNOTATION", marks)
+    ElementTree.SubElement(a, "ANNOTATION_VALUE").text = label
+
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000033
 def _write_eaf(path: Path, t: pd.DataFrame) -> str:
     "An ELAN file"
-    root = ElementTree.Element("ANNOTATION_DOCUMENT", {
-        "AUTHOR": "avkit", "DATE": "1970-01-01T00:00:00+00:00", "FORMAT": "3.0", "VERSION": "3.0",
-        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
-        "xsi:noNamespaceSchemaLocation": "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"})
+    root = ElementTree.Element("ANNOTATION_DOCUMENT", _ELAN)
     add: Callable[..., Any] = ElementTree.SubElement
     add(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     order, n = add(root, "TIME_ORDER"), 0
@@ -346,12 +396,10 @@ def _write_eaf(path: Path, t: pd.DataFrame) -> str:
         tier = add(root, "TIER", LINGUISTIC_TYPE_REF="default-lt", TIER_ID=name)
         for start, end, label in rows:
             n += 1
-            first, last = f"ts{2 * n - 1}", f"ts{2 * n}"
-            for slot, at in ((first, start), (last, end)):
-                add(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(round(at * 1000)))
-            a = add(add(tier, "ANNOTATION"), "ALIGNABLE_ANNOTATION", ANNOTATION_ID=f"a{n}",
-                    TIME_SLOT_REF1=first, TIME_SLOT_REF2=last)
-            add(a, "ANNOTATION_VALUE").text = label
+            first = _add_slot(order, f"ts{2 * n - 1}", start)
+            last = _add_slot(order, f"ts{2 * n}", end)
+            marks = dict(ANNOTATION_ID=f"a{n}", TIME_SLOT_REF1=first, TIME_SLOT_REF2=last)
+            _add_annotation(tier, label, **marks)
     add(root, "LINGUISTIC_TYPE", GRAPHIC_REFERENCES="false", LINGUISTIC_TYPE_ID="default-lt",
         TIME_ALIGNABLE="true")
     ElementTree.indent(root)
@@ -363,7 +411,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def _filled(rows: list[tuple[float, float, str]], end: float) -> list[tuple[float, float, str]]:
+def _filled(rows: list[_Labelled], end: float) -> list[_Labelled]:
     "Rows with empty ones between them, from 0 to the end"
     out, at = [], 0.
     for start, stop, label in rows:
@@ -372,7 +420,7 @@ def _filled(rows: list[tuple[float, float, str]], end: float) -> list[tuple[floa
         at = stop
     return out + ([(at, end, "")] if end > at + 1e-9 else [])
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #bbd39b7b
 def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
     "A TextGrid in its long form"
     tiers, end = _tiers(path, t), float(t.end.max())
@@ -386,7 +434,7 @@ def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
 def _tier_lines(
     number: int,
     name: str,
-    rows: list[tuple[float, float, str]],
+    rows: list[_Labelled],
     end: float,
 ) -> Iterator[str]:
     "The lines of a tier of a TextGrid"
@@ -410,7 +458,7 @@ def _cue(r: dict, point: str) -> str:
     "The times of a cue"
     return f"{_clock_text(r['start'], point)} --> {_clock_text(r['end'], point)}"
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b4e42c0c
 def _write_vtt(_path: Path, t: pd.DataFrame) -> str:
     "WebVTT, the tier as a voice"
     safe = lambda text: html.escape(text, quote=False)
@@ -425,7 +473,7 @@ def _alone(t: pd.DataFrame) -> list[dict]:
     rows = t.sort_values("start", kind="stable").to_dict("records")
     return [r | dict(label=f"{r['tier']}: {r['label']}") if several else r for r in rows]
 
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #b1e3927c
 def _write_srt(_path: Path, t: pd.DataFrame) -> str:
     "SRT"
     cues = [f"{k}\n{_cue(r, ',')}\n{r['label'].replace('-->', '->')}"

@@ -85,7 +85,7 @@ class TraceForm:
     values: dict[str, tuple[str, str]]  # {column: (what is rated, by whom)}
     classes: bool = False
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #d383fba3
 def _asked_names(asked):
     "What `--label` names, as plain names"
     return [plain_name(n.strip().removesuffix(":number")) for n in asked.split(",") if n.strip()]
@@ -111,7 +111,7 @@ def _other_values(table, columns, about):
     if "label" not in columns: return {}
     return {columns["label"]: (plain_name(columns["label"]), "")}
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #8c97404f
 def _are_classes(table, values):
     "Are the values names, or whole numbers that stand for names, of one column that is no scale?"
     if len(values) != 1: return False
@@ -247,7 +247,7 @@ def _dimension(words):
     "The word that says what is rated"
     return next((w for w in words if w in DIMENSIONS), "")
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #ee6235bc
 def named_table(path: str, films: Sequence[str]) -> NamedTable | None:
     "A table by its name; None where it is no film's"
     film, beyond = film_of(path, films)
@@ -438,32 +438,13 @@ def _labelled(table, mapped, asked):
     names = {*DIMENSIONS, *names_of_meaning("label"), *said}
     return any(plain_name(c) in names for c in table.columns)
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #3b3fd4fd
 def _try_open(path):
     "A table, or None: what is wrong with it is said where it is read"
     try: return open_trace(path)
     except AvkitError: return None
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #2604049f
-def find_traces(
-    root: Path,
-    tables: Sequence[Path],  # that may say what the films are: `find_tables`
-    mapped: Mapping[str, str],  # what `--map` says
-    asked: str,  # what `--label` says
-    problems: list[Problem],  # tables that cannot be read are added here
-) -> Traces | None:
-    "The labels over time of a folder; None where labels do not move"
-    traces = Traces()
-    opened = [t for p in tables if (t := _try_open(p))]
-    for table in opened:
-        form = trace_form(table, mapped, asked) if _names_files(table) else None
-        column = naming_column(table)
-        if form and is_long(table, form): _read_long(traces, table, form, root, mapped)
-        elif column: _read_named(traces, table, column, root, mapped, asked)
-    if not traces.series: _of_films(traces, root, opened, (mapped, asked), problems)
-    return traces if traces.series else None
-
-
 def _of_films(traces, root, opened, how, problems):
     "Take tables called like films, and the table of films beside them"
     main = [t for t in opened if _names_files(t)]
@@ -486,6 +467,25 @@ def _loose_main(root, files):
     found = [t for t in opened if _names_files(t)]
     return found if len(found) == 1 else []
 
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #b7acb5fa
+def find_traces(
+    root: Path,
+    tables: Sequence[Path],  # that may say what the films are: `find_tables`
+    mapped: Mapping[str, str],  # what `--map` says
+    asked: str,  # what `--label` says
+    problems: list[Problem],  # tables that cannot be read are added here
+) -> Traces | None:
+    "The labels over time of a folder; None where labels do not move"
+    traces = Traces()
+    opened = [t for p in tables if (t := _try_open(p))]
+    for table in opened:
+        form = trace_form(table, mapped, asked) if _names_files(table) else None
+        column = naming_column(table)
+        if form and is_long(table, form): _read_long(traces, table, form, root, mapped)
+        elif column: _read_named(traces, table, column, root, mapped, asked)
+    if not traces.series: _of_films(traces, root, opened, (mapped, asked), problems)
+    return traces if traces.series else None
+
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #512df7bc
 def _roles(folders):
     "The role of each level of folders that says it: split or speaker"
@@ -499,7 +499,7 @@ def _said(path, layout, pattern):
     said = (by_layout(layout, tuple(path.split("/")[:-1])) if layout.roles else {}) or {}
     return said | ((by_pattern(pattern, path) or {}) if pattern else {})
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #98a60e84
 def _film_row(path, files, said):
     "A row of the manifest"
     return dict(
@@ -616,7 +616,7 @@ def _raters(films, what):
     "All who said something of a thing"
     return sorted({who for f in films for who in f.said.get(what, {})})
 
-
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #3051a2cc
 def _one_of_many(films, what, how):
     "(T,) of each film: the label of all annotators together; and what is told of them"
     raters = _raters(films, what)
@@ -649,18 +649,6 @@ def _vote(films, what):
     return [majority_class(f.matrix(what, raters, -1).astype(int)) for f in films]
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #a87fe528
-def _estimates(root, films, targets, labels):
-    "What delays are likely: of each annotator, and of the labels behind the sound"
-    out = []
-    for what, mine in zip(targets, labels):
-        out += _between_raters(films, what)
-        pairs = [(_even(f.times, y), loudness_curve(root / f.row["audio"]))
-                 for f, y in zip(films, mine) if f.row["audio"]]
-        lag = estimate_lag(*in_a_row(pairs)) if pairs else None
-        out.append(f"{what} follows the loudness of the sound {_told_lag(lag)}; {len(pairs)} films")
-    return [f"lag, an estimate that is not applied (--lag SECONDS applies one): {x}" for x in out]
-
-
 def _even(times, y):
     "Labels of frames, `LAG_RATE` a second"
     grid = np.arange(int(times[-1] * LAG_RATE) + 1) / LAG_RATE + .5 / LAG_RATE
@@ -672,6 +660,18 @@ def _told_lag(lag: Lag | None) -> str:
     if lag.at_edge: return "in no way that can be told: the longest delay fits best"
     return (f"by {lag.seconds:.1f} s (correlation {lag.correlation:.2f}; {lag.without:.2f} without "
             "a delay)")
+
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #f96dda96
+def _estimates(root, films, targets, labels):
+    "What delays are likely: of each annotator, and of the labels behind the sound"
+    out = []
+    for what, mine in zip(targets, labels):
+        out += _between_raters(films, what)
+        pairs = [(_even(f.times, y), loudness_curve(root / f.row["audio"]))
+                 for f, y in zip(films, mine) if f.row["audio"]]
+        lag = estimate_lag(*in_a_row(pairs)) if pairs else None
+        out.append(f"{what} follows the loudness of the sound {_told_lag(lag)}; {len(pairs)} films")
+    return [f"lag, an estimate that is not applied (--lag SECONDS applies one): {x}" for x in out]
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #5dcd6426
 def _between_raters(films, what):

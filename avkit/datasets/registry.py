@@ -157,7 +157,7 @@ _SYNTH_SAMPLE = dict(actors=4, repeats=1)  # 32 clips; by its split actor 3 vali
 
 def _synth(data_root, difficulty=0., **size):
     "Render the demo data set where it is missing, then read it as RAVDESS is read"
-    opts: dict[str, Any] = dict(difficulty=difficulty) | size
+    opts: dict = dict(difficulty=difficulty) | size
     usual = f"difficulty{difficulty:g}-" + content_key(opts, synth.VERSION)[:8]
     root = data_root or cache_dir("synth", usual)
     return ravdess.index(synth.render_demo(root, **opts), corpus="synth")

@@ -304,6 +304,11 @@ def _check_fold(corpus, name, fold, n):
     raise AvkitError(f"Split {name!r} of {corpus} has the folds 0 to {n - 1}, not {fold}")
 
 
+def _leave_out(clips, subset, names):
+    "The subsets, '' for the clips that a published list leaves out"
+    return subset.where(~clips["clip"].isin(names), "")
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #left0002
 def _published(
     m,
     name,  # a split of its TOML
@@ -313,11 +318,13 @@ def _published(
     info = corpus_info(m.corpus)
     folds = split_folds(info, name)
     _check_fold(m.corpus, name, fold, len(folds))
-    by = info["splits"][name].get("by", "speaker")
+    about = info["splits"][name]
+    by = about.get("by", "speaker")
     if by not in m.clips:
         raise AvkitError(f"Split {name!r} of {m.corpus} goes by {by}, "
                          "which this manifest does not tell")
-    return m.clips[by] if by == "official" else assign_fold(m.clips, folds[fold], by)
+    if by == "official": return m.clips[by]
+    return _leave_out(m.clips, assign_fold(m.clips, folds[fold], by), about.get("left_out", []))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #8e6e37d1
 def _assign(
@@ -354,11 +361,13 @@ def _independence(clips, name):
     return None, "speakers not known: independence cannot be checked"
 
 
-def _about(clips, name, fold):
-    "What a record says of a split"
+def _about(clips, name, fold, published = None):
+    "What a record says of a split; of a published one also whose it is, and where it was read"
     called = Path(name).name if name.endswith(".csv") else name
     apart, note = _independence(clips, name)
-    return dict(name=called, fold=fold, speaker_independent=apart, note=note)
+    told = {k: v for k, v in (published or {}).items() if k in ("about", "source")}
+    return dict(name=called, fold=fold, speaker_independent=apart, note=note) | (
+        told if "source" in told else {})
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #c63a7c75
 def apply_split(
@@ -375,7 +384,8 @@ def apply_split(
         clips.loc[clips.synthetic.astype(bool), "split"] = "train"
     check_split(clips, speakers=name != "random")
     _check_filled(m, clips, f"{name!r}, fold {fold}")
-    return replace(m, clips=clips, split=_about(clips, name, fold))
+    published = info.get("splits", {}).get(name)
+    return replace(m, clips=clips, split=_about(clips, name, fold, published))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00002
 def class_counts(
@@ -420,7 +430,7 @@ def _never_trained(t, unit):
     "What it means that a class is in no training clip, or in no clip at all"
     lost = [c for c in t if "train" in t.index and not t.at["train", c]]
     gone, met = [c for c in lost if not t[c].sum()], [c for c in lost if t[c].sum()]
-    out = [f"No {unit} is {_listed(gone)}: no score counts it."] if gone else []
+    out = [f"No {unit} is {_listed(gone)}: no score asks for it."] if gone else []
     if met:
         n = int(t[met].sum().sum())
         out.append(f"No training {unit} is {_listed(met)}: the model can never answer it. Its {n} "
@@ -436,8 +446,9 @@ def _never_asked(t, unit):
         lost = [c for c in t if not t.at[s, c] and t[c].sum()]
         if not lost: continue
         left = sum(t.loc[s] > 0)
-        out.append(f"No {s} {unit} is {_listed(lost)}: UAR and macro F1 of {s} are means over the "
-                   f"{left} other class{'es' * (left != 1)}.")
+        out.append(f"No {s} {unit} is {_listed(lost)}: UAR of {s} is a mean over the {left} other "
+                   f"class{'es' * (left != 1)}, and macro F1 too unless a model answers so, which "
+                   "counts as 0.")
     return out
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00010

@@ -576,11 +576,12 @@ def act(
     statement: int = 1,  # 1, 2
     faces: np.ndarray = FACES,  # (codes, 6)
     voices: np.ndarray = VOICES,  # the same of voices
+    seconds: float | None = None,  # None: drawn, 3.2 to 4
 ) -> tuple[Iterator[np.ndarray], np.ndarray]:
     "As `perform`, by codes: of one key, a code is always the same film, or the same audio"
     x = express(faces, face, rng_of(seed, *key, "face", face), difficulty)
     v = express(voices, voice, rng_of(seed, *key, "voice", voice), difficulty)
-    return perform(x, v, actor, key, seed, None, difficulty, size, statement)
+    return perform(x, v, actor, key, seed, seconds, difficulty, size, statement)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #c7215bfe
 VALENCE = np.array([[-1.5, -.3, -.9, -1.1, .0, -.4], [1.5, -.3, .9, .7, .0, -.4]])  # faces of -1, 1
@@ -743,7 +744,8 @@ def render_demo(
     return complete(root)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #13a9511c
-PLAN = ["film", "sound", "actor", "files", "statement", "odd", "faces", "voices"]  # others: labels
+PLAN = ["film", "sound", "actor", "files",  # others are labels
+        "statement", "odd", "faces", "voices", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -800,7 +802,7 @@ def write_planned(
         told = f"film {clip['film']} and sound {clip['sound']}"
         raise AvkitError(f"{dataset}: {told} of a clip should name one take: "
                          "(*take, code of the face), (*take, code of the voice)")
-    points = {k: clip[k] for k in ("faces", "voices") if k in clip}
+    points = {k: clip[k] for k in ("faces", "voices", "seconds") if k in clip}
     how = seed, difficulty, size, clip.get("statement", 1)
     frames, audio = act(face, voice, clip["actor"], (dataset, *take), *how, **points)
     odd = clip.get("odd", Odd())

@@ -432,7 +432,7 @@ def _answer(q: Asked, X: np.ndarray, beside: bool) -> dict[str, Any]:
     return ask(q, X) | (dict(logistic=logistic_score(q, X)) if beside else {})
 
 
-def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _corrected(rows: list[dict]) -> list[dict]:
     "The same rows with `p_holm`, corrected for the number of those that were tested"
     asked = [r for r in rows if "p" in r]
     for r, p in zip(asked, holm([r["p"] for r in asked])): r["p_holm"] = float(p)
@@ -541,7 +541,7 @@ def _made(
         speakers_known=known, detector=detector, **a.facts, groups=[_rounded(r) for r in rows])
 
 
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+def _rounded(row: Mapping) -> dict:
     "A row with six digits; without what is not a number"
     six = {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
     return {k: v for k, v in six.items() if v == v}

@@ -23,7 +23,7 @@ from ..markup import markdown_text, pipe_table
 from ..models.hub import is_hub
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
-from ..training.record import data_lines
+from ..training.record import data_lines, selection_note
 from ..training.settings import portable
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #dd8cd6b2
@@ -344,8 +344,9 @@ def _source(info: dict) -> str:
 def _trained_on(run: Run) -> str:
     "The split, how many clips each subset has, the seed and the epoch"
     r, unit = run.record, "windows" if run.level == "frame" else "clips"
-    note, name = r["split"].get("note"), markdown_text(r["split"].get("name"))
-    noted = f" **{note[0].upper()}{note[1:]}.**" if note else ""
+    name = markdown_text(r["split"].get("name"))
+    notes = [n for n in (r["split"].get("note"), selection_note(r)) if n]
+    noted = "".join(f" **{note[0].upper()}{note[1:]}.**" for note in notes)
     counts = ", ".join(f"{n} {subset}" for subset, n in r["counts"].items())
     code = f"commit {r['git_commit']}" if r["git_commit"] else __version__
     return (f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, best epoch "

@@ -364,10 +364,11 @@ def cut_face(
     "{view: (n,3,size,size)}: what the store would hold of a clip with these frames and this face"
     own = own_frames(boxes, face)
     frames, boxes = frames[own], [boxes[i] for i in own]
-    at, _ = faces.track([_one_box(face, b) for b in boxes], frames.shape[1:3])
     out = {}
     if "frame" in prep.views: out["frame"] = faces.squash(frames, prep.size)
-    if "face" in prep.views: out["face"] = faces.crop(frames, at, prep.size, prep.margin)
+    if "face" in prep.views:
+        found = [_one_box(face, b) for b in boxes]
+        out["face"] = faces.face_crops(frames, found, prep)[0]
     return {view: x.transpose(0, 3, 1, 2) for view, x in out.items()}
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #a5dd284d

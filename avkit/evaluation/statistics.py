@@ -56,11 +56,11 @@ def _class_score(counts: np.ndarray, metric: str) -> np.ndarray:
     true, told = counts.sum(-1), counts.sum(-2)
     if metric == "uar":
         return _mean_over(hits / np.maximum(true, 1), true > 0)
-    return _mean_over(2 * hits / np.maximum(true + told, 1), true > 0)
+    return _mean_over(2 * hits / np.maximum(true + told, 1), true + told > 0)
 
 
 def _mean_over(each: np.ndarray, occurs: np.ndarray) -> np.ndarray:
-    "(...,C), (...,C) -> (...): the mean over the classes that occur"
+    "(...,C), (...,C) -> (...): the mean over some classes"
     return (each * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1)
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #72b20c76

@@ -374,8 +374,8 @@ CLIP: Scale = dict(
     mean=(.48145466, .4578275, .40821073), std=(.26862954, .26130258, .27577711))
 KINETICS: Scale = dict(mean=(.43216, .394666, .37645), std=(.22803, .22145, .216989))
 HALVES: Scale = dict(mean=(.5, .5, .5), std=(.5, .5, .5))  # to [-1, 1]
-_AFFECTNET: Scale = dict(  # RGB
-    mean=(.57535914, .44928582, .40079932), std=(.20735591, .18981615, .18132027))
+_AFFECTNET: Scale = dict(  # RGB; EfficientFace's test&vis/test.py (its main.py has RAF-DB's)
+    mean=(.55391484, .43522123, .3821877), std=(.24837189, .21625527, .20221159))
 
 # %% ../../nbs/3_models/02_backbones.ipynb #b855e598
 BACKBONES: dict[str, BackboneSpec] = dict(

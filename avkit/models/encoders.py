@@ -480,12 +480,11 @@ def efficientface(
     n_out: int | None = 8,           # classes, or targets
     head: Mapping | None = None,     # settings of `Head`
     pretrained: str | Path | None = None,  # a file of EfficientFace's weights
+    normalise: bool = True,          # scale the colours as AffectNet's were; False: as released
 ) -> TemporalEncoder:
     "chumachenko2022's video: (B,T,3,224,224) in [0,1]"
-    backbone = build_backbone("efficientface", say=False, normalise=False)
-    encoder = TemporalEncoder(backbone, n_out, head)
-    if pretrained: load_weights(backbone, pretrained)
-    return encoder
+    backbone = build_backbone("efficientface", pretrained, say=False, normalise=normalise)
+    return TemporalEncoder(backbone, n_out, head)
 
 
 def light(n_out: int | None = 8, head: Mapping | None = None) -> TemporalEncoder:

@@ -213,7 +213,8 @@ def _chumachenko_model(
 ) -> AVModel:
     return build_model(dict(
         modality="av", fusion=fusion, heads=heads, n_out=n_out, residual=residual,
-        audio_encoder="audio_cnn", audio_dim=10, video_encoder="efficientface"))
+        audio_encoder="audio_cnn", audio_dim=10, video_encoder="efficientface",
+        encoder_options=dict(efficientface=dict(normalise=False))))  # they were trained so
 
 
 def _chumachenko2022(state, path, mode, hints):

@@ -27,11 +27,11 @@ def fit_window(
     sound: _Wave,                  # (...,N)
     rate: int,                    # Hz
     seconds: float,               # of the window
-    start: float | None = None,   # of the window, s; None: `window_start` of the audio's own length
+    start: float | None = None,   # of the window, s; None: the middle of the audio's own length
 ) -> _Wave:
     "(...,N) -> (...,n) with n = `seconds` times `rate`: cut from `start` on, zeros after the end"
-    if start is None: start = window_start(sound.shape[-1] / rate, seconds)
-    n, i = round(seconds * rate), round(start * rate)
+    n = round(seconds * rate)
+    i = max(0, sound.shape[-1] - n) // 2 if start is None else round(start * rate)
     sound = sound[..., i:i + n]
     missing = n - sound.shape[-1]
     if not missing: return sound

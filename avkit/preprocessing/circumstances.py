@@ -52,7 +52,7 @@ def _audio_head(a: Any) -> dict[str, Any]:
     x = a.codec_context
     return dict(channels=x.channels, rate=x.sample_rate, audio_codec=_codec(a))
 
-
+# %% ../../nbs/1_preprocessing/08_circumstances.ipynb #2347861e
 def _video_head(v: Any) -> dict[str, Any]:
     x = v.codec_context
     size = dict(width=x.width, height=x.height)
@@ -139,7 +139,7 @@ def _ends(sound: np.ndarray, rate: int) -> dict[str, float]:
     if not len(at): return dict(leading=whole, trailing=whole)
     return dict(leading=at[0] * STEP, trailing=max(0., whole - (at[-1] + 1) * STEP))
 
-
+# %% ../../nbs/1_preprocessing/08_circumstances.ipynb #33243091
 def heard_in(
     sound: np.ndarray,  # (N,)
     rate: int,          # Hz
@@ -221,14 +221,14 @@ def _decoded(path: Path, row: Mapping[str, Any], streams: Sequence[str]) -> dict
     return out | dict(sound=clip.sound[i:max(j, i + 1)])
 
 # %% ../../nbs/1_preprocessing/08_circumstances.ipynb #0dea4dd5
-def _streams_by_file(row: Mapping[str, Any]) -> dict[str, list[str]]:
+def _streams_by_file(row: Mapping) -> dict[str, list[str]]:
     "{file: what is taken of it}, that of the video first"
     out: dict[str, list[str]] = {}
     for s in ("video", "audio"):
         if row[s]: out.setdefault(row[s], []).append(s)
     return out
 
-
+# %% ../../nbs/1_preprocessing/08_circumstances.ipynb #4c760cab
 def _of_file(path: Path, row: Mapping[str, Any], streams: Sequence[str], detector: str) -> dict:
     "All measures that one file of a clip gives"
     head, clip = file_head(path), _decoded(path, row, streams)
@@ -275,7 +275,7 @@ def _stored(root: Any, row: Mapping[str, Any], detector: str, store: Store) -> d
     store.put(key, dict(none=np.zeros(0, np.float32)), made)
     return made
 
-
+# %% ../../nbs/1_preprocessing/08_circumstances.ipynb #8da0b738
 def _no_measures(e: BaseException, _root: Any, row: Mapping[str, Any], *_: Any) -> dict[str, Any]:
     "Why a clip has no measures"
     told = f"{e.reason}: {media.REASONS[e.reason]}" if isinstance(e, media.MediaError) else ""
@@ -287,7 +287,7 @@ def _clip_row(*job: Any) -> dict[str, Any]:
     return attempt(_stored, _no_measures, *job)
 
 # %% ../../nbs/1_preprocessing/08_circumstances.ipynb #70030a77
-def _told_time(row: Mapping[str, Any], made: str) -> dict[str, float]:
+def _told_time(row: Mapping, made: str) -> dict[str, float]:
     "day and hour of a clip, by its name or else by its file"
     name = Path(row["video"] or row["audio"]).name
     by_name = recorded_at(name)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESAMPLED', 'PAIR', 'HEADS', 'method_of', 'by_method', 'pooled', 'metrics_of', 'method_summary', 'needed', 'pairs',
-           'interval_figure', 'head_of', 'readable_summary', 'dataset_name', 'about', 'write_figure', 'write_compare',
-           'Comparison', 'numbers_of', 'comparison', 'finished_runs', 'failed_note', 'compare_report']
+           'scored_axis', 'interval_figure', 'head_of', 'readable_summary', 'dataset_name', 'about', 'write_figure',
+           'write_compare', 'Comparison', 'numbers_of', 'comparison', 'finished_runs', 'failed_note', 'compare_report']
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #eb572d9e
 import itertools
@@ -22,9 +22,10 @@ from avkit.evaluation.statistics import (draws_of, effect, holm, interval, permu
     stacked)
 from ..markup import sheet_text
 from .tables import (audit_lines, distinct, experiments, gaps, in_common,
-    was_rendered, mean_and_spread, what_differs, write_frame)
+    was_rendered, mean_and_spread, selection_lines, split_lines, what_differs, write_frame)
 from ..training.configure import Config
 from ..training.grid import combine
+from ..training.record import CHOSE
 from ..training.recipes import RECIPES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,6 +185,11 @@ def _like_best(summary: pd.DataFrame, tests: pd.DataFrame) -> list[bool]:
     p = {frozenset((a, b)): p for a, b, p in zip(tests.a, tests.b, tests.p_holm)}
     return [m == best or p.get(frozenset((m, best)), 1) >= .05 for m in summary.method]
 
+# %% ../../nbs/6_reports/03_comparison.ipynb #selec201
+def scored_axis(metric: str, subsets: Iterable[str]) -> str:
+    "A score's name beside an axis, and whether the clips that are scored chose the epoch"
+    return f"{metric} on the clips that chose the epoch" if set(subsets) == {CHOSE} else metric
+
 # %% ../../nbs/6_reports/03_comparison.ipynb #b680d664
 def _interval_line(
     ax: "Axes",
@@ -208,7 +214,7 @@ def interval_figure(
     for i, like in enumerate(_like_best(t, tests)):
         _interval_line(ax, t.loc[i], i, like)
     ax.set(yticks=range(len(t)), yticklabels=t.method,
-           xlabel=f"{metric} (95 % interval over speakers)")
+           xlabel=f"{scored_axis(metric, t.side)} (95 % interval over speakers)")
     ax.set_title("filled: not told apart from the best (Holm, p >= .05)", fontsize=7)
     return fig
 
@@ -278,18 +284,14 @@ def _environments(records: Sequence[dict]) -> list[str]:
     return [f"Environment: {e}." for e in sorted(known)]
 
 
-def _split_notes(records: Sequence[dict]) -> list[str]:
-    "A line for each note of their splits"
-    notes = {r["split"].get("note", "") for r in records} - {""}
-    return [f"**{n[0].upper()}{n[1:]}.**" for n in sorted(notes)]
-
 # %% ../../nbs/6_reports/03_comparison.ipynb #2fe47960
 def about(records: Sequence[dict]) -> list[str]:
     "What slim records have in common, as lines of Markdown"
     lines = [in_common(records, _PROTOCOL), _source(records), *_environments(records)]
     if any(map(was_rendered, records)):
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
-    return lines + _split_notes(records) + audit_lines(records) + gaps(records)
+    lines += [*split_lines(records), *selection_lines(records), *audit_lines(records)]
+    return lines + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(

@@ -28,6 +28,7 @@ from .tables import write_frame
 from ..training.configure import Config
 from ..training.grid import combine, grid_on
 from ..training.recipes import RECIPES
+from ..training.record import selection_note
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -400,6 +401,8 @@ def paper_curves(records: Sequence[dict]) -> "Figure":
         ax.plot(np.arange(1, n + 1), mean, color=colours[i % 10], label=legend_text(name),
                 markevery=max(1, n // 10), **_line(i))
     ax.set(xlabel="epoch", ylabel=f"validation {records[0]['selected'].replace('ccc', 'CCC')}")
+    if any(map(selection_note, records)):
+        ax.set_title("the epoch is chosen on the clips that are scored", loc="left", fontsize=7)
     ax.xaxis.get_major_locator().set_params(integer=True)
     if n < 11:
         ax.set_xticks(range(1, n + 1))

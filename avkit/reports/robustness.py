@@ -16,8 +16,8 @@ from ..core import AvkitError, child_seed, parallel, resolve, write_text
 from ..evaluation.evaluate import update
 from ..evaluation.figures import style
 from ..evaluation.runs import open_run, read_predictions
-from avkit.reports.comparison import (about, by_method, Comparison, failed_note, finished_runs,
-    pooled, write_figure)
+from .comparison import (about, by_method, Comparison, failed_note, finished_runs,
+    pooled, scored_axis, write_figure)
 from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
     write_spec)
 from ..evaluation.statistics import draws_of, score_of, tallies
@@ -27,6 +27,7 @@ from ..training.distributed import accelerator
 from ..training.grid import data_of
 from ..training.inference import score_conditions
 from ..training.quirks import with_quirks
+from ..training.record import scored_subset
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -384,7 +385,8 @@ def write_robustness(spec: dict, folder: str | Path) -> pd.DataFrame:
     shown = wide.assign(**{c: x.map("{:.3f}".format) for c, x in numbers.items()})
     write_frame(shown, folder, spec["title"], notes, areas, numbers)
     write_text(resolve(folder) / "curves.csv", sheet_text(curves, "%.6f"))
-    write_figure(curves_figure(curves, chance, score), folder, "curves")
+    label = scored_axis(score, map(scored_subset, records))
+    write_figure(curves_figure(curves, chance, label), folder, "curves")
     return wide
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #9e054eea

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FIELDS_OF_PLACE', 'SAME', 'METRICS', 'read_records', 'fusion_used', 'settings_of', 'experiment_of', 'experiments',
            'telling', 'what_differs', 'folds_of', 'gaps', 'labels_trained_on', 'runs_table', 'mean_and_spread',
-           'readable_table', 'distinct', 'in_common', 'was_rendered', 'audit_lines', 'caption', 'to_markdown',
-           'write_frame', 'write_table']
+           'readable_table', 'distinct', 'in_common', 'was_rendered', 'audit_lines', 'split_lines', 'selection_lines',
+           'caption', 'to_markdown', 'write_frame', 'write_table']
 
 # %% ../../nbs/6_reports/00_tables.ipynb #51aa6c6e
 import re
@@ -21,6 +21,7 @@ from ..evaluation.runs import record_paths
 from ..markup import latex_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
+from ..training.record import CHOSE, selection_note
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
 def read_records(folders: Sequence[str | Path]) -> list[dict]:
@@ -60,7 +61,7 @@ def _split_of(record: Mapping[str, Any]) -> tuple[str, int | None]:
     return split.get("name", ""), split.get("fold")
 
 
-def _data_told(record: Mapping[str, Any]) -> dict[str, Any]:
+def _data_told(record: Mapping) -> dict:
     "The classes of a run's data, and eight digits of its hash"
     told = dict(classes=len(record.get("classes") or ()), data=(record.get("data_hash") or "")[:8])
     return {k: v for k, v in told.items() if v}
@@ -74,7 +75,7 @@ def _flattened(d: Mapping[str, Any], head: str = "") -> dict[str, Any]:
     return out
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00003
-def _configuration(record: Mapping[str, Any]) -> Any:
+def _configuration(record: Mapping) -> Any:
     "What is the same of all seeds and folds of a configuration"
     if "batch_size" in record.get("recipe", {}):  # the whole recipe is there
         return config_of(record["config"], record["recipe"]).experiment
@@ -117,7 +118,7 @@ def _of_one_split(records: Sequence[dict]) -> dict[str, list[dict]]:
         out.setdefault(str(r.get("split_hash")), []).append(r)
     return out
 
-# %% ../../nbs/6_reports/00_tables.ipynb #grp00009
+# %% ../../nbs/6_reports/00_tables.ipynb #ff9bcfda
 def telling(
     told: Sequence[Mapping[str, Any]],  # settings of experiments
     first: Sequence[str] = (),          # those that are tried first
@@ -130,8 +131,34 @@ def telling(
         if now > groups: used, groups = [*used, k], now
     return used
 
-
+# %% ../../nbs/6_reports/00_tables.ipynb #34fd38dc
 _SPLIT = "clips of the split"
+
+
+def _in_a_cell(value: Any) -> str:
+    "A setting's value as a table says it"
+    return "none" if value is None else str(value)
+
+
+def _split_told(record: Mapping) -> dict[str, str]:
+    "Eight digits of a split's hash, and of each file of one's own"
+    files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
+    return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
+
+# %% ../../nbs/6_reports/00_tables.ipynb #9fc49626
+def _one_split_each(told: Sequence[Mapping[str, Any]]) -> bool:
+    "Has each data set one split in all experiments? Then it tells nothing that the data do not"
+    by_data = {(s.get("data"), s[_SPLIT]) for s in told}
+    return len(by_data) == len({d for d, _ in by_data})
+
+
+def _differing(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    "The settings that differ between experiments"
+    names = dict.fromkeys(n for s in told for n in s)
+    differ = [n for n in names if len({str(s.get(n)) for s in told}) > 1]
+    return [n for n in differ if n != _SPLIT or not _one_split_each(told)]
+
+# %% ../../nbs/6_reports/00_tables.ipynb #grp00009
 _FIRST = ("classes", "data", "epochs", "size", "mode", "variants", "quirks")
 
 
@@ -142,27 +169,13 @@ def what_differs(
 ) -> list[dict[str, str]]:
     "For each experiment {setting: value} of what differs between them; seldom more than `most`"
     told = [settings_of(rs[0]) | _split_told(rs[0]) for rs in groups]
-    names = [n for n in dict.fromkeys(n for s in told for n in s) if n not in skip]
-    differ = [n for n in names if len({str(s.get(n)) for s in told}) > 1]
-    by_data = {(s.get("data"), s[_SPLIT]) for s in told}
-    if len(by_data) == len({d for d, _ in by_data}): differ = [n for n in differ if n != _SPLIT]
+    differ = [n for n in _differing(told) if n not in skip]
     some = [n for n in _FIRST if n in differ]
     if len(differ) > most:
         cut = [{n: s.get(n) for n in differ} for s in told]
         differ = telling(cut, some)
     ordered = [*(n for n in some if n in differ), *(n for n in differ if n not in some)]
     return [{n: _in_a_cell(s.get(n, "")) for n in ordered} for s in told]
-
-
-def _in_a_cell(value: Any) -> str:
-    "A setting's value as a table says it"
-    return "none" if value is None else str(value)
-
-
-def _split_told(record: Mapping[str, Any]) -> dict[str, str]:
-    "Eight digits of a split's hash, and of each file of one's own"
-    files = {f"{k} file": h[:8] for k, h in (record.get("files") or {}).items()}
-    return files | {_SPLIT: (record.get("split_hash") or "")[:8]}
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp00012
 def folds_of(record: Mapping[str, Any]) -> int:
@@ -370,6 +383,23 @@ def audit_lines(records: Sequence[dict]) -> list[str]:
     lines = {r["data_hash"]: audit_line(r) for r in records if not was_rendered(r)}
     return list(dict.fromkeys(filter(None, lines.values())))
 
+# %% ../../nbs/6_reports/00_tables.ipynb #selec102
+def split_lines(records: Sequence[dict]) -> list[str]:
+    "Whose splits they are, where their records tell a source, and the notes on them"
+    told = {r["split"]["name"]: r["split"] for r in records if r["split"].get("source")}
+    lines = [f"Split {k}: {s['about']}. Source: {s['source']}." for k, s in sorted(told.items())]
+    notes = sorted({r["split"].get("note", "") for r in records} - {""})
+    return lines + [f"**{note[0].upper()}{note[1:]}.**" for note in notes]
+
+
+def selection_lines(records: Sequence[dict]) -> list[str]:
+    "That the epoch was chosen on the clips that are scored, and of which runs; [] of none"
+    mine = [r for r in records if selection_note(r)]
+    if not mine: return []
+    note = selection_note(mine[0])
+    which = "" if len(mine) == len(records) else f": {distinct(mine, lambda r: r['dataset'])}"
+    return [f"**{note[0].upper()}{note[1:]}{which}.**"]
+
 # %% ../../nbs/6_reports/00_tables.ipynb #6c9f9daa
 _COMMON = dict(
     Corpus=lambda r: r["dataset"], split=lambda r: r["split"]["name"], seeds=lambda r: r["seed"],
@@ -389,8 +419,7 @@ def _rendered_note(records: Sequence[dict]) -> list[str]:
 def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
     lines = [in_common(records, _COMMON), *_rendered_note(records)]
-    notes = sorted({r["split"]["note"] for r in records} - {""})
-    lines += [f"**{note[0].upper()}{note[1:]}.**" for note in notes] + audit_lines(records)
+    lines += [*split_lines(records), *selection_lines(records), *audit_lines(records)]
     if aside := max(len(r["set_aside"]) for r in records):
         lines.append(f"Up to {aside} clips were set aside (listed in the records).")
     return lines
@@ -448,6 +477,12 @@ def write_frame(
     return shown
 
 # %% ../../nbs/6_reports/00_tables.ipynb #52b3f5b5
+def _beside_test(table: pd.DataFrame) -> list[str]:
+    "Which rows chose the epoch, where a table has both subsets"
+    both = {CHOSE, "test"} <= set(table["side"])
+    return ["Rows of validation are of the clips that chose the epoch."] if both else []
+
+
 def write_table(
     records: Sequence[dict],  # of runs
     folder: str | Path,       # where it goes
@@ -458,5 +493,5 @@ def write_table(
     t = runs_table(records)
     one_condition = t.groupby(["side", "given"]).ngroups == 1
     rank = {n: t[n] for n in METRICS.values() if n in t} if one_condition else None
-    above = [*caption(records), *gaps(records), *notes]
+    above = [*caption(records), *gaps(records), *notes, *_beside_test(t)]
     return write_frame(readable_table(t), folder, title, above, t, rank)

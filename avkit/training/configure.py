@@ -201,10 +201,10 @@ def _used_options(v: Values) -> dict[str, dict]:
 def _used_preparation(v: Values) -> dict[str, Any]:
     "What is prepared of the clips; a model file counts by its content"
     p, used = v["preparation"], set()
-    if "audio" in _raw(v): used |= {"rate", "window", "picture_rate"}
-    if "video" in _raw(v): used |= {f.name for f in fields(Preparation)} - {"rate"}
+    if "audio" in _raw(v): used |= {"rate", "window", "picture_rate", "own_middle"}
+    if "video" in _raw(v): used |= {f.name for f in fields(Preparation)} - {"rate", "own_middle"}
     views = v["video_views"] or p.get("views", ("face",))
-    if "face" not in views: used -= {"detector", "margin", "face_model"}
+    if "face" not in views: used -= {"detector", "margin", "face_model", "follow", "square"}
     if p.get("face_model") == v["face_model"]: used -= {"face_model"}
     return {k: x for k, x in p.items() if k in used}
 

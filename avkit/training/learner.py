@@ -20,7 +20,8 @@ from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import AvkitError, child_seed, write_json, write_text
-from ..datasets.augment import flip_rotate, modality_dropout, spec_augment, unit_range
+from avkit.datasets.augment import (flip_rotate, modality_dropout, spec_augment, unit_range,
+    whole_degrees)
 from ..datasets.batches import AVData, batches, draws, evenly_drawn
 from ..markup import csv_text
 from ..models.masks import zero_padding
@@ -108,6 +109,7 @@ def images(
 ) -> torch.Tensor:
     "Frames in [0,1], mirrored and rotated where the recipe says so"
     if not cfg["flip_rotate"]: return unit_range(frames)
+    if cfg.has("whole_degrees"): u = whole_degrees(u, cfg["flip_rotate"])
     return flip_rotate(frames, u, cfg["flip_rotate"])
 
 # %% ../../nbs/4_training/11_learner.ipynb #7d9102b4
@@ -273,10 +275,14 @@ class Training:
         "What chooses the epoch, of each so far; higher is better"
         return [self.rank(row) for row in self.history]
 
+    def tie(self, row: dict[str, Any]) -> float:
+        "What decides between equals: the lower loss; with a quirk nothing, so that the first wins"
+        return 0. if self.cfg.has("first_of_equals") else -row["validation_loss"]
+
     @property
     def best(self) -> dict[str, Any] | None:
         "The history's best epoch on validation; of equals the one with the lowest loss"
-        return max(self.history, key=lambda r: (self.rank(r), -r["validation_loss"]), default=None)
+        return max(self.history, key=lambda r: (self.rank(r), self.tie(r)), default=None)
 
     @property
     def improved(self) -> bool:

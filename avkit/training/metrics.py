@@ -26,13 +26,12 @@ def scores(
     if len(t) == 0: raise ValueError("no clips to score")
     if t.max() >= n_classes or p.max() >= n_classes:
         raise ValueError(f"class numbers go to {n_classes - 1}")
-    options: Any = dict(labels=np.unique(t), zero_division=0)
-    each = precision_recall_fscore_support(t, p, **options)
-    _, recall, f1, n = map(np.asarray, each)
+    options: Any = dict(labels=np.union1d(t, p), zero_division=0)
+    _, recall, f1, n = map(np.asarray, precision_recall_fscore_support(t, p, **options))
     accuracy = float((t == p).mean())  # with one label a clip it is micro F1 as well
     return dict(
-        accuracy=accuracy, uar=float(recall.mean()), f1_micro=accuracy, f1_macro=float(f1.mean()),
-        f1_weighted=float(np.average(f1, weights=n)))
+        accuracy=accuracy, uar=float(recall[n > 0].mean()), f1_micro=accuracy,
+        f1_macro=float(f1.mean()), f1_weighted=float(np.average(f1, weights=n)))
 
 # %% ../../nbs/4_training/00_metrics.ipynb #8c305919
 def abaw_expr(

@@ -95,18 +95,42 @@ def unlabelled_as_zero(
 
 # %% ../../nbs/4_training/03_quirks.ipynb #a951b9bf
 QUIRKS["misaligned_streams"] = Quirk(
-    "chumachenko2022", "frames from the beginning of a long clip, audio from its middle",
-    dict(preparation=dict(video_from="begin")))
+    "chumachenko2022", "frames from the beginning of a long clip, audio from its own middle",
+    dict(preparation=dict(video_from="begin", own_middle=True)))
+QUIRKS["frames_by_number"] = Quirk(
+    "chumachenko2022", "frames 3, 10, 17, ..., 103, as if every video had 30 a second; a clip that"
+    " ends before them goes on black", dict(preparation=dict(by_number=True)))
+QUIRKS["full_frame_detection"] = Quirk(
+    "chumachenko2022", "MTCNN with its makers' settings, on each whole frame",
+    dict(preparation=dict(detector="mtcnn_full")), paper=True)
+QUIRKS["own_boxes"] = Quirk(
+    "chumachenko2022", "each frame has the box of its own largest face, unsmoothed; one without a"
+    " face has the box before it", dict(preparation=dict(follow=False)))
+QUIRKS["squashed_boxes"] = Quirk(
+    "chumachenko2022", "a box is stretched to a square, so faces are too wide",
+    dict(preparation=dict(square=False)))
 QUIRKS["bgr_crops"] = Quirk(
     "chumachenko2022", "red and blue are swapped")
+QUIRKS["unnormalised_crops"] = Quirk(
+    "chumachenko2022", "frames are in [0, 1], though the backbone was trained on normalised ones",
+    dict(encoder_options=dict(efficientface=dict(normalise=False))), paper=True)
+QUIRKS["whole_degrees"] = Quirk(
+    "chumachenko2022", "frames are turned by whole degrees")
+QUIRKS["first_of_equals"] = Quirk(
+    "chumachenko2022", "of epochs with equal validation accuracy the first is kept")
 QUIRKS["no_attention_residual"] = Quirk(
     "chumachenko2022", "no residual around attention in `it` and `lt`", dict(residual=False))
 QUIRKS["both_only"] = Quirk(
     "chumachenko2022", "one modality alone is never evaluated")
 
 NOT_BROUGHT_BACK["chumachenko2022"] = [
-    "boxes are reused across videos, in the order in which a listing happens to come",
-    "folds follow that listing; a re-run doubles rows; fold 3 has a typo",
+    "until a video's first face is found, the box of the video before is used, in the order in"
+    " which a listing happens to come (and the first video of all crashes): `own_boxes` takes the"
+    " first face's box",
+    "a box that reaches over the left or upper border crashes: boxes are kept inside the frame",
+    "crops are saved as numbers, audio as 16-bit WAV: decoded audio is heard as it is",
+    "folds follow a listing, counted from 0 where actors count from 1, so that the first folder is"
+    " always tested; a re-run doubles rows; fold 3 has a typo",
     "a plateau scheduler is built and never stepped: no effect",
     "audio of exactly the target length becomes empty and crashes"]
 

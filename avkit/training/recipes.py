@@ -162,6 +162,8 @@ RECIPES["chumachenko2022"] = COMMON | dict(
     audio_encoder="audio_cnn",               # sec. III-A
     video_size=224,
     video_encoder="efficientface",           # sec. III-A
+    encoder_options=dict(                    # as its weights were trained: EfficientFace's code
+        efficientface=dict(normalise=True)),
     fusion="ia", heads=1,                    # sec. III-B
     branch_heads=True,                       # sec. III-B
     # how it is trained
@@ -169,7 +171,7 @@ RECIPES["chumachenko2022"] = COMMON | dict(
     missing="zero",                          # sec. III-C
     flip_rotate=10.,                         # code: p .5, +-10 degrees
     optimizer="sgd", lr=.04, momentum=.9, dampening=.9, weight_decay=1e-3,  # code, opts
-    schedule="steps", milestones=(40, 55, 65, 70), gamma=.1,                # code
+    schedule="steps", milestones=(39, 54, 64, 69), gamma=.1,  # code: epochs 40, ... from 1
     epochs=100, batch_size=8, seed=1,        # page
     variants=dict(
         noise=dict(modality_dropout="noise"),

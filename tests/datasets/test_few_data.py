@@ -54,7 +54,7 @@ def test_a_class_that_no_training_clip_has():
     s = scores(t, [0, 0, 1, 1], 3)
     assert s["uar"] == pytest.approx((1 + 1 + 0) / 3)
     assert said(table(even(train_sad=0, validation_sad=0, test_sad=0))) == (
-        "No clip is sad: no score counts it."
+        "No clip is sad: no score asks for it."
     )
 
 
@@ -62,8 +62,11 @@ def test_a_class_that_no_training_clip_has():
 def test_a_class_that_a_subset_lacks(subset):
     got = few_data(table(even(**{f"{subset}_sad": 0})))
     assert got == [
-        f"No {subset} clip is sad: UAR and macro F1 of {subset} are means over the 2 other classes."
+        f"No {subset} clip is sad: UAR of {subset} is a mean over the 2 other classes, and macro "
+        "F1 too unless a model answers so, which counts as 0."
     ]
+    assert scores([0, 0, 1], [0, 0, 1], 3)["f1_macro"] == 1
+    assert scores([0, 0, 1], [0, 2, 1], 3)["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert scores([0, 0, 1], [0, 2, 1], 3)["uar"] == pytest.approx((1 / 2 + 1) / 2)
 
 

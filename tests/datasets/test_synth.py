@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from avkit.core import AvkitError, read_json
-from avkit.preprocessing.media import decode
+from avkit.preprocessing.media import decode, length
+from avkit.datasets import ravdess
 from avkit.datasets.synth import (
     FACES,
     FPS,
@@ -23,6 +24,8 @@ from avkit.datasets.synth import (
     face_code,
     render_demo,
     render_clip,
+    render_plan,
+    planned_settings,
     voice_code,
 )
 
@@ -187,3 +190,12 @@ def test_mtcnn_finds_the_faces():
     assert np.mean([float(x[0] or 0) >= 0.9 for x in p]) >= 0.96 and all(
         x[0] is not None for x in p
     )
+
+
+def test_a_plan_may_say_how_long_a_clip_is(tmp_path):
+    plan = ravdess.plan(actors=1, repeats=1).head(2).assign(seconds=[3.0, 4.4])
+    settings = planned_settings("ravdess", 0, 0.0, (64, 64), 1)
+    render_plan(tmp_path, settings, plan, n_jobs=1, progress=False)
+    for row in plan.itertuples():
+        for f in row.files:
+            assert length(tmp_path / f) == pytest.approx(row.seconds, abs=0.05)

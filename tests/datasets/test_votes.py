@@ -7,11 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avkit.core import AvkitError
+from avkit.core import AvkitError, repo_root
 from avkit.datasets.crema_d import read_votes
 from avkit.datasets.votes import (
+    CEILINGS,
+    CrowdModel,
     alpha,
     class_ceiling,
+    class_ceilings,
+    fit_crowd,
+    left_out_raters,
     majority,
     number_ceiling,
     odd_raters,
@@ -214,33 +219,127 @@ def test_numbers_mean_deviation_and_ceiling():
              targets=["valence"])  # fmt: skip
 
 
-def test_the_ceiling_is_that_of_second_panels():
+def crowd_of(kind, clips, rng):
+    "What everybody says of each clip (N,C): drawn from kinds of clips, or from another model"
+    if kind == "kinds":
+        alpha = np.array([[12.0, 1, 1], [1, 9, 2], [1, 2, 12], [2, 2, 2]])
+        share = rng.standard_gamma(alpha[rng.integers(4, size=clips)])
+    else:
+        clear = np.eye(3)[rng.integers(3, size=clips)] * rng.choice([0.5, 3.0], (clips, 1))
+        share = np.exp(clear + 0.7 * rng.normal(size=(clips, 3)))
+    return share / share.sum(1, keepdims=True)
+
+
+def naive_ceilings(share, votes, again):
+    "The five ceilings, by looking: who answers, against what raters said, clip by clip"
+    hits = {k: [] for k in CEILINGS}
+    for p, v, u in zip(share, votes, again):
+        label, new = (int(x.argmax()) if 2 * x.max() > x.sum() else None for x in (v, u))
+        tops = [set(np.flatnonzero(x == x.max())) for x in (v, u)]
+        best = int(p.argmax())
+        if label is not None:
+            hits["consensus"].append(best == label)
+        if new is not None:
+            hits["new_consensus"].append(best == new)
+        if label is not None and new is not None:
+            hits["second_consensus"].append(label == new)
+        hits["new_plurality"].append((best in tops[1]) / len(tops[1]))
+        hits["second_plurality"].append(len(tops[0] & tops[1]) / len(tops[0]) / len(tops[1]))
+    return {k: np.mean(x) for k, x in hits.items()}
+
+
+def test_a_crowd_is_the_dirichlet_multinomial_of_scipy():
+    from scipy.special import gammaln
+    from scipy.stats import dirichlet_multinomial
+
     rng = np.random.default_rng(0)
-    votes = rng.multinomial(7, [0.5, 0.3, 0.2], 50)
-    label = majority(votes)
-    hits, both = 0, 0
-    for v, y in zip(votes, label):
-        if y < 0:
-            continue
-        ballots = rng.choice(3, (2000, 7), p=v / 7)
-        counts = (ballots[..., None] == range(3)).sum(1)
-        said = majority(counts)
-        hits += (said == y).sum() / (said >= 0).sum()
-        both += 1
-    mean, low, high = class_ceiling(votes, range(50), second=2000)
-    assert mean == pytest.approx(hits / both, abs=0.01) and low < mean < high
+    alpha = rng.gamma(2.0, 1.0, (3, 4))
+    votes = rng.integers(0, 5, (20, 4))
+    got = CrowdModel(np.array([0.2, 0.3, 0.5]), alpha).chances(votes)
+    orders = gammaln(votes.sum(1) + 1) - gammaln(votes + 1).sum(1)
+    for k, share in enumerate((0.2, 0.3, 0.5)):
+        told = [dirichlet_multinomial.logpmf(v, alpha[k], v.sum()) for v in votes]
+        assert np.allclose(got[:, k] + orders, np.log(share) + told)
 
 
-def test_crema_d_is_as_it_was(shared_data):
-    "What the committed tables of the real votes say: a ceiling of .9701 (.968 to .9721)"
-    root = shared_data / "crema_d"
+def test_a_crowd_is_found_again():
+    rng = np.random.default_rng(1)
+    truth = np.array([4.0, 2.0, 0.5])
+    votes = rng.multinomial(9, rng.dirichlet(truth, 4000))
+    found = fit_crowd(votes, kinds=0)
+    assert found.alpha[0] == pytest.approx(truth, rel=0.1)
+    twice = fit_crowd(votes[:200], np.full(200, 2.0), kinds=1)
+    both = fit_crowd(np.concatenate([votes[:200]] * 2), kinds=1)
+    assert np.allclose(twice.alpha, both.alpha) and np.allclose(twice.share, both.share)
+
+
+@pytest.mark.parametrize("kind", ["kinds", "another model"])
+def test_intervals_of_the_ceilings_cover_what_is_true(kind):
+    "Votes of a crowd that we know: the truth is what a very large set of clips shows"
+    rng = np.random.default_rng(2)
+    share = crowd_of(kind, 100_000, rng)
+    truth = naive_ceilings(share, *(rng.multinomial(8, share) for _ in range(2)))
+    inside, trials = Counter(), 12
+    for seed in range(trials):
+        votes = rng.multinomial(8, crowd_of(kind, 500, rng))
+        found = class_ceilings(votes, range(500), draws=40, again=20, seed=seed)
+        for name, (value, low, high) in found.items():
+            inside[name] += low <= truth[name] <= high
+            assert value == pytest.approx(truth[name], abs=0.06)
+    assert min(inside[name] for name in CEILINGS) >= trials - 3, inside  # of 95 %
+    plain = votes[majority(votes) >= 0]
+    again = majority(np.concatenate([rng.multinomial(8, plain / 8) for _ in range(20)]))
+    same = (again == np.tile(majority(plain), 20))[again >= 0].mean()
+    assert same > truth["second_consensus"] + 0.02  # votes taken for what everybody would say
+
+
+def test_raters_who_are_left_out_are_foretold():
+    rng = np.random.default_rng(3)
+    drawn = [rng.multinomial(10, crowd_of("kinds", 2000, rng)) for _ in range(3)]
+    t = sum(left_out_raters(v, draws=5).set_index("crowd") for v in drawn) / 3
+    seen = t.seen.iloc[0]
+    assert t.expected["kinds of clips"] == pytest.approx(seen, abs=0.015)
+    assert t.expected["the votes are the crowd's"] > seen + 0.03
+    assert t.expected["one Dirichlet"] < seen - 0.02
+
+
+def test_ceilings_of_few_and_of_sure_clips():
+    assert class_ceiling(np.full((4, 1), 5), "abcd")[0] == 1  # one class
+    value, low, high = class_ceiling(np.array([[3, 1]]), ["anna"])
+    assert 0 < value <= 1 and np.isnan(low) and np.isnan(high)
+    nobody = class_ceilings(np.array([[1, 1], [2, 2]]), "ab", again=4)
+    assert np.isnan(nobody["consensus"][0]) and nobody["new_plurality"][0] <= 1
+    sure = class_ceiling(np.eye(3, dtype=int)[np.arange(60) % 3] * 9, range(60))
+    assert sure[0] > 0.99
+
+
+def audio_visual(root):
+    "CREMA-D's votes of those who heard and saw, and the actors"
     if not root.is_dir():
         pytest.skip("CREMA-D's tables are not at hand")
     t = read_votes(root)
     av = t[t["raters"] == "audio-visual"]
-    counts = av.iloc[:, 3:].to_numpy()
-    found = class_ceiling(counts, av["clip"].str[:4])
-    assert [round(x, 4) for x in found] == [0.9701, 0.968, 0.9721]
+    return av.iloc[:, 3:].to_numpy(), av["clip"].str[:4]
+
+
+def test_crema_ds_raters_who_are_left_out_tell_the_model(shared_data):
+    "One Dirichlet for all clips expects too little, votes taken for the crowd's too much"
+    votes, _ = audio_visual(shared_data / "crema_d")
+    t = left_out_raters(votes, draws=5).set_index("crowd").round(3)
+    seen = t.seen.iloc[0]
+    assert seen == pytest.approx(0.89, abs=0.01)
+    assert abs(t.expected["kinds of clips"] - seen) < 0.012
+    assert t.expected["one Dirichlet"] < seen - 0.03
+    assert t.expected["the votes are the crowd's"] > seen + 0.02
+
+
+def test_crema_d_is_as_it_was(shared_data):
+    "What the committed tables of the real votes say"
+    counts, actors = audio_visual(shared_data / "crema_d")
+    told = pd.read_csv(repo_root() / "reports/corpora/crema_d/ceiling.csv")
+    found = class_ceilings(counts, actors)
+    for name, low, value, high in told[["name", "95 % low", "share", "95 % high"]].to_numpy():
+        assert list(found[name]) == pytest.approx([value, low, high], abs=2e-4), name
     assert (majority(counts) >= 0).sum() == 5913
     package = pytest.importorskip("krippendorff")
     clips, classes = np.nonzero(counts)

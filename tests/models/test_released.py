@@ -235,7 +235,7 @@ def test_chumachenko(shared_data, tmp_path, case, fusion):
         8,
         widths=dict(audio_dim=10),
         fusion=fusion,
-        quirks="no_attention_residual",
+        quirks="no_attention_residual,unnormalised_crops",
     )
     with torch.no_grad():
         assert torch.equal(here(x["audio"].transpose(1, 2), x["video"]), out[1])

@@ -1,5 +1,4 @@
-"""One container's mutants through prepare: `python fuzz_child.py SUFFIX COUNT FOLDER` prints a
-JSON line per mutant.
+"""One container's mutants through prepare, a JSON line per mutant.
 
 Run by test_fuzz.py in a process of its own, so that a crash or a hang of a decoder ends here."""
 
@@ -119,5 +118,7 @@ def main(suffix, count, folder):
         print(json.dumps(out), flush=True)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+def write(suffix, count, folder):
+    "`main`; what it prints, and an error, stands in a file"
+    sys.stdout = sys.stderr = open(folder / "lines.txt", "w", buffering=1)
+    main(suffix, count, folder)

@@ -2,8 +2,6 @@
 
 import errno
 import os
-import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avkit.core import AvkitError, parallel, reason_of
+from killing_jobs import die, odd_or_double, told
+
+from avkit.core import AvkitError, parallel
 from avkit.datasets import verify as verification
 from avkit.datasets.manifest import make_manifest
 from avkit.preprocessing import prepare as preparing
@@ -22,21 +22,6 @@ from avkit.preprocessing.writing import write_wav
 from avkit.store import Store
 
 PREP = Preparation(window=1.0, rate=16000)
-
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def odd_or_double(i, odd):
-    if i in odd:
-        time.sleep(0.2)
-        die()
-    return 2 * i
-
-
-def told(e, i, *_):
-    return f"{i}: {reason_of(e)}"
 
 
 @pytest.fixture

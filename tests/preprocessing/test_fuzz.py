@@ -3,11 +3,10 @@
 pictures or .05 s of sound: AVI and MPEG have no checksums), each failure one row."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import fuzz_child
 import pytest
+from helpers import FORKS
 
 from avkit.preprocessing.writing import CODECS
 
@@ -16,20 +15,13 @@ MUTANTS, HANG = 500, 600  # seconds after which a child is taken for hung; it ne
 
 @pytest.mark.parametrize("suffix", [*CODECS, ".wav", ".flac"])
 def test_mutants(suffix, tmp_path):
-    child = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("fuzz_child.py")),
-            suffix,
-            str(MUTANTS),
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-    )
-    lines = [json.loads(l) for l in child.stdout.splitlines() if l.startswith("{")]
-    assert child.returncode == 0, f"crashed at mutant {len(lines)}: {child.stderr[-2000:]}"
+    child = FORKS.Process(target=fuzz_child.write, args=(suffix, MUTANTS, tmp_path))
+    child.start()
+    child.join(HANG)
+    child.kill()
+    text = (tmp_path / "lines.txt").read_text()
+    lines = [json.loads(l) for l in text.splitlines() if l.startswith("{")]
+    assert child.exitcode == 0, f"crashed or hung at mutant {len(lines)}: {text[-2000:]}"
     assert len(lines) == MUTANTS and set(l["kind"] for l in lines) == {
         "truncated",
         "flipped",

@@ -1,8 +1,9 @@
-"""Train a recipe for a few steps, and print the hashes of its weights and of what it answers.
+"""Train each recipe for a few steps, and print the hashes of its weights and of what it answers.
 
-    python numerics_child.py THREADS RECIPE
+    python numerics_child.py THREADS RECIPE...
 
-Runs on any processor, also on an emulated one. Under qemu 7.2 an LSTM and `grid_sample` end in a
+One process for several recipes: an emulated processor imports torch for half a minute. It runs on
+any processor, also on an emulated one. Under qemu 7.2 an LSTM and `grid_sample` end in a
 segmentation fault: GRUs stand in for LSTMs, and frames are not rotated.
 """
 
@@ -46,4 +47,5 @@ def trained(recipe):
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    print(*trained(sys.argv[2]))
+    for recipe in sys.argv[2:]:
+        print(recipe, *trained(recipe), flush=True)

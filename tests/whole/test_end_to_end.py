@@ -32,8 +32,21 @@ def settings(rendered, tmp_path):
         split=str(tmp_path / "split.csv"),
         epochs=2,
         device="cpu",
-        n_jobs=2,
+        n_jobs=1,  # a worker imports for longer than it works
     )
+
+
+@pytest.fixture
+def few(rendered, tmp_path):
+    "Settings for one speaker a subset, with four clips each"
+    for actor in (1, 5, 6):
+        (tmp_path / f"few/Actor_{actor:02}").mkdir(parents=True)
+        clips = sorted((rendered / f"Actor_{actor:02}").glob("01-*.mp4"))[::2][:4]
+        for path in [p for c in clips for p in c.parent.glob(f"0?{c.stem[2:]}.*")]:
+            shutil.copy(path, tmp_path / f"few/Actor_{actor:02}" / path.name)
+    shutil.copy(rendered / "synth.json", tmp_path / "few/synth.json")
+    (tmp_path / "few.csv").write_text("speaker,split\n1,train\n5,validation\n6,test\n")
+    return dict(data_root=str(tmp_path / "few"), split=str(tmp_path / "few.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +60,9 @@ def warm(one_home, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(one_home))
 
 
-def test_raw_clips_to_record(settings, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
+def test_raw_clips_to_record(settings, tmp_path, warm, capsys):
+    "The first to use the cache that the others find filled"
+    settings["n_jobs"] = 2
     before = {p: p.stat().st_mtime_ns for p in Path(settings["data_root"]).rglob("*")}
     run = tmp_path / "run"
     assert main(["train", *(f"--{k}={v}" for k, v in (settings | dict(run_dir=run)).items())]) == 0
@@ -129,21 +143,20 @@ def test_noise_in_the_sound(settings, tmp_path, warm):
         evaluate(tmp_path / "seen", "audio_snr_10dB", verbose=False)
 
 
-def test_bad_files_are_set_aside(rendered, settings, tmp_path):
-    root = tmp_path / "hurt"
-    shutil.copytree(rendered, root)
+def test_bad_files_are_set_aside(few, settings):
+    settings, root = settings | few, Path(few["data_root"])
     a, b, c = sorted((root / "Actor_01").glob("01-*.mp4"))[:3]
     a.write_bytes(b"")
     b.write_bytes(b.read_bytes()[: b.stat().st_size // 2])
     c.write_text("not a video")
-    corpus = load_data(configure(**settings | dict(data_root=str(root))), verbose=False)
+    corpus = load_data(configure(**settings), verbose=False)
     assert sorted(corpus.set_aside["clip"]) == sorted(p.stem for p in (a, b, c))
     assert all(
         str(p) in r
         for p, r in zip(sorted(map(str, (a, b, c))), corpus.set_aside.sort_values("clip").reason)
     )
     assert len(corpus.data) == len(corpus.manifest) - 3
-    again = load_data(configure(**settings | dict(data_root=str(root))), verbose=False)
+    again = load_data(configure(**settings), verbose=False)
     assert (again.summary.rows.status == "cached").sum() == len(corpus.data) and len(
         again.summary.failures
     ) == 3
@@ -206,9 +219,11 @@ def test_a_full_disk(settings, tmp_path):
     assert not left and not (tmp_path / "run/record.json").exists()
 
 
-def test_a_killed_preparation_goes_on(rendered, settings, tmp_path, monkeypatch):
+def test_a_killed_preparation_goes_on(few, tmp_path, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
     import time, signal
+
+    rendered = few["data_root"]
     from avkit.preprocessing.prepare import Preparation, prepare
     from avkit.datasets.ravdess import index
 
@@ -226,7 +241,7 @@ def test_a_killed_preparation_goes_on(rendered, settings, tmp_path, monkeypatch)
         time.sleep(0.01)
     p.send_signal(signal.SIGKILL)
     p.wait()
-    rows = prepare(index(rendered), Preparation(), Store(), n_jobs=2).rows
+    rows = prepare(index(rendered), Preparation(), Store(), n_jobs=1).rows
     assert set(rows.status) == {"done", "cached"} and not list(
         (tmp_path / "cache/store").rglob(".tmp-*.mp4")
     )
@@ -275,7 +290,7 @@ def test_random_split_says_so(settings, tmp_path, warm):
     assert r["split"]["note"] == "not speaker-independent"
 
 
-def test_installed_wheel(rendered, settings, tmp_path):
+def test_installed_wheel(few, tmp_path):
     "A wheel built from the clone works in an empty folder, from a ten-line script"
     subprocess.run(
         [
@@ -314,7 +329,7 @@ from avkit.training.loading import load_data
 from avkit.training.record import score_lines
 from avkit.training.configure import configure
 assert avkit.core.repo_root() is None and {str(tmp_path / "site")!r} in avkit.core.__file__
-cfg = configure(dataset="ravdess", data_root={settings["data_root"]!r}, split={settings["split"]!r}, epochs=1, run_dir="run", device="cpu")
+cfg = configure(dataset="ravdess", data_root={few["data_root"]!r}, split={few["split"]!r}, n_jobs=1, epochs=1, run_dir="run", device="cpu")
 corpus = load_data(cfg)
 record = fit(cfg, corpus)
 print(score_lines(record))

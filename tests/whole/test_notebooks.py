@@ -4,9 +4,10 @@ logic, no outputs."""
 import re, subprocess, sys
 from pathlib import Path
 import nbformat, pytest
-from avkit.core import repo_root
+from avkit.core import AvkitError, repo_root
 from avkit.training.settings import DEFAULTS, FLAGS, setting_help
 from checks import parameters as parameters_check
+from helpers import run_cells
 
 NBS = repo_root() / "nbs"
 ALL = sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
@@ -62,20 +63,26 @@ def test_papermill_knows_every_parameter():
     assert setting_help("fusion") in out
 
 
-@pytest.mark.parametrize(
-    "flags,message",
-    [
-        (["-p", "fusoin", "ca"], "did you mean 'fusion'"),
-        (["-p", "epochs", "many"], "should be int"),
-        (["-p", "fusion", "cat"], "Unknown fusion"),
-        (["-p", "dataset", "ravdes"], "did you mean 'ravdess'"),
-        (["-p", "dataset", "ravdess", "-p", "data_root", "/nowhere"], "/nowhere is not a folder"),
-    ],
-)
-def test_papermill_refuses(flags, message, tmp_path):
+REFUSED = [
+    (dict(fusoin="ca"), "did you mean 'fusion'"),
+    (dict(epochs="many"), "should be int"),
+    (dict(fusion="cat"), "Unknown fusion"),
+    (dict(dataset="ravdes"), "did you mean 'ravdess'"),
+    (dict(dataset="ravdess", data_root="/nowhere"), "/nowhere is not a folder"),
+]
+
+
+@pytest.mark.parametrize("given,message", REFUSED, ids=lambda x: x if isinstance(x, str) else "")
+def test_what_papermill_injects_is_refused(given, message):
+    "As papermill does: the given ones are set after the cell of parameters"
+    with pytest.raises(AvkitError, match=re.escape(message)):
+        run_cells("train", **given)
+
+
+def test_papermill_itself_refuses(tmp_path):
     r = subprocess.run(
-        [BIN / "papermill", NBS / "train.ipynb", tmp_path / "out.ipynb", *flags],
+        [BIN / "papermill", NBS / "train.ipynb", tmp_path / "out.ipynb", "-p", "fusoin", "ca"],
         capture_output=True,
         text=True,
     )
-    assert r.returncode != 0 and message in r.stderr
+    assert r.returncode != 0 and "did you mean 'fusion'" in r.stderr

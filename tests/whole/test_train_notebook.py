@@ -1,20 +1,12 @@
 """`nbs/train.ipynb` runs for every paper's recipe, on data of the shapes that the recipe reads."""
 
-import json
 import matplotlib, pytest
-from avkit.core import repo_root
 from avkit.reports import attention
 from avkit.reports.stored_clips import StoredClip
 from avkit.training import loading
-from helpers import OWN, config, toy
+from helpers import OWN, config, run_cells, toy
 
 matplotlib.use("agg")
-
-
-def code_cells(name):
-    cells = json.loads((repo_root() / f"nbs/{name}.ipynb").read_text())["cells"]
-    code = [c for c in cells if c["cell_type"] == "code"]
-    return [("".join(c["source"]), "parameters" in c["metadata"].get("tags", [])) for c in code]
 
 
 @pytest.mark.parametrize("recipe", OWN)
@@ -23,11 +15,7 @@ def test_train_notebook_runs_for_every_recipe(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "load_data", lambda cfg: toy(recipe))
     monkeypatch.setattr(attention, "stored_clip", lambda *a, **k: nothing)
     own = dict(OWN[recipe], recipe=recipe, data_root="sample", epochs=1, batch_size=4, device="cpu")
-    scope = {}
-    for source, tagged in code_cells("train"):
-        exec(source, scope)
-        if tagged:
-            scope.update(own, run_dir=str(tmp_path))
+    scope = run_cells("train", **own, run_dir=str(tmp_path))
     assert scope["cfg"].hash == config(recipe, tmp_path).hash
     drawn = {p.stem for p in (tmp_path / "figures").glob("*.png")}
     assert {"glance", "attention", "learning_curves"} < drawn
