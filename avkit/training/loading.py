@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'preparation_of', 'prepare_clips',
-           'backbone_of', 'frame_size', 'weights_of_stream', 'hub_options', 'clip_stream', 'features_of',
+           'backbone_of', 'frame_size', 'hub_options', 'weights_of_stream', 'clip_stream', 'features_of',
            'nothing_scored', 'window_streams', 'features_told', 'read_clips', 'split_manifest', 'load_data',
            'with_changes']
 
@@ -142,6 +142,15 @@ def frame_size(cfg: Config) -> int:
     b = backbone_of(cfg, "video")[1]
     return b.size if b and b.fixed else cfg["video_size"]
 
+# %% ../../nbs/4_training/06_loading.ipynb #hubload0
+def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
+    "What is asked of a published network: the layer, and its `backbone_options`"
+    name = cfg.recipe.get(f"{stream}_backbone")
+    if not is_hub(name): return {}
+    own = cfg.recipe.get("backbone_options", {}).get(name, {})
+    more = {k: v for k, v in own.items() if k != "weights"}
+    return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
+
 # %% ../../nbs/4_training/06_loading.ipynb #14c096bc
 def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
     "Where the clips' streams stand in the store; None where a clip has no such stream"
@@ -181,15 +190,6 @@ def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
     if stream == "audio": return weights
     each = of_views(weights, views_of(cfg))
     return each if len(set(each.values())) > 1 else each[views_of(cfg)[0]]
-
-
-def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
-    "What is asked of a published network: the layer, and its `backbone_options`"
-    name = cfg.recipe.get(f"{stream}_backbone")
-    if not is_hub(name): return {}
-    own = cfg.recipe.get("backbone_options", {}).get(name, {})
-    more = {k: v for k, v in own.items() if k != "weights"}
-    return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
 
 
 def _encoded(
