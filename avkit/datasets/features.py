@@ -69,6 +69,7 @@ class Stream:
     mask: Tensor
     key: str  # what it was made of
     mirrored: Any = None  # the same of mirrored pictures, for training; None: there is none
+    layers: int = 1  # of a backbone, side by side in each step
 
     @property
     def present(self) -> Tensor:
@@ -912,7 +913,7 @@ def picked(s: Stream, index: np.ndarray) -> Stream:  # of blocks (M,size,...); (
     mask = s.mask.flatten()[at.clamp(min=0)] & (at >= 0)
     key = content_key(s.key, hashlib.sha256(index.tobytes()).hexdigest())
     x: Any = Picked(s.x.flatten(0, 1), at)
-    return Stream(x, mask, key)
+    return Stream(x, mask, key, layers=s.layers)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #mirror002
 def mirrored_rows(source: Source) -> Source:

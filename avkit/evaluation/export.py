@@ -20,6 +20,7 @@ from .audit import audit_line, audit_of
 from .runs import open_run, Run
 from ..store import Store
 from ..markup import markdown_text, pipe_table
+from ..models.hub import is_hub
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
 from ..training.record import begun_lines, data_lines, selection_note
@@ -299,7 +300,7 @@ def _frozen(run: Run) -> str:
     used = []
     for s in run.streams:
         name, file = run.cfg[f"{s}_backbone"], run.cfg[f"{s}_weights"]
-        weights = last_part(file) if file else "random"
+        weights = last_part(file) if file else "published" if is_hub(name) else "random"
         if name:
             used.append(f"{s} goes through the frozen backbone {markdown_text(name)} "
                         f"(weights: {markdown_text(weights)})")

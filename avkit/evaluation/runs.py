@@ -18,6 +18,7 @@ from ..datasets.registry import is_rendered
 from ..datasets.synth import render_demo
 from ..models.model import build_model
 from ..models.backbones import spec_of
+from ..models.hub import is_hub
 from ..models.weights import restoring
 from ..preprocessing.prepare import Preparation
 from ..training.checkpoint import load_model, split_tensors, stats_of
@@ -25,7 +26,8 @@ from ..store import Store
 from ..training.configure import Config, config_of, configure
 from ..training.frozen import backbone_note
 from ..training.learner import fit
-from ..training.loading import load_data, preparation_of, RunData, weights_of_stream
+from avkit.training.loading import (hub_options, load_data, preparation_of, RunData,
+    weights_of_stream)
 from ..training.record import drawn_networks, is_earlier
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
@@ -302,6 +304,7 @@ def newest_run(folder: str | Path) -> Run:
 # %% ../../nbs/5_evaluation/00_runs.ipynb #bbcd0001
 def _check_registered(run: RunFacts, name: str) -> None:
     "Refuse a backbone that nobody knows here"
+    if is_hub(name): return
     try: spec_of(name)
     except AvkitError as e:
         raise AvkitError(
@@ -312,7 +315,8 @@ def _check_registered(run: RunFacts, name: str) -> None:
 
 def _now(run: RunFacts, stream: str, name: str) -> dict[str, Any]:
     "What the record would say of a frozen backbone today"
-    try: return backbone_note(Store(), name, weights_of_stream(run.cfg, stream, name))
+    weights, options = weights_of_stream(run.cfg, stream, name), hub_options(run.cfg, stream)
+    try: return backbone_note(Store(), name, weights, **options)
     except AvkitError as e:
         raise AvkitError(f"{run.name} looks through the frozen backbone {name}, whose weights are "
                          f"a file of their own: {e}") from e

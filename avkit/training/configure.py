@@ -18,8 +18,9 @@ from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, labels_frames, streams_told
 from ..datasets.registry import answers_about, FORGET, is_rendered, normal_root, open_asked
 from ..datasets.windows import Windows
-from ..models.encoders import AUDIO_ENCODERS, Head, VIDEO_ENCODERS
+from ..models.encoders import AUDIO_ENCODERS, Head, READ_FEATURES, VIDEO_ENCODERS
 from ..models.fusion import accepted, Fusion, FUSIONS
+from ..models.hub import check_options, is_hub, layers_of, without_folder
 from ..models.weights import by_view, checkpoint_hash, is_source
 from ..preprocessing.audio import log_mel, mfcc
 from ..preprocessing.prepare import Preparation
@@ -460,13 +461,71 @@ def _with_modality(s: Settings, r: dict) -> Settings:
     print(f"modality auto: {found} ({streams_told(m)})")
     return replace(s, modality=found)
 
+# %% ../../nbs/4_training/04_configure.ipynb #hubcfg01
+def _apart(s: Settings) -> Settings:
+    "The settings, with a name and a place of weights for each `hf:<folder>`"
+    options, found = options_of(s.options), {}
+    own = options.get("backbone_options", {})
+    if own: options["backbone_options"] = {without_folder(k)[0]: v for k, v in own.items()}
+    for k in ("audio", "video"):
+        name, holder = f"{k}_backbone", options if f"{k}_backbone" in options else found
+        asked = options.get(name, getattr(s, name))
+        short, folder = without_folder(asked) if is_hub(asked) else (asked, None)
+        if folder is None: continue
+        holder[name] = short
+        if not getattr(s, f"{k}_weights"): found[f"{k}_weights"] = str(folder)
+    if options != options_of(s.options): found["options"] = json.dumps(options)
+    return replace(s, **found)
+
+# %% ../../nbs/4_training/04_configure.ipynb #hubcfg02
+def _feature_reader(
+    encoder: str,  # of the recipe
+    stream: str,   # audio, video
+    asked: bool,   # the user named it
+) -> str:
+    "An encoder that reads a published backbone's states: the recipe's, or `vector`"
+    if encoder in READ_FEATURES: return encoder
+    if not asked: return "vector"
+    known = AUDIO_ENCODERS if stream == "audio" else VIDEO_ENCODERS
+    raise AvkitError(f"{stream}_encoder={encoder} does not read a vector a step, which is what a "
+                     f"backbone gives. {', '.join(k for k in known if k in READ_FEATURES)} do")
+
+
+def _reads_hub(
+    r: dict,        # the recipe
+    stream: str,    # audio, video
+    options: dict,  # what the user changed by hand
+) -> dict:
+    "The recipe with an encoder that can read a published backbone's states, on one scale"
+    name, layer = f"{stream}_encoder", r[f"{stream}_layer"]
+    scaled = dict.fromkeys((*r["standardise"], *(() if "standardise" in options else [stream])))
+    return r | {
+        name: _feature_reader(r[name], stream, name in options), "standardise": tuple(scaled),
+        f"{stream}_layer": layer if layer is None else str(layers_of(layer))}
+
+# %% ../../nbs/4_training/04_configure.ipynb #hubcfg03
+def _with_hub(
+    r: dict,        # the recipe
+    options: dict,  # what the user changed by hand
+) -> dict:
+    "The recipe, made for the published backbones in it"
+    for s in ("audio", "video"):
+        name, layer = r[f"{s}_backbone"], r[f"{s}_layer"]
+        if is_hub(name):
+            check_options(name, (r["backbone_options"] or {}).get(name, {}))
+            r = _reads_hub(r, s, options)
+        elif layer is not None:
+            raise AvkitError(f"{s}_layer={layer} is for a backbone by its published name, such as "
+                             f"hf:NAME or timm:NAME, and {s}_backbone is {name}")
+    return r
+
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
     check_types(settings, typing.get_type_hints(Settings))
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
-    s = replace(s, **_placed(s))
+    s = replace(_apart(s), **_placed(_apart(s)))
     s = replace(s, **answers_about(asdict(s)))
     check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
@@ -477,7 +536,7 @@ def configure(**settings: Any) -> Config:
     r["preparation"] = r["preparation"] | {k: given[k] for k in prepared if k in given}
     options = _placed_options(options_of(s.options))
     _check_options(options, s.recipe, r)
-    r = merged(r, options, "options")
+    r = _with_hub(merged(r, options, "options"), options)
     check_choices(r)
     _check_nested(r)
     _check_numbers(r, s)

@@ -20,6 +20,7 @@ from ..datasets.augment import unit_range
 from ..datasets.features import PACKING, Source, Stream
 from avkit.models.backbones import (Backbone, build_backbone, is_shipped, PerView, place_of,
     spec_of)
+from ..models.hub import hub_backbone, hub_note, is_hub
 from ..models.weights import file_stamp, is_source, source_of, tensors_hash, weights_hash
 from ..store import is_packed, pack, Store
 
@@ -192,8 +193,10 @@ def frozen_backbone(
     weights: _Weights | _PerView = None,  # a file or a named source, or {view: one}
     device: str | torch.device = "cpu",  # such as cuda
     normalise: bool = True,  # scale the colours, or each waveform
+    **options: Any,  # of `HubOptions`: of a published network
 ) -> Any:
-    "A `Backbone` that only answers, or a `PerView` of several"
+    "A `Backbone` or a published network that only answers, or a `PerView` of several"
+    if is_hub(name): return hub_backbone(name, cast(Any, weights), device, **options)
     how = str(device), normalise
     if isinstance(weights, Mapping):
         return PerView([frozen_backbone(name, w, *how) for w in weights.values()])
@@ -291,8 +294,10 @@ def backbone_note(
     store: Store,                         # remembers hashes
     name: str,                            # of `BACKBONES`
     weights: _Weights | _PerView = None,  # a file or a named source, or {view: one}
+    **options: Any,                       # of `HubOptions`: of a published network
 ) -> dict[str, Any]:
     "What the record says of a frozen backbone: name, network, weights, source"
+    if is_hub(name): return hub_note(store, name, cast(Any, weights), **options)
     def network(w): return _network(store, name, w)
     def whose(w): return network(w) if _is_built_in(name, w) else weights_hash(store, w, name)
     def source(w): return "its own constructor" if _is_built_in(name, w) else source_of(w)
@@ -307,19 +312,22 @@ def backbone_stream(
     weights: _Weights | _PerView = None,  # a file or a named source, or {view: one}
     device: str | torch.device = "cpu",  # such as cuda
     steps: int | None = None,  # sub-sequences
+    **options: Any,  # of `HubOptions`: of a published network
 ) -> tuple[Stream, dict]:
     "(N,T,D) what a frozen backbone makes of each row, and what the record says of it"
-    spec, note = spec_of(name), backbone_note(store, name, weights)
+    spec, note = spec_of(name, weights), backbone_note(store, name, weights, **options)
+    called = "hub" if is_hub(name) else name  # by a folder's name nothing is known
     cut, network = steps if spec.takes == "clips" else None, note["network"]
     chip = torch.device(device).type
     apart = [] if chip == "cpu" else [chip]  # a GPU gives other last bits
-    keys = [k and content_key("backbone", RUNNING, name, network, cut, k, *apart)
+    keys = [k and content_key("backbone", RUNNING, called, network, cut, k, *apart)
             for k in source.keys]
     key = content_key("backbone rows", PACKING, keys)
     if not is_packed(store, key):
         todo = [r for r, k in enumerate(keys) if k and not store.has(k)]
         if todo:
-            t = frozen_backbone(name, weights, device, not source.scaled)
+            t = frozen_backbone(name, weights, device, not source.scaled, **options)
             _run(t, source, todo, keys, store, device, steps, note)
-    a = pack(store, key, len(keys), _rows(store, keys, spec.dim), f"{name} features")
-    return Stream(a["x"], a["real"], key), note
+    make = _rows(store, keys, note.get("dim", spec.dim))
+    a = pack(store, key, len(keys), make, f"{note['name']} features")
+    return Stream(a["x"], a["real"], key, layers=note.get("side_by_side", 1)), note

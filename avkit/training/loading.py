@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'keeps_unpaired', 'preparation_of',
-           'as_tensors', 'check_tensors', 'prepare_clips', 'backbone_of', 'frame_size', 'scales_waves',
+           'as_tensors', 'check_tensors', 'prepare_clips', 'backbone_of', 'frame_size', 'hub_options', 'scales_waves',
            'weights_of_stream', 'random_backbones', 'check_weights', 'colours_of', 'tensors_of_stream', 'clip_stream',
            'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'step_streams', 'window_streams',
            'features_told', 'one_stream_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
@@ -29,6 +29,7 @@ from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.tensor_files import tensor_source
 from ..datasets.windows import cut_windows, step_frames, Windows
 from ..models.backbones import BACKBONES, is_shipped, spec_of, wanted_weights
+from ..models.hub import is_hub
 from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
@@ -180,8 +181,9 @@ def backbone_of(cfg: Config, stream: str) -> tuple[str | None, Any]:
     "The name of the stream's frozen backbone, and its row in `BACKBONES`; (None, None) without one"
     name = cfg.recipe.get(f"{stream}_backbone")
     if name is None: return None, None
-    if name not in BACKBONES: raise unknown(f"{stream} backbone", name, BACKBONES)
-    b = BACKBONES[name]
+    if name not in BACKBONES and not is_hub(name):
+        raise unknown(f"{stream} backbone", name, [*BACKBONES, "hf:", "timm:", "torchvision:"])
+    b = spec_of(name, weights_of_stream(cfg, stream, name) if is_hub(name) else None)
     hears = b.takes in ("wave", "mel")
     if hears != (stream == "audio"): raise AvkitError(f"{stream}_backbone: {name} takes {b.takes}")
     return name, b
@@ -191,6 +193,15 @@ def frame_size(cfg: Config) -> int:
     "Pixels of the frames that the recipe's encoder or backbone looks at"
     b = backbone_of(cfg, "video")[1]
     return b.size if b and b.fixed else cfg["video_size"]
+
+# %% ../../nbs/4_training/06_loading.ipynb #hubload0
+def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
+    "What is asked of a published network: the layer, and its `backbone_options`"
+    name = cfg.recipe.get(f"{stream}_backbone")
+    if not is_hub(name): return {}
+    own = cfg.recipe.get("backbone_options", {}).get(name, {})
+    more = {k: v for k, v in own.items() if k != "weights"}
+    return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
 
 # %% ../../nbs/4_training/06_loading.ipynb #14c096bc
 def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
@@ -302,7 +313,8 @@ def _encoded(
     if not name: return source.stream(store)
     check_weights(cfg)
     weights, device = weights_of_stream(cfg, stream, name), cfg["device"]
-    s, note = backbone_stream(store, source, name, weights, device_name(device), steps)
+    s, note = backbone_stream(store, source, name, weights, device_name(device), steps,
+                              **hub_options(cfg, stream))
     notes.setdefault("backbones", {})[stream] = note
     return s
 

@@ -27,6 +27,7 @@ from ..datasets.manifest import Manifest
 from ..datasets.registry import CORPORA, is_rendered
 from ..datasets.splits import few_data, SUBSETS
 from ..models.backbones import backbones_of, WANTED
+from ..models.hub import folder_hash
 from ..models.weights import by_view
 from ..numerics import kernels, numerics, processor
 from ..store import Store
@@ -151,9 +152,10 @@ _OWN_FOLDERS = "audio_features", "video_features"  # may be folders
 def own_files(cfg: Config) -> dict[str, str]:
     "{setting, or setting.view: SHA-256} of the files and folders of one's own that a run reads"
     files = {k: resolve(f) for k, f in named_files(cfg) if f}
-    folders = {k: f for k, f in files.items() if k in _OWN_FOLDERS and f.is_dir()}
+    folders = {k: f for k, f in files.items() if f.is_dir()}
     return ({k: file_hash(f) for k, f in files.items() if f.is_file()}
-            | {k: features_hash(f) for k, f in folders.items()})
+            | {k: (features_hash if k in _OWN_FOLDERS else folder_hash)(f)
+               for k, f in folders.items() if k in _OWN_FOLDERS or "weights" in k})
 
 # %% ../../nbs/4_training/10_record.ipynb #1b8e42d7
 class Finished(Resumable, Protocol):

@@ -138,12 +138,20 @@ class FeatureSettings:
     video_features_rate: float | None = setting(
         None, "steps a second of video_features that say no times", "features")
     audio_backbone: str | None = number(
-        None, "a frozen backbone that hears the audio", "features", flag=False)
+        None, "a frozen backbone that hears the audio: avkit's, hf:NAME or hf:FOLDER,"
+        " torchaudio:NAME", "features")
     video_backbone: str | None = number(
-        None, "a frozen backbone that sees the frames", "features", flag=False)
+        None, "a frozen backbone that sees the frames: avkit's, hf:NAME or hf:FOLDER, timm:NAME,"
+        " torchvision:NAME", "features")
+    audio_layer: str | int | None = number(
+        None, "of an audio backbone by name or folder: 3, mean, mean:2-5, weighted; by default the"
+        " last", "features")
+    video_layer: str | int | None = number(
+        None, "the same of a video backbone", "features")
     backbone_options: dict | None = number({}, "{backbone: its options}", "features", flag=False)
     audio_weights: str | None = setting(
-        None, "weights of the audio's backbone: a file, or a named source", "features", path="file")
+        None, "weights of the audio's backbone: a file, a named source, or of hf: a folder",
+        "features", path="file")
     video_weights: str | None = setting(
         None, "the same for the frames, or a file for each view (README, Weights)", "features",
         path="file")

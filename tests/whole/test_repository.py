@@ -63,7 +63,7 @@ def test_every_requirement_is_pinned():
 def test_training_imports_no_decoder_and_no_detector():
     code = (
         "import sys, avkit.training.learner, avkit.reports.tables, avkit.reports.browser; bad = [m for m in ('av', 'cv2', 'facenet_pytorch', 'onnxruntime', 'fastcore', "  # noqa: E501
-        "'nbdev', 'IPython', 'librosa', 'matplotlib') if m in sys.modules]; print(bad); sys.exit(bool(bad))"  # noqa: E501
+        "'nbdev', 'IPython', 'librosa', 'matplotlib', 'transformers') if m in sys.modules]; print(bad); sys.exit(bool(bad))"  # noqa: E501
     )
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert r.returncode == 0, r.stdout + r.stderr
