@@ -1194,6 +1194,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest._has': ('2_datasets/manifest.html#_has', 'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest._hash': ('2_datasets/manifest.html#_hash', 'avkit/datasets/manifest.py'),
+                                         'avkit.datasets.manifest._in_no_clip': ( '2_datasets/manifest.html#_in_no_clip',
+                                                                                  'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest._in_words': ( '2_datasets/manifest.html#_in_words',
                                                                                 'avkit/datasets/manifest.py'),
                                          'avkit.datasets.manifest._kind': ('2_datasets/manifest.html#_kind', 'avkit/datasets/manifest.py'),

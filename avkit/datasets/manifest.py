@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np, pandas as pd
 from ..core import (AvkitError, cache_dir, content_key, file_hash, progress, read_json,
     repo_root, resolve, unknown, write_json, write_text)
-from ..files import check_root, one_form, stamp
+from ..files import check_root, media_kind, one_form, stamp, walk
 from ..markup import csv_text
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
@@ -249,14 +249,27 @@ def named_clips(
     pattern: str,  # of files: "*.mp4", or "**/*.mp4" with folders below
     read_name: Callable[[Path], Mapping[str, Any]],  # relative path -> label, speaker, and more
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    "Rows of clips, each of one file, and as problems the files whose path cannot be read"
+    """Rows of clips, each of one file, and problems
+
+    Problems are files whose path cannot be read, and media that no clip has.
+    """
     rows, problems = [], []
     for path in sorted(p.relative_to(root) for p in root.glob(pattern)):
         file = path.as_posix()
         row = dict(clip=path.with_suffix("").as_posix(), audio=file, video=file)
         try: rows.append(row | dict(read_name(path)))
         except _UNREADABLE as e: problems.append((file, "invalid", _why_unreadable(path, e)))
-    return rows, problems
+    return rows, problems + _in_no_clip(root, pattern, rows, problems)
+
+
+def _in_no_clip(root, pattern, rows, problems):
+    "Media below a folder that are neither in a row nor in a problem, as problems"
+    told = {file for file, *_ in problems}
+    own = (row[stream] for row in rows for stream in ("audio", "video"))
+    told |= {PurePath(str(file)).as_posix() for file in own if file}
+    found = [p.relative_to(root).as_posix() for p in walk(root) if media_kind(p)]
+    why = f"no clip by the pattern {pattern}, and no clip's audio or video"
+    return [(file, "unexpected", why) for file in found if file not in told]
 
 
 def _why_unreadable(path, error):

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 import numpy as np
-from ..core import AvkitError, atomic_path, progress, unknown
+from ..core import AvkitError, atomic_path, progress
 from avkit.preprocessing.media import (frame_rate, named_errors, Reading, Screen, stream,
     walk_file)
 
@@ -104,7 +104,9 @@ def write_video(
     import av  # optional: PyAV
     from av.video.reformatter import VideoReformatter  # optional: PyAV
     path = Path(path)
-    if path.suffix not in CODECS: raise unknown("video container", path.suffix, CODECS)
+    if path.suffix not in CODECS:
+        raise AvkitError(f"{path}: a video is written as {', '.join(CODECS)}. Where a plan "
+                         "names it, let it say one of these")
     if sound is not None and not rate:
         raise AvkitError(f"{path}: audio was given without its rate: say rate=16000, or what it is")
     fmt, vcodec, acodec = CODECS[path.suffix]

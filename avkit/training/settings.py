@@ -252,8 +252,8 @@ class RunSettings:
         None, "paper, or small: trains on two cores, the default on rendered clips", "run",
         named=True)
     mode: str = setting(
-        "as_described", "the method of the paper, or what its released code does: every defect that"
-        " can run", "run", named=True)
+        "as_described", "the method of the paper, or with its released code's quirks", "run",
+        named=True)
     quirks: str | list | None = setting(
         None, "single defects of released code, by name: arousal_flips,sorted_loading", "run",
         named=True)
