@@ -301,7 +301,7 @@ class Config:
 def _with_quirks(r: dict, s: Settings) -> dict:
     "The recipe with the quirks of the settings"
     released = s.mode == "as_released"
-    mine = [k for k, q in QUIRKS.items() if released and q.recipe == s.recipe and _fits(q, r, s)]
+    mine = [k for k, q in QUIRKS.items() if released and q.of(s.recipe) and _fits(q, r, s)]
     r["quirks"] = sorted({*mine, *names_of(s.quirks)})
     for k in r["quirks"]:
         if k not in QUIRKS:
@@ -332,8 +332,17 @@ def _recipe(s: Settings) -> dict:
     for v in names_of(s.variants):
         if v not in variants:
             raise unknown(f"variant of {s.recipe}", v, variants)
+        _check_fusion(s, v, variants[v])
         r = merged(r, variants[v])
     return _with_quirks(r, s)
+
+
+def _check_fusion(s: Settings, name: str, variant: Mapping) -> None:
+    "Refuse a variant that changes the fusion beside another fusion that was asked for"
+    own = variant.get("fusion")
+    if own and s.fusion not in (None, own):
+        raise AvkitError(f"fusion={s.fusion} and the variant {name} contradict: it is fusion={own} "
+                         "itself. Leave one of them out.")
 
 # %% ../../nbs/4_training/04_configure.ipynb #8936a333
 def _steps(r: dict, s: Settings) -> str:

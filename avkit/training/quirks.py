@@ -25,6 +25,11 @@ class Quirk:
     paper: bool = False  # about a backbone of the paper's size: mode=as_released spares small ones
     on: tuple[str, ...] = ()  # about numbers of these data sets: mode=as_released spares others
     track: str = ""  # about this track of affwild2: mode=as_released spares the other
+    also: tuple[str, ...] = ()  # other recipes whose released code has it
+
+    def of(self, recipe: str) -> bool:
+        "Whether a recipe's released code has it"
+        return recipe in (self.recipe, *self.also)
 
 
 QUIRKS: dict[str, Quirk] = {}

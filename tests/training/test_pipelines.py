@@ -59,7 +59,7 @@ def test_what_differs_between_the_modes_has_a_name(recipe):
     "Every quirk stands in a step; a step of different settings has a quirk"
     steps = steps_of(recipe)
     named = [q for step in steps.values() for q in step.get("quirks", [])]
-    own = {name for name, q in QUIRKS.items() if q.recipe == recipe}
+    own = {name for name, q in QUIRKS.items() if q.of(recipe)}
     assert own <= set(named) <= set(QUIRKS)
     for name, step in steps.items():
         a, b = step.get("settings", {}), step.get("released_settings", {})
