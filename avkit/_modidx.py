@@ -3083,8 +3083,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'avkit/models/backbones.py'),
                                         'avkit.models.backbones.Backbone.scaled': ( '3_models/backbones.html#backbone.scaled',
                                                                                     'avkit/models/backbones.py'),
-                                        'avkit.models.backbones.Backbone.scaled_clips': ( '3_models/backbones.html#backbone.scaled_clips',
-                                                                                          'avkit/models/backbones.py'),
                                         'avkit.models.backbones.Backbone.scaled_frames': ( '3_models/backbones.html#backbone.scaled_frames',
                                                                                            'avkit/models/backbones.py'),
                                         'avkit.models.backbones.Backbone.takes': ( '3_models/backbones.html#backbone.takes',

@@ -597,10 +597,6 @@ class Backbone(nn.Module):
         if self.mean is None or self.std is None: return x
         return (x - self.mean) / self.std
 
-    def scaled_clips(self, x: Tensor) -> Tensor:
-        "(n,T,3,S,S): each frame `scaled`"
-        return self.scaled(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
     def scaled_frames(self, x: Tensor) -> Tensor:
         "(n,3,H,W): `scaled`, in the order in memory that the network is fast with"
         x = self.scaled(x)
@@ -609,8 +605,8 @@ class Backbone(nn.Module):
     def images(self, x: Tensor) -> Tensor:
         "Spectrograms, clips or frames, as the network reads them"
         if self.takes == "mel": return x.view(-1, 1, *x.shape[-2:])
-        if self.takes == "clips": return self.scaled_clips(x).transpose(1, 2)
-        return self.scaled_frames(x)
+        if self.takes != "clips": return self.scaled_frames(x)
+        return self.scaled(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.takes == "wave": return self.net(_standard_waves(x) if self.waves else x)[0]

@@ -45,7 +45,7 @@ def config(corpus, **more):
     root, split, _ = corpus
     return configure(
         recipe="vavl2023", size="paper", dataset="ravdess", data_root=str(root), split=str(split),
-        options=TINY, device="cpu", n_jobs=1, **more,
+        options=TINY, device="cpu", n_jobs=1, random_backbone=True, **more,
     )  # fmt: skip
 
 
