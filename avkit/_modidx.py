@@ -841,6 +841,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'avkit/datasets/features.py'),
                                          'avkit.datasets.features.audio_stream': ( '2_datasets/features.html#audio_stream',
                                                                                    'avkit/datasets/features.py'),
+                                         'avkit.datasets.features.blank_rows': ( '2_datasets/features.html#blank_rows',
+                                                                                 'avkit/datasets/features.py'),
                                          'avkit.datasets.features.clip_frames': ( '2_datasets/features.html#clip_frames',
                                                                                   'avkit/datasets/features.py'),
                                          'avkit.datasets.features.clip_windows': ( '2_datasets/features.html#clip_windows',
