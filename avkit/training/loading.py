@@ -18,9 +18,10 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
-from ..datasets.features import (audio_source, blank_rows, clip_frames, clip_windows, frame_blocks,
-    HideFaces, NoisyAudio, ScaledAudio, sound_scale, SpeechlessAudio, AudioWindows, mirrored_rows,
-    picked, Source, Stream, track_frame_rows, track_steps, track_windows)
+from ..datasets.features import (audio_source, blank_rows, clip_frames,
+    clip_windows, frame_blocks, HideFaces, NoisyAudio, ScaledAudio, sound_scale,
+    SpeechlessAudio, AudioWindows, mirrored_rows, picked,
+    Source, Stream, track_frame_rows, track_steps, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
     understood)

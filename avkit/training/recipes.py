@@ -125,7 +125,7 @@ RECIPES["ntua2021"] = COMMON | dict(
           " (Antoniadis, Pikoulis, Filntisis and Maragos, ICCVW 2021)",
     preparation=dict(
         views=("face", "body", "context"),   # sec. 3
-        detector="auto",                     # code: the organisers' crops; where there are none: ours
+        detector="auto",                     # code: the organisers' crops, where they are there
         size=112, rate=44100),               # page
     windows=dict(
         length=16, hop=16, stride=1, steps=16, annotated_only=True,  # sec. 3

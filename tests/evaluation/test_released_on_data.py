@@ -1,6 +1,7 @@
 """The papers' checkpoints on their own data sets: what a run of avkit writes is what the released
 model gives on the same files, read here in a few plain lines."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 import torch
 
 from author_files import random_state, save_emotiw, save_ntua, shapes, vavl_folder
-from avkit.core import AvkitError
 from avkit.evaluation.evaluate import evaluate
 from avkit.evaluation.predict import predict
 from avkit.evaluation.released_runs import evaluate_released, released_run
@@ -18,6 +18,7 @@ from avkit.preprocessing.writing import write_video, write_wav
 from avkit.training.loading import load_data
 
 cv2 = pytest.importorskip("cv2")
+torchvision = pytest.importorskip("torchvision")
 
 MODES = "as_described", "as_released"
 VIT = "vit_large_patch14_clip_224"
@@ -32,15 +33,20 @@ def pictures(n, size, seed):
     return np.random.default_rng(seed).integers(0, 255, (n, size, size, 3), dtype=np.uint8)
 
 
-def stub(width):
-    "A network that makes so many numbers of any item"
+def stub(width, wave=False):
+    "A network that makes so many numbers of any item, of a waveform each 1600 samples"
 
     class Stub(torch.nn.Module):
         num_features = width
 
         def forward(self, x):
-            flat = x.flatten(1)[:, :64].float()
-            return torch.cat([torch.sin(flat * k + k) for k in range(1, width // 64 + 1)], 1)
+            if wave:
+                return self.made(x.unfold(1, 1600, 1600)), None
+            return self.made(x.flatten(1))
+
+        def made(self, x):
+            flat = x[..., :64].float()
+            return torch.cat([torch.sin(flat * k + k) for k in range(1, width // 64 + 1)], -1)
 
     return Stub
 
@@ -49,7 +55,7 @@ def stand_in(monkeypatch, **widths):
     "Put stubs in the places of backbones"
     for name, width in widths.items():
         spec = backbones.BACKBONES[name]
-        own = replace(spec, make=stub(width), dim=width, channels_last=False)
+        own = replace(spec, make=stub(width, spec.takes == "wave"), dim=width, channels_last=False)
         monkeypatch.setitem(backbones.BACKBONES, name, own)
 
 
@@ -190,8 +196,10 @@ def their_answers(model, root, mode):
     return out
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("track", ["va", "expr"])
+CASES = [("va", "as_described"), ("va", "as_released"), ("expr", "as_released")]
+
+
+@pytest.mark.parametrize("track, mode", CASES)
 def test_ntua_face(affwild2, shared_data, tmp_path, track, mode):
     "The organisers' crops are taken unasked; a short window repeats its end as released alone"
     path = tmp_path / "face.pth"
@@ -208,3 +216,166 @@ def test_ntua_face(affwild2, shared_data, tmp_path, track, mode):
     else:
         assert p.prediction.tolist() == [r["classes"][i] for i in z.argmax(1)]
         close(p, r["classes"], z.softmax(1))
+
+
+def test_ntua_bodies_are_filled(tmp_path):
+    "As released a body is the whole frame: its weights go where the recipe looks at that"
+    sizes = {
+        f"{v}_model.{i}.{k}": tuple(w.shape)
+        for v in ("face", "body", "context")
+        for i, c in enumerate(list(torchvision.models.resnet18().children())[:-1])
+        for k, w in c.state_dict().items()
+    }
+    cell = torch.nn.LSTM(3 * 512, 8, bidirectional=True).state_dict()
+    sizes |= {f"rnn.{k}": tuple(w.shape) for k, w in cell.items()}
+    path = tmp_path / "three.pth"
+    save_ntua(path, random_state(sizes | {"fc.weight": (2, 16), "fc.bias": (2,)}))
+    run = released_run(path, "ntua2021")
+    assert run.cfg["video_views"] == ["face", "frame", "context"]
+    x = {v: torch.rand(2, 3, 3, 64, 64) for v in ("face", "body", "context")}
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in backbones.IMAGENET.values())
+    with torch.no_grad():
+        theirs = released.load("ntua2021", path)(**{v: (f - mean) / std for v, f in x.items()})
+        mine = run.model(video=torch.cat([*x.values()], 2), step_mask=torch.ones(2, 3).bool())
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+SPEAKERS = "train", "train", "validation", "validation", "validation"
+
+
+def clip_of(i):
+    "A clip's seconds, pictures and sound; each has another length"
+    seconds = 0.8 + 0.3 * i
+    return pictures(round(seconds * 10), 32, i), tone(seconds, 150 + 60 * i)
+
+
+@pytest.fixture(scope="module")
+def crema_d(tmp_path_factory):
+    "Five clips in CREMA-D's layout, with the raters' votes and a split by actor"
+    root = tmp_path_factory.mktemp("crema_d")
+    for folder in ("AudioWAV", "VideoFlash", "processedResults"):
+        (root / folder).mkdir()
+    votes = ['"","A","D","F","H","N","S","fileName","numResponses"']
+    for i, code in enumerate(("ANG", "SAD", "HAP", "NEU", "FEA")):
+        name = f"{1001 + i}_IEO_{code}_XX"
+        frames, sound = clip_of(i)
+        write_video(root / f"VideoFlash/{name}.flv", frames, 10, sound, 16000)
+        write_wav(root / f"AudioWAV/{name}.wav", sound, 16000)
+        place = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD").index(code)
+        row = ",".join(str(8 * (k == place) + (k == 0)) for k in range(6))
+        votes += [f'"{kind}{i + 1:05d}",{row},"{name}",10' for kind in (1, 2, 3)]
+    (root / "processedResults/tabulatedVotes.csv").write_text("\n".join(votes) + "\n")
+    rows = [f"{1001 + i},{s}" for i, s in enumerate(SPEAKERS)]
+    (root / "split.csv").write_text("\n".join(["speaker,split", *rows]) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def msp_improv(tmp_path_factory):
+    "Five turns in MSP-IMPROV's layout, their labels 1 to 5, with the owners' split"
+    root = tmp_path_factory.mktemp("msp_improv")
+    rows = ["FileName,EmoAct,EmoVal,EmoDom,Split_Set"]
+    for i, s in enumerate(SPEAKERS):
+        name = f"MSP-IMPROV-S{i + 1:02d}A-F0{i + 1}-R-FM01"
+        frames, sound = clip_of(i)
+        write_video(root / f"{name}.avi", frames, 10, sound, 16000)
+        rows.append(f"{name}.avi,{1 + i * 0.9:.1f},{5 - i:.1f},{1 + i:.1f},{s.capitalize()}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def vavl_inputs(run, mode):
+    "The validation clips as the run read them; as released without masks, to the longest"
+    data = load_data(run.cfg, verbose=False).data
+    idx = data.indices("validation")
+    b = data.batch(idx)
+    names = [data.clips[i] for i in idx]
+    if mode == "as_described":
+        return names, {k: b[k] for k in ("audio", "video", "audio_mask", "video_mask")}
+    return names, {k: b[k][:, : int(b[f"{k}_mask"].sum(1).max())] for k in ("audio", "video")}
+
+
+@pytest.fixture
+def vavl(monkeypatch, shared_data, tmp_path):
+    "Runs that score a folder of vavl2023's; big files are gone afterwards"
+    stand_in(monkeypatch, wav2vec2_large_robust_12=1024, efficientnet_b2=1408)
+    folder = tmp_path / "files"
+    folder.mkdir()
+
+    def score(mode, n_out, **data):
+        vavl_folder(shared_data, folder, n_out)
+        evaluate_released(folder, "vavl2023", mode=mode, to=str(tmp_path / "run"), detector="none",
+                          options="preparation.frames=5", **data, **HERE)  # fmt: skip
+        run = open_run(tmp_path / "run")
+        names, x = vavl_inputs(run, mode)
+        with torch.no_grad():
+            return released.load("vavl2023", folder, mode)(**x), run, names
+
+    yield score
+    for big in (folder, tmp_path / "run/checkpoints"):
+        shutil.rmtree(big, ignore_errors=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_vavl_classes(crema_d, vavl, mode):
+    "Both streams, and each alone by its own head; as released clips of a batch see each other"
+    told = dict(dataset="crema_d", data_root=str(crema_d), label="consensus",
+                split=str(crema_d / "split.csv"))  # fmt: skip
+    theirs, run, names = vavl(mode, 6, **told)
+    assert run.classes == ["anger", "disgust", "fear", "happy", "neutral", "sad"]
+    for condition in ("av", "audio", "video"):
+        p = run.predictions[run.predictions.condition == condition]
+        assert p["clip"].tolist() == names
+        assert p.target.tolist() == ["happy", "neutral", "fear"]
+        close(p, run.classes, theirs[condition].softmax(1))
+
+
+def test_vavl_numbers(msp_improv, vavl):
+    "0 to 1 of the released model are 1 to 5 of the labels, arousal the right way up"
+    theirs, run, names = vavl("as_described", 3, dataset="msp_improv", data_root=str(msp_improv))
+    assert run.classes == ["arousal", "valence", "dominance"]
+    p = run.predictions[run.predictions.condition == "av"]
+    assert p["clip"].tolist() == names
+    np.testing.assert_allclose(p.target_arousal, [6 - 2.8, 6 - 3.7, 6 - 4.6], atol=1e-5)
+    columns = [f"prediction_{c}" for c in run.classes]
+    close(p, columns, 1 + 4 * theirs["av"])
+
+
+def looked_at(run, clip):
+    "The table of a video, and what the model was given for it"
+    given = []
+    keep = lambda model, args, streams: given.append(streams)
+    run.model.register_forward_pre_hook(keep, with_kwargs=True)
+    table = predict(clip, run, device="cpu", detector="none").table
+    assert len(given) == 1
+    return table, given[0]
+
+
+def film(path, seconds, fps, size):
+    "A video whose sound is a tone that turns into noise"
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16000))
+    sound = tone(seconds, 300) / 9 + noise * np.linspace(0, 1, len(noise)) ** 4
+    return write_video(path, pictures(seconds * fps, size, 1), fps, sound, 16000)
+
+
+def test_emotiw_looks_at_a_video(shared_data, tmp_path):
+    path = tmp_path / "audio.pt"
+    layout = shapes(shared_data, "emotiw2023-audio_avg", "model_state_dict")
+    save_emotiw(path, random_state(layout))
+    table, x = looked_at(released_run(path, "emotiw2023"), film(tmp_path / "v.mp4", 8, 5, 32))
+    with torch.no_grad():
+        z = released.load("emotiw2023", path)(audio=x["audio"])
+    close(table, ["Positive", "Neutral", "Negative"], z.softmax(1))
+
+
+def test_ntua_looks_at_a_video(shared_data, tmp_path):
+    "As released a short window repeats its last frame here as well"
+    path = tmp_path / "face.pth"
+    save_ntua(path, random_state(shapes(shared_data, "ntua2021-face_va", "state_dict")))
+    run = released_run(path, "ntua2021")
+    table, x = looked_at(run, film(tmp_path / "v.mp4", 6, 4, 112))
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in backbones.IMAGENET.values())
+    with torch.no_grad():
+        z = released.load("ntua2021", path)(face=(x["video"] - mean) / std).flatten(0, 1)
+    assert torch.equal(x["video"][1, 8:], x["video"][1, 7:8].expand(8, -1, -1, -1))
+    close(table, ["valence", "arousal"], z[:24].clip(-1, 1))
