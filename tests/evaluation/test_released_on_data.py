@@ -114,13 +114,14 @@ def test_emotiw_fusion_with_features(vgaf, shared_data, tmp_path, monkeypatch):
     full = shapes(shared_data, "emotiw2023-fusion_avg_5", "model_state_dict")
     save_emotiw(path, random_state({k: v for k, v in full.items() if "video_backbone" not in k}))
     hints = dict(num_heads_audio=2, num_heads_crossatt=8)
-    r = evaluate_released(path, "emotiw2023", hints=hints, dataset="vgaf", mode="as_described",
-                          data_root=str(vgaf), to=str(tmp_path / "run"), **HERE)  # fmt: skip
+    r = evaluate(released=str(path), recipe="emotiw2023", hints=hints, conditions="av",
+                 mode="as_described", dataset="vgaf", data_root=str(vgaf),
+                 to=str(tmp_path / "run"), **HERE)  # fmt: skip
     audio, frames = their_clips(vgaf, "spec", "img")
     features = stub(1024)()(frames.flatten(0, 1)).unflatten(0, (2, 5))
     with torch.no_grad():
         z = released.load("emotiw2023", path, **hints)(audio=audio, video=features)
-    p = open_run(tmp_path / "run").predictions.query("condition == 'av'")
+    p = open_run(tmp_path / "run").predictions
     close(p, r["classes"], z.softmax(1))
 
 
@@ -137,13 +138,14 @@ def test_emotiw_fusion_with_a_vit(vgaf, shared_data, tmp_path):
     path = tmp_path / "fusion.pt"
     layout = shapes(shared_data, "emotiw2023-fusion_avg_5_tinyvit", "model_state_dict")
     save_emotiw(path, random_state(layout))
-    r = evaluate_released(path, "emotiw2023", hints=dict(vit_heads=8), dataset="vgaf",
-                          data_root=str(root), to=str(tmp_path / "run"), **HERE)  # fmt: skip
+    r = evaluate(released=str(path), recipe="emotiw2023", hints=dict(vit_heads=8), conditions="av",
+                 dataset="vgaf", data_root=str(root), to=str(tmp_path / "run"),
+                 **HERE)  # fmt: skip
     audio, frames = their_clips(root, "spec", "img")
     with torch.no_grad():
         model = released.load("emotiw2023", path, vit_heads=8)
         z = model(audio=audio, video=frames)
-    p = open_run(tmp_path / "run").predictions.query("condition == 'av'")
+    p = open_run(tmp_path / "run").predictions
     close(p, r["classes"], z.softmax(1))
 
 
@@ -302,9 +304,10 @@ def vavl(monkeypatch, shared_data, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
 
-    def score(mode, n_out, **data):
+    def score(mode, n_out, conditions=("av",), **data):
         vavl_folder(shared_data, folder, n_out)
-        evaluate_released(folder, "vavl2023", mode=mode, to=str(tmp_path / "run"), detector="none",
+        evaluate_released(folder, "vavl2023", lambda cfg: conditions, ["validation"], mode,
+                          to=str(tmp_path / "run"), detector="none",
                           options="preparation.frames=5", **data, **HERE)  # fmt: skip
         run = open_run(tmp_path / "run")
         names, x = vavl_inputs(run, mode)
@@ -321,7 +324,7 @@ def test_vavl_classes(crema_d, vavl, mode):
     "Both streams, and each alone by its own head; as released clips of a batch see each other"
     told = dict(dataset="crema_d", data_root=str(crema_d), label="consensus",
                 split=str(crema_d / "split.csv"))  # fmt: skip
-    theirs, run, names = vavl(mode, 6, **told)
+    theirs, run, names = vavl(mode, 6, ("av", "audio", "video"), **told)
     assert run.classes == ["anger", "disgust", "fear", "happy", "neutral", "sad"]
     for condition in ("av", "audio", "video"):
         p = run.predictions[run.predictions.condition == condition]
@@ -362,7 +365,7 @@ def test_emotiw_looks_at_a_video(shared_data, tmp_path):
     path = tmp_path / "audio.pt"
     layout = shapes(shared_data, "emotiw2023-audio_avg", "model_state_dict")
     save_emotiw(path, random_state(layout))
-    table, x = looked_at(released_run(path, "emotiw2023"), film(tmp_path / "v.mp4", 8, 5, 32))
+    table, x = looked_at(released_run(path, "emotiw2023"), film(tmp_path / "v.mp4", 7, 5, 32))
     with torch.no_grad():
         z = released.load("emotiw2023", path)(audio=x["audio"])
     close(table, ["Positive", "Neutral", "Negative"], z.softmax(1))
