@@ -60,7 +60,7 @@ def _own_encoders(r: Any) -> dict[str, Any]:
 def _of_segments(r: Any) -> dict[str, Any]:
     "emotiw2023: which modalities, which head, how large its parts are, and whether a ViT is there"
     frozen = "video" in r.needs and "pictures" not in r.options
-    options = dict(encoder_options=_own_encoders(r))
+    options: dict[str, Any] = dict(encoder_options=_own_encoders(r))
     if len(r.needs) == 2: options["heads"] = r.heads
     if "pictures" in options["encoder_options"]: options["video_size"] = _frame_side(r)
     return dict(modality="av" if len(r.needs) == 2 else r.needs[0], options=options,
