@@ -7,7 +7,7 @@ __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'ScaledAudio', 'sound_scale',
            'mel_grid', 'Cuts', 'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream',
            'track_frame_rows', 'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks',
-           'frame_blocks', 'Picked', 'picked', 'mirrored_rows', 'track_steps']
+           'frame_blocks', 'Picked', 'picked', 'mirrored_rows', 'blank_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
 import functools, hashlib
@@ -923,6 +923,15 @@ def mirrored_rows(source: Source) -> Source:
         return made | dict(x=made["x"].flip(-1))
     keys = [k and content_key("mirrored", k) for k in source.keys]
     return replace(source, keys=keys, key=content_key("mirrored", source.key), make=make)
+
+# %% ../../nbs/2_datasets/23_features.ipynb #blackr02
+def blank_rows(source: Source) -> Source:
+    "The same frames; one that shows nothing counts as a black picture"
+    def make(i: int, j: int) -> _Arrays:
+        made = source.make(i, j)
+        return made | dict(real=made["inside"])
+    keys = [k and content_key("blank", k) for k in source.keys]
+    return replace(source, keys=keys, key=content_key("blank", source.key), make=make)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #steps0008
 def _step_edges(

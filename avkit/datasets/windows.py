@@ -28,6 +28,7 @@ class Windows:
     mirrored: bool = False  # with `each_frame` and a frozen backbone of clips: half of what is
     #                         trained on is seen mirrored, each step by a coin of its own
     repeat: bool = False  # a short window repeats its last frame (as released by ntua2021)
+    blank: bool = False  # a frame that shows no face counts, as a black picture (ntua2021)
 
     def __post_init__(self) -> None:
         hops = self.hop, self.hop if self.scored_hop is None else self.scored_hop

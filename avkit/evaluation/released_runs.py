@@ -7,8 +7,8 @@ __all__ = ['told_settings', 'joined_settings', 'released_config', 'rescaled', 'o
            'evaluate_released', 'released_run']
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun03
-import time
-from collections.abc import Callable, Mapping, Sequence
+import re, time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import torch
@@ -18,6 +18,7 @@ from ..datasets.affwild2 import AFFWILD2_TARGETS, EXPRESSIONS, OTHER
 from ..datasets.manifest import corpus_info, label_ends
 from .runs import open_run, Run, Trained
 from ..models.backbones import spec_of
+from ..models.conformer import sinusoids
 from ..models.fusion import FUSIONS
 from ..models.model import build_model
 from ..models.released import load, Released
@@ -27,6 +28,7 @@ from ..training.inference import conditions as usual_conditions
 from ..training.learner import finish, start
 from ..training.loading import read_clips, RunData, split_manifest
 from ..training.quirks import with_quirks
+from ..training.recipes import merged_options
 from ..training.record import made_of, run_key
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun06
@@ -42,11 +44,26 @@ def _of_windows(r: Released) -> dict[str, Any]:
     raw = dict(jca=dict(raw_visual=r.model.fusion.raw_visual))
     return dict(quirks=["valence_only"] * one, options=dict(fusion_options=raw))
 
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #relseg01
+def _frame_side(r: Any) -> int:
+    "Pixels of the frames that the ViT in a file takes"
+    return r.options["pictures"]["trunk_options"]["img_size"]
 
+
+def _own_encoders(r: Any) -> dict[str, Any]:
+    "Options of the encoders that are in a file of emotiw2023's; colours are the recipe's matter"
+    names = dict(audio="segment_cnn", video="pictures")
+    have = [names[s] for s in r.needs if names[s] in r.options]
+    return {k: {o: v for o, v in r.options[k].items() if o != "normalise"} for k in have}
+
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #relseg02
 def _of_segments(r: Any) -> dict[str, Any]:
-    "emotiw2023: which modalities, which head, and whether the ViT is in the file"
-    frozen = "video" in r.needs and not hasattr(r.model.video, "trunks")
-    return dict(modality="av" if len(r.needs) == 2 else r.needs[0],
+    "emotiw2023: which modalities, which head, how large its parts are, and whether a ViT is there"
+    frozen = "video" in r.needs and "pictures" not in r.options
+    options: dict[str, Any] = dict(encoder_options=_own_encoders(r))
+    if len(r.needs) == 2: options["heads"] = r.heads
+    if "pictures" in options["encoder_options"]: options["video_size"] = _frame_side(r)
+    return dict(modality="av" if len(r.needs) == 2 else r.needs[0], options=options,
                 variants=["frozen"] * frozen + ["flatten"] * r.flat)
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun08
@@ -59,9 +76,19 @@ def _of_views(r: Any) -> dict[str, Any]:
         video_views=list(r.needs), encoder_options=dict(pictures=inside)))
 
 
-def _of_versatile(r: Released) -> dict[str, Any]:
+def _of_versatile(r: Any) -> dict[str, Any]:
     "vavl2023: its heads have no activation after the second hidden layer"
+    _check_places(r.model)
     return dict(quirks=["linear_heads"])
+
+
+def _check_places(model: nn.Module) -> None:
+    "Refuse a table of positions that is no sinusoid: the recipe has no other positions"
+    for name, table in model.named_buffers():
+        if not name.endswith(".position.table"): continue
+        if (table - sinusoids(torch.arange(len(table)), table.shape[1])).abs().max() < .01: continue
+        raise AvkitError("The file's positions are no sinusoids, and a run has no others: load it "
+                         "with avkit.models.released.load, which looks them up")
 
 
 _TELLS = dict(chumachenko2022=_of_attention, jca2023=_of_windows, emotiw2023=_of_segments,
@@ -89,7 +116,7 @@ def joined_settings(told: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[s
     "What a file tells, and what the user says besides; an `AvkitError` where they contradict"
     _check_facts(told, asked)
     given = {k: v for k, v in {**told, **asked}.items() if v is not None}
-    options = dict(told.get("options") or {}) | options_of(asked.get("options"))
+    options = merged_options(told.get("options") or {}, options_of(asked.get("options")))
     return given | dict(_names_of_both(told, asked), options=options or None)
 
 
@@ -170,6 +197,25 @@ def on_standard_scale(
     (low, width), (mean, std) = _own_scale(recipe, names, dataset), scale
     rescaled(model, (mean - low) / width, std / width)
 
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #relnam01
+def _views_in(names: Iterable[str]) -> list[str]:
+    "The views that weights are named after, in their order"
+    found = (re.match(r"video\.trunks\.(\w+)\.", k) for k in names)
+    return list(dict.fromkeys(m[1] for m in found if m))
+
+
+def _put_in(
+    model: nn.Module,  # the recipe's
+    r: Released,       # with the file's weights
+    path: str | Path,  # the file, for errors
+) -> None:
+    "Fill a recipe's model with an author's weights, view by view"
+    theirs = r.model.state_dict()
+    views = dict(zip(_views_in(theirs), _views_in(model.state_dict())))
+    rename = lambda m: f"video.trunks.{views[m[1]]}."
+    state = {re.sub(r"^video\.trunks\.(\w+)\.", rename, k): v for k, v in theirs.items()}
+    take_weights(model, state, path, strict=True)
+
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun30
 _TRAINED_ON = dict(  # recipe: {how many outputs: the settings of the paper's data set}
     chumachenko2022={8: dict(dataset="ravdess")},
@@ -222,7 +268,7 @@ def _fill(
     "The recipe's model with the author's weights, on the scale of avkit's models"
     _check_outputs(cfg["recipe"], r.model, corpus, path)
     model = make_model(cfg, corpus.data)
-    take_weights(model, r.model.state_dict(), path, strict=True)
+    _put_in(model, r, path)
     if corpus.data.task != "class":
         on_standard_scale(model, cfg["recipe"], corpus.data.classes, cfg["dataset"],
                           corpus.stats["target"])
@@ -325,7 +371,7 @@ def released_run(
     _check_video(cfg)
     names, task = _outputs_of(data, n)
     model = build_model(cfg.recipe | dict(modality=cfg["modality"], n_out=n) | _widths(cfg))
-    take_weights(model, r.model.state_dict(), path, strict=True)
+    _put_in(model, r, path)
     level = "frame" if data["dataset"] == "affwild2" else "clip"
     record = dict(name=f"released {Path(path).name}", classes=names, task=task, level=level,
                   dataset=data["dataset"], released=released_mark(cfg, path, hints, names))

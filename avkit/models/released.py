@@ -267,10 +267,12 @@ class _Segments(Released):
         self,
         model: AVModel,  # with the file's weights
         flat: bool,      # its head reads five steps side by side
+        heads: int,      # of the cross-attention
+        options: Mapping,  # of its encoders
         **layout: str,   # the axes of each stream
     ):
         super().__init__(model, None, **layout)
-        self.flat = flat
+        self.flat, self.heads, self.options = flat, heads, options
 
     def forward(self, audio: Any = None, video: Any = None) -> Tensor:
         frames = "video" in self.needs and getattr(video, "ndim", 0) == 5
@@ -383,7 +385,8 @@ def _emotiw2023(state, path, mode, hints):
     side = options["pictures"]["trunk_options"]["img_size"] if vit else 0
     axes = dict(audio="B T 1 H W", video="B S 1024" + f"|B S 3 {side} {side}" * vit)
     fill_model(model, state, path, _emotiw_name(ears, eyes))
-    return _Segments(model, width > one, **{k: axes[k] for k in axes if kind in ("av", k)})
+    streams = {k: axes[k] for k in axes if kind in ("av", k)}
+    return _Segments(model, width > one, heads, options, **streams)
 
 # %% ../../nbs/3_models/07_released.ipynb #1ce11bc0
 class _Views(Released):

@@ -18,9 +18,10 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
 from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
-from ..datasets.features import (audio_source, clip_frames, clip_windows, frame_blocks,
-    HideFaces, NoisyAudio, ScaledAudio, sound_scale, SpeechlessAudio, AudioWindows, mirrored_rows,
-    picked, Source, Stream, track_frame_rows, track_steps, track_windows)
+from ..datasets.features import (audio_source, blank_rows, clip_frames,
+    clip_windows, frame_blocks, HideFaces, NoisyAudio, ScaledAudio, sound_scale,
+    SpeechlessAudio, AudioWindows, mirrored_rows, picked,
+    Source, Stream, track_frame_rows, track_steps, track_windows)
 from ..datasets.feature_files import feature_table, meet, own_features, OwnFeatures
 from avkit.datasets.manifest import (common_streams, declared_scale, label_ends, Manifest,
     understood)
@@ -119,12 +120,14 @@ def preparation_of(cfg: Config, m: Any) -> Preparation:
     _check_views(cfg, m)
     prep = cfg.preparation
     views = tuple(cfg.recipe.get("video_views") or prep.views)
-    return replace(prep, long=m.level == "frame", views=views, detector=_detector(prep, m))
+    prep = replace(prep, long=m.level == "frame", views=views)
+    return replace(prep, detector=_detector(prep, m))
 
 
 def _detector(prep: Preparation, m: Any) -> str:
     "How faces are found; `auto`: the owner's crops where all videos come with them, else MTCNN"
     if prep.detector != "auto": return prep.detector
+    if "face" not in prep.views: return "mtcnn"  # nobody looks for a face
     clips = getattr(m, "clips", None)
     given = clips is not None and "crops" in clips and bool(clips["crops"].astype(bool).all())
     return "given" if given else "mtcnn"
@@ -731,6 +734,7 @@ def window_streams(
         source = track_frame_rows(
             store, keys["video"], of, numbers, frame_size(cfg), views_of(cfg), spec.stride,
             prep.every)
+        if spec.blank: source = blank_rows(source)
         out["video"] = _encoded(cfg, "video", source, store, notes, spec.steps)
     return out
 

@@ -125,9 +125,11 @@ RECIPES["ntua2021"] = COMMON | dict(
           " (Antoniadis, Pikoulis, Filntisis and Maragos, ICCVW 2021)",
     preparation=dict(
         views=("face", "body", "context"),   # sec. 3
-        detector="mtcnn",                    # ours
+        detector="auto",                     # code: the organisers' crops, where they are there
         size=112, rate=44100),               # page
-    windows=dict(length=16, hop=16, stride=1, steps=16, annotated_only=True),  # sec. 3
+    windows=dict(
+        length=16, hop=16, stride=1, steps=16, annotated_only=True,  # sec. 3
+        blank=True),                         # sec. 3: black where no face was found
     # what is read, and who reads it
     audio="mel_steps",
     audio_settings=dict(

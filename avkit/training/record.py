@@ -105,6 +105,7 @@ def _no_code_of(dataset: str | None) -> set[str]:
     return others | {*TABLES, NO_RUN}
 
 # %% ../../nbs/4_training/10_record.ipynb #71e4a83c
+@functools.cache
 def without_docstrings(source: str) -> str:
     "Code without comments and docstrings, in one layout"
     tree = ast.parse(source)

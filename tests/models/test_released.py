@@ -20,13 +20,8 @@ from avkit.models.model import build_model, count_parameters
 from avkit.training.configure import configure
 from avkit.models.released import VAVL_FILES, load
 from avkit.models.weights import read_file
-
-
-def shapes(shared_data, name, key):
-    "{name: shape} of a released layout"
-    d = json.loads((shared_data / f"released_layouts/{name}.json").read_text())
-    d = d[key] if key else d
-    return {k: () if v == "scalar" else tuple(int(n) for n in v.split("x")) for k, v in d.items()}
+from author_files import (ConfigParser, random_state, save_emotiw, save_ntua, shapes,
+    vavl_folder)  # fmt: skip
 
 
 def trained_here(recipe, model, n_out, modality="av", widths=None, **settings):
@@ -39,22 +34,6 @@ def trained_here(recipe, model, n_out, modality="av", widths=None, **settings):
 
 def yes(x):
     return torch.ones(x.shape[:2], dtype=torch.bool)
-
-
-def random_state(shapes, seed=0):
-    "Random weights of these shapes, scaled so that what goes in keeps its size; variances positive"
-    g = torch.Generator().manual_seed(seed)
-    out = {}
-    for k, s in shapes.items():
-        x = torch.randn(s, generator=g) * (1 / math.sqrt(math.prod(s[1:])) if len(s) > 1 else 0.1)
-        out[k] = (
-            torch.zeros((), dtype=torch.int64)
-            if k.endswith("num_batches_tracked")
-            else x.abs() + 0.5
-            if k.endswith("running_var")
-            else x + (len(s) == 1 and k.endswith("weight"))
-        )
-    return out
 
 
 Z = torch.zeros
@@ -284,10 +263,7 @@ def plain_cnn(x, s):
 @pytest.mark.parametrize("head", ["avg", "flatten"])
 def test_emotiw_audio(shared_data, tmp_path, head):
     state = random_state(shapes(shared_data, f"emotiw2023-audio_{head}", "model_state_dict"))
-    torch.save(
-        dict(epoch=1, best_metric=0.7, model_state_dict=state, optimizer_state_dict={}),
-        tmp_path / "c.pt",
-    )
+    save_emotiw(tmp_path / "c.pt", state)
     model, x = load("emotiw2023", tmp_path / "c.pt"), torch.randn(1, 5, 1, 110, 120)
     s = {k.removeprefix("feat."): v for k, v in state.items()}
     z = plain_block(plain_cnn(x[0], s), s)
@@ -310,10 +286,7 @@ def test_emotiw_audio(shared_data, tmp_path, head):
 def test_emotiw_fusion(shared_data, tmp_path, head):
     full = shapes(shared_data, f"emotiw2023-fusion_{head}", "model_state_dict")
     state = random_state({k: v for k, v in full.items() if not k.startswith("video_backbone.")})
-    torch.save(
-        dict(epoch=1, best_metric=0.7, model_state_dict=state, optimizer_state_dict={}),
-        tmp_path / "c.pt",
-    )
+    save_emotiw(tmp_path / "c.pt", state)
     model, a, v = (
         load("emotiw2023", tmp_path / "c.pt"),
         torch.randn(1, 5, 1, 106, 106),
@@ -353,10 +326,7 @@ def test_emotiw_with_a_vit(shared_data, tmp_path):
     "Frames through the file's ViT, which is timm's own, are its features"
     timm = pytest.importorskip("timm")
     state = random_state(shapes(shared_data, "emotiw2023-fusion_avg_5_tinyvit", "model_state_dict"))
-    torch.save(
-        dict(epoch=1, best_metric=0.7, model_state_dict=state, optimizer_state_dict={}),
-        tmp_path / "c.pt",
-    )
+    save_emotiw(tmp_path / "c.pt", state)
     vit = timm.create_model(
         "vit_large_patch14_clip_224", img_size=28, depth=1, mlp_ratio=1.0, num_classes=0
     ).eval()
@@ -427,30 +397,10 @@ def plain_resnet18(x, s):
     return x.mean((2, 3))
 
 
-class ConfigParser:
-    "What the ntua2021 trainer leaves in its files"
-
-    def __init__(self):
-        self.folder, self.ran = pathlib.PosixPath("/somewhere"), False
-
-    def __setstate__(self, state):
-        raise RuntimeError("executed")
-
-
 @pytest.mark.parametrize("case", ["face_expr", "face_va", "aural_expr", "face_body_context_expr"])
 def test_ntua(shared_data, tmp_path, case):
     state = random_state(shapes(shared_data, f"ntua2021-{case}", "state_dict"))
-    torch.save(
-        dict(
-            arch="resnet50_rnn",
-            epoch=2,
-            state_dict=OrderedDict(state),
-            optimizer={},
-            monitor_best=np.float64(0.4),
-            config=ConfigParser(),
-        ),
-        tmp_path / "c.pth",
-    )
+    save_ntua(tmp_path / "c.pth", state)
     model = load("ntua2021", tmp_path / "c.pth")  # the config is not executed
     streams = (
         dict(audio=["audio"], face=["face"])[("audio" if case.startswith("aural") else "face")]
@@ -675,28 +625,6 @@ def plain_head(x, s):
             F.linear(x, s[f"{k}.weight"], s[f"{k}.bias"])
         )
     return x
-
-
-def vavl_folder(shared_data, folder):
-    "Random files of the released layout; {part: state dict}"
-    layout, out = (
-        json.loads((shared_data / "released_layouts/vavl2023-as_released.json").read_text()),
-        {},
-    )
-    for i, (f, s) in enumerate((f, s) for f, s in layout.items() if f.endswith(".pt")):
-        sizes = {
-            k: (1, 16, 512)
-            if k.endswith(".pe")
-            else ()
-            if v == "scalar"
-            else tuple(map(int, v.split("x")))
-            for k, v in s.items()
-        }
-        state = random_state(sizes, i)
-        state |= {k: sinusoids(torch.arange(16), 512)[None] for k in state if k.endswith(".pe")}
-        torch.save(state, folder / f)
-        out[f.removeprefix("final_").removesuffix("_head.pt")] = state
-    return out
 
 
 def test_vavl(shared_data, tmp_path):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from avkit.training.configure import configure
 from avkit.training.inference import evaluation_batch, video_outputs
 from avkit.training.learner import (lr_at, make_optimizer, output_loss, Training, train_order,
     _stop_early)  # fmt: skip
-from avkit.training.loading import load_data
+from avkit.training.loading import load_data, preparation_of
 
 cv2 = pytest.importorskip("cv2")
 torchaudio = pytest.importorskip("torchaudio")
@@ -119,6 +120,18 @@ def test_windows_and_labels(data, track, mode):
         torch.testing.assert_close(ours[known], torch.tensor(told)[known], atol=1e-5, rtol=0)
         rest = ours[~known]
         assert (rest == -1).all() if track == "expr" else rest.isnan().all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_owners_crops_are_taken_unasked(owners, mode):
+    "For the face; body and context are cut out of the video as ever"
+    cfg = configure(recipe="ntua2021", dataset="affwild2", track="va", data_root=str(owners),
+                    mode=mode)  # fmt: skip
+    clips = pd.DataFrame(dict(clip=["x"], crops=["cropped_aligned/x"], openpose=["openpose/x"]))
+    for crops, expected in (("cropped_aligned/x", "given"), ("", "mtcnn")):
+        m = SimpleNamespace(clips=clips.assign(crops=crops), level="frame", corpus="own")
+        prep = preparation_of(cfg, m)
+        assert prep.detector == expected and len(prep.views) == 3
 
 
 @pytest.mark.parametrize("mode", MODES)
