@@ -2088,6 +2088,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.datasets.votes.crowd_shares': ( '2_datasets/votes.html#crowd_shares',
                                                                              'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes.fit_crowd': ('2_datasets/votes.html#fit_crowd', 'avkit/datasets/votes.py'),
+                                      'avkit.datasets.votes.known_ceiling': ( '2_datasets/votes.html#known_ceiling',
+                                                                              'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes.left_out_raters': ( '2_datasets/votes.html#left_out_raters',
                                                                                 'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes.majority': ('2_datasets/votes.html#majority', 'avkit/datasets/votes.py'),
