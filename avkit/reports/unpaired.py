@@ -179,7 +179,7 @@ def unpaired_figure(records: Sequence[dict]) -> "Figure":
         _bars(ax, own, own.method.map(methods.index) + (i - 1) * .27, text)
     ax.set(xticks=range(len(methods)), ylabel="accuracy, test", ylim=(0, 1))
     ax.set_xticklabels(methods)
-    ax.legend(fontsize=6, loc="lower right")
+    ax.legend(fontsize=6, loc="lower center", bbox_to_anchor=(.5, 1), ncols=3, frameon=False)
     return fig
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0022
