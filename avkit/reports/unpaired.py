@@ -173,13 +173,13 @@ def unpaired_figure(records: Sequence[dict]) -> "Figure":
     plt, _ = style()
     t = unpaired_scores(records).query("given == 'av'")
     methods = list(dict.fromkeys(t.method))
-    fig, ax = plt.subplots(figsize=(5.2, 2.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(5.2, 2.9), layout="constrained")
     for i, (kept, text) in enumerate(TRAINED_ON.items()):
         own = t.loc[t.kept == kept]
         _bars(ax, own, own.method.map(methods.index) + (i - 1) * .27, text)
     ax.set(xticks=range(len(methods)), ylabel="accuracy, test", ylim=(0, 1))
     ax.set_xticklabels(methods)
-    ax.legend(fontsize=6, loc="lower center", bbox_to_anchor=(.5, 1), ncols=3, frameon=False)
+    ax.legend(fontsize=6, loc="lower center", bbox_to_anchor=(.5, 1), frameon=False)
     return fig
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0022
