@@ -92,7 +92,10 @@ def test_a_clip_that_kills_its_worker_is_its_row(clips, tmp_path, monkeypatch):
     patched = preparing.media.decode
     monkeypatch.setattr(preparing, "_quiet_clip", in_worker)
     summary = prepare(clips, PREP, Store(tmp_path / "store"), ["audio"], n_jobs=2)
-    assert summary.rows.status.tolist() == ["done", "failed", "done", "done"]
+    status = summary.rows.status.tolist()
+    assert status.pop(1) == "failed"
+    # a clip that was made before its worker was killed is found when it is asked for again
+    assert len(status) == 3 and set(status) <= {"done", "cached"}
     assert "killed" in summary.failures.reason.iloc[0]
 
 
