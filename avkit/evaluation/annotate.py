@@ -18,7 +18,7 @@ from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
-from .released_runs import released_run
+from .released_runs import RELEASED_HELP, released_run
 from .runs import open_run, Run
 from ..markup import csv_text, legend_text
 from ..models.released import RELEASED
@@ -584,10 +584,4 @@ PREDICT_HELP = dict(
     detector=f"another face detector than the run's: {', '.join(DETECTORS)}",
     face_model=setting_help("face_model"),
     again="replace what another input, model or setting left in `to`",
-    released="an author's checkpoint, in place of a run",
-    recipe="of released: whose code saved it, jca2023, ...",
-    mode="of released: as_released, or as_described",
-    hints="of released: what the weights cannot tell, num_heads=4",
-    audio_weights="of released: weights of a frozen backbone that hears",
-    video_weights="of released: weights of a frozen backbone that sees",
-    random_backbone="of released: a frozen backbone may be random")
+    **RELEASED_HELP)

@@ -20,7 +20,7 @@ from ..datasets.manifest import read_cells
 from ..datasets.registry import ANSWERS, answers_about
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
-from .released_runs import evaluate_released
+from .released_runs import evaluate_released, RELEASED_HELP
 from .runs import check_backbones, example_run, open_run, Run
 from ..markup import csv_text
 from ..models.released import RELEASED
@@ -340,14 +340,7 @@ _HELP = dict(
     data_root="the data set's folder; rendered: it renders itself",
     split="of another data set: test the test subset of this split alone",
     labels="a CSV file with class and meaning, where the tables do not say it",
-    released="an author's checkpoint, in place of a run",
-    recipe="of released: whose code saved it, jca2023, ...",
-    mode="of released: as_released, or as_described",
-    hints="of released: what the weights cannot tell, num_heads=4",
     fold="of released: fold of the split, from 0",
-    audio_weights="of released: weights of a frozen backbone that hears",
-    video_weights="of released: weights of a frozen backbone that sees",
-    random_backbone="of released: a frozen backbone may be random",
-    to="of released: the folder; none: reports/runs/released-...")
+    to="of released: the folder; none: reports/runs/released-...", **RELEASED_HELP)
 _NAMES = [name for name in inspect.signature(evaluate).parameters if name != "verbose"]
 EVALUATE_HELP: dict[str, str] = {n: _HELP[n] if n in _HELP else setting_help(n) for n in _NAMES}

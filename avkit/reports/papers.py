@@ -124,7 +124,7 @@ STUDIES["jca2023"] = Study(
           dict(modality=["audio", "video"])],
     paper_size=[dict(fusion="jca", variants="tsav")], others=("challenge baseline",),
     differs=["Official training and validation sides of the edition at hand; editions split "
-             "differently. The best epoch is chosen on the validation side that is scored.",
+             "differently.",
              "The weights of the paper's visual backbone (I3D and a temporal network) are not "
              "published; `tsav` takes the later code's, an R(2+1)D whose weights are."])
 
