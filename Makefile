@@ -9,6 +9,7 @@ READY  := $(VENV)/.ready
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+export PYTHONFAULTHANDLER := 1
 
 .PHONY: help setup demo prepare-demo check check-style check-types test twins export lab benchmarks reports
 .DEFAULT_GOAL := help

@@ -939,12 +939,15 @@ class Reading:
 
     def __enter__(self) -> "Reading": return self
 
-    def __exit__(self, *_: Any) -> None: self.container.close()
+    def __exit__(self, *_: Any) -> None:
+        "Forgets the streams too: a closed file's are freed memory, and reading them may crash"
+        self.container.close()
+        del self.container, self.streams, self.asked, self.video
 
     @property
     def measured(self) -> float:
         "Where the chosen streams end, after the walk"
-        return max(self.books[k].end for k in self.streams)
+        return max(self.books[k].end for k in self.kinds.values())
 
     @property
     def duration(self) -> float:

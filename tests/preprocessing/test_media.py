@@ -11,7 +11,7 @@ import pytest
 
 from avkit.core import repo_root
 from avkit.preprocessing.writing import CODECS, write_video, write_wav
-from avkit.preprocessing.media import MediaError, decode, is_whole, probe, resample
+from avkit.preprocessing.media import MediaError, Reading, decode, is_whole, probe, resample
 
 av = pytest.importorskip("av")
 DATA = Path(os.environ.get("AVKIT_DATA") or (repo_root() or Path.cwd()).parent / "shared" / "data")
@@ -202,6 +202,13 @@ def test_frames_by_timestamp(whole):
 def test_an_error_in_times_is_not_the_files(whole):
     with pytest.raises(ZeroDivisionError):
         decode(whole[".mp4"], times=lambda s: 1 / 0)
+
+
+def test_a_closed_file_forgets_its_streams(whole):
+    "They are freed memory: asking one for its rate crashed the process, now and then"
+    with Reading(whole[".mp4"]) as r:
+        assert r.video.average_rate == 25
+    assert not any(hasattr(r, x) for x in ("container", "video", "streams", "asked"))
 
 
 def test_variable_frame_rate(tmp_path):
