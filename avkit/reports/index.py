@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
-           'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
-           'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
-           'index_text', 'write_index']
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'LEADERBOARD', 'ALL', 'LONG', 'compared', 'least_hurt',
+           'reached', 'defects', 'chosen', 'audited', 'regained', 'listed', 'Kind', 'remake', 'committed', 'real_data',
+           'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed',
+           'repeat', 'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -24,6 +24,7 @@ from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     write_compare)
+from .leaderboard import board_of, write_board
 from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
     write_paper)
 from .records import read_spec, runs_report, write_runs
@@ -130,6 +131,17 @@ def regained(table: pd.DataFrame) -> str:
             for r in table.to_dict("records")]
     return f"Given both streams: {'; '.join(said)}."
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0001
+def listed(table: pd.DataFrame) -> str:
+    "The headline of the leaderboard"
+    real = ~table.rendered.astype(str).str.lower().eq("true")
+    best = table.loc[real & (table.given == "av") & (table.side == "test")]
+    first = best.groupby("table", sort=True).head(1)
+    said = [f"{r['dataset']} {r['split']}, used of the people tested {r['used_of_speakers']}: "
+            f"`{r['method']}`" for r in first.to_dict("records")]
+    counts = f"{table.table.nunique()} tables, {table.loc[real, 'table'].nunique()} of real data"
+    return f"{counts}. Highest line of each real test given both streams: {'; '.join(said)}."
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -148,6 +160,7 @@ KINDS = dict(
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
+    leaderboard=Kind("", listed),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -436,8 +449,16 @@ REAL_REPORTS = [
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0003
+def _leaderboard(report: Report, n_jobs: int) -> None:
+    write_board(board_of(), report.path, report.title)
+
+
+LEADERBOARD = Report("leaderboard", "leaderboard", _leaderboard, "Leaderboard", place=-1)
+
 # %% ../../nbs/6_reports/17_index.ipynb #18ae538d
-ALL = {r.name: r for r in [*RENDERED_REPORTS, *REAL_REPORTS, *LONG_REPORTS]}
+ALL = {r.name: r for r in [
+    *RENDERED_REPORTS, *REAL_REPORTS, *LONG_REPORTS, LEADERBOARD]}
 LONG = {r.name: r.made_by for r in ALL.values() if r.long}
 
 # %% ../../nbs/6_reports/17_index.ipynb #f690b41e
@@ -560,6 +581,15 @@ def _of_files(folder: Path) -> dict[str, str]:
     if not isinstance(p, dict): return dict(what="See the table.", sure="See the table.")
     return _of_counts(p)
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0005
+def _of_leaderboard(folder: Path) -> dict[str, str]:
+    "What the page of all reports tells"
+    return dict(
+        what="All runs of the reports below on one page, a table for each protocol.",
+        headline=listed(read_cells(folder / "table.csv", ())),
+        sure="**Real data**, and rendered data apart: what stands in different tables was measured "
+             "otherwise and is not to be compared.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #ec2d3b02
 def _kind_of(name: str, spec: dict | None) -> str:
     "The kind of a report: its records know it, or its declaration"
@@ -585,6 +615,7 @@ def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
         return _of_audit(folder, spec)
     if spec:
         return _of_records(folder, spec)
+    if kind == "leaderboard": return _of_leaderboard(folder)
     return _of_quirks(folder) if kind == "quirks" else _of_files(folder)
 
 # %% ../../nbs/6_reports/17_index.ipynb #deda7e24
@@ -594,9 +625,10 @@ def _title(folder: Path) -> str:
 
 
 def _more(folder: Path, name: str) -> str:
-    "A link to what stands beside the table"
-    there = (folder / "ceilings.md").is_file()
-    return f", [ceilings]({name}/ceilings.md)" if there else ""
+    "Links to what stands beside the table"
+    pages = {"ceilings": "ceilings.md", "page to open in a browser": "leaderboard.html"}
+    there = {k: f for k, f in pages.items() if (folder / f).is_file()}
+    return "".join(f", [{k}]({name}/{f})" for k, f in there.items())
 
 # %% ../../nbs/6_reports/17_index.ipynb #cd309101
 def entry(folder: Path, top: Path) -> dict[str, Any]:
