@@ -842,7 +842,7 @@ def _reports_parser(names: Sequence[str], long: Sequence[str]) -> argparse.Argum
 @subcommand("Tables")
 def _reports(argv: Sequence[str] | None = None) -> int:
     "make the committed reports again (in a clone)"
-    from avkit.reports.index import ALL, committed, LONG, remake, write_index  # heavy: torch
+    from avkit.reports.index import ALL, LONG, tables_again, write_index  # heavy: torch
     from avkit.core import kit_path
     from avkit.reports.endings import shown_path
     from avkit.reports.skeletons import clone_root
@@ -852,8 +852,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for i, name in enumerate(names):
         print(f"== {name} ({i + 1} of {len(names)})", flush=True)
         failed |= not _one_report(name, a.n_jobs, bool(a.names))
-    for d in committed() if a.again else []: remake(d)
-    if a.again: ALL["leaderboard"](1)
+    if a.again: tables_again()
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
     print("next: git -C", shown_path(kit_path("")), "status --short reports")

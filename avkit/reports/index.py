@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
            'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'LEADERBOARD', 'ALL', 'LONG', 'compared', 'least_hurt',
-           'reached', 'defects', 'chosen', 'audited', 'regained', 'listed', 'Kind', 'remake', 'committed', 'real_data',
-           'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed',
-           'repeat', 'entry', 'index_text', 'write_index']
+           'reached', 'defects', 'chosen', 'audited', 'regained', 'listed', 'found', 'Kind', 'remake', 'committed',
+           'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what',
+           'sure', 'made_from', 'claimed', 'repeat', 'entry', 'real_results', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -25,10 +25,12 @@ from .ceilings import ceilings_report
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     write_compare)
 from .leaderboard import board_of, write_board
+from .moments import found_line, moments_report, write_moments
 from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
     write_paper)
 from .records import read_spec, runs_report, write_runs
 from .robustness import robustness_report, USUAL, write_robustness
+from .quirk_effects import redrawn
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
 from .tables import distinct, was_rendered
@@ -142,6 +144,11 @@ def listed(table: pd.DataFrame) -> str:
     counts = f"{table.table.nunique()} tables, {table.loc[real, 'table'].nunique()} of real data"
     return f"{counts}. Highest line of each real test given both streams: {'; '.join(said)}."
 
+# %% ../../nbs/6_reports/17_index.ipynb #momi0001
+def found(table: pd.DataFrame) -> str:
+    "The headline of moments"
+    return found_line(table)
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -161,6 +168,7 @@ KINDS = dict(
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
     leaderboard=Kind("", listed),
+    moments=Kind("moments.png", found, write_moments),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -321,6 +329,10 @@ def _unpaired(report: Report, n_jobs: int) -> pd.DataFrame:
     return unpaired_report(report.path, report.title)
 
 
+def _moments(report: Report, n_jobs: int) -> pd.DataFrame:
+    return moments_report(report.path, report.title, n_jobs)
+
+
 def _paper_report(key: str) -> Report:
     "The declaration of a paper's smoke"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
@@ -335,6 +347,8 @@ RENDERED_REPORTS = [
            "Smoke of the robustness curves: the rendered demo corpus"),
     *map(_paper_report, STUDIES)]
 LONG_REPORTS = [
+    Report("moments", "moments", _moments, "Does attention find the moment that matters?",
+           long=True, place=6),
     Report("unpaired", "unpaired", _unpaired, "What clips with one stream are worth", long=True,
            place=6),
     Report("twins", "runs", _twins, "Every corpus's rendered stand-in", long=True,
@@ -461,6 +475,13 @@ ALL = {r.name: r for r in [
     *RENDERED_REPORTS, *REAL_REPORTS, *LONG_REPORTS, LEADERBOARD]}
 LONG = {r.name: r.made_by for r in ALL.values() if r.long}
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0007
+def tables_again() -> None:
+    "All tables and figures again, from what is committed: no run is repeated"
+    for folder in committed(): remake(folder)
+    if (quirks := kit_path("reports/quirks")).is_dir(): redrawn(quirks)
+    LEADERBOARD(1)
+
 # %% ../../nbs/6_reports/17_index.ipynb #f690b41e
 def _many(n: int, word: str) -> str:
     "2 seeds"
@@ -484,7 +505,7 @@ def what(spec: dict) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #ce2934e7
 def _sure_of_rendered(spec: dict) -> str:
     "What numbers on rendered data are good for"
-    if spec["kind"] in ("runs", "unpaired"):
+    if spec["kind"] in ("runs", "unpaired", "moments"):
         how = "trained to the end, on labels that can be learned by construction."
     else:
         how = "too short a training to tell the methods apart."
@@ -632,15 +653,16 @@ def _more(folder: Path, name: str) -> str:
 
 # %% ../../nbs/6_reports/17_index.ipynb #cd309101
 def entry(folder: Path, top: Path) -> dict[str, Any]:
-    "A report below `top`: name, title, what, headline, sure, notes, made, repeat, figure, more"
+    "A report below `top`: name, kind, title, what, headline, sure, notes, made, figure and more"
     name = folder.relative_to(top).as_posix()
     spec = read_spec(folder) if (folder / "records.json").is_file() else None
     kind = _kind_of(name, spec)
     figure = KINDS[kind].figure
+    drawn = figure if (folder / figure).is_file() else None
     notes = [claimed(spec)] if spec and kind == "paper" else []
     known = dict(what="", headline="", sure="", made="") | _told(folder, kind, spec)
     return known | dict(
-        name=name, title=_title(folder), figure=figure if (folder / figure).is_file() else None,
+        name=name, kind=kind, title=_title(folder), figure=drawn,
         repeat=repeat(name, spec), more=_more(folder, name),
         notes=notes + (spec or {}).get("notes", []))
 
@@ -694,6 +716,20 @@ def _line(e: Mapping[str, Any]) -> str:
     data = "real" if e["sure"].startswith("**Real") else "rendered"
     return f"| [{e['title']}](#{_anchor(e['title'])}) | {data} | {e['headline']} |"
 
+# %% ../../nbs/6_reports/17_index.ipynb #reali001
+def _entries(top: Path) -> list[dict[str, Any]]:
+    "The reports below a folder, in the order of the index"
+    folders = [p.parent for p in sorted(top.rglob("table.md")) if not _is_run(p, top)]
+    return sorted((entry(d, top) for d in folders), key=_order)
+
+
+def real_results(top: Path | None = None) -> list[dict[str, Any]]:
+    "The reports on real data that measure something, for the first page; by default the clone's"
+    top = top or kit_path("reports")
+    counts = ("corpus", "leaderboard")
+    found = [e for e in _entries(top) if e["sure"].startswith("**Real data")]
+    return [e for e in found if e["kind"] not in counts]
+
 # %% ../../nbs/6_reports/17_index.ipynb #bac829f7
 def _order(e: Mapping[str, Any]) -> tuple[int, str]:
     "Where a report stands in the index"
@@ -702,8 +738,7 @@ def _order(e: Mapping[str, Any]) -> tuple[int, str]:
 
 def index_text(top: Path) -> str:
     "The index of the reports below a folder, as Markdown"
-    folders = [p.parent for p in sorted(top.rglob("table.md")) if not _is_run(p, top)]
-    es = sorted((entry(d, top) for d in folders), key=_order)
+    es = _entries(top)
     head = _HEAD.format(long=", ".join(f"`{c}`" for c in LONG.values()))
     text = head + "\n".join(map(_line, es)) + "\n\n" + "\n".join(map(_section, es)) + "\n"
     return text + (_LOOK if (top / "look").is_dir() else "")
