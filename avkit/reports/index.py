@@ -477,10 +477,9 @@ LONG = {r.name: r.made_by for r in ALL.values() if r.long}
 
 # %% ../../nbs/6_reports/17_index.ipynb #ldbi0007
 def tables_again() -> None:
-    "All tables and figures again, from what is committed: no run is repeated"
+    "Tables and figures of all reports again, from what is committed: no run is repeated"
     for folder in committed(): remake(folder)
     if (quirks := kit_path("reports/quirks")).is_dir(): redrawn(quirks)
-    LEADERBOARD(1)
 
 # %% ../../nbs/6_reports/17_index.ipynb #f690b41e
 def _many(n: int, word: str) -> str:
@@ -745,6 +744,7 @@ def index_text(top: Path) -> str:
 
 # %% ../../nbs/6_reports/17_index.ipynb #62d12fb4
 def write_index() -> None:
-    "reports/README.md: what was run, on what, how sure, from which commit, how to repeat"
+    "The leaderboard, and reports/README.md: what was run, how sure, which commit, how to repeat"
     top = kit_path("reports")
+    if committed(): LEADERBOARD(1)
     write_text(top / "README.md", index_text(top))
