@@ -216,9 +216,7 @@ def interval_figure(
         _interval_line(ax, t.loc[i], i, like)
     ax.set(yticks=range(len(t)), yticklabels=t.method,
            xlabel=f"{scored_axis(metric, t.side)} (95 % interval over speakers)")
-    ax.set_ylim(-.6, len(t) - .4)
-    ax.set_title("filled: not told apart from the best; open: told apart (Holm, p < .05)",
-                 fontsize=7)
+    ax.set_title("filled: not told apart from the best (Holm, p >= .05)", fontsize=7)
     return fig
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #f3227166

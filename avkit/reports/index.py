@@ -715,13 +715,18 @@ def _line(e: Mapping[str, Any]) -> str:
     data = "real" if e["sure"].startswith("**Real") else "rendered"
     return f"| [{e['title']}](#{_anchor(e['title'])}) | {data} | {e['headline']} |"
 
-# %% ../../nbs/6_reports/17_index.ipynb #reali001
+# %% ../../nbs/6_reports/17_index.ipynb #reali000
+def _order(e: Mapping[str, Any]) -> tuple[int, str]:
+    "Where a report stands in the index"
+    return (ALL[e["name"]].place if e["name"] in ALL else 9), e["name"]
+
+
 def _entries(top: Path) -> list[dict[str, Any]]:
     "The reports below a folder, in the order of the index"
     folders = [p.parent for p in sorted(top.rglob("table.md")) if not _is_run(p, top)]
     return sorted((entry(d, top) for d in folders), key=_order)
 
-
+# %% ../../nbs/6_reports/17_index.ipynb #reali001
 def real_results(top: Path | None = None) -> list[dict[str, Any]]:
     "The reports on real data that measure something, for the first page; by default the clone's"
     top = top or kit_path("reports")
@@ -730,11 +735,6 @@ def real_results(top: Path | None = None) -> list[dict[str, Any]]:
     return [e for e in found if e["kind"] not in counts]
 
 # %% ../../nbs/6_reports/17_index.ipynb #bac829f7
-def _order(e: Mapping[str, Any]) -> tuple[int, str]:
-    "Where a report stands in the index"
-    return (ALL[e["name"]].place if e["name"] in ALL else 9), e["name"]
-
-
 def index_text(top: Path) -> str:
     "The index of the reports below a folder, as Markdown"
     es = _entries(top)
