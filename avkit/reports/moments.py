@@ -6,7 +6,7 @@
 __all__ = ['CLIP_SECONDS', 'CUE', 'FACE_CUT', 'MOMENT_CLASSES', 'SHOWN', 'FUSIONS_SHOWN', 'SEEDS_SHOWN', 'MOMENT_NOTES', 'cue_of',
            'write_moment', 'moment_clips', 'clip_cue', 'moment_configs', 'inside', 'looked_at', 'moment_record',
            'moment_rows', 'moment_means', 'moment_table', 'found_line', 'moment_figure', 'write_moments', 'shown_clip',
-           'draw_clips', 'moments_report']
+           'draw_clip', 'moments_report']
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0002
 from collections.abc import Mapping, Sequence
@@ -269,17 +269,14 @@ def shown_clip(record: Mapping[str, Any], shows: str = "smile") -> str:
     return min(mine)
 
 
-def draw_clips(run: Run, record: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    "The figures of a clip of each face, the moment marked; returns their paths"
+def draw_clip(run: Run, record: Mapping[str, Any], folder: str | Path) -> Path:
+    "The figure of the clip that is shown, the moment marked; returns its path"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn
-    out = []
-    for shows in SHOWN.values():
-        clip = shown_clip(record, shows)
-        fig = attention_over_time(run, clip, clip_cue(clip))
-        name = "attention" if shows == "smile" else f"attention_{shows}"
-        out.append(save_figure(fig, folder, name))
-        plt.close(fig)
-    return out
+    clip = shown_clip(record)
+    fig = attention_over_time(run, clip, clip_cue(clip))
+    path = save_figure(fig, folder, "attention")
+    plt.close(fig)
+    return path
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0030
 def moments_report(
@@ -296,5 +293,5 @@ def moments_report(
     records = [moment_record(r) for r in runs]
     spec = dict(kind="moments", title=title, records=records)
     write_spec(to, spec)
-    draw_clips(runs[0], records[0], to)
+    draw_clip(runs[0], records[0], to)
     return write_moments(spec, to)
