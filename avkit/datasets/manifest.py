@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'Ends', 'PIECE', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'declared_scale',
-           'label_ends', 'piece_columns', 'Manifest', 'hash_files', 'data_folder', 'speaker_key', 'one_spelling',
-           'collect_files', 'keep_first', 'named_clips', 'overlaps', 'labels_frames', 'make_manifest', 'write_manifest',
-           'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe', 'read_lines',
-           'column_hint', 'read_table']
+           'label_ends', 'unit_of', 'piece_columns', 'Manifest', 'hash_files', 'data_folder', 'speaker_key',
+           'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'overlaps', 'labels_frames', 'make_manifest',
+           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe',
+           'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
@@ -90,6 +90,14 @@ def label_ends(
     usual = tuple(told or (-np.inf, np.inf))
     ends = [(own or {}).get(t, usual) for t in targets]
     return [float(a) for a, _ in ends], [float(b) for _, b in ends]
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #unit1002
+def unit_of(
+    corpus: str,  # the data set's name
+) -> dict[str, str]:
+    "What is independent: its name, plural, and `column` or `clip` (a pattern); speakers by default"
+    told = corpus_info(corpus).get("unit") if corpus in known_datasets() else None
+    return dict(name="speaker", plural="speakers", column="speaker") if told is None else told
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #pc0e0071
 PIECE = ["start", "end", "offset"]  # s

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
+from ..datasets.splits import units
 from ..evaluation.audit import audit_of
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
@@ -201,12 +202,12 @@ _WHERE = ("dataset", "data_root", "label", "track", "annotations", "difficulty")
 
 
 def speakers_of(config: Mapping[str, Any], seen: dict | None = None) -> dict[str, str]:
-    "{clip: speaker} of the data set that a run's settings name; `seen` remembers between calls"
+    "{clip: its unit, such as who speaks} of a run's data set; `seen` remembers between calls"
     where = {k: config[k] for k in _WHERE if config.get(k) is not None}
     seen = {} if seen is None else seen
     if (key := str(where)) not in seen:
         m = open_manifest(configure(**where))
-        seen[key] = dict(zip(m.clips["clip"], m.clips.speaker))
+        seen[key] = dict(zip(m.clips["clip"], units(m.clips, m.corpus)))
     return seen[key]
 
 # %% ../../nbs/6_reports/02_records.ipynb #49e8b49e
