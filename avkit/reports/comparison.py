@@ -6,8 +6,8 @@
 __all__ = ['RESAMPLED', 'PAIR', 'MARGIN', 'HEADS', 'method_of', 'by_method', 'pooled', 'metrics_of', 'unit_folds',
            'method_summary', 'needed', 'asked_pairs', 'pairs', 'scored_axis', 'interval_figure', 'head_of',
            'readable_summary', 'units_told', 'readable_pairs', 'dataset_name', 'about', 'interval_lines', 'pair_lines',
-           'write_figure', 'write_pairs', 'write_compare', 'Comparison', 'numbers_of', 'comparison', 'finished_runs',
-           'failed_note', 'compare_report']
+           'trust_lines', 'write_figure', 'write_pairs', 'write_compare', 'Comparison', 'numbers_of', 'comparison',
+           'finished_runs', 'failed_note', 'compare_report']
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #eb572d9e
 import itertools
@@ -25,6 +25,7 @@ from ..evaluation.statistics import (difference_interval, effect, equivalence_p,
     permutation_p, score_of, spreads, stacked, unit_scores, UNITS)
 from .tables import (audit_lines, distinct, experiments, gaps, in_common,
     was_rendered, selection_lines, split_lines, what_differs, write_frame)
+from ..training.calibration import mean_calibration
 from ..training.configure import Config
 from ..training.grid import combine
 from ..training.record import CHOSE
@@ -152,9 +153,11 @@ def _method_row(
 
 def _costs(records: Sequence[dict], condition: str) -> dict[str, float]:
     "Calibration and cost, means over runs"
-    return dict(ece=_mean_of(r["ece"].get(condition) for r in records),
-                parameters=records[0]["parameters"],
-                mb=_mean_of(r["cost"]["mb"] for r in records))
+    trusted = [r["calibration"][condition] for r in records
+               if condition in r.get("calibration", {})]
+    return mean_calibration(trusted) | dict(
+        ece=_mean_of(r.get("ece", {}).get(condition) for r in records),
+        parameters=records[0]["parameters"], mb=_mean_of(r["cost"]["mb"] for r in records))
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #70237143
 def method_summary(
@@ -295,6 +298,15 @@ def _ends(low: float, high: float, each: str = "") -> str:
     return f"{low:.3f} to {high:.3f}" if low == low else each and f"each: {each}"
 
 
+def _trust(t: pd.DataFrame) -> dict[str, list[str]]:  # of `method_summary`
+    "{column: cells} of calibration, after temperature in brackets; of older records the ECE"
+    names = dict(error="calibration error", nll="NLL", brier="Brier")
+    out = {text: [_number(a, ".3f") + (f" ({b:.3f})" if b == b else "")
+                  for a, b in zip(t[k], t[f"{k} after"])]
+           for k, text in names.items() if t[k].notna().any()}
+    return out | ({"ECE": [_number(x, ".3f") for x in t.ece]} if t.ece.notna().any() else {})
+
+
 def readable_summary(
     summary: pd.DataFrame,      # of `method_summary`
     metrics: Sequence[str],     # the first has an interval
@@ -307,7 +319,7 @@ def readable_summary(
     out.insert(4, "95 % interval", [_ends(*x) for x in zip(t.low, t.high, t.each)])
     out.insert(5, f"between {units}", [_number(x, ".3f") for x in t["between units"]])
     out.insert(6, "between trainings", [_number(x, ".3f") for x in t["between training"]])
-    out["ECE"] = [_number(x, ".3f") for x in t.ece]
+    out = out.assign(**_trust(t))
     out["parameters"] = [f"{n:,}" for n in t.parameters]
     out["MB"] = [_number(x, ".2f") for x in t.mb]
     return out
@@ -400,6 +412,16 @@ def pair_lines(tests: pd.DataFrame, spec: dict) -> list[str]:  # of `pairs`
     return lines + ([f"Cannot differ on these data, so not tested: {'; '.join(same)}."]
                     if same else [])
 
+
+def trust_lines(summary: pd.DataFrame) -> list[str]:  # of `method_summary`
+    "What the columns of calibration say"
+    if summary.error.notna().any():
+        return ["Calibration error: root of the mean squared distance of confidence and accuracy, "
+                "less what chance adds (0 for a calibrated model); NLL and Brier: less is better. "
+                "In brackets after a temperature that each run found on its validation clips."]
+    return ["ECE: of older records, in 15 bins; it is above 0 for a calibrated model, too "
+            "(.067 on 240 clips)."] if summary.ece.notna().any() else []
+
 # %% ../../nbs/6_reports/03_comparison.ipynb #adea7635
 def write_figure(
     fig: "Figure",       # to be closed
@@ -434,7 +456,7 @@ def write_compare(spec: dict, folder: str | Path) -> pd.DataFrame:
     t = t.sort_values(metrics[0], ascending=False, kind="stable").reset_index(drop=True)
     shown = readable_summary(t, metrics, units)
     notes = [*about(records), *spec.get("notes", []), *interval_lines(t, units),
-             *pair_lines(tests, spec)]
+             *pair_lines(tests, spec), *trust_lines(t)]
     write_frame(shown, folder, spec["title"], notes, t, {head_of(m): t[m] for m in metrics})
     write_pairs(tests, folder, spec)
     if t.pooled.notna().any():

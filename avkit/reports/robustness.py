@@ -220,7 +220,8 @@ def _lean_record(
     mine = p.loc[p.split == r["side"]]
     steps = mixed(mine, kinds, r["seed"], own_condition(r))
     told = {c: _of_speakers(r, rows, speaker_of) for c, rows in steps.items()}
-    kept = {k: v for k, v in r.items() if k not in ("metrics", "ece", "validation", "selected")}
+    kept = {k: v for k, v in r.items() if k not in ("metrics", "ece", "calibration", "validation",
+                                                           "selected")}
     return kept | dict(speakers=told)
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #35c4fc7a

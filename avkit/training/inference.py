@@ -20,10 +20,11 @@ from ..datasets.batches import AVData, cut_padding, draws, longest
 from ..datasets.corruptions import corrupt, split_source, streams_needed
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
+from .calibration import brier
 from .configure import Config
 from .distributed import in_order, rank_and_world
 from .loading import keeps_unpaired, RunData, with_changes
-from .metrics import abaw_expr, ccc_loss, ccc_scores, ece, js_distance, scores
+from .metrics import abaw_expr, ccc_loss, ccc_scores, js_distance, scores
 from .quirks import unlabelled_as_zero
 
 # %% ../../nbs/4_training/08_inference.ipynb #c3d0a1cf
@@ -201,7 +202,7 @@ def class_scores(
     s = dict(loss=F.cross_entropy(out, target).item())
     s |= scores(target.numpy(), out.argmax(1).numpy(), len(data.classes))
     challenge = dict(abaw_expr=abaw_expr(s)) if data.frames else {}
-    return s | dict(ece=ece(target, out.softmax(1))) | challenge
+    return s | dict(brier=brier(target, out.softmax(1))) | challenge
 
 
 def scored(

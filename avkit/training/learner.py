@@ -28,6 +28,7 @@ from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
+from .calibration import calibrated
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
@@ -683,7 +684,8 @@ def finish(
     asked = None if subsets is None else {s: s for s in subsets}
     predictions, metrics = score_conditions(
         t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
-    record = record_of(t, metrics, seconds) | more
+    trusted = calibrated(t.corpus.data.task, predictions, t.corpus.data.classes)
+    record = record_of(t, metrics, seconds) | trusted | more
     if t.accelerator.is_main_process:
         table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
