@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'SAME', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
-           'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
-           'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
-           'index_text', 'write_index']
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt',
+           'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'Kind', 'remake', 'committed',
+           'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from',
+           'claimed', 'repeat', 'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -24,6 +24,7 @@ from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
 from .comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     units_told, write_compare)
+from .epoch_choice import epoch_report, write_epochs
 from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
     write_paper)
 from .records import read_spec, runs_report, write_runs
@@ -134,6 +135,14 @@ def regained(table: pd.DataFrame) -> str:
             for r in table.to_dict("records")]
     return f"Given both streams: {'; '.join(said)}."
 
+# %% ../../nbs/6_reports/17_index.ipynb #epoi0001
+def hindsight(table: pd.DataFrame) -> str:
+    "The headline of the choice of the epoch"
+    chosen, best, gain = table[["chosen", "best", "gain"]].mean()
+    folds = table.groupby("fold").gain.mean()
+    return (f"To choose the epoch on test adds {gain:.3f} ({chosen:.3f} to {best:.3f}; by fold "
+            f"{folds.min():.3f} to {folds.max():.3f}), which is no ability of the model.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -152,6 +161,7 @@ KINDS = dict(
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
+    epochs=Kind("epochs.png", hindsight, write_epochs),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -419,6 +429,15 @@ def _corpus(report: Report, n_jobs: int) -> None:
 AUDIT_NOTE = "The 20 actors at hand, their audio alone: nothing that is seen is in this audit."
 
 
+EPOCH_NOTE = ("The runs of reports/ravdess_real of two fusions, trained once more: same folds, "
+              "seeds and settings.")
+
+
+def _epoch_choice(report: Report, n_jobs: int) -> pd.DataFrame:
+    p = folds(fusions="late,ca", runs=str(kit_path("reports/runs/epoch_choice")))
+    return epoch_report(comparison(p), report.path, report.title, report.notes)
+
+
 def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
     root = (real_data(*report.real) or Path()) / report.real[0]
     found = audit(open_dataset("ravdess", root), n_jobs=n_jobs)
@@ -437,6 +456,9 @@ REAL_REPORTS = [
     Report("audit_ravdess", "audit", _audit_ravdess,
            "What could be learned of real RAVDESS speech instead of emotion", [AUDIT_NOTE],
            ["ravdess_speech"], place=3),
+    Report("epoch_choice", "epochs", _epoch_choice,
+           "What choosing the epoch on the test side is worth", [EPOCH_NOTE], RAVDESS, long=True,
+           place=4),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]
