@@ -403,7 +403,7 @@ def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `metho
 
 def pair_lines(tests: pd.DataFrame, spec: dict) -> list[str]:  # of `pairs`
     "Which pairs are tested, how, and which cannot differ"
-    if not len(tests): return []
+    if not len(tests): return [f"No pair is tested: fewer than {UNITS} units, or one method."]
     baseline = f"each method against {spec['baseline']}" if tests.b.nunique() == 1 else "every two"
     lines = [f"Pairs of interest (`pairs.md`): {baseline}, {len(tests)} in the family of Holm's "
              "correction; p by exchange of units, equivalence by two one-sided t tests with a "
@@ -436,8 +436,7 @@ def write_figure(
 
 
 def write_pairs(tests: pd.DataFrame, folder: str | Path, spec: dict) -> None:
-    "pairs.md, .csv and .tex; nothing where no pair is tested"
-    if not len(tests): return
+    "pairs.md, .csv and .tex, which are empty where no pair is tested"
     shown = readable_pairs(tests, spec["margin"])
     write_frame(shown, folder, f"Pairs of interest: {spec['title']}", pair_lines(tests, spec),
                 tests, name="pairs")

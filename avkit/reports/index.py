@@ -112,10 +112,11 @@ def defects(rows: pd.DataFrame) -> str:
 
 # %% ../../nbs/6_reports/17_index.ipynb #da1b1af5
 def chosen(table: pd.DataFrame) -> str:
-    "The headline of a selection"
+    "The headline of a selection: what choosing is worth, then what was chosen"
     best = candidate_name(table.candidate[0])
-    return (f"Chosen of {len(table)}, by validation alone: {best}, {table.validation[0]:.3f}; "
-            f"last {table.validation.iloc[-1]:.3f}.")
+    return (f"Nested selection of {len(table)}: test {table.nested[0]:.3f}; naive (one choice for "
+            f"all folds) {table.naive[0]:.3f}. That choice: {best}, validation "
+            f"{table.validation[0]:.3f}; last {table.validation.iloc[-1]:.3f}.")
 
 # %% ../../nbs/6_reports/17_index.ipynb #aud30001
 def audited(table: pd.DataFrame) -> str:
@@ -123,8 +124,8 @@ def audited(table: pd.DataFrame) -> str:
     own = table.loc[~table.group.isin((STRICT, EVERYTHING))]
     best = own.sort_values("score", ascending=False, kind="stable").iloc[0]
     whole = table.loc[table.group == STRICT].iloc[0]
-    ends = f"{whole.low:.3f} to {whole.high:.3f}"
-    return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f} ({ends}), "
+    return (f"Predicted on unseen speakers by what is not emotion: {whole.score:.3f}"
+            f"{_ends_told(whole)}, "
             f"chance {whole.chance:.3f}; most by itself: {best.group} {best.score:.3f}.")
 
 # %% ../../nbs/6_reports/17_index.ipynb #unpi0001
@@ -504,8 +505,10 @@ def sure(spec: dict) -> str:
         return _sure_of_rendered(spec)
     if spec["kind"] == "choice":
         return (f"**Real data.** Validation scores of {_many(len(rs), 'run')}, to choose by; the "
-                f"table "
-                "tells what the choice is worth on folds that had no part in it.")
+                "nested score is what the choice is worth on folds that had no part in it.")
+    if spec["kind"] == "epochs":
+        return (f"**Real data.** {_folds_and_seeds(rs)}; the test clips were scored after every "
+                "epoch, which no other report does.")
     who = {s for r in rs for tallies in r.get("speakers", {}).values() for s in tallies}
     units = units_told(rs)
     return (f"**Real data.** {_folds_and_seeds(rs)}, {len(who)} {units}, each tested once a seed; "
