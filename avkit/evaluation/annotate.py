@@ -184,7 +184,9 @@ def timeline(p: Prediction) -> Any:
     left = f" ({MOST_STRIPS} of {len(p.seen)} faces; all: predictions.csv)" if more > 0 else ""
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}{left}", fontsize=9)
     warning = p.settings["warning"]
-    if warning: fig.supxlabel(f"Model {warning}", fontsize=8, c="tab:red")
+    said = [warning] * bool(warning) + p.settings["unlike_training"]
+    told = "\n".join(f"Model {line}" for line in said)
+    if told: fig.supxlabel(told, fontsize=8, c="tab:red")
     return fig
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #d9cdef4b

@@ -8,12 +8,12 @@ __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip
            'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips', 'by_window',
            'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges', 'frame_rows',
            'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of', 'belongs_to',
-           'scale_of', 'check_video', 'predict', 'prediction_owner', 'prediction_summary']
+           'unlike_of_video', 'scale_of', 'check_video', 'predict', 'prediction_owner', 'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
 import shutil, tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from ..datasets.features import Stream
 from ..datasets.manifest import COLUMNS, declared_scale, label_ends, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
-from .runs import check_backbones, open_run, Run
+from .runs import check_backbones, open_run, Run, unlike_training
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
@@ -931,6 +931,29 @@ def belongs_to(
                  audio=run.preparation.audio)
     return dict(input=file_hash(path), model=model, settings=asked, avkit=__version__)
 
+# %% ../../nbs/5_evaluation/04_predict.ipynb #unlkpcd1
+def _unlike_length(run: Run, heard: Heard, window: float | None) -> str:
+    "That a long video is cut where clips were not; '' where they were, or where it is short"
+    whole = window is None or run.level == "frame" or run.preparation.window is not None
+    if whole or window >= heard.duration: return ""
+    return (f"trained on whole clips: here windows of {window:g} s, since the video lasts "
+            f"{heard.duration:.1f} s")
+
+
+def _unlike_rate(run: Run, fps: float | None) -> str:
+    "That the frame rate is none of the training's, by a tenth or more; '' where it is, or unknown"
+    low, high = run.record.get("frame_rate", (0, 0))
+    if not fps or not high or .9 * low <= fps <= 1.1 * high: return ""
+    rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return (f"trained on videos of {rates} frames a second: here there are {fps:g}, so that what "
+            "a window shows takes another time")
+
+
+def unlike_of_video(run: Run, heard: Heard, cut: Mapping[str, Any]) -> list[str]:
+    "`unlike_training`, and what depends on the video: its length, its frame rate"
+    own = _unlike_length(run, heard, cut.get("window")), _unlike_rate(run, heard.fps)
+    return unlike_training(run, run.preparation) + [line for line in own if line]
+
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d024358b
 def scale_of(run: Run) -> dict[str, list[float]]:
     "{number: least and greatest} of a run, where its data set or its owner tells"
@@ -957,7 +980,7 @@ def _settings_of(
         input_rendered=rendered_file(path), warning=warning_of(run, path),
         video=path.name, duration=round(heard.duration, 3), fps=heard.fps,
         sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
-        scale=scale_of(run),
+        scale=scale_of(run), unlike_training=unlike_of_video(run, heard, cut),
         device=cfg["device"], preparation=asdict(run.preparation), cut=cut,
         pictures_searched=gallery.looked, pictures_with_a_face=gallery.found,
         cuts=[round(float(t), 3) for t in cuts])
@@ -1099,5 +1122,5 @@ def prediction_summary(p: Prediction) -> str:
         found = f"{s['pictures_with_a_face']} of {s['pictures_searched']} frames"
         cuts = s["cuts"] and f", {len(s['cuts']) + 1} shots, each with faces of its own" or ""
         lines.insert(0, f"{s['video']}: {s['duration']:.1f} s, a face in {found}{cuts}")
-    if s["warning"]: lines.insert(0, f"Note: {s['run']} was {s['warning']}")
-    return "\n".join(lines)
+    said = [s["warning"]] * bool(s["warning"]) + s["unlike_training"]
+    return "\n".join([*(f"Note: {s['run']} was {line}" for line in said), *lines])
