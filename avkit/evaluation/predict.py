@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip', 'Plan', 'plan_windows', 'Heard', 'listen',
            'box_size', 'Gallery', 'Seen', 'Looker', 'windows', 'faces_in', 'own_frames', 'cut_face', 'given_of',
-           'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips', 'by_window',
-           'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges', 'frame_rows',
-           'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of', 'belongs_to',
-           'unlike_of_video', 'scale_of', 'check_video', 'predict', 'prediction_owner', 'prediction_summary']
+           'still_given', 'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips',
+           'by_window', 'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges',
+           'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of',
+           'belongs_to', 'unlike_of_video', 'scale_of', 'check_video', 'predict', 'prediction_owner',
+           'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
 import shutil, tempfile
@@ -261,7 +262,8 @@ class Looker:
         _check_views(prep)
         self.whole = "face" not in prep.views or prep.detector == "none"
         self.crowd, self.gallery = Crowd(), Gallery()
-        self.net = faces.detector("none" if self.whole else prep.detector, prep.face_model)
+        self.net = faces.detector(
+            "none" if self.whole else prep.detector, prep.face_model, prep.sure)
         self.cuts, self.shot = np.zeros(0), 0  # seconds; the shot of the last frame
 
     def watch(self, path: str | Path) -> None:
@@ -382,6 +384,18 @@ def given_of(
     there = dict(audio=audio, video=video)
     have = [s for s, given in there.items() if given and s in run.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #stillgc1
+def still_given(
+    given: np.ndarray,           # N of av, audio, video, or ""
+    streams: dict[str, Stream],  # what is there of each window, behind its backbone
+) -> np.ndarray:
+    "The conditions (N,), without the streams in which a backbone found nothing at all"
+    there = {s: x.present.numpy() for s, x in streams.items()}
+    asked = dict(av=("audio", "video"), audio=("audio",), video=("video",))
+    left = [[s for s in asked.get(g, ()) if s not in there or there[s][i]]
+            for i, g in enumerate(given)]
+    return np.array(["av" if len(s) == 2 else "".join(s) for s in left])
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #58492cd1
 AT_ONCE = 64  # frames that a model looks at together
@@ -542,6 +556,7 @@ class Clips:
         if not self.rows: return
         rows = pd.DataFrame(self.rows)
         streams = self._streams(rows)
+        rows["given"] = still_given(rows.given.to_numpy(), streams)
         out = answer(self.run, streams, rows.given.to_numpy(), self.run.cfg["device"])
         told = rows[["start", "end", "face", "given"]]
         self.parts.append(pd.concat([told, prediction_columns(self.run, out)], axis=1))
@@ -774,6 +789,7 @@ def answer_frames(
         some = slice(i, i + at_once)
         streams = window_streams(
             run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {}, run.stats)
+        given[some] = still_given(given[some], streams)
         out.append(answer(run, streams, given[some], run.cfg["device"], steps[some]))
     return torch.cat(out).numpy()
 
@@ -949,9 +965,19 @@ def _unlike_rate(run: Run, fps: float | None) -> str:
             "a window shows takes another time")
 
 
+def _unlike_cut(run: Run) -> list[str]:
+    "Quirks of how clips are cut that a longer video has no place for"
+    prep, streams = run.preparation, run.streams
+    numbers = "trained on frames by their number: here frames go by their time"
+    middle = "trained on the middle of the audio by itself: here audio and frames are of one time"
+    return [numbers] * (prep.by_number and "video" in streams) + [middle] * (
+        prep.own_middle and "audio" in streams)
+
+
 def unlike_of_video(run: Run, heard: Heard, cut: Mapping[str, Any]) -> list[str]:
-    "`unlike_training`, and what depends on the video: its length, its frame rate"
-    own = _unlike_length(run, heard, cut.get("window")), _unlike_rate(run, heard.fps)
+    "`unlike_training`, and what depends on the video: its length, its frame rate, quirks"
+    own = [_unlike_length(run, heard, cut.get("window")), _unlike_rate(run, heard.fps)]
+    own += _unlike_cut(run) if run.level == "clip" else []
     return unlike_training(run, run.preparation) + [line for line in own if line]
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d024358b

@@ -31,7 +31,7 @@ from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.tensor_files import tensor_source
 from ..datasets.windows import cut_windows, step_frames, Windows
 from ..models.backbones import BACKBONES, is_shipped, spec_of, wanted_weights
-from ..models.hub import is_hub
+from ..models.hub import HUBS, is_hub
 from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.media import is_image
@@ -205,11 +205,20 @@ def backbone_of(cfg: Config, stream: str) -> tuple[str | None, Any]:
     name = cfg.recipe.get(f"{stream}_backbone")
     if name is None: return None, None
     if name not in BACKBONES and not is_hub(name):
-        raise unknown(f"{stream} backbone", name, [*BACKBONES, "hf:", "timm:", "torchvision:"])
+        raise unknown(f"{stream} backbone", name, [*BACKBONES, *(f"{h}:" for h in HUBS)])
     b = spec_of(name, weights_of_stream(cfg, stream, name) if is_hub(name) else None)
     hears = b.takes in ("wave", "mel")
     if hears != (stream == "audio"): raise AvkitError(f"{stream}_backbone: {name} takes {b.takes}")
+    _check_seen(cfg, name)
     return name, b
+
+
+def _check_seen(cfg: Config, name: str) -> None:
+    "Refuse what Face Landmarker cannot look at: frames that are squeezed to squares, bodies"
+    if not name.startswith("face_landmarker:") or views_of(cfg) == ("face",): return
+    raise AvkitError(f"{name} looks at faces, and this recipe's views are "
+                     f"{', '.join(views_of(cfg))}: --options "
+                     "'{\"video_views\": [\"face\"], \"preparation\": {\"detector\": \"mtcnn\"}}'")
 
 
 def frame_size(cfg: Config) -> int:

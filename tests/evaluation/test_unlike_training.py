@@ -9,8 +9,9 @@ from avkit.cli import main
 from avkit.core import AvkitError, read_json
 from avkit.datasets import synth
 from avkit.evaluation.evaluate import evaluate
-from avkit.evaluation.predict import Heard, unlike_of_video
+from avkit.evaluation.predict import Heard, Looker, unlike_of_video
 from avkit.evaluation.runs import RunFacts, unlike_training, untrained_run
+from avkit.preprocessing import faces
 from avkit.preprocessing.prepare import Preparation
 from avkit.preprocessing.writing import write_video
 from avkit.store import Store
@@ -168,3 +169,19 @@ def test_lengths_and_rates(tmp_path):
         whole.record["frame_rate"] = [25, 30]
         heard = Heard(store, "", 16000, duration=5.0, fps=fps)
         assert len(unlike_of_video(whole, heard, dict(window=5.0))) == said
+
+
+@pytest.mark.parametrize("modality,n", [("av", 2), ("video", 1), ("audio", 1)])
+def test_quirks_of_the_cut(modality, n, tmp_path):
+    cut = {"preparation": {"by_number": True, "own_middle": True}}
+    run = untrained_run(modality=modality, options=cut)
+    heard = Heard(Store(tmp_path), "", 16000, duration=3.6, fps=30.0)
+    assert len(unlike_of_video(run, heard, dict(window=3.6))) == n
+
+
+def test_a_face_is_as_sure_as_in_training(monkeypatch):
+    "The released rule of vavl2023 asks for a score of .96"
+    asked = []
+    monkeypatch.setattr(faces, "detector", lambda *how: asked.append(how))
+    Looker(Preparation(sure=0.96))
+    assert asked == [("mtcnn", None, 0.96)]
