@@ -11,7 +11,7 @@ DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PYTHONFAULTHANDLER := 1
 
-.PHONY: help setup demo prepare-demo check check-style check-types test twins export lab benchmarks reports
+.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks reports
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,9 @@ $(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps facenet-pytorch==2.6.0
 	@mkdir -p $(VENV)/etc/ipython && cp .lab/ipython_kernel_config.py $(VENV)/etc/ipython/
 	@touch $@
+
+landmarks: $(READY)  ## MediaPipe's Face Landmarker (face_landmarker:), an extra of 43 MB; its file is Google's
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mediapipe==1.2.3
 
 prepare-demo: $(READY)
 	@echo "== the demo corpus: rendered, then prepared (faces, sound), once"

@@ -21,13 +21,14 @@ from ..datasets.registry import ANSWERS, answers_about
 from ..datasets.splits import SUBSETS
 from .cross_corpus import join_classes, join_labels, join_targets, other_corpus
 from .released_runs import evaluate_released, RELEASED_HELP
-from .runs import check_backbones, example_run, open_run, Run
+from avkit.evaluation.runs import (check_backbones, example_run, open_run, Run,
+    unlike_training)
 from ..markup import csv_text
 from ..models.released import RELEASED
 from ..training.configure import Config, options_of
 from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
-from ..training.loading import load_data, modalities, RunData
+from ..training.loading import load_data, modalities, preparation_of, RunData
 from ..training.quirks import with_quirks
 from ..training.record import commit
 from ..training.settings import setting_help
@@ -165,7 +166,8 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
     return dict(
         dataset=m.corpus, rendered=bool(m.notes.get("rendered")), data_hash=m.data_hash,
         split=m.split["name"], set_aside=corpus.set_aside.to_dict("records"),
-        missing=missing(run.cfg))
+        missing=missing(run.cfg), unlike_training=unlike_training(
+            run, preparation_of(run.cfg, m), corpus.notes.get("came_as")))
 
 
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
@@ -222,6 +224,7 @@ def cross_lines(name: str, facts: Mapping[str, Any]) -> str:
         lines.append("never answered, since no clip has it: " + ", ".join(facts["not_answered"]))
     aside = Counter(x["reason"] for x in facts["set_aside"])
     if aside: lines.append("set aside: " + ", ".join(f"{n} ({why})" for why, n in aside.items()))
+    lines += [f"the run was {line}" for line in facts.get("unlike_training", [])]
     lines += [f"trained on, {what}: {said}" for what, said in facts["unseen"].items()]
     return "\n  ".join(lines)
 
@@ -249,6 +252,7 @@ def _other_scores(
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #5d02d503
 def _about(
     run: Run,
+    looks: Mapping[str, str] | None = None,  # detector, face_model: other than the run's
     **other: Any,  # settings that name another data set
 ) -> Run:
     "The run with another data set in its config"
@@ -260,9 +264,17 @@ def _about(
     mine = dict.fromkeys([*ANSWERS, "answers"])  # what was said of the run's own data
     settings = replace(run.cfg.settings, **mine | other)
     settings = replace(settings, **answers_about(asdict(settings)))
-    return run.with_config(Config(settings, run.cfg.recipe))
+    prepared = run.cfg.recipe["preparation"] | dict(looks or {})
+    return run.with_config(Config(settings, run.cfg.recipe | dict(preparation=prepared)))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #ca5d0001
+def _refuse_looks(looks: Mapping[str, str]) -> None:
+    "Refuse another detector for a run's own clips: its scores would be of other crops"
+    if not looks: return
+    raise AvkitError(f"{' and '.join(looks)} are for another data set (--dataset): on its own a run "
+                     "sees faces as in training")
+
+
 def _refuse_card(run: str | Path | Run) -> None:
     "Refuse a card, which holds a model and its scores but neither its data nor its split"
     opened = open_run(run)
@@ -296,6 +308,8 @@ def evaluate(
     labels: str | None = None,              # a CSV file with class and meaning
     audio_features: str | None = None,      # features of one's own for the data set
     video_features: str | None = None,      # the same in place of the frames
+    detector: str | None = None,            # of faces in another data set, another than the run's
+    face_model: str | None = None,          # the file of a detector that comes without one
     released: str | None = None,            # an author's checkpoint, in place of a run
     recipe: str | None = None,              # whose code saved it
     mode: str = "as_released",              # of released: or as_described
@@ -324,11 +338,13 @@ def evaluate(
     own: dict[str, Any] = dict(
         data_root=data_root, annotations=annotations,
         audio_features=audio_features, video_features=video_features)
+    looks = {k: v for k, v in dict(detector=detector, face_model=face_model).items() if v}
     if dataset is None:
+        _refuse_looks(looks)
         opened = open_run(run, device=device, n_jobs=n_jobs, **own)
         return _own_scores(opened, conditions, sides, verbose)
     other = dict(dataset=dataset, label=label, track=track, split=split, fold=0, **own)
-    about = _about(open_run(run, device=device, n_jobs=n_jobs), **other)
+    about = _about(open_run(run, device=device, n_jobs=n_jobs), looks, **other)
     return _other_scores(about, conditions, split, labels, verbose)
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #e0d8a146
@@ -341,6 +357,7 @@ _HELP = dict(
     split="of another data set: test the test subset of this split alone",
     labels="a CSV file with class and meaning, where the tables do not say it",
     fold="of released: fold of the split, from 0",
+    detector="of another data set: how its faces are found",
     to="of released: the folder; none: reports/runs/released-...", **RELEASED_HELP)
 _NAMES = [name for name in inspect.signature(evaluate).parameters if name != "verbose"]
 EVALUATE_HELP: dict[str, str] = {n: _HELP[n] if n in _HELP else setting_help(n) for n in _NAMES}

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'SAME', 'CANDIDATES', 'CHOICE_NOTE',
            'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt',
-           'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'Kind', 'remake', 'committed',
-           'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from',
-           'claimed', 'repeat', 'entry', 'index_text', 'write_index']
+           'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'found_on_film', 'Kind', 'remake',
+           'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure',
+           'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -27,6 +27,7 @@ from .comparison import (compare_report, comparison, Comparison, dataset_name, h
 from .epoch_choice import epoch_report, write_epochs
 from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
     write_paper)
+from .real_film import film_report, FILMS, write_film
 from .records import read_spec, runs_report, write_runs
 from .robustness import robustness_report, USUAL, write_robustness
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
@@ -144,6 +145,16 @@ def hindsight(table: pd.DataFrame) -> str:
     return (f"To choose the epoch on test adds {gain:.3f} ({chosen:.3f} to {best:.3f}; by fold "
             f"{folds.min():.3f} to {folds.max():.3f}), which is no ability of the model.")
 
+# %% ../../nbs/6_reports/17_index.ipynb #filmidx1
+def found_on_film(table: pd.DataFrame) -> str:
+    "The headline of real film"
+    t = table.loc[table.clip != "joined"]
+    frames = f"{t.predict_found.sum():.0f} of {t.predict_frames.sum():.0f} frames"
+    return (f"A face in {frames}; MTCNN's box and MediaPipe's landmarks overlap by "
+            f"{t.predict_iou.mean():.2f} on average, {t.predict_iou_least.min():.2f} at least; "
+            f"{100 * t.time_covered.mean():.0f} % of speech is in the time line; the copy's sound is "
+            f"{t.copy_late_ms.abs().max():.1f} ms late at most.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -163,6 +174,7 @@ KINDS = dict(
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
     epochs=Kind("epochs.png", hindsight, write_epochs),
+    film=Kind("faces.png", found_on_film, write_film),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -445,6 +457,10 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
     return audit_report(found, report.path, report.title, report.notes)
 
 
+def _real_film(report: Report, n_jobs: int) -> pd.DataFrame:
+    return film_report(report.path, report.title, real_data(*report.real) or Path())
+
+
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,
@@ -460,6 +476,8 @@ REAL_REPORTS = [
     Report("epoch_choice", "epochs", _epoch_choice,
            "What choosing the epoch on the test side is worth", [EPOCH_NOTE], RAVDESS, long=True,
            place=4),
+    Report("real_film", "film", _real_film, "From the file to the time line, on real film",
+           real=tuple(FILMS.values()), place=3),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]
@@ -610,8 +628,21 @@ def _of_audit(folder: Path, spec: dict) -> dict[str, str]:
         f"{spec['data_hash'][:9]}", sure="**Rendered**." if about["rendered"] else real)
 
 
+def _of_film(folder: Path, spec: dict) -> dict[str, str]:
+    "What film of real people tells of the way to the time line"
+    clips = [r for r in spec["records"] if not r.get("joined")]
+    return dict(
+        what=f"{len(clips)} clips of {len({r['film'] for r in clips})} data sets through prepare, "
+             "predict and the annotated copy.",
+        headline=found_on_film(read_cells(folder / "table.csv", ())),
+        made=f"files with the hash {spec['data_hash'][:9]}, commit {(spec['git_commit'] or '')[:9]}",
+        sure="**Real data**: a few people, and no accuracy: whether faces, sound and time line fit "
+             "the film.")
+
+
 def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
     "What, headline, sure and made"
+    if spec and kind == "film": return _of_film(folder, spec)
     if spec and kind == "audit":
         return _of_audit(folder, spec)
     if spec:

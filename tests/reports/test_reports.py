@@ -64,7 +64,7 @@ def test_every_report_is_declared_once_as_it_is():
                         epoch_choice="avkit reports epoch_choice")
     assert {r.name for r in ALL.values() if r.real} == {
         "ravdess_choice", "ravdess_real", "robustness_real", "audit_ravdess", "corpora/ravdess",
-        "corpora/crema_d", "epoch_choice"}
+        "corpora/crema_d", "epoch_choice", "real_film"}
 
 
 def test_reports_are_light():
