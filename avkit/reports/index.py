@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
-           'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'VOICES', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached',
+           'defects', 'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
            'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
            'index_text', 'write_index']
 
@@ -32,6 +32,7 @@ from avkit.reports.selection import (candidate_name, candidates, selection_repor
     write_selection)
 from .tables import distinct, was_rendered
 from .unpaired import unpaired_report, write_unpaired
+from .crema_d_voices import voices_headline, voices_report, write_voices
 from ..training.configure import Config, configure
 from ..training.grid import finished_record, identity, run_grid
 
@@ -148,6 +149,7 @@ KINDS = dict(
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
+    voices=Kind("voices.png", voices_headline, write_voices),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -420,6 +422,15 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
     return audit_report(found, report.path, report.title, report.notes)
 
 
+VOICES = ("crema_d", "crema_d_mel")
+
+
+def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
+    d = real_data(*report.real) or Path()
+    features = d / "crema_d_mel/cremad_logmel64.npz"
+    return voices_report(d / "crema_d", features, report.path, report.title, n_jobs=n_jobs)
+
+
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,
@@ -432,6 +443,9 @@ REAL_REPORTS = [
     Report("audit_ravdess", "audit", _audit_ravdess,
            "What could be learned of real RAVDESS speech instead of emotion", [AUDIT_NOTE],
            ["ravdess_speech"], place=3),
+    Report("crema_d_voices", "voices", _voices,
+           "CREMA-D's voices over time: intention, consensus, votes", real=VOICES, long=True,
+           place=2),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]

@@ -35,7 +35,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, reconstruction_loss)
+    class_weights, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -288,7 +288,7 @@ class Training:
 
     def rank(self, row: dict[str, Any]) -> float:
         "How good an epoch was, higher is better; what is no number is worse than any"
-        s = row[f"validation_{self.select}"] * (-1 if self.select == "loss" else 1)
+        s = row[f"validation_{self.select}"] * (-1 if self.select in LOWER_IS_BETTER else 1)
         return s if s == s else -math.inf
 
     @property
