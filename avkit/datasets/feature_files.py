@@ -10,7 +10,7 @@ __all__ = ['FORMS', 'CONFIDENCE', 'ClipSteps', 'period_of', 'Form', 'form_of', '
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #f8ccfbab
 import functools, io, json, re, unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any

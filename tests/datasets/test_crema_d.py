@@ -181,7 +181,8 @@ def test_the_shares_of_a_panel_are_learned_of_all_clips(twin, panel):
     "With the intended label every clip takes part, whether or not its raters agree"
     m = index(twin, label="intended", votes="distribution", panel=panel)
     votes = read_votes(twin)
-    own = votes.loc[votes.raters == (panel or "audio-visual")].set_index("clip").loc[m.clips["clip"]]
+    own = votes.loc[votes.raters == (panel or "audio-visual")].set_index("clip")
+    own = own.loc[m.clips["clip"]]
     shares = m.clips[[f"share_{e}" for e in PEOPLE]].to_numpy(float)
     np.testing.assert_allclose(shares, own[PEOPLE] / 10)
     assert len(m) == 36 and (m.clips.label == m.clips.intended).all()
