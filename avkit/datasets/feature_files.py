@@ -428,8 +428,8 @@ def _listed_clips(arrays: _Arrays, list_: str) -> Found:
 
 def _cut(x: np.ndarray, n: int, lengths: np.ndarray | None) -> list[np.ndarray]:
     "The numbers of all clips -> those of each (T,F)"
-    together = lengths is not None and x.ndim == 2
-    return _one_after_another(x, n, lengths) if together else _side_by_side(x, n, lengths)
+    if lengths is not None and x.ndim == 2: return _one_after_another(x, n, lengths)
+    return _side_by_side(x, n, lengths)
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #649fa637
 def _of_arrays(arrays: _Arrays, alone: bool) -> Found:

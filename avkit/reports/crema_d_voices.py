@@ -122,8 +122,7 @@ CORRUPTED = ("audio_lost_25", "audio_lost_50", "audio_lost_75", "audio_noise_10d
 def raw_voices(cfg: Config) -> AVData:
     "All clips with their features as the file has them"
     asked = cfg.changed(label="intended", votes=None, panel=None)
-    width: Any = 0., 1.
-    stats = dict(audio=tuple(torch.tensor(v) for v in width))
+    stats = dict(audio=(torch.tensor(0.), torch.tensor(1.)))  # as they are
     return read_clips(asked, split_manifest(asked), verbose=False, stats=stats).data
 
 
@@ -264,7 +263,7 @@ def _over_speakers(
     who: Sequence[str],  # N speakers
 ) -> list[float]:
     "The sum of one over that of the other, and the ends of its interval over speakers"
-    t = pd.DataFrame(dict(total=total, count=count)).groupby(list(who)).sum()
+    t: Any = pd.DataFrame(dict(total=total, count=count)).groupby(list(who)).sum()
     t = t.loc[t["count"] > 0]
     n = t["count"].round().astype(int).to_numpy()
     each = np.repeat((t["total"] / t["count"]).to_numpy(), n)
@@ -481,8 +480,8 @@ def corrupted_figure(records: Sequence[dict]) -> "Figure":
 def _corrupted_panel(ax: "Axes", t: pd.DataFrame) -> None:
     "A line for each target"
     for (target, rows), mark in zip(t.groupby("learned", sort=False), "os^"):
-        steps = rows.condition.map(_percent)
-        ax.plot(range(len(rows)), rows.intended, marker=mark, ms=3.5, lw=1, label=_LEARNED[target])
+        steps, label = rows.condition.map(_percent), _LEARNED[str(target)]
+        ax.plot(range(len(rows)), rows.intended, marker=mark, ms=3.5, lw=1, label=label)
         ax.set(xticks=range(len(rows)), xticklabels=steps)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0069
@@ -522,7 +521,7 @@ def people_told(facts: pd.DataFrame, **more: int) -> dict[str, dict[str, list[fl
 
 def listener_counts(facts: pd.DataFrame) -> list[list[int]]:
     "(C,C): votes of the listeners, intended by said"
-    t = facts.groupby("intended")[NAMES].sum()
+    t: Any = facts.groupby("intended")[NAMES].sum()
     return t.reindex(range(len(NAMES)), fill_value=0).to_numpy().astype(int).tolist()
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0072

@@ -561,7 +561,8 @@ def validate(t: Training) -> dict[str, float]:
 def validation_columns(s: dict[str, float]) -> dict[str, float]:
     "Of all scores those of the history, and the challenge's"
     s = s | dict(score=s["ccc"] if "ccc" in s else abaw_expr(s))
-    kept = [k for k in s if k in ("loss", "accuracy", "uar", "score") or k.startswith("ccc")]
+    usual = "loss", "accuracy", "uar", "score", "share_loss", "js_distance"
+    kept = [k for k in s if k in usual or k.startswith("ccc")]
     return {f"validation_{k}": s[k] for k in kept}
 
 # %% ../../nbs/4_training/11_learner.ipynb #d917b583
