@@ -130,8 +130,8 @@ def as_manual(
 
 # %% ../nbs/7_cli.ipynb #3955140b
 DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
-                 "pattern", "scale", "votes", "tier", "lag", "gap", "raters", "answers",
-                 "synthetic", "synt_rate", "difficulty"]
+                 "pattern", "scale", "votes", "panel", "tier", "lag", "gap", "raters",
+                 "answers", "synthetic", "synt_rate", "difficulty"]
 FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
                     "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'SAME', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt',
-           'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'found_on_film', 'Kind', 'remake',
-           'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure',
-           'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'VOICES', 'REAL_REPORTS', 'ALL', 'LONG', 'compared',
+           'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'found_on_film', 'Kind',
+           'remake', 'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds',
+           'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -34,6 +34,7 @@ from avkit.reports.selection import (candidate_name, candidates, selection_repor
     write_selection)
 from .tables import distinct, was_rendered
 from .unpaired import unpaired_report, write_unpaired
+from .crema_d_voices import voices_headline, voices_report, write_voices
 from ..training.configure import Config, configure
 from ..training.grid import finished_record, identity, run_grid
 
@@ -175,6 +176,7 @@ KINDS = dict(
     unpaired=Kind("unpaired.png", regained, write_unpaired),
     epochs=Kind("epochs.png", hindsight, write_epochs),
     film=Kind("faces.png", found_on_film, write_film),
+    voices=Kind("voices.png", voices_headline, write_voices),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -459,6 +461,13 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
 
 def _real_film(report: Report, n_jobs: int) -> pd.DataFrame:
     return film_report(report.path, report.title, real_data(*report.real) or Path())
+VOICES = ("crema_d", "crema_d_mel")
+
+
+def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
+    d = real_data(*report.real) or Path()
+    features = d / "crema_d_mel/cremad_logmel64.npz"
+    return voices_report(d / "crema_d", features, report.path, report.title, n_jobs=n_jobs)
 
 
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
@@ -478,6 +487,9 @@ REAL_REPORTS = [
            place=4),
     Report("real_film", "film", _real_film, "From the file to the time line, on real film",
            real=tuple(FILMS.values()), place=3),
+    Report("crema_d_voices", "voices", _voices,
+           "CREMA-D's voices over time: intention, consensus, votes", real=VOICES, long=True,
+           place=2),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]

@@ -24,7 +24,8 @@ from .calibration import brier
 from .configure import Config
 from .distributed import in_order, rank_and_world
 from .loading import keeps_unpaired, RunData, with_changes
-from .metrics import abaw_expr, ccc_loss, ccc_scores, js_distance, scores
+from .metrics import (
+    abaw_expr, ccc_loss, ccc_scores, js_distance, scores, share_loss)
 from .quirks import unlabelled_as_zero
 
 # %% ../../nbs/4_training/08_inference.ipynb #c3d0a1cf
@@ -211,11 +212,13 @@ def scored(
     out: torch.Tensor,     # (M,C)
     shares: torch.Tensor | None = None,  # (M,C) of the raters, where these are learned
 ) -> dict[str, float]:
-    "The loss and the scores of outputs; with the raters' shares, also the distance from them"
+    "The loss and the scores of outputs; with raters' shares, also how far they are from these"
     if data.task != "class":
         return dict(loss=float(ccc_loss(target, out))) | ccc_scores(target, out, data.classes)
     told = class_scores(data, target, out)
-    return told if shares is None else told | dict(js_distance=js_distance(shares, out.softmax(1)))
+    if shares is None: return told
+    return told | dict(
+        share_loss=share_loss(out, shares).item(), js_distance=js_distance(shares, out.softmax(1)))
 
 # %% ../../nbs/4_training/08_inference.ipynb #16c89f75
 def evaluate_subset(

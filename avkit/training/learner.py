@@ -36,7 +36,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, reconstruction_loss)
+    class_weights, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -289,7 +289,7 @@ class Training:
 
     def rank(self, row: dict[str, Any]) -> float:
         "How good an epoch was, higher is better; what is no number is worse than any"
-        s = row[f"validation_{self.select}"] * (-1 if self.select == "loss" else 1)
+        s = row[f"validation_{self.select}"] * (-1 if self.select in LOWER_IS_BETTER else 1)
         return s if s == s else -math.inf
 
     @property
@@ -562,7 +562,8 @@ def validate(t: Training) -> dict[str, float]:
 def validation_columns(s: dict[str, float]) -> dict[str, float]:
     "Of all scores those of the history, and the challenge's"
     s = s | dict(score=s["ccc"] if "ccc" in s else abaw_expr(s))
-    kept = [k for k in s if k in ("loss", "accuracy", "uar", "score") or k.startswith("ccc")]
+    usual = "loss", "accuracy", "uar", "score", "share_loss", "js_distance"
+    kept = [k for k in s if k in usual or k.startswith("ccc")]
     return {f"validation_{k}": s[k] for k in kept}
 
 # %% ../../nbs/4_training/11_learner.ipynb #d917b583
