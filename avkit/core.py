@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['AvkitError', 'repo_root', 'in_jupyter', 'resolve', 'base_dir', 'kit_path', 'cache_dir', 'WriteError', 'write_error',
-           'atomic_path', 'write_text', 'write_json', 'read_json', 'sweep_tmp', 'content_key', 'file_hash',
-           'child_seed', 'seed_everything', 'unknown', 'check_types', 'guard', 'progress', 'hush', 'stderr_without',
-           'reason_of', 'attempt', 'parallel', 'command']
+           'staging_path', 'atomic_path', 'atomic_folder', 'folder_lock', 'write_text', 'write_json', 'read_json',
+           'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything', 'unknown', 'check_types', 'guard',
+           'progress', 'hush', 'stderr_without', 'reason_of', 'attempt', 'parallel', 'command']
 
 # %% ../nbs/0_core/00_core.ipynb #acb46d66
-import contextlib, difflib, errno, functools, hashlib, inspect, json, os, random
-import sys, tempfile, time, types, typing, warnings
+import contextlib, ctypes, difflib, errno, functools, hashlib, inspect, json, os, random, re
+import shutil, socket, sys, tempfile, time, types, typing, warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
-import numpy as np
+import numpy as np, psutil
+from filelock import FileLock, Timeout
 from .numerics import numerics
 
 # %% ../nbs/0_core/00_core.ipynb #71c75c60
@@ -101,23 +102,109 @@ def _flush_folder(folder: Path) -> None:
         finally: os.close(fd)
 
 
+def _settle(path: Path) -> None:
+    "A file as others may read it, and on the disk"
+    os.chmod(path, 0o666 & ~_UMASK)
+    with open(path, "rb+") as f: os.fsync(f.fileno())
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4c3
+def _machine() -> str:
+    "This machine, and its space of process numbers"
+    try: space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError: space = 0
+    return re.sub(r"\W", "", socket.gethostname())[:32] + f".{space}"
+
+
+def _began(pid: int) -> int | None:
+    "When a process began, in seconds; None where none of this number runs"
+    try:
+        p = psutil.Process(pid)
+        return None if p.status() == psutil.STATUS_ZOMBIE else int(p.create_time())
+    except psutil.Error: return None
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4c5
+def staging_path(path: str | Path) -> Path:
+    "Where something is made that will be `path`: beside it, under a name of this process's own"
+    unique = f"{random.SystemRandom().getrandbits(32):08x}"
+    name = f".tmp-{_machine()}-{os.getpid()}-{_began(os.getpid())}-{unique}"
+    return Path(path).with_name(name)
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4c7
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    "Yield a temporary path beside `path`; rename it there when the block ends well, else remove it"
+    "Yield a path of the same name in a folder beside `path`; move it there when the block ends well"
     path = Path(path)
-    unique = f"{os.getpid()}-{random.SystemRandom().getrandbits(32):08x}"
-    tmp = path.with_name(f".tmp-{unique}-{path.name}")
+    folder = staging_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+        tmp = folder / path.name
         yield tmp
-        os.chmod(tmp, 0o666 & ~_UMASK)
-        with open(tmp, "rb+") as f: os.fsync(f.fileno())
+        _settle(tmp)
         os.replace(tmp, path)
         _flush_folder(path.parent)
     except OSError as e:
         raise write_error(path, e) from e
     finally:
-        with contextlib.suppress(OSError): tmp.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4d1
+def _exchange(a: Path, b: Path) -> bool:
+    "Let two folders change places in one step; False where the system cannot"
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename) and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+
+
+def _put_folder(new: Path, path: Path) -> None:
+    "A folder in its place; what was there before has the other name then"
+    if not path.exists() or not any(path.iterdir()): new.rename(path)
+    elif not _exchange(new, path):
+        old = staging_path(path)
+        path.rename(old)
+        new.rename(path)
+        old.rename(new)
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4d3
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    "Yield a new folder beside `path`; when the block ends well it takes that place, else it goes"
+    path, new = Path(path), staging_path(path)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        for p in new.rglob("*"):
+            if p.is_file(): _settle(p)
+        _put_folder(new, path)
+        _flush_folder(path.parent)
+    except OSError as e:
+        raise write_error(path, e) from e
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+# %% ../nbs/0_core/00_core.ipynb #f18ce4d7
+@contextlib.contextmanager
+def folder_lock(
+    folder: str | Path,
+    wait: float = 0,  # seconds, before an `AvkitError` says who has it
+) -> Iterator[None]:
+    "Have a folder to oneself while the block runs"
+    lock = FileLock(Path(folder) / ".lock", timeout=wait)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as e:
+        raise AvkitError(f"Another process writes into {folder} at the moment. Wait until it is "
+                         "done, or choose another folder.") from e
+    except OSError as e: raise write_error(folder, e) from e
+    try: yield
+    finally: lock.release()
+
 
 # %% ../nbs/0_core/00_core.ipynb #b0e51625
 def _plain(x: Any) -> Any:
@@ -145,22 +232,37 @@ def read_json(path: str | Path) -> Any:
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
 
 # %% ../nbs/0_core/00_core.ipynb #60475882
-def sweep_tmp(
-    folder: str | Path,
-    older_than: float = 3600,  # seconds; younger ones may belong to a running process
-) -> int:
-    "Remove what killed processes left behind below `folder`; returns how many files"
-    found = [p for p in Path(folder).rglob(".tmp-*") if p.is_file()]
-    old = [p for p in found if _age(p) > older_than]
-    for p in old:
-        with contextlib.suppress(OSError): p.unlink()
-    return len(old)
+_STAGED = re.compile(r"\.tmp-(?P<machine>[^-]+)-(?P<pid>\d+)-(?P<began>\d+)-\w+")
+
+
+def _is_left(
+    path: Path,
+    older_than: float,  # seconds
+) -> bool:
+    "Was it left behind? Its process is gone, or nobody here can tell and it is old"
+    made = _STAGED.fullmatch(path.name)
+    if not made or made["machine"] != _machine(): return _age(path) > older_than
+    began = _began(int(made["pid"]))
+    return began is None or abs(began - int(made["began"])) > 5  # clocks are set
 
 
 def _age(path: Path) -> float:
     "Seconds since a file was written; 0 of one that is gone by now"
     try: return time.time() - path.stat().st_mtime
     except OSError: return 0.
+
+
+# %% ../nbs/0_core/00_core.ipynb #60475884
+def sweep_tmp(
+    folder: str | Path,
+    older_than: float = 86400,  # seconds, of what other machines make, or what tells nothing
+) -> int:
+    "Remove what killed processes left behind below `folder`; returns how many files and folders"
+    left = [p for p in Path(folder).rglob(".tmp-*") if _is_left(p, older_than)]
+    for p in left:
+        shutil.rmtree(p, ignore_errors=True)
+        with contextlib.suppress(OSError): p.unlink(missing_ok=True)
+    return len(left)
 
 
 # %% ../nbs/0_core/00_core.ipynb #a598377f
