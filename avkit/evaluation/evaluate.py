@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, folder_lock, read_json, resolve, unknown, write_json, write_text
+from ..core import (AvkitError, folder_lock, read_json, resolve, sweep_tmp, unknown, write_json,
+                        write_text)
 from ..datasets.corruptions import corruptions_of, split_source
 from ..datasets.manifest import read_cells
 from ..datasets.registry import ANSWERS, answers_about
@@ -113,6 +114,7 @@ def update(
 ) -> dict[str, Any]:
     "Merge into the predictions and the record of a run; returns the record"
     with folder_lock(run.folder, WAIT):
+        sweep_tmp(run.folder)
         record = read_json(run.folder / "record.json")
         for subset, found in metrics.items():
             record["metrics"].setdefault(subset, {}).update(found)

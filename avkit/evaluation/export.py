@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from .. import __version__
-from ..core import (AvkitError, atomic_folder, file_hash, resolve, write_json,
+from ..core import (AvkitError, atomic_folder, file_hash, resolve, sweep_tmp, write_json,
                         write_text)
 from ..datasets.manifest import corpus_info, declared_scale
 from .audit import audit_line, audit_of
@@ -450,6 +450,7 @@ def export_card(
     _check_folder(run, folder)
     tensors, meta = read_checkpoint(run.folder / "checkpoints/best.safetensors")
     _check_weights(run, tensors)
+    sweep_tmp(folder.parent, deep=False)
     with atomic_folder(folder) as new:
         save_file(tensors, new / "model.safetensors", metadata=dict(format="pt"))
         found = to_graphs(run, new, onnx)

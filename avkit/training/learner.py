@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
-from ..core import AvkitError, child_seed, folder_lock, write_json, write_text
+from ..core import AvkitError, child_seed, folder_lock, sweep_tmp, write_json, write_text
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -800,5 +800,6 @@ def fit(
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
         if loud and t.began: print(f"begins with {t.began['told']}")
         with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
+            sweep_tmp(cfg.run_dir)
             train(t, begin(t, found, who, source), verbose)
             return finish(t, cfg.run_dir, time.time() - started)

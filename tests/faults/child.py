@@ -1,19 +1,22 @@
 """Run with `failing.c` preloaded: every operation of a scenario fails once, each in a fork.
 
-    LD_PRELOAD=failing.so python child.py FOLDER [SCENARIO ...]
+    LD_PRELOAD=failing.so python child.py FOLDER MOST [SCENARIO ...]
 
-prints a line of JSON for each: scenario, which operation, how it ended, what the repeat gave.
+prints a line of JSON for each: scenario, which operation, how it ended, what the repeat gave. MOST
+operations of a scenario are tried, spread evenly.
 """
 
 import contextlib, ctypes, errno, hashlib, io, json, os, shutil, sys, traceback
 from pathlib import Path
 
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import numpy as np, pandas as pd, torch
 
 from avkit.cli import main
-from avkit.core import AvkitError, write_json
+from avkit.core import AvkitError, sweep_tmp, write_json
 from avkit.store import Store, pack
 
+FAULTS = ((errno.ENOSPC, True), (errno.EIO, False), (0, False))  # 0: killed
 LIB = ctypes.CDLL(None)
 LIB.fault_count.restype = ctypes.c_long
 
@@ -25,6 +28,7 @@ def arm(root, k=0, error=errno.ENOSPC, lasting=False):
 
 
 def store_put(folder):
+    Store(folder / "store").sweep()  # as `prepare` does
     Store(folder / "store").put("ab" * 32, dict(x=torch.arange(5)), dict(fps=25))
 
 
@@ -34,6 +38,7 @@ def packed(folder):
 
 
 def json_file(folder):
+    sweep_tmp(folder)
     write_json(folder / "a" / "b.json", dict(a=1))
 
 
@@ -60,7 +65,7 @@ def evaluate(folder):
 
 
 def export(folder):
-    run_main("export", f"{folder}/run", f"{folder}/card", "--onnx=false")
+    run_main("export", f"--run={folder}/run", f"--to={folder}/card", "--no-onnx")
 
 
 SCENARIOS = dict(json_file=[json_file], store_put=[store_put], packed=[packed], prepare=[prepare],
@@ -84,8 +89,7 @@ def voices(root):
 
 def state(folder):
     "What is there: {file: hash}; times and versions of a record are left out"
-    skip = {"events", "timings", "started"}
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name[:6] not in skip]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
     return {str(p.relative_to(folder)): digest(p) for p in files if not p.name.startswith("events")}
 
 
@@ -115,6 +119,8 @@ def in_fork(f, *args):
     with os.fdopen(r) as told:
         text = told.read()
     status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9:
+        return ["killed", ""]
     return json.loads(text) if text else ["crash", f"status {status}"]
 
 
@@ -133,6 +139,12 @@ def count(step, folder, said):
     arm(folder)
     step(folder)
     return LIB.fault_count()
+
+
+def spread(n, most):
+    "All of 1 to n, or `most` of them"
+    return np.unique(np.linspace(1, n, most + 2)[1:-1].astype(int)).tolist() if most < n else [
+        *range(1, n + 1)]  # fmt: skip
 
 
 def trials(name, folder, most=10**9):
@@ -161,20 +173,23 @@ def trials(name, folder, most=10**9):
     if not isinstance(n, int):
         print(json.dumps(dict(scenario=name, n=0, end="broken", said=n)))
         return
-    for k in np.unique(np.linspace(1, n, min(n, most)).astype(int)).tolist():
-        for error, lasting in ((errno.ENOSPC, True), (errno.EIO, False)):
+    for k in spread(n, most):
+        for error, lasting in FAULTS:
             end, said = in_fork(attempt, step, fresh(), k, error, lasting)
             again = in_fork(plain, [step])
-            left = [str(p) for p in work.rglob(".tmp*")]
+            left = [p.name for p in work.rglob(".tmp*")]
             differs = again if isinstance(again, list) else sorted(
                 f for f in {*right, *again} if right.get(f) != again.get(f))
-            print(json.dumps(dict(scenario=name, n=n, k=k, error=errno.errorcode[error], end=end,
+            print(json.dumps(dict(scenario=name, n=n, k=k, error=errno.errorcode.get(error, "SIGKILL"), end=end,
                                   said=said[-600:], repeat=differs, left=left)), flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
+    import torch.utils.tensorboard, sklearn.metrics  # noqa: F401 once, and not in each fork
+    import avkit.evaluation.export, avkit.training.learner  # noqa: F401 the same
+
     torch.set_num_threads(1)
     top = Path(sys.argv[1])
     voices(top)
-    for name in sys.argv[2:] or SCENARIOS:
-        trials(name, top)
+    for name in sys.argv[3:] or SCENARIOS:
+        trials(name, top, int(sys.argv[2]))

@@ -1,10 +1,12 @@
 /* Preloaded, lets the k-th operation below a folder fail: write, flush, rename, create.
    fault_arm(root, k, error, lasting) starts to count; fault_count() tells how many there were.
+   Error 0 kills the process instead.
    The count is shared by all processes that are forked after the first call. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -32,6 +34,7 @@ static int fails(const char *path) {
   if (!s || !s->armed || !path || strncmp(path, s->root, strlen(s->root))) return 0;
   long n = __sync_add_and_fetch(&s->count, 1);
   if (!(s->lasting ? n >= s->k : n == s->k) || s->k < 1) return 0;
+  if (!s->error) raise(SIGKILL);
   errno = s->error;
   return 1;
 }
