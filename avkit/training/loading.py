@@ -236,10 +236,16 @@ def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
     return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
 
 # %% ../../nbs/4_training/06_loading.ipynb #14c096bc
-def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
-    "Where the clips' streams stand in the store; None where a clip has no such stream"
+def _keys(
+    cfg: Config,
+    m: Manifest,
+    stream: str,   # audio, video
+    store: Store,  # of clips
+) -> list[str | None]:
+    "Where the clips' streams stand in the store; None where it has none: nothing is packed for it"
     prep = preparation_of(cfg, m)
-    return [stream_key(r, stream, prep, m.root) for r in m.clips.to_dict("records")]
+    keys = (stream_key(r, stream, prep, m.root) for r in m.clips.to_dict("records"))
+    return [k if k and store.has(k) else None for k in keys]
 
 # %% ../../nbs/4_training/06_loading.ipynb #335446f2
 _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone takes: features
@@ -414,7 +420,7 @@ def clip_stream(
     "A stream of all clips of the manifest, from the store"
     if as_tensors(cfg, m, stream):
         return _encoded(cfg, stream, tensors_of_stream(cfg, m, stream), store, notes)
-    keys = _keys(cfg, m, stream)
+    keys = _keys(cfg, m, stream, store)
     if stream == "audio":
         pieces = clip_windows(store, keys, cfg.preparation.rate)
         scale = notes["wave"] = _wave_scale(cfg, pieces, _trains(m), stats)
@@ -504,7 +510,7 @@ def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
     window = cfg.preparation.window
     if window or "audio" not in modalities(cfg): return np.full(len(m), window or np.nan)
-    lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio")]
+    lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio", store)]
     return np.array(lengths) / cfg.preparation.rate
 
 # %% ../../nbs/4_training/06_loading.ipynb #2da8af35
@@ -632,9 +638,9 @@ def _frame_rates(m: Manifest, rows: Iterable[int]) -> dict[str, list[float]]:
     return dict(frame_rate=[min(known), max(known)]) if known else {}
 
 # %% ../../nbs/4_training/06_loading.ipynb #174db158
-def _unreadable(m: Manifest, keys: Mapping[str, list], store: Store) -> dict[str, np.ndarray]:
+def _unreadable(m: Manifest, keys: Mapping[str, list]) -> dict[str, np.ndarray]:
     "{reason: (N,) bool}: which videos lack a stream in the store, or a labelled frame"
-    lost = {f"no_{s}": np.array([not (k and store.has(k)) for k in v]) for s, v in keys.items()}
+    lost = {f"no_{s}": np.array([k is None for k in v]) for s, v in keys.items()}
     labelled = lambda c: c in m.frames and _known(_flat(m.frames[c])).any()
     return lost | dict(no_label=np.array([not labelled(c) for c in m.clips["clip"]]))
 
@@ -799,8 +805,8 @@ def _windows(
 ) -> RunData:
     "The windows of all videos that could be read, with a label per step"
     _refuse_for_frames(cfg, m)
-    spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s) for s in modalities(cfg)}
-    why, split = _reasons(m, summary, **_unreadable(m, keys, store)), m.clips["split"].to_numpy()
+    spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s, store) for s in modalities(cfg)}
+    why, split = _reasons(m, summary, **_unreadable(m, keys)), m.clips["split"].to_numpy()
     of, parts, labels = _cut(m, np.flatnonzero((why == "") & (split != "")), spec)
     _check_subsets(m, split[of], why)
     numbers, notes = np.concatenate(parts), {}
