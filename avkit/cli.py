@@ -130,8 +130,8 @@ def as_manual(
 
 # %% ../nbs/7_cli.ipynb #3955140b
 DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
-                 "pattern", "scale", "votes", "tier", "lag", "gap", "raters", "answers",
-                 "synthetic", "synt_rate", "difficulty"]
+                 "pattern", "scale", "votes", "panel", "tier", "lag", "gap", "raters",
+                 "answers", "synthetic", "synt_rate", "difficulty"]
 FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
                     "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
@@ -470,7 +470,8 @@ PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "f
                     "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
-audio, its frames, the faces in them. What is stored already is looked up."""
+audio, its frames, the faces in them. What is stored already is looked up.
+Ends with status 1 where a clip failed, or none can be used; the others are done."""
 
 
 @subcommand("Data")
@@ -490,8 +491,7 @@ def _prepare(argv: Sequence[str] | None = None) -> int:
     print(summary or nothing_to_do, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
     recipe = () if cfg["recipe"] == "demo" else ("--recipe", cfg["recipe"])
     print(next_step("train", *recipe, *data_flags(a)))
-    nothing = summary is not None and len(summary.failures) == len(summary.rows)
-    return int(nothing)
+    return int(summary is not None and summary.has_failed)
 
 # %% ../nbs/7_cli.ipynb #78997d87
 TRAIN_ABOUT = """\

@@ -30,7 +30,7 @@ def _tested(found: Mapping[str, Any]) -> pd.DataFrame:
 def audit_table(found: Mapping[str, Any]) -> pd.DataFrame:  # of `audit`
     "An audit for reading: a row for each group that differs between clips"
     t, metric = _tested(found), dict(uar="UAR", ccc="CCC")[found["metric"]]
-    ends = [f"{short(a)} to {short(b)}" for a, b in zip(t.low, t.high)]
+    ends = [f"{short(a)} to {short(b)}" if a == a else "" for a, b in zip(t.low, t.high)]
     chances = ["< .001" if p < .001 else short(p) for p in t.p_holm]
     out = {"predicted by": t.group, metric: t.score.map(short), "95 % interval": ends}
     out |= {"chance": t.chance.map(short), "p (Holm)": chances}
@@ -78,7 +78,7 @@ def _bars(ax: Any, t: pd.DataFrame) -> None:
     ax.barh(range(len(t)), t.score - t.chance, left=t.chance, color=colours, height=.65)
     ax.hlines(range(len(t)), t.low, t.high, color="0.25", lw=1)
     beside: Any = dict(textcoords="offset points", va="center", size=7)
-    for i, (score, high, chance) in enumerate(zip(t.score, t.high, t.chance)):
+    for i, (score, high, chance) in enumerate(zip(t.score, t.high.fillna(t.score), t.chance)):
         ax.annotate(short(score), (max(score, high, chance), i), (3, 0), **beside)
 
 

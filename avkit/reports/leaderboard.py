@@ -615,8 +615,9 @@ def _cells(row: Mapping[str, Any], scores: Sequence[str]) -> dict[str, str]:
 def shown(table: ScoreTable) -> pd.DataFrame:
     "A table as it is read, without columns in which nothing stands"
     t = pd.DataFrame([_cells(r, table.scores) for r in table.rows])
-    alike = "micro F1" in t and (t["micro F1"] == t.get("accuracy")).all()
-    if alike: t = t.drop(columns="micro F1")
+    pairs = zip(t.get("micro F1", []), t.get("accuracy", []))
+    if all(micro in ("", accuracy) for micro, accuracy in pairs):
+        t = t.drop(columns="micro F1", errors="ignore")
     return t.loc[:, [c for c in t if (t[c] != "").any()]]
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0089
@@ -650,9 +651,9 @@ INTRO = (
     "known of the people who are tested. Anything else has a table of its own; between tables "
     "nothing can be compared.",
     "A line is an experiment with all its folds and seeds: means over its runs, ± their deviation. "
-    "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds; it "
-    f"resamples speakers (`clusters`). With fewer than {FEWEST} of them their own scores stand in "
-    "its place. Lines are sorted by the first score, which is no test: neighbours may be alike.")
+    "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds, over "
+    f"speakers, or what else a data set's unit is (`clusters`). With fewer than {FEWEST} of them "
+    "their own scores stand in its place. Lines are sorted by the first score, which is no test: neighbours may be alike.")
 ABOUT_RENDERED = (
     "These are drawn and sung by the kit itself: the numbers tell that method and plumbing work, "
     "and are nobody's result. No published number stands here.")
