@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'VOICES', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached',
-           'defects', 'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
-           'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
-           'index_text', 'write_index']
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_VOICES', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt',
+           'reached', 'defects', 'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent',
+           'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat',
+           'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -422,7 +422,7 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
     return audit_report(found, report.path, report.title, report.notes)
 
 
-VOICES = ("crema_d", "crema_d_mel")
+REAL_VOICES = ("crema_d", "crema_d_mel")
 
 
 def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
@@ -444,7 +444,7 @@ REAL_REPORTS = [
            "What could be learned of real RAVDESS speech instead of emotion", [AUDIT_NOTE],
            ["ravdess_speech"], place=3),
     Report("crema_d_voices", "voices", _voices,
-           "CREMA-D's voices over time: intention, consensus, votes", real=VOICES, long=True,
+           "CREMA-D's voices over time: intention, consensus, votes", real=REAL_VOICES, long=True,
            place=2),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],

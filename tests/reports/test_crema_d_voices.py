@@ -11,7 +11,7 @@ from avkit.reports.crema_d_voices import (
     clip_facts,
     listener_hits,
     of_run,
-    answers,
+    voice_answers,
     raw_voices,
     voice_run,
     voices_report,
@@ -92,7 +92,7 @@ def test_answers_are_those_of_the_run_itself(made, voices):
         run, raw = open_run(cfg.run_dir), raw_voices(cfg)
         own = read_predictions(run.folder)
         own = own.loc[own.split == "test"]
-        p = answers(run, raw, own["clip"].tolist(), ["audio"])["audio"]
+        p = voice_answers(run, raw, own["clip"].tolist(), ["audio"])["audio"]
         np.testing.assert_allclose(p, own[NAMES].to_numpy(float), atol=2e-6)
 
 
