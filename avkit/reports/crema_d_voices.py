@@ -106,8 +106,8 @@ def answer_sums(
     facts: pd.DataFrame,   # of the same clips, of `clip_facts`
 ) -> dict[str, list[float]]:
     "{speaker: `SUMS`}"
-    t: Any = _each_answer(p, facts).groupby(facts["speaker"].to_numpy()).sum().round(4)
-    return {str(s): row for s, row in zip(t.index, t.to_numpy().tolist())}
+    t: Any = _each_answer(p, facts).groupby(facts["speaker"].to_numpy()).sum()
+    return {str(s): row for s, row in zip(t.index, t.to_numpy().round(4).tolist())}
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0016
 CHANCE_BINS = 10
@@ -125,7 +125,7 @@ def _reliable(p: np.ndarray, share: np.ndarray) -> list[list[float]]:
     x = p.ravel()
     at = np.minimum((x * CHANCE_BINS).astype(int), CHANCE_BINS - 1)
     sums = [np.bincount(at, w, CHANCE_BINS) for w in (np.ones_like(x), x, share.ravel())]
-    return np.transpose(sums).round(4).tolist()
+    return np.array(sums).T.round(4).tolist()
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0016c
 def answer_counts(
@@ -245,12 +245,12 @@ def _fitted(
     return lambda new: model.predict_proba(scale.transform(new)) @ place
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmvregr
-Clips = tuple[np.ndarray, np.ndarray]  # (N,F) and their (N,C) of `target_shares`
+Clips = tuple[np.ndarray, np.ndarray]  # (N,F), and (N,C) of `target_shares`
 
 
 def regression(train: Clips, validation: Clips, x: np.ndarray) -> np.ndarray:
     "(M,C): what the strength with the lowest cross-entropy on validation says of clips (M,F)"
-    fits = [_fitted(*train, strength) for strength in STRENGTHS]
+    fits = [_fitted(train[0], train[1], strength) for strength in STRENGTHS]
     costs = [cross_entropies(validation[1], f(validation[0])).sum() for f in fits]
     return fits[int(np.argmin(costs))](x)
 
@@ -285,7 +285,8 @@ def baseline_records(
     of, out = np.array([subset.get(str(c), "") for c in facts.index]), []
     test, own = x[of == "test"], facts.loc[of == "test"]
     for target, method in itertools.product(TARGETS, BASELINES):
-        p = BASELINES[method](*_asked(x, facts, of, target), test)
+        train, validation = _asked(x, facts, of, target)
+        p = BASELINES[method](train, validation, test)
         told = dict(method=method, target=target, fold=fold, seed=0)
         out.append(told | answer_counts(p, own) | dict(speakers=dict(audio=answer_sums(p, own))))
     return out
@@ -385,7 +386,8 @@ def _pooled(records: Sequence[dict]) -> pd.DataFrame:
     "`SUMS` of each speaker, the mean over seeds"
     rows = [dict(zip(SUMS, sums)) | dict(speaker=s)
             for r in records for s, sums in r["speakers"]["audio"].items()]
-    return pd.DataFrame(rows).groupby("speaker").sum() / len({r["seed"] for r in records})
+    total: Any = pd.DataFrame(rows).groupby("speaker").sum()
+    return total / len({r["seed"] for r in records})
 
 
 VOICE_SCORES = dict(  # name: (sum, of how many)
@@ -553,9 +555,9 @@ VOICE_NOTES = (
     "subsets. Every method is asked about all clips of the test actors, whatever it learned.",
     "The recipe's numbers were chosen by validation accuracy (intended) on fold 0, among six lists "
     "(7 to 12 epochs, steps averaged in twos or fours, SpecAugment or none, label smoothing or "
-    "none), the quickest of the best; no test score played a part. The epoch is chosen by each "
-    "fold's validation: accuracy, or where votes are learned cross-entropy against them. The "
-    "logistic regression reads mean and deviation of each band, its strength (of four) chosen by "
+    "none): the quickest of five that lay within .006; no test score played a part. The epoch is "
+    "chosen by each fold's validation: accuracy, or where votes are learned cross-entropy against "
+    "them. The logistic regression reads mean and deviation of each band, its strength (of four) chosen by "
     "each fold's validation; `most frequent` has heard nothing.",
     "One seed: how far another one would differ is not measured.",
     "JS distance (0 to 1) and cross-entropy (nats) are from the listeners' votes: the lower, the "
@@ -592,18 +594,24 @@ def write_voices(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     return shown
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0072b
+def _row(t: pd.DataFrame, answers: str, target: str | None = None) -> Any:
+    "The row of a method and target, or of people"
+    learned = _LEARNED[target] if target else ""
+    return t.loc[(t.answers == answers) & (t.learned.fillna("") == learned)].iloc[0]
+
+
 def voices_headline(t: pd.DataFrame) -> str:  # of table.csv
     "The headline of voices"
-    rows = {r["answers"]: r for r in t.to_dict("records")}
-    one, best = rows["one listener"], rows["knows everybody"]
-    of = {r["learned"]: r for r in t.loc[t.answers == MODEL].to_dict("records")}
-    plain = t.loc[(t.answers == "logistic regression") & (t.learned == _LEARNED["intended"])]
-    intended, consensus, votes = (_in_words(of[_LEARNED[k]], s) for k, s in
-                                  zip(TARGETS, ("intended", "consensus", "js")))
-    return (f"What was intended: {intended}, logistic regression {plain.intended.item():.3f}, one "
-            f"listener {one['intended']:.3f}. Listeners' consensus: {consensus}, one listener "
-            f"{one['consensus']:.3f}, modelled ceiling {best['consensus']:.3f}. Distance from "
-            f"their votes: {votes}, modelled least {best['js']:.3f}.")
+    intended, consensus, votes = (_row(t, MODEL, k) for k in TARGETS)
+    most, plain = (_row(t, b, k) for b, k in zip(BASELINES, ("consensus", "intended")))
+    one, best = (_row(t, who) for who in ("one listener", "knows everybody"))
+    return (
+        f"What was intended: {_in_words(intended, 'intended')}, logistic regression "
+        f"{plain['intended']:.3f}, one listener {one['intended']:.3f}. Listeners' consensus: "
+        f"{_in_words(consensus, 'consensus')}, learned from their votes "
+        f"{_in_words(votes, 'consensus')}, most frequent {most['consensus']:.3f}, one listener "
+        f"{one['consensus']:.3f}, modelled ceiling {best['consensus']:.3f}. Distance from their "
+        f"votes: {_in_words(votes, 'js')}, modelled least {best['js']:.3f}.")
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0073
 def _measured(
