@@ -557,8 +557,8 @@ VOICE_NOTES = (
     "(7 to 12 epochs, steps averaged in twos or fours, SpecAugment or none, label smoothing or "
     "none): the quickest of five that lay within .006; no test score played a part. The epoch is "
     "chosen by each fold's validation: accuracy, or where votes are learned cross-entropy against "
-    "them. The logistic regression reads mean and deviation of each band, its strength (of four) chosen by "
-    "each fold's validation; `most frequent` has heard nothing.",
+    "them. The logistic regression reads mean and deviation of each band, its strength (of "
+    "four) chosen by each fold's validation; `most frequent` has heard nothing.",
     "One seed: how far another one would differ is not measured.",
     "JS distance (0 to 1) and cross-entropy (nats) are from the listeners' votes: the lower, the "
     "better. `knows everybody` is the modelled ceiling: who knows how everybody would vote, held "
