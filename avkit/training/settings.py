@@ -144,7 +144,7 @@ class FeatureSettings:
         " torchaudio:NAME", "features")
     video_backbone: str | None = number(
         None, "a frozen backbone that sees the frames: avkit's, hf:NAME or hf:FOLDER, timm:NAME,"
-        " torchvision:NAME", "features")
+        " torchvision:NAME, face_landmarker:FILE", "features")
     audio_layer: str | int | None = number(
         None, "of an audio backbone by name or folder: 3, mean, mean:2-5, weighted; by default the"
         " last", "features")
