@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'SAME', 'CANDIDATES', 'CHOICE_NOTE',
-           'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'VOICES', 'REAL_REPORTS', 'LEADERBOARD', 'ALL', 'LONG',
+           'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_VOICES', 'REAL_REPORTS', 'LEADERBOARD', 'ALL', 'LONG',
            'compared', 'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight',
            'found_on_film', 'listed', 'found', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
            'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what', 'sure', 'made_from', 'claimed',
@@ -489,7 +489,9 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
 
 def _real_film(report: Report, n_jobs: int) -> pd.DataFrame:
     return film_report(report.path, report.title, real_data(*report.real) or Path())
-VOICES = ("crema_d", "crema_d_mel")
+
+
+REAL_VOICES = ("crema_d", "crema_d_mel")
 
 
 def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
@@ -516,7 +518,7 @@ REAL_REPORTS = [
     Report("real_film", "film", _real_film, "From the file to the time line, on real film",
            real=tuple(FILMS.values()), place=3),
     Report("crema_d_voices", "voices", _voices,
-           "CREMA-D's voices over time: intention, consensus, votes", real=VOICES, long=True,
+           "CREMA-D's voices over time: intention, consensus, votes", real=REAL_VOICES, long=True,
            place=2),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
