@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILMS', 'LANDMARKS', 'FILM_NOTES', 'film_clips', 'Landmarks', 'landmarks_of', 'faces_measured', 'lag',
-           'line_measured', 'prepared_faces', 'predicted_faces', 'copy_measured', 'drawing', 'loudness', 'clip_record',
+           'line_measured', 'prepared_faces', 'predicted_faces', 'copy_measured', 'drawing', 'envelope', 'clip_record',
            'joined', 'joined_record', 'film_table', 'film_numbers', 'faces_figure', 'sound_figure', 'write_film',
            'film_report']
 
@@ -118,14 +118,15 @@ def lag(
     n, middle = round(most * rate), len(b) - 1
     c = correlate(a.astype(float), b.astype(float), method="fft")[max(0, middle - n):middle + n + 1]
     best = int(c.argmax())
-    alike = float(c[best] / np.sqrt(np.square(a, dtype=float).sum() * np.square(b, dtype=float).sum()))
+    power = [np.square(x, dtype=float).sum() for x in (a, b)]
+    alike = float(c[best] / np.sqrt(np.prod(power)))
     return round(1e3 * (best - min(n, middle)) / rate, 3), round(alike, 4)
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm019
 def _covered(times: np.ndarray, lines: pd.DataFrame) -> np.ndarray:
     "(n,) bool: which moments are in an interval of the time line"
     start, end = (lines[k].to_numpy(float)[None] for k in ("start", "end"))
-    return ((start <= times[:, None]) & (times[:, None] < end)).any(1)
+    return np.any((start <= times[:, None]) & (times[:, None] < end), axis=1)
 
 
 def line_measured(
@@ -206,7 +207,7 @@ def drawing(
                 square=squares(boxes[k:k + 1], (h, w))[0].tolist())
 
 
-def loudness(
+def envelope(
     sound: np.ndarray,  # (N,)
     n: int = 240,       # parts
 ) -> list[int]:
@@ -301,7 +302,7 @@ def joined_record(
         film=film, clip="", joined=len(clips), seconds=round(whole.duration, 3),
         predict=predicted_faces(p, None, ()), copy=copy, windows=p.settings["cut"]["windows"],
         cuts=_cuts_measured(joins, p.settings["cuts"], 1.5 / (whole.fps or 25.)),
-        time=line_measured(lines, sound, _RATE), loudness=loudness(sound),
+        time=line_measured(lines, sound, _RATE), loudness=envelope(sound),
         lines=lines[["start", "end"]].round(3).to_numpy().ravel().tolist(),
         spoken=np.flatnonzero(np.diff(np.r_[False, spoken, False])).tolist())
 
@@ -389,7 +390,8 @@ def _draw_face(ax: Any, r: Mapping[str, Any]) -> None:  # a record with a `drawi
     points = np.array(d["points"]).reshape(-1, 2)
     ax.plot(*points.T, ".", ms=2, c="0.35", label="landmarks (MediaPipe)")
     ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="C0", label="box (MTCNN)"))
-    ax.add_patch(Rectangle((x, y), side, side, fill=False, ec="C1", ls=":", label="square, cut out"))
+    dotted: Any = dict(fill=False, ec="C1", ls=":", label="square, cut out")
+    ax.add_patch(Rectangle((x, y), side, side, **dotted))
     ax.set(xlim=(0, w), ylim=(h, 0), aspect="equal", xticks=[], yticks=[])
     ax.set_title(f"{r['film']}, {w} x {h}", fontsize=8)
 
@@ -432,7 +434,7 @@ def sound_figure(records: Sequence[dict]) -> "Figure":
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm055
 def _kept(path: Path, key: str, make: Any) -> dict[str, Any]:
     "What `make` gives, remembered in a file under a key"
-    known = read_json(path) if path.is_file() else {}
+    known: Any = read_json(path) if path.is_file() else {}
     if known.get("key") != key:
         known = dict(key=key, record=make())
         write_json(path, known)
