@@ -134,7 +134,7 @@ def regained(table: pd.DataFrame) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #filmidx1
 def found_on_film(table: pd.DataFrame) -> str:
     "The headline of real film"
-    t = table.loc[table.clip != "joined"]
+    t = table.loc[table["clip"] != "joined"]
     frames = f"{t.predict_found.sum():.0f} of {t.predict_frames.sum():.0f} frames"
     return (f"A face in {frames}; MTCNN's box and MediaPipe's landmarks overlap by "
             f"{t.predict_iou.mean():.2f} on average, {t.predict_iou_least.min():.2f} at least; "
