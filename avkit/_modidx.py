@@ -5571,6 +5571,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'avkit/reports/real_film.py'),
                                          'avkit.reports.real_film._around': ( '6_reports/real_film.html#_around',
                                                                               'avkit/reports/real_film.py'),
+                                         'avkit.reports.real_film._code': ('6_reports/real_film.html#_code', 'avkit/reports/real_film.py'),
                                          'avkit.reports.real_film._covered': ( '6_reports/real_film.html#_covered',
                                                                                'avkit/reports/real_film.py'),
                                          'avkit.reports.real_film._covered_speech': ( '6_reports/real_film.html#_covered_speech',

@@ -30,7 +30,7 @@ from .comparison import write_figure
 from .records import write_spec
 from .tables import write_frame
 from ..store import Store
-from ..training.record import code_hash, commit
+from ..training.record import code_hash, commit, package_folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -303,7 +303,8 @@ def joined_record(
         predict=predicted_faces(p, None, ()), copy=copy, windows=p.settings["cut"]["windows"],
         cuts=_cuts_measured(joins, p.settings["cuts"], 1.5 / (whole.fps or 25.)),
         time=line_measured(lines, sound, _RATE), loudness=envelope(sound),
-        lines=lines[["start", "end"]].round(3).to_numpy().ravel().tolist(),
+        lines=lines.assign(face=pd.factorize(lines.tier)[0])[["face", "start", "end"]].round(
+            3).to_numpy().ravel().tolist(),
         spoken=np.flatnonzero(np.diff(np.r_[False, spoken, False])).tolist())
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm041
@@ -352,7 +353,8 @@ def _table_row(film: str, records: Sequence[dict]) -> dict[str, str]:
         "IoU, prepare": _mean_and_least(records, "prepare", "iou"),
         "IoU, predict": _mean_and_least(records, "predict", "iou"),
         "landmarks in the crop": _mean_and_least(records, "prepare", "inside"),
-        "speech in the time line": _covered_speech(records), "cuts found": cuts,
+        "faces told apart": str(r["predict"]["people"]) if whole else "",
+        "cuts found": cuts, "speech in the time line": _covered_speech(records),
         "copy: sound late, ms": _greatest(records, "copy", "late_ms"),
         "published sound: late, ms": _greatest(records, "published", "late_ms")}
 
@@ -415,8 +417,8 @@ def _draw_sound(ax: Any, r: Mapping[str, Any]) -> None:  # of a joined film
     for a, b in np.array(r["spoken"]).reshape(-1, 2) * STEP: ax.axvspan(a, b, color="0.88", lw=0)
     ax.fill_between(x, -y, y, color="C0", lw=0)
     for t in r["cuts"]["joins"]: ax.axvline(t, c="k", ls="--", lw=.7)
-    for k, (a, b) in enumerate(np.array(r["lines"]).reshape(-1, 2)):
-        ax.plot([a, b], [-1.35 - .2 * (k % 2)] * 2, c="C1", lw=2.5, solid_capstyle="butt")
+    for face, a, b in np.array(r["lines"]).reshape(-1, 3):
+        ax.plot([a, b], [-1.35 - .2 * (face % 2)] * 2, c="C1", lw=2.5, solid_capstyle="butt")
     ax.set(xlim=(0, r["seconds"]), ylim=(-1.75, 1.1), yticks=[])
     ax.set_title(f"{r['film']}: {r['joined']} clips, {r['windows']} windows", fontsize=8)
 
@@ -439,6 +441,13 @@ def _kept(path: Path, key: str, make: Any) -> dict[str, Any]:
         known = dict(key=key, record=make())
         write_json(path, known)
     return known["record"]
+
+
+def _code() -> str:
+    "What decides on the measures: the code that makes a run, and that looks and measures"
+    root = package_folder()
+    more = [*sorted((root / "evaluation").glob("*.py")), root / "reports/real_film.py"]
+    return content_key(code_hash(), [file_hash(p) for p in more])
 
 
 def _with_drawing(
@@ -467,7 +476,7 @@ def _of_clips(m: Manifest, store: Store, run: Run, place: Path) -> list[dict[str
     out, rows = [], m.clips.to_dict("records")
     for row in progress(rows, "real film"):
         ref = _reference(Path(m.root), m, row)
-        key = content_key("film", row["video_sha256"], code_hash(), ref is None)
+        key = content_key("film", row["video_sha256"], _code(), ref is None)
         r = _kept(place / f"{row['clip']}.json", key,
                   lambda: clip_record(m, row, store, run, ref))  # noqa: B023  called at once
         first = row["film"] not in {x["film"] for x in out}
@@ -482,7 +491,7 @@ def _of_joined(m: Manifest, run: Run, place: Path) -> list[dict[str, Any]]:
         def make(film=film, some=some) -> dict[str, Any]:
             clips = [decode(Path(m.root) / v, rate=_RATE) for v in some.video]
             return joined_record(str(film), clips, run)
-        key = content_key("joined", some.video_sha256.tolist(), code_hash())
+        key = content_key("joined", some.video_sha256.tolist(), _code())
         out.append(_kept(place / f"joined-{film}.json", key, make))
     return out
 
@@ -496,6 +505,9 @@ FILM_NOTES = (
     "`speech in the time line`: WebRTC's detector of speech, and how much of that time the time "
     "line says something about. `copy`: the annotated copy's sound against the original's, by "
     "cross-correlation; the greatest shift of any clip.",
+    "`joined`: the clips as one film. Between clips of one person before one camera there is no "
+    "cut to see, and the face goes on; the detector of speech hears a film at one loudness, so that "
+    "of a soft clip beside a loud one less is found.",
     "`published sound`: the clip's sound against the FLAC of the same speech. The sound of these "
     "copies of RAVDESS's videos is one thirtieth of a second later than in its audio files; "
     "avkit keeps the film's own time.")
