@@ -506,8 +506,8 @@ FILM_NOTES = (
     "line says something about. `copy`: the annotated copy's sound against the original's, by "
     "cross-correlation; the greatest shift of any clip.",
     "`joined`: the clips as one film. Between clips of one person before one camera there is no "
-    "cut to see, and the face goes on; the detector of speech hears a film at one loudness, so that "
-    "of a soft clip beside a loud one less is found.",
+    "cut to see, and the face goes on; the detector of speech hears a film at one loudness, so "
+    "that of a soft clip beside a loud one less is found.",
     "`published sound`: the clip's sound against the FLAC of the same speech. The sound of these "
     "copies of RAVDESS's videos is one thirtieth of a second later than in its audio files; "
     "avkit keeps the film's own time.")
