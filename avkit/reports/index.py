@@ -153,12 +153,12 @@ def hindsight(table: pd.DataFrame) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #filmidx1
 def found_on_film(table: pd.DataFrame) -> str:
     "The headline of real film"
-    t = table.loc[table.clip != "joined"]
+    t = table.loc[table["clip"] != "joined"]
     frames = f"{t.predict_found.sum():.0f} of {t.predict_frames.sum():.0f} frames"
     return (f"A face in {frames}; MTCNN's box and MediaPipe's landmarks overlap by "
             f"{t.predict_iou.mean():.2f} on average, {t.predict_iou_least.min():.2f} at least; "
-            f"{100 * t.time_covered.mean():.0f} % of speech is in the time line; the copy's sound is "
-            f"{t.copy_late_ms.abs().max():.1f} ms late at most.")
+            f"{100 * t.time_covered.mean():.0f} % of speech is in the time line; the copy's sound "
+            f"is {t.copy_late_ms.abs().max():.1f} ms late at most.")
 
 # %% ../../nbs/6_reports/17_index.ipynb #ldbi0001
 def listed(table: pd.DataFrame) -> str:
@@ -700,7 +700,8 @@ def _of_film(folder: Path, spec: dict) -> dict[str, str]:
         what=f"{len(clips)} clips of {len({r['film'] for r in clips})} data sets through prepare, "
              "predict and the annotated copy.",
         headline=found_on_film(read_cells(folder / "table.csv", ())),
-        made=f"files with the hash {spec['data_hash'][:9]}, commit {(spec['git_commit'] or '')[:9]}",
+        made=f"files with the hash {spec['data_hash'][:9]}, commit "
+             f"{(spec['git_commit'] or '')[:9]}",
         sure="**Real data**: a few people, and no accuracy: whether faces, sound and time line fit "
              "the film.")
 
