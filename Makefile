@@ -50,8 +50,8 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 
 check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
 	@$(MAKE) --no-print-directory -j 2 check-style check-types
-	@echo "== the fast tests"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
+	@echo "== the fast tests (test_repository is check-style)"
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
 
 check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
@@ -72,8 +72,8 @@ check-types: $(READY)  # beside check-style: it takes as long
 	$(BIN)/pyright
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
-	@echo "== nbdev_test: every notebook runs (train.ipynb for one epoch, below, and wholly in make demo)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '^[_.]|^train\.ipynb'
+	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
 	@echo "== pytest"
 	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 
