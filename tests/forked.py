@@ -1,5 +1,5 @@
-"""What the server has done for all processes that are forked from it: it has read the code of a run,
-which half of a short run goes to (`code_hash`)."""
+"""What the server has done for all processes that are forked from it: it has read the code of a
+run, which half of a short run goes to (`code_hash`)."""
 
 from avkit.training.record import code_of_run, without_docstrings
 
