@@ -11,6 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# A process that crashes says at which line; nbdev_test's last `Starting` without `Completed`, in which notebook.
 export PYTHONFAULTHANDLER := 1
 
 # Two tests run at a time. One that asks for every core then gets one: processes of its own would
@@ -73,7 +74,7 @@ check-types: $(READY)  # beside check-style: it takes as long
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
+	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
 	@echo "== pytest"
 	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 
