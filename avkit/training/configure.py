@@ -65,7 +65,7 @@ def _from_pairs(text: str) -> dict[str, Any]:
                          'head.dropout=0.5, or JSON: {"head": {"dropout": 0.5}}')
     return {name.strip(): plain_value(value) for name, _, value in pairs}
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #c9706bf5
 def plain_value(text: str) -> Any:
     "A value as a user types it: Python's or JSON's, a list of names, or the text itself"
     text = text.strip()
@@ -121,7 +121,7 @@ def _raw(v: Values) -> list[str]:
     "Those of them that are read off the clips, not from a file of features"
     return [s for s in _streams(v) if not v[f"{s}_features"]]
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #b944f836
 def _of_stream(stream: str) -> set[str]:
     "The settings of one modality: what is read of it, and who reads it"
     more = dict(audio={"spec_augment"}, video={"flip_rotate", "pretrained"})[stream]
@@ -152,7 +152,7 @@ def _idle_fusion(v: Values) -> set[str]:
         return {"fusion", "fusion_options", "heads", "residual"}
     return {"heads", "residual"} - set(accepted(_block(v), dict(heads=1, residual=True)))
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #19a6d46a
 def _idle_losses(v: Values) -> set[str]:
     "Weights of losses that are not there, options of a loss that is not used"
     one = v["modality"] != "av"
@@ -188,7 +188,7 @@ def _only(options: Mapping[str, Any] | None, names: Collection[str | None]) -> d
     "The options of some"
     return {k: o for k, o in (options or {}).items() if k in names and o}
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #a3eb1dfc
 def _used_options(v: Values) -> dict[str, dict]:
     "The options of those who are there"
     streams, raw = _streams(v), _raw(v)
@@ -376,7 +376,7 @@ def _absolute(name: str, value: str) -> str:
     word = word or name == "annotations" and value == FORGET
     return value if word else str(resolve(value))
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #740be043
 def _placed(s: Settings) -> dict[str, str]:
     "{setting: its path, absolute}"
     names = [n for n, d in DECLARED.items() if d.path] + ["split"]
@@ -427,7 +427,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     except AvkitError:
         check_types({name: tuple(value) if isinstance(value, list) else value}, {name: hint})
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #8bbbd0bf
 def _check_option(
     place: str,             # dotted name of the options
     given: Any,             # the options
@@ -560,7 +560,7 @@ def _first_hash(s: Settings) -> str | None:
         raise AvkitError("init and resume_from both name the weights to begin with: give one")
     return checkpoint_hash(asked[0]) if asked else None
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #3ac4a296
 def _check_options(
     options: dict,  # as the user gave them
     recipe: str,    # its name
@@ -661,7 +661,7 @@ def _further_flags(rest: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
         out[name] = value if equals else words.pop(0)
     return out
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #bd2eec55
 def with_options(settings: Mapping[str, Any], further: Mapping[str, str]) -> dict[str, Any]:
     "Settings, the further ones among their options"
     if not further: return dict(settings)
