@@ -18,7 +18,7 @@ export PYTHONFAULTHANDLER := 1
 # import everything again, for as long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
 
-.PHONY: help setup demo prepare-demo check check-style check-types test twins export lab benchmarks reports
+.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks reports
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,9 @@ $(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
 	$(INSTALL) --no-deps facenet-pytorch==2.6.0
 	@mkdir -p $(VENV)/etc/ipython && cp .lab/ipython_kernel_config.py $(VENV)/etc/ipython/
 	@touch $@
+
+landmarks: $(READY)  ## MediaPipe's Face Landmarker (face_landmarker:), an extra of 43 MB; its file is Google's
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps mediapipe==1.2.3
 
 prepare-demo: $(READY)
 	@echo "== the demo corpus: rendered, then prepared (faces, sound), once"
