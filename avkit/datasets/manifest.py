@@ -171,11 +171,23 @@ def _hash(path):
     except AvkitError: return ""
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94c7f672
+_SHA256 = re.compile("([0-9a-f]{64})?")  # or none, of what could not be read
+
+
 def _memo(root):
     "Where the hashes of a folder's files are remembered"
     return cache_dir("hashes", content_key(str(Path(root).resolve()))[:16] + ".json")
 
 
+def _remembered(root) -> dict[str, list[str]]:
+    "{path: [stamp, hash]}; what is damaged is forgotten"
+    try: memo = read_json(_memo(root))
+    except AvkitError: return {}
+    good = lambda x: isinstance(x, list) and len(x) == 2 and _SHA256.fullmatch(str(x[1]))
+    return {p: x for p, x in memo.items() if good(x)} if isinstance(memo, dict) else {}
+
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #94c7f674
 def hash_files(
     root: str | Path,  # the folder that the paths are relative to
     paths: Sequence[str],  # "" gives ""
@@ -184,8 +196,7 @@ def hash_files(
 ) -> list[str]:
     "SHA-256 of each file, in order; remembered until it changes. '' of what cannot be read"
     from joblib import Parallel, delayed  # heavy: only where processes are started
-    try: memo = read_json(_memo(root))
-    except AvkitError: memo = {}
+    memo = _remembered(root)
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import (AvkitError, child_seed, content_key, kit_path, progress, read_json,
-    write_json)
+from ..core import (AvkitError, child_seed, content_key, folder_lock, kit_path, progress,
+                        read_json, write_json)
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, kept_together, units
-from .evaluate import evaluate
+from .evaluate import evaluate, WAIT
 from .runs import open_run, Run
 from .statistics import holm, interval, score_of, stacked, tallies
 from ..preprocessing.circumstances import circumstances, GROUPS, MEASURES_VERSION, WORDS
@@ -613,11 +613,13 @@ def audit_model(
 def keep_audit(run: str | Path | Run, found: Mapping[str, Any]) -> None:  # of `audit`
     "Write what an audit found, in short, into the record of a run on the same real data"
     folder = open_run(run).folder
-    record = read_json(folder / "record.json")
-    if record["data_hash"] != found["data_hash"]:
-        raise AvkitError(f"The data have changed since {folder.name} was trained: its record keeps "
-                         "no audit of others")
-    if not found["rendered"]: write_json(folder / "record.json", record | dict(audit=brief(found)))
+    with folder_lock(folder, WAIT):
+        record = read_json(folder / "record.json")
+        if record["data_hash"] != found["data_hash"]:
+            raise AvkitError(f"The data have changed since {folder.name} was trained: its record "
+                             "keeps no audit of others")
+        if found["rendered"]: return
+        write_json(folder / "record.json", record | dict(audit=brief(found)))
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #2528e012
 def brief(found: Mapping[str, Any]) -> dict[str, Any]:  # of `audit`

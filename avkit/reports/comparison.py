@@ -273,6 +273,7 @@ def interval_figure(
         _interval_line(ax, t.loc[i], i, method in _differing(tests))
     ax.set(yticks=range(len(t)), yticklabels=t.method,
            xlabel=f"{scored_axis(metric, t.side)} (95 % interval)")
+    ax.set_ylim(-.6, len(t) - .4)
     ax.set_title(_key_of(tests), fontsize=7)
     return fig
 

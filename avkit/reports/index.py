@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANNOT_DIFFER', 'CANDIDATES',
-           'CHOICE_NOTE', 'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared',
-           'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight', 'Kind', 'remake',
-           'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure',
-           'made_from', 'claimed', 'repeat', 'entry', 'index_text', 'write_index']
+           'CHOICE_NOTE', 'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'VOICES', 'REAL_REPORTS', 'LEADERBOARD', 'ALL',
+           'LONG', 'compared', 'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight',
+           'found_on_film', 'listed', 'found', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
+           'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what', 'sure', 'made_from', 'claimed',
+           'repeat', 'entry', 'real_results', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -25,14 +26,19 @@ from .ceilings import ceilings_report
 from .comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     units_told, write_compare)
 from .epoch_choice import epoch_report, write_epochs
+from .leaderboard import board_of, write_board
+from .moments import found_line, moments_report, write_moments
 from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
     write_paper)
+from .real_film import film_report, FILMS, write_film
 from .records import read_spec, runs_report, write_runs
 from .robustness import robustness_report, USUAL, write_robustness
+from .quirk_effects import redrawn
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
 from .tables import distinct, was_rendered
 from .unpaired import unpaired_report, write_unpaired
+from .crema_d_voices import voices_headline, voices_report, write_voices
 from ..training.configure import Config, configure
 from ..training.grid import finished_record, identity, run_grid
 
@@ -144,6 +150,32 @@ def hindsight(table: pd.DataFrame) -> str:
     return (f"To choose the epoch on test adds {gain:.3f} ({chosen:.3f} to {best:.3f}; by fold "
             f"{folds.min():.3f} to {folds.max():.3f}), which is no ability of the model.")
 
+# %% ../../nbs/6_reports/17_index.ipynb #filmidx1
+def found_on_film(table: pd.DataFrame) -> str:
+    "The headline of real film"
+    t = table.loc[table.clip != "joined"]
+    frames = f"{t.predict_found.sum():.0f} of {t.predict_frames.sum():.0f} frames"
+    return (f"A face in {frames}; MTCNN's box and MediaPipe's landmarks overlap by "
+            f"{t.predict_iou.mean():.2f} on average, {t.predict_iou_least.min():.2f} at least; "
+            f"{100 * t.time_covered.mean():.0f} % of speech is in the time line; the copy's sound is "
+            f"{t.copy_late_ms.abs().max():.1f} ms late at most.")
+
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0001
+def listed(table: pd.DataFrame) -> str:
+    "The headline of the leaderboard"
+    real = ~table.rendered.astype(str).str.lower().eq("true")
+    best = table.loc[real & (table.given == "av") & (table.side == "test")]
+    first = best.groupby("table", sort=True).head(1)
+    said = [f"{r['dataset']} {r['split']}, used of the people tested {r['used_of_speakers']}: "
+            f"`{r['method']}`" for r in first.to_dict("records")]
+    counts = f"{table.table.nunique()} tables, {table.loc[real, 'table'].nunique()} of real data"
+    return f"{counts}. Highest line of each real test given both streams: {'; '.join(said)}."
+
+# %% ../../nbs/6_reports/17_index.ipynb #momi0001
+def found(table: pd.DataFrame) -> str:
+    "The headline of moments"
+    return found_line(table)
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -163,6 +195,10 @@ KINDS = dict(
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
     epochs=Kind("epochs.png", hindsight, write_epochs),
+    film=Kind("faces.png", found_on_film, write_film),
+    voices=Kind("voices.png", voices_headline, write_voices),
+    leaderboard=Kind("", listed),
+    moments=Kind("moments.png", found, write_moments),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -323,6 +359,10 @@ def _unpaired(report: Report, n_jobs: int) -> pd.DataFrame:
     return unpaired_report(report.path, report.title)
 
 
+def _moments(report: Report, n_jobs: int) -> pd.DataFrame:
+    return moments_report(report.path, report.title, n_jobs)
+
+
 def _paper_report(key: str) -> Report:
     "The declaration of a paper's smoke"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
@@ -337,6 +377,8 @@ RENDERED_REPORTS = [
            "Smoke of the robustness curves: the rendered demo corpus"),
     *map(_paper_report, STUDIES)]
 LONG_REPORTS = [
+    Report("moments", "moments", _moments, "Does attention find the moment that matters?",
+           long=True, place=6),
     Report("unpaired", "unpaired", _unpaired, "What clips with one stream are worth", long=True,
            place=6),
     Report("twins", "runs", _twins, "Every corpus's rendered stand-in", long=True,
@@ -445,6 +487,17 @@ def _audit_ravdess(report: Report, n_jobs: int) -> pd.DataFrame:
     return audit_report(found, report.path, report.title, report.notes)
 
 
+def _real_film(report: Report, n_jobs: int) -> pd.DataFrame:
+    return film_report(report.path, report.title, real_data(*report.real) or Path())
+VOICES = ("crema_d", "crema_d_mel")
+
+
+def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
+    d = real_data(*report.real) or Path()
+    features = d / "crema_d_mel/cremad_logmel64.npz"
+    return voices_report(d / "crema_d", features, report.path, report.title, n_jobs=n_jobs)
+
+
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,
@@ -460,13 +513,33 @@ REAL_REPORTS = [
     Report("epoch_choice", "epochs", _epoch_choice,
            "What choosing the epoch on the test side is worth", [EPOCH_NOTE], RAVDESS, long=True,
            place=4),
+    Report("real_film", "film", _real_film, "From the file to the time line, on real film",
+           real=tuple(FILMS.values()), place=3),
+    Report("crema_d_voices", "voices", _voices,
+           "CREMA-D's voices over time: intention, consensus, votes", real=VOICES, long=True,
+           place=2),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0003
+def _leaderboard(report: Report, n_jobs: int) -> None:
+    write_board(board_of(), report.path, report.title)
+
+
+LEADERBOARD = Report("leaderboard", "leaderboard", _leaderboard, "Leaderboard", place=-1)
+
 # %% ../../nbs/6_reports/17_index.ipynb #18ae538d
-ALL = {r.name: r for r in [*RENDERED_REPORTS, *REAL_REPORTS, *LONG_REPORTS]}
+ALL = {r.name: r for r in [
+    *RENDERED_REPORTS, *REAL_REPORTS, *LONG_REPORTS, LEADERBOARD]}
 LONG = {r.name: r.made_by for r in ALL.values() if r.long}
+
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0007
+def tables_again() -> None:
+    "All tables and figures again, from what is committed: no run is repeated"
+    for folder in committed(): remake(folder)
+    if (quirks := kit_path("reports/quirks")).is_dir(): redrawn(quirks)
+    LEADERBOARD(1)
 
 # %% ../../nbs/6_reports/17_index.ipynb #f690b41e
 def _many(n: int, word: str) -> str:
@@ -491,7 +564,7 @@ def what(spec: dict) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #ce2934e7
 def _sure_of_rendered(spec: dict) -> str:
     "What numbers on rendered data are good for"
-    if spec["kind"] in ("runs", "unpaired"):
+    if spec["kind"] in ("runs", "unpaired", "moments"):
         how = "trained to the end, on labels that can be learned by construction."
     else:
         how = "too short a training to tell the methods apart."
@@ -591,6 +664,15 @@ def _of_files(folder: Path) -> dict[str, str]:
     if not isinstance(p, dict): return dict(what="See the table.", sure="See the table.")
     return _of_counts(p)
 
+# %% ../../nbs/6_reports/17_index.ipynb #ldbi0005
+def _of_leaderboard(folder: Path) -> dict[str, str]:
+    "What the page of all reports tells"
+    return dict(
+        what="All runs of the reports below on one page, a table for each protocol.",
+        headline=listed(read_cells(folder / "table.csv", ())),
+        sure="**Real data**, and rendered data apart: what stands in different tables was measured "
+             "otherwise and is not to be compared.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #ec2d3b02
 def _kind_of(name: str, spec: dict | None) -> str:
     "The kind of a report: its records know it, or its declaration"
@@ -610,12 +692,26 @@ def _of_audit(folder: Path, spec: dict) -> dict[str, str]:
         f"{spec['data_hash'][:9]}", sure="**Rendered**." if about["rendered"] else real)
 
 
+def _of_film(folder: Path, spec: dict) -> dict[str, str]:
+    "What film of real people tells of the way to the time line"
+    clips = [r for r in spec["records"] if not r.get("joined")]
+    return dict(
+        what=f"{len(clips)} clips of {len({r['film'] for r in clips})} data sets through prepare, "
+             "predict and the annotated copy.",
+        headline=found_on_film(read_cells(folder / "table.csv", ())),
+        made=f"files with the hash {spec['data_hash'][:9]}, commit {(spec['git_commit'] or '')[:9]}",
+        sure="**Real data**: a few people, and no accuracy: whether faces, sound and time line fit "
+             "the film.")
+
+
 def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
     "What, headline, sure and made"
+    if spec and kind == "film": return _of_film(folder, spec)
     if spec and kind == "audit":
         return _of_audit(folder, spec)
     if spec:
         return _of_records(folder, spec)
+    if kind == "leaderboard": return _of_leaderboard(folder)
     return _of_quirks(folder) if kind == "quirks" else _of_files(folder)
 
 # %% ../../nbs/6_reports/17_index.ipynb #deda7e24
@@ -625,21 +721,23 @@ def _title(folder: Path) -> str:
 
 
 def _more(folder: Path, name: str) -> str:
-    "A link to what stands beside the table"
-    there = (folder / "ceilings.md").is_file()
-    return f", [ceilings]({name}/ceilings.md)" if there else ""
+    "Links to what stands beside the table"
+    pages = {"ceilings": "ceilings.md", "page to open in a browser": "leaderboard.html"}
+    there = {k: f for k, f in pages.items() if (folder / f).is_file()}
+    return "".join(f", [{k}]({name}/{f})" for k, f in there.items())
 
 # %% ../../nbs/6_reports/17_index.ipynb #cd309101
 def entry(folder: Path, top: Path) -> dict[str, Any]:
-    "A report below `top`: name, title, what, headline, sure, notes, made, repeat, figure, more"
+    "A report below `top`: name, kind, title, what, headline, sure, notes, made, figure and more"
     name = folder.relative_to(top).as_posix()
     spec = read_spec(folder) if (folder / "records.json").is_file() else None
     kind = _kind_of(name, spec)
     figure = KINDS[kind].figure
+    drawn = figure if (folder / figure).is_file() else None
     notes = [claimed(spec)] if spec and kind == "paper" else []
     known = dict(what="", headline="", sure="", made="") | _told(folder, kind, spec)
     return known | dict(
-        name=name, title=_title(folder), figure=figure if (folder / figure).is_file() else None,
+        name=name, kind=kind, title=_title(folder), figure=drawn,
         repeat=repeat(name, spec), more=_more(folder, name),
         notes=notes + (spec or {}).get("notes", []))
 
@@ -694,6 +792,20 @@ def _line(e: Mapping[str, Any]) -> str:
     data = "real" if e["sure"].startswith("**Real") else "rendered"
     return f"| [{e['title']}](#{_anchor(e['title'])}) | {data} | {e['headline']} |"
 
+# %% ../../nbs/6_reports/17_index.ipynb #reali001
+def _entries(top: Path) -> list[dict[str, Any]]:
+    "The reports below a folder, in the order of the index"
+    folders = [p.parent for p in sorted(top.rglob("table.md")) if not _is_run(p, top)]
+    return sorted((entry(d, top) for d in folders), key=_order)
+
+
+def real_results(top: Path | None = None) -> list[dict[str, Any]]:
+    "The reports on real data that measure something, for the first page; by default the clone's"
+    top = top or kit_path("reports")
+    counts = ("corpus", "leaderboard")
+    found = [e for e in _entries(top) if e["sure"].startswith("**Real data")]
+    return [e for e in found if e["kind"] not in counts]
+
 # %% ../../nbs/6_reports/17_index.ipynb #bac829f7
 def _order(e: Mapping[str, Any]) -> tuple[int, str]:
     "Where a report stands in the index"
@@ -702,8 +814,7 @@ def _order(e: Mapping[str, Any]) -> tuple[int, str]:
 
 def index_text(top: Path) -> str:
     "The index of the reports below a folder, as Markdown"
-    folders = [p.parent for p in sorted(top.rglob("table.md")) if not _is_run(p, top)]
-    es = sorted((entry(d, top) for d in folders), key=_order)
+    es = _entries(top)
     head = _HEAD.format(long=", ".join(f"`{c}`" for c in LONG.values()))
     text = head + "\n".join(map(_line, es)) + "\n\n" + "\n".join(map(_section, es)) + "\n"
     return text + (_LOOK if (top / "look").is_dir() else "")

@@ -36,9 +36,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/04_papers.ipynb #08f48baa
-def reported(key: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-    "A paper's numbers (a recipe's name) on a data set, as `affwild2 va`; NaN: not recovered"
-    t = read_cells(manifests_dir() / "reported.csv")
+def reported(
+    key: str | None = None,          # a recipe's name; None: all papers
+    dataset: str | None = None,      # as `affwild2 va`; None: all data sets
+    path: str | Path | None = None,  # another list than avkit's own
+) -> pd.DataFrame:
+    "A paper's numbers on a data set; NaN: not recovered"
+    t = read_cells(resolve(path) if path else manifests_dir() / "reported.csv")
     for c in ("value", "spread"):
         t[c] = pd.to_numeric(t[c], errors="coerce")
     mine = (t.paper == (key or t.paper)) & (t.corpus == (dataset or t.corpus))

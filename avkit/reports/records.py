@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'GIVEN', 'without_folders', 'without_paths', 'settings_told', 'slim_record', 'cost', 'one_clip', 'cost_of',
-           'slim', 'speakers_of', 'common_of', 'write_spec', 'read_spec', 'own_condition', 'keep_own', 'which', 'held',
-           'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
+           'slim', 'speakers_of', 'common_of', 'with_common', 'write_spec', 'read_spec', 'own_condition', 'keep_own',
+           'which', 'held', 'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
 
 # %% ../../nbs/6_reports/02_records.ipynb #d4259f56
 import json, re
@@ -60,7 +60,8 @@ def _short(text: str) -> str:
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
 KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash",
-        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts",
+        "files", "git_commit", "seed", "dataset", "rendered", "task", "level", "classes", "split",
+        "counts",
         "parameters",
         "best_epoch", "epochs", "device", "size", "mode", "quirks")
 GIVEN = ("av", "audio", "video")  # conditions that every run of both modalities has
@@ -246,7 +247,7 @@ def _without(record: dict, common: dict) -> dict:
     return {k: v for k, v in sorted(out.items()) if v != {} or k not in common}
 
 # %% ../../nbs/6_reports/02_records.ipynb #ad1f157f
-def _with(record: dict, common: dict) -> dict:
+def with_common(record: dict, common: dict) -> dict:
     "A record with what is common"
     names = [n for n in _INSIDE if n in record or n in common]
     inner = {n: common.get(n, {}) | (record.get(n) or {}) for n in names}
@@ -279,7 +280,7 @@ def read_spec(folder: str | Path) -> dict:
     "What `write_spec` wrote"
     spec = read_json(resolve(folder) / "records.json")
     common = spec.pop("common", {})
-    return spec | dict(records=[_with(r, common) for r in spec["records"]])
+    return spec | dict(records=[with_common(r, common) for r in spec["records"]])
 
 # %% ../../nbs/6_reports/02_records.ipynb #e0c9b773
 def own_condition(record: dict) -> str:

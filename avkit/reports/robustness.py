@@ -357,6 +357,8 @@ def curves_figure(
 def _legend_below(fig: "Figure", ax: "Axes") -> None:
     "The methods of a panel, once below all of them"
     handles, labels = ax.get_legend_handles_labels()
+    handles.append(ax.fill_between([], [], [], color="grey", alpha=.25, lw=0))
+    labels.append("band of a colour: 95 % interval over speakers")
     columns = min(len(labels), 4)
     fig.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
