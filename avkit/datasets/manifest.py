@@ -431,7 +431,7 @@ def labels_frames(corpus: str) -> bool:
     "Whether the facts of a data set say that frames have labels, or may have"
     return "per frame" in _kind_told(corpus)
 
-
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0370ca4
 def _check_level(corpus, by_clip):
     "Refuse labels per frame of a data set whose facts say nothing of them, or the other way round"
     kind = _kind_told(corpus)

@@ -463,7 +463,7 @@ def _stems(m: Manifest) -> list[str]:
     "The names of the clips' files, without folders and suffix"
     return [Path(v or a).stem for v, a in zip(m.clips["video"], m.clips["audio"])]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #2b5ad561
 def _with_order(m: Manifest, table: pd.DataFrame, labels: Labels) -> tuple[pd.DataFrame, bool]:
     "The table with the place of each file, unless names tell labels; and whether they do"
     names, rows = _stems(m), labels.y.tolist() if labels.classes else list(map(tuple, labels.y))
@@ -494,7 +494,7 @@ def _renumbered(folds: Sequence[Fold], used: np.ndarray) -> list[Fold]:
     at = np.cumsum(used) - 1
     return [(at[a[used[a]]], at[b[used[b]]]) for a, b in folds]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #42cb10b1
 def _audited(m: Manifest, table: pd.DataFrame, folds: list[Fold], n: int) -> Audited:
     "The clips that were measured and have a label, and what is asked of them"
     labels = audit_labels(m)
@@ -516,7 +516,7 @@ def _check_enough(m: Manifest, used: np.ndarray, labels: Labels, why: pd.Series)
         raise AvkitError(f"All clips of {m.root} that can be measured have one label: there is "
                          "nothing to predict")
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #a1a06eda
 def _made(
     m: Manifest,
     split: str | None,    # its folds; None: five blocks of whole speakers

@@ -248,7 +248,7 @@ def _contents(clips: pd.DataFrame) -> set[str]:
     "The hashes of the files of some clips"
     return set(clips[_HASHES].to_numpy().ravel()) - {""}
 
-
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #d8498af4
 def _same_family(run: Run, m: Manifest, ours: pd.DataFrame) -> bool:
     "Do the names of both data sets mean the same people?"
     record = run.record

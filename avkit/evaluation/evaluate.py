@@ -165,7 +165,7 @@ def _count(rows: pd.DataFrame, condition: str) -> dict[str, Any]:
     n = int((rows.condition == condition).sum())
     return dict(scored=n, of="frames" if "frame" in rows else "clips")
 
-
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #9a7811bf
 def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
     "What was asked: the other data set, its split, and who was set aside"
     m: Any = corpus.manifest

@@ -239,7 +239,7 @@ def _number(path: Path) -> int | None:
     found = re.search(r"\d+$", path.stem)
     return int(found[0]) if found and is_image(path) and path.name[0] != "." else None
 
-
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #e38386f6
 def _numbered(folder: Path) -> dict[int, Path]:
     "{number: picture} of a folder, by number"
     found = {_number(p): p for p in folder.iterdir()}
@@ -278,7 +278,7 @@ def _one(path: Path, _prep: Preparation) -> media.Clip:
     "A picture as a decoded clip"
     return _still(read_image(path)[None])
 
-
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #2a1ede08
 def _is_pictures(root: Any, video: str) -> bool:
     "Is a clip's video a picture, or a folder of pictures?"
     return bool(video) and (is_image(video) or (Path(root) / video).is_dir())

@@ -69,7 +69,7 @@ def small_copy(frame: np.ndarray) -> np.ndarray:
     small = cv2.resize(frame, _SMALL, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
 
-
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #68f886a7
 def unlikeness(
     a: np.ndarray,  # (36,48) uint8
     b: np.ndarray,  # the same
