@@ -71,7 +71,7 @@ def _mean(frames: np.ndarray) -> np.ndarray:
     known = ~np.isnan(x).any(1)
     return x[known].mean(0) if known.any() else np.full(x.shape[1], np.nan)
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #f78e281a
 def audit_labels(m: Manifest) -> Labels:
     "What there is to predict in a data set, one label for each clip"
     names = m.classes if m.task == "class" else m.targets
@@ -114,7 +114,7 @@ def _tells(values: Sequence[str], labels: Sequence[Any]) -> bool:
     n = len({v for v, _ in pairs})
     return 1 < n <= len(values) / 2 and len(pairs) == n
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #d641ee44
 def names_tell(names: Sequence[str], labels: Sequence[Any]) -> bool:
     "Is the label written in the names, as a part of them or a letter at some place?"
     parts = [_parts(n) for n in names]
@@ -279,7 +279,7 @@ def _exchanged(who: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         out[clips[starts[g]:][:n]] = np.resize(theirs, n)
     return out
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #7e55c5a9
 def shuffles(
     groups: Any,             # (N,) who speaks
     n: int,                  # how many
@@ -391,7 +391,7 @@ def _speaker_mean(y: np.ndarray, who: np.ndarray) -> np.ndarray:
     np.add.at(sums, who, y)
     return (sums / np.bincount(who)[:, None])[who]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #047964a2
 def by_speaker_alone(labels: Labels, who: np.ndarray, y: np.ndarray) -> np.ndarray:
     "The predictions for labels `y` of who knows no more than the speaker"
     return _favourite(y, who, len(labels.names)) if labels.classes else _speaker_mean(y, who)
@@ -645,7 +645,7 @@ def _p(p: float) -> str:
     "`p < .001`, `p = .041`"
     return f"p {'< .001' if p < .001 else f'= {short(p)}'}"
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #68dbd763
 def _of_what(b: Mapping[str, Any]) -> str:
     "`UAR .254 of 8 classes (chance .125, p < .001)`"
     what = f"UAR {short(b['score'])} of {b['names']} classes"
@@ -658,7 +658,7 @@ def _louder(b: Mapping[str, Any]) -> bool:
     "Does loudness change what is predicted?"
     return b.get("with_loudness") not in (None, b["score"])
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #0a7aad64
 def brief_line(b: Mapping[str, Any]) -> str:
     "What is said of an audit"
     if b["score"] is None: return "Audit: nothing that was measured differs between the clips."
@@ -683,7 +683,7 @@ def audit_of(record: Mapping[str, Any], store: Store | None = None) -> dict[str,
     told = record.get("audit") or committed_audit(record["data_hash"])
     return told or (found_audit(record["data_hash"], store) if store else None)
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #6ff9d7a1
 def audit_line(record: Mapping[str, Any], store: Store | None = None) -> str:
     "A sentence on the audit of a run's data, also where none was made; '' of rendered data"
     if record.get("rendered") or record["dataset"] == "synth": return ""

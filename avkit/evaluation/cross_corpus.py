@@ -125,7 +125,7 @@ def _belongs(classes: Sequence[str], lists: Sequence[Sequence[str]]) -> np.ndarr
     "(C,J) bool: in which of J lists each class stands"
     return np.array([[c in some for some in lists] for c in classes])
 
-
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #52d2426b
 def join_classes(
     table: pd.DataFrame,     # of `join_labels`
     classes: Sequence[str],  # the model's

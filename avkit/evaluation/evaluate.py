@@ -277,8 +277,8 @@ def _about(
 def _refuse_looks(looks: Mapping[str, str]) -> None:
     "Refuse another detector for a run's own clips: its scores would be of other crops"
     if not looks: return
-    raise AvkitError(f"{' and '.join(looks)} are for another data set (--dataset): on its own a run "
-                     "sees faces as in training")
+    raise AvkitError(f"{' and '.join(looks)} are for another data set (--dataset): on its own "
+                     "a run sees faces as in training")
 
 
 def _refuse_card(run: str | Path | Run) -> None:
@@ -314,7 +314,7 @@ def evaluate(
     labels: str | None = None,              # a CSV file with class and meaning
     audio_features: str | None = None,      # features of one's own for the data set
     video_features: str | None = None,      # the same in place of the frames
-    detector: str | None = None,            # of faces in another data set, another than the run's
+    detector: str | None = None,            # of another data set: how faces are found
     face_model: str | None = None,          # the file of a detector that comes without one
     released: str | None = None,            # an author's checkpoint, in place of a run
     recipe: str | None = None,              # whose code saved it

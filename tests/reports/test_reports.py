@@ -59,7 +59,7 @@ def test_every_report_is_declared_once_as_it_is():
         spec, report = read_spec(d), ALL[name_of(d)]
         assert (spec["kind"], spec["title"]) == (report.kind, report.title)
     assert LONG == dict(twins="make twins", quirks="avkit reports quirks",
-                        unpaired="avkit reports unpaired",
+                        unpaired="avkit reports unpaired", moments="avkit reports moments",
                          crema_d_voices="avkit reports crema_d_voices",
                          ravdess_choice="avkit reports ravdess_choice",
                          epoch_choice="avkit reports epoch_choice")
