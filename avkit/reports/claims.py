@@ -6,7 +6,7 @@
 __all__ = ['WORLDS', 'Settings', 'CLAIMS', 'EPOCHS', 'MARGIN', 'Scores', 'Trial', 'Claim', 'trials', 'claim_config', 'claim_data',
            'ClaimRun', 'runs_of', 'claim_record', 'claim_run', 'paired_interval', 'decided', 'scores_of',
            'paired_scores', 'trials_table', 'verdict', 'verdicts', 'readable_trials', 'claims_figure', 'late_gain',
-           'claim_notes', 'write_claims', 'claims_report']
+           'claim_notes', 'write_claims', 'claims_report', 'published', 'claim_lines', 'write_page']
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0002
 import functools
@@ -20,8 +20,9 @@ from ..datasets.batches import AVData
 from ..datasets.cues import drawn, WIDTH, World
 from ..datasets.manifest import Manifest
 from ..evaluation.figures import style
-from .comparison import write_figure
-from .records import write_spec
+from .comparison import head_of, write_figure
+from .papers import reported, study_of, told_number, whole_command
+from .records import read_spec, write_spec
 from .tables import write_frame
 from ..training.configure import Config, configure
 from ..training.learner import fit
@@ -46,26 +47,28 @@ WORLDS: dict[str, World] = dict(
     group_blink_all_frames=World("both", audio=5, video=75, audio_cue=2, video_cue=4),
     # jca2023: windows of eight steps, two numbers a step
     affect_late=World(
-        "trace", 8, 8, 3, 3, lag=2, heard=.3, strength=2., clips=(200, 100, 240)),
-    affect_people=World("person_trace", 8, 8, 3, 3, strength=3., clips=(200, 100, 240)),
+        "trace", 8, 8, 3, 3, lag=2, heard=.3, strength=2., clips=(120, 60, 240)),
+    affect_people=World("person_trace", 8, 8, 3, 3, strength=3., clips=(120, 60, 240)),
     affect_everywhere=World(
-        "trace", 8, 8, 0, 0, distractors=0, strength=1., clips=(200, 100, 240)),
+        "trace", 8, 8, 0, 0, distractors=0, strength=1., clips=(120, 60, 240)),
     # chumachenko2022: its audio CNN takes twelve steps away
-    acted_moments=World("both", audio=20, video=10, audio_cue=7, video_cue=3),
+    acted_moments=World("both", audio=16, video=10, audio_cue=6, video_cue=3),
     acted_people=World(
-        "person", audio=20, video=10, audio_cue=7, video_cue=3, strength=6.),
-    acted_everywhere=World("each", audio=20, video=10, strength=1.2, **_CALM),
+        "person", audio=16, video=10, audio_cue=6, video_cue=3, strength=6.),
+    acted_everywhere=World("each", audio=16, video=10, strength=1.2, **_CALM),
     acted_audio_decides=World(
-        "each", audio=20, video=10, audio_cue=7, video_cue=3, shown=dict(face=0.)),
+        "each", audio=16, video=10, audio_cue=6, video_cue=3, shown=dict(face=0.)),
     # vavl2023
-    spoken_moments=World("both", audio=10, video=10, audio_cue=3, video_cue=3),
-    spoken_everywhere=World("each", audio=10, video=10, strength=1.2, **_CALM),
+    spoken_moments=World(
+        "both", audio=10, video=10, audio_cue=3, video_cue=3, clips=(120, 60, 240)),
+    spoken_everywhere=World(
+        "each", audio=10, video=10, strength=1.2, clips=(120, 60, 240), **_CALM),
     # ntua2021: a face that is often wrong, and what is around it
     scene=World(
-        "each", audio=8, video=8, audio_cue=3, video_cue=3, views=_VIEWS, clips=(240, 120, 240),
+        "each", audio=8, video=8, audio_cue=3, video_cue=3, views=_VIEWS, clips=(160, 80, 240),
         shown=dict(audio=.6, face=.75, body=.6, context=.6)),
     scene_face_decides=World(
-        "each", audio=8, video=8, audio_cue=3, video_cue=3, views=_VIEWS, clips=(240, 120, 240),
+        "each", audio=8, video=8, audio_cue=3, video_cue=3, views=_VIEWS, clips=(160, 80, 240),
         shown=dict(audio=0., face=.75, body=0., context=0.)))
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0008
@@ -189,7 +192,7 @@ CLAIMS += [
           _adds(dict(fusion="rnn"), _VIDEO, "video"))]
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0028
-EPOCHS = dict(emotiw2023=12, jca2023=10, chumachenko2022=12, vavl2023=10, ntua2021=8)
+EPOCHS = dict(emotiw2023=12, jca2023=10, chumachenko2022=10, vavl2023=10, ntua2021=8)
 _OPTIONS: dict[str, dict] = dict(
     vavl2023=dict(video_encoder="conformer"), ntua2021=dict(spec_augment=None))
 
@@ -456,3 +459,62 @@ def claims_report(
     spec = dict(kind="claims", title=title, records=records)
     write_spec(to, spec)
     return write_claims(spec, to)
+
+# %% ../../nbs/6_reports/25_claims.ipynb #clms0068
+def published(key: str) -> pd.DataFrame:
+    "A paper's numbers as a table to be read; n/r where one was not recovered"
+    t = reported(key)
+    spread = t.spread.map("".format).where(t.spread.isna(), t.spread.map(" ± {:.3f}".format))
+    return pd.DataFrame({
+        "data set": t.corpus, "method": t.method, "given": t.given, "subset": t.side,
+        "score": t.metric.map(head_of), "the paper's": t.value.map(told_number) + spread,
+        "source": t.source})
+
+# %% ../../nbs/6_reports/25_claims.ipynb #clms0070
+def _told(r: Any) -> str:  # a row of `trials_table`
+    "A trial in short"
+    place = f"{'control ' if r.control else ''}{r.world}, given {r.given}"
+    return f"{place} {r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f}): {r.decision}"
+
+
+def claim_lines(key: str, table: pd.DataFrame) -> list[str]:
+    "What became of a paper's claims, a line for each, as Markdown"
+    mine = table[table.paper == key]
+    lines = []
+    for said, rows in mine.groupby("claim", sort=False):
+        told = "; ".join(_told(r) for r in rows.itertuples())
+        lines.append(f"- {said} **{verdict(rows).capitalize()}.** {rows.comparison.iloc[0]}: {told}.")
+    return lines
+
+# %% ../../nbs/6_reports/25_claims.ipynb #clms0072
+_CLAIMS_OF = """\
+**Claim.** {claim}
+
+**Tried** on rendered feature sequences, where the answer was open, and in controls, where it must not
+hold; differences of accuracy or CCC with 95 % intervals over seeds ([table](../../claims/table.md),
+`avkit reports claims`):
+
+{lines}
+
+**The real table**, of somebody who has the corpus and the weights:
+
+    {command}
+
+**The paper's numbers**"""
+
+
+def write_page(
+    key: str,             # the recipe
+    folder: str | Path,   # where it goes
+    records: Sequence[Mapping] | None = None,  # of the claims; None: those that are committed
+) -> pd.DataFrame:
+    "table.md, .csv and .tex of what is known of a paper; returns its numbers"
+    held = kit_path("reports/claims")
+    if records is None:
+        records = read_spec(held)["records"] if (held / "records.json").is_file() else []
+    known = any(c.paper == key for c in CLAIMS)
+    lines = claim_lines(key, trials_table(records)) if records and known else []
+    s = study_of(key)
+    text = _CLAIMS_OF.format(claim=s.claim, command=whole_command(key),
+                             lines="\n".join(lines) or "- Not tried yet.")
+    return write_frame(published(key), folder, s.title, [text])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANDIDATES', 'CHOICE_NOTE',
            'ROBUST_NOTES', 'AUDIT_NOTE', 'REAL_REPORTS', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects',
-           'chosen', 'audited', 'regained', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
-           'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry',
-           'index_text', 'write_index']
+           'chosen', 'audited', 'regained', 'tried', 'stated', 'Kind', 'remake', 'committed', 'real_data', 'absent',
+           'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'what', 'sure', 'made_from', 'claimed', 'repeat',
+           'entry', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -22,12 +22,12 @@ from ..datasets.registry import open_dataset
 from ..evaluation.audit import audit, EVERYTHING, STRICT
 from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
+from .claims import claims_report, verdicts, write_claims, write_page
 from avkit.reports.comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     write_compare)
-from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
-    write_paper)
+from .papers import dataset_of, reported, STUDIES, study_of, write_paper
 from .records import read_spec, runs_report, write_runs
-from .robustness import robustness_report, USUAL, write_robustness
+from .robustness import robustness_report, write_robustness
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
 from .tables import distinct, was_rendered
@@ -130,6 +130,23 @@ def regained(table: pd.DataFrame) -> str:
             for r in table.to_dict("records")]
     return f"Given both streams: {'; '.join(said)}."
 
+# %% ../../nbs/6_reports/17_index.ipynb #clmi0001
+def tried(table: pd.DataFrame) -> str:
+    "The headline of claims: how many hold, and which"
+    v = verdicts(table)
+    said = v.verdict.where(~v.verdict.str.startswith("holds in"), "holds in part")
+    counts = ", ".join(f"{n} {word}" for word, n in said.value_counts(sort=False).items())
+    best = "; ".join(v.claim[v.verdict == "holds"].str.rstrip("."))
+    return f"{len(v)} claims of {v.paper.nunique()} papers: {counts}. Holds: {best or 'none'}."
+
+
+def stated(numbers: pd.DataFrame) -> str:
+    "The headline of a paper's page, from its table.csv"
+    known = numbers.loc[numbers["the paper's"] != "n/r"]
+    rows = known[["score", "the paper's", "method", "given", "subset"]].itertuples(index=False)
+    said = "; ".join("{} {} ({} given {}, {})".format(*r) for r in rows)
+    return f"The paper's: {said or 'n/r, none could be recovered'}."
+
 # %% ../../nbs/6_reports/17_index.ipynb #0a324df9
 @dataclass(frozen=True)
 class Kind:
@@ -148,6 +165,8 @@ KINDS = dict(
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
+    claims=Kind("claims.png", tried, write_claims),
+    page=Kind("", stated),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
                                         "table."))
 
@@ -257,21 +276,13 @@ def _demo(report: Report, n_jobs: int) -> pd.DataFrame:
                      run_dir=cfg.run_dir, again=again)
     return runs_report([cfg.run_dir], report.path, report.title)[0]
 
-
-def _smoke_compare(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(report=str(report.path))
-    return compare_report(p, run_grid(comparison(p), n_jobs, "compare"), report.title)
-
 # %% ../../nbs/6_reports/17_index.ipynb #004beee7
-def _smoke_robustness(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(dropouts="nodropout,softhard", n_jobs=n_jobs, report=str(report.path))
-    done = run_grid(comparison(p), n_jobs, "robustness")
-    return robustness_report(p, done, USUAL, report.title)
+def _claims(report: Report, n_jobs: int) -> pd.DataFrame:
+    return claims_report(report.path, report.title)
 
 
-def _paper(report: Report, n_jobs: int) -> pd.DataFrame:
-    key = Path(report.name).name
-    return run_paper(key, Protocol(n_jobs=n_jobs, report=str(report.path)))
+def _page(report: Report, n_jobs: int) -> pd.DataFrame:
+    return write_page(Path(report.name).name, report.path)
 
 # %% ../../nbs/6_reports/17_index.ipynb #a9e048ff
 def _refuse_failed(done: pd.DataFrame) -> None:  # what `run_grid` returned
@@ -309,21 +320,18 @@ def _unpaired(report: Report, n_jobs: int) -> pd.DataFrame:
 
 
 def _paper_report(key: str) -> Report:
-    "The declaration of a paper's smoke"
+    "The declaration of a paper's page"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
-    return Report(f"papers/{key}", "paper", _paper, study_of(key).title, beyond=beyond)
+    return Report(f"papers/{key}", "page", _page, study_of(key).title, beyond=beyond)
 
 
 RENDERED_REPORTS = [
     Report("demo", "runs", _demo, "Demo: cross-attention on the rendered corpus", place=3),
-    Report("compare", "compare", _smoke_compare, "Smoke of the comparison: the rendered demo "
-                                                 "corpus"),
-    Report("robustness", "robustness", _smoke_robustness,
-           "Smoke of the robustness curves: the rendered demo corpus"),
     *map(_paper_report, STUDIES)]
 LONG_REPORTS = [
     Report("unpaired", "unpaired", _unpaired, "What clips with one stream are worth", long=True,
            place=6),
+    Report("claims", "claims", _claims, "What the papers claim, tried", long=True, place=7),
     Report("twins", "runs", _twins, "Every corpus's rendered stand-in", long=True,
            command="make twins", place=4),
     Report("quirks", "quirks", _quirks, long=True, place=5,
@@ -463,6 +471,9 @@ def what(spec: dict) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #ce2934e7
 def _sure_of_rendered(spec: dict) -> str:
     "What numbers on rendered data are good for"
+    if spec["kind"] == "claims":
+        return ("**Rendered** feature sequences: whether an idea does what it is said to do there, "
+                "not what it is worth on people; 95 % intervals over seeds.")
     if spec["kind"] in ("runs", "unpaired"):
         how = "trained to the end, on labels that can be learned by construction."
     else:
@@ -542,6 +553,13 @@ def _of_records(folder: Path, spec: dict) -> dict[str, str]:
     return dict(what=what(spec), headline=KINDS[spec["kind"]].headline(table), sure=sure(spec),
                 made=made_from(spec))
 
+
+def _of_page(folder: Path) -> dict[str, str]:
+    return dict(
+        what="What the paper reports, what became of its claims, and the command for its corpus.",
+        headline=stated(read_cells(folder / "table.csv", ())),
+        sure="The paper's own numbers, not ours.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #fcbbe059
 def _of_counts(p: dict) -> dict[str, str]:  # params.json of a data set
     "What the counts of a data set's files tell"
@@ -585,7 +603,7 @@ def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
         return _of_audit(folder, spec)
     if spec:
         return _of_records(folder, spec)
-    return _of_quirks(folder) if kind == "quirks" else _of_files(folder)
+    return dict(quirks=_of_quirks, page=_of_page).get(kind, _of_files)(folder)
 
 # %% ../../nbs/6_reports/17_index.ipynb #deda7e24
 def _title(folder: Path) -> str:
@@ -608,7 +626,8 @@ def entry(folder: Path, top: Path) -> dict[str, Any]:
     notes = [claimed(spec)] if spec and kind == "paper" else []
     known = dict(what="", headline="", sure="", made="") | _told(folder, kind, spec)
     return known | dict(
-        name=name, title=_title(folder), figure=figure if (folder / figure).is_file() else None,
+        name=name, title=_title(folder),
+        figure=figure if figure and (folder / figure).is_file() else None,
         repeat=repeat(name, spec), more=_more(folder, name),
         notes=notes + (spec or {}).get("notes", []))
 
@@ -638,7 +657,7 @@ test makes the tables again from the records and compares them byte for byte.
 **Real** means people: RAVDESS speech (with facial action units) and CREMA-D's tables, from files
 at `$AVKIT_DATA`. **Rendered** means a corpus that the kit draws and sings itself, in the real
 one's layout: it shows that methods and plumbing work, its labels can be learned by construction,
-and its numbers are nobody's result. Scores under "smoke" come from two epochs of training. Unless
+and its numbers are nobody's result. **Published** numbers are the papers' own. Unless
 a table says otherwise no speaker is on two sides of a split, the epoch is chosen on validation,
 and the test side is scored once; `±` is the standard deviation over folds and seeds.
 
@@ -659,7 +678,8 @@ def _anchor(title: str) -> str:
 
 def _line(e: Mapping[str, Any]) -> str:
     "A report's line in the table in front"
-    data = "real" if e["sure"].startswith("**Real") else "rendered"
+    begins = dict(real="**Real", published="The paper's")
+    data = next((k for k, v in begins.items() if e["sure"].startswith(v)), "rendered")
     return f"| [{e['title']}](#{_anchor(e['title'])}) | {data} | {e['headline']} |"
 
 # %% ../../nbs/6_reports/17_index.ipynb #bac829f7
