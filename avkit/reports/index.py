@@ -471,9 +471,6 @@ def what(spec: dict) -> str:
 # %% ../../nbs/6_reports/17_index.ipynb #ce2934e7
 def _sure_of_rendered(spec: dict) -> str:
     "What numbers on rendered data are good for"
-    if spec["kind"] == "claims":
-        return ("**Rendered** feature sequences: whether an idea does what it is said to do there, "
-                "not what it is worth on people; 95 % intervals over seeds.")
     if spec["kind"] in ("runs", "unpaired"):
         how = "trained to the end, on labels that can be learned by construction."
     else:
@@ -553,12 +550,24 @@ def _of_records(folder: Path, spec: dict) -> dict[str, str]:
     return dict(what=what(spec), headline=KINDS[spec["kind"]].headline(table), sure=sure(spec),
                 made=made_from(spec))
 
-
+# %% ../../nbs/6_reports/17_index.ipynb #clmi0003
 def _of_page(folder: Path) -> dict[str, str]:
     return dict(
         what="What the paper reports, what became of its claims, and the command for its corpus.",
         headline=stated(read_cells(folder / "table.csv", ())),
         sure="The paper's own numbers, not ours.")
+
+
+def _of_claims(folder: Path, spec: dict) -> dict[str, str]:
+    "What the trials of the papers' claims tell"
+    rs, table = spec["records"], read_cells(folder / "table.csv", ())
+    seeds = _many(len({r["seed"] for r in rs}), "seed")
+    return dict(
+        what=f"{_many(len(rs), 'run')} of the papers' small recipes on rendered feature sequences, "
+             f"{seeds}; {len(table)} trials.",
+        headline=tried(table), made=made_from(spec),
+        sure="**Rendered** feature sequences: whether an idea does there what it is said to do, "
+             "not what it is worth on people; 95 % intervals over seeds.")
 
 # %% ../../nbs/6_reports/17_index.ipynb #fcbbe059
 def _of_counts(p: dict) -> dict[str, str]:  # params.json of a data set
@@ -602,7 +611,7 @@ def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
     if spec and kind == "audit":
         return _of_audit(folder, spec)
     if spec:
-        return _of_records(folder, spec)
+        return (_of_claims if kind == "claims" else _of_records)(folder, spec)
     return dict(quirks=_of_quirks, page=_of_page).get(kind, _of_files)(folder)
 
 # %% ../../nbs/6_reports/17_index.ipynb #deda7e24
