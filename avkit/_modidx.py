@@ -5462,6 +5462,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'avkit/reports/papers.py'),
                                       'avkit.reports.papers._check_rows': ('6_reports/papers.html#_check_rows', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._combined': ('6_reports/papers.html#_combined', 'avkit/reports/papers.py'),
+                                      'avkit.reports.papers._comparable': ('6_reports/papers.html#_comparable', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._example': ('6_reports/papers.html#_example', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._first_type': ('6_reports/papers.html#_first_type', 'avkit/reports/papers.py'),
                                       'avkit.reports.papers._line': ('6_reports/papers.html#_line', 'avkit/reports/papers.py'),

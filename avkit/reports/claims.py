@@ -493,8 +493,8 @@ _CLAIMS_OF = """\
 **Claim.** {claim}
 
 **Tried** on rendered feature sequences, where the answer was open, and in controls, where it must
-not hold; differences of accuracy or CCC with 95 % intervals over seeds ([table](../../claims/table.md),
-`avkit reports claims`):
+not hold; differences of accuracy or CCC with 95 % intervals over seeds
+([table](../../claims/table.md), `avkit reports claims`):
 
 {lines}
 
