@@ -177,7 +177,7 @@ def _of_people(d: _Draw, label: int) -> tuple[np.ndarray, np.ndarray]:
     T, n, strength = d.steps("audio")
     audio[_moment(d.rng, T, n)] += strength * patterns(d.seed, "voices", 4)[looks[heard]]
     for part, who in zip(np.array_split(video, 2), d.rng.permutation(2)):
-        _turn(d, part, looks[who], codes[who])
+        _turn(d, part, int(looks[who]), int(codes[who]))
     return audio, video
 
 # %% ../../nbs/2_datasets/29_cues.ipynb #cues0026
@@ -306,6 +306,7 @@ def best_codes(
     codes: int,   # how many there are
 ) -> np.ndarray:
     "(N,) the code whose pattern is strongest in a stream, for a reader who knows the patterns"
-    x = (data.audio if source == "audio" else data.video).x
+    stream = data.audio if source == "audio" else data.video
+    assert stream is not None
     known = torch.from_numpy(patterns(seed, source, 8)[:codes]).float()
-    return (x @ known.T).flatten(1).argmax(1).numpy() % codes
+    return (stream.x @ known.T).flatten(1).argmax(1).numpy() % codes

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0005
-_CALM = dict(audio_cue=0, video_cue=0, distractors=0)  # cues last for the whole clip
+_CALM: dict[str, Any] = dict(audio_cue=0, video_cue=0, distractors=0)  # cues last for the whole clip
 _VIEWS = ("face", "body", "context")
 WORLDS: dict[str, World] = dict(
     # emotiw2023: five segments of audio, 75 frames, of which five are kept
@@ -222,8 +222,7 @@ def claim_data(cfg: Config, drawing: tuple[Manifest, AVData], w: World) -> RunDa
     m, data = drawing
     gone = {s: None for s in ("audio", "video") if s not in modalities(cfg)}
     data = _seen(cfg, replace(data, **gone), w)
-    scale = np.zeros(2, np.float32), np.ones(2, np.float32)
-    stats = dict(target=tuple(map(torch.from_numpy, scale))) if w.numbers else {}
+    stats = dict(target=(torch.zeros(2), torch.ones(2))) if w.numbers else {}
     return RunData(data, m, pd.DataFrame(columns=["clip", "reason"]), stats=stats)
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0033
@@ -357,7 +356,7 @@ def verdict(rows: pd.DataFrame) -> str:
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     "paper, claim, verdict: a row for each claim of `trials_table`"
-    groups = table.groupby(["paper", "claim"], sort=False)
+    groups: Any = table.groupby(["paper", "claim"], sort=False)
     return pd.DataFrame([dict(paper=p, claim=c, verdict=verdict(g)) for (p, c), g in groups])
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0055
@@ -376,24 +375,29 @@ def readable_trials(table: pd.DataFrame) -> pd.DataFrame:
 _COLOURS = {"holds": "#029e73", "does not": "#d55e00", "undecided": "#949494"}
 
 
-def _label(r: Any) -> str:  # a row of the table
+def _label(r: Mapping) -> str:  # a row of the table
     "How a trial is called in the figure"
-    return f"{r.comparison.split(',')[0].replace('`', '')}: {r.world}, {r.given}"
+    return f"{r['comparison'].split(',')[0].replace('`', '')}: {r['world']}, {r['given']}"
+
+
+def _draw(ax: Any, y: int, r: Mapping) -> None:
+    "An interval and its middle, hollow in a control"
+    colour = _COLOURS[r["decision"]]
+    ax.plot([r["low"], r["high"]], [y, y], color=colour, lw=1.4)
+    ax.plot(r["difference"], y, "o", color=colour, mfc="white" if r["control"] else colour, ms=4)
 
 
 def claims_figure(table: pd.DataFrame) -> "Figure":
     "Every trial's difference with its interval; controls are hollow"
     plt, _ = style()
-    n = len(table)
+    rows = table.to_dict("records")
+    n = len(rows)
     fig, ax = plt.subplots(figsize=(7.2, .8 + .17 * n), layout="constrained")
     ax.axvspan(-WORTH, WORTH, color="0.93", lw=0)
     ax.axvline(0, color="0.6", lw=.8)
-    for y, r in enumerate(table.itertuples()):
-        colour: Any = _COLOURS[str(r.decision)]
-        ax.plot([r.low, r.high], [y, y], color=colour, lw=1.4)
-        ax.plot(r.difference, y, "o", color=colour, mfc="white" if r.control else colour, ms=4)
+    for y, r in enumerate(rows): _draw(ax, y, r)
     ax.set(ylim=(n - .5, -.5), xlabel="first minus second, on test (95 % interval over seeds)")
-    ax.set_yticks(range(n), [_label(r) for r in table.itertuples()], fontsize=6)
+    ax.set_yticks(range(n), list(map(_label, rows)), fontsize=6)
     for said, colour in _COLOURS.items(): ax.plot([], [], "o-", color=colour, label=said, ms=4)
     ax.plot([], [], "o", color="0.3", mfc="white", label="control: must not hold", ms=4)
     fig.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=7)
@@ -414,8 +418,8 @@ def claim_notes(records: Sequence[Mapping], table: pd.DataFrame) -> list[str]:
     controls, n = table[table.control], int((~table.control).sum())
     fine = int((controls.decision != "holds").sum())
     epochs = ", ".join(f"{k} {v}" for k, v in EPOCHS.items())
-    said = [f"- {v.paper}. {v.claim} **{str(v.verdict).capitalize()}.**" for v in
-            verdicts(table).itertuples()]
+    said = [f"- {v['paper']}. {v['claim']} **{v['verdict'].capitalize()}.**"
+            for v in verdicts(table).to_dict("records")]
     return [
         "**Rendered** feature sequences, drawn as nbs/2_datasets/29_cues.ipynb tells: they show "
         "whether an idea does what it is said to do, not what it is worth on people.", "",
@@ -470,18 +474,19 @@ def published(key: str) -> pd.DataFrame:
         "source": t.source})
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0070
-def _told(r: Any) -> str:  # a row of `trials_table`
+def _told(r: Mapping) -> str:  # a row of `trials_table`
     "A trial in short"
-    place = f"{'control ' if r.control else ''}{r.world}, given {r.given}"
-    return f"{place} {r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f}): {r.decision}"
+    place = f"{'control ' if r['control'] else ''}{r['world']}, given {r['given']}"
+    ends = f"{r['low']:+.3f} to {r['high']:+.3f}"
+    return f"{place} {r['difference']:+.3f} ({ends}): {r['decision']}"
 
 
 def claim_lines(key: str, table: pd.DataFrame) -> list[str]:
     "What became of a paper's claims, a line for each, as Markdown"
-    mine = table[table.paper == key]
+    mine: Any = table[table.paper == key].groupby("claim", sort=False)
     lines = []
-    for said, rows in mine.groupby("claim", sort=False):
-        told = "; ".join(_told(r) for r in rows.itertuples())
+    for said, rows in mine:
+        told = "; ".join(map(_told, rows.to_dict("records")))
         how = rows.comparison.iloc[0]
         lines.append(f"- {said} **{verdict(rows).capitalize()}.** {how}: {told}.")
     return lines
