@@ -16,8 +16,8 @@ from torch import nn, Tensor
 from ..core import AvkitError, unknown
 from .backbones import Backbone, build_backbone, load_weights
 from .conformer import Conformer, sinusoids
-from .masks import (at_valid, counted_steps, grouped, Masked, over_steps, recurrent,
-    side_by_side, zero_padding)
+from .masks import (at_valid, coarser, counted_steps, grouped, Masked, over_steps,
+    recurrent, side_by_side, zero_padding)
 from .weights import of_views
 
 # %% ../../nbs/3_models/04_encoders.ipynb #118fafc1
@@ -174,7 +174,7 @@ class TemporalEncoder(Encoder):
 
 # %% ../../nbs/3_models/04_encoders.ipynb #cb3a4d56
 class LogMelCNN(Encoder):
-    "(B,T,n_mels) -> (B,T/4,width) -> (B,T/4,width): two strided 2-D convolutions, two over time"
+    "(B,T,n_mels) -> (B,T/4,width) twice: two strided 2-D convolutions, two over time"
     def __init__(
         self,
         n_in: int = 64,                       # mel bands
@@ -183,9 +183,11 @@ class LogMelCNN(Encoder):
         channels: tuple[int, int] = (16, 32),  # of the 2-D convolutions
         width: int = 128,                     # of the convolutions over time
         dropout: float = .3,                  # of the output
+        pool: int = 1,                        # steps that are averaged before the first layer
     ):
         super().__init__()
         self.mid_dim = self.dim = width
+        self.pool = pool
         one, two = channels
         self.flat = nn.ModuleList([self.flat_block(1, one), self.flat_block(one, two)])
         bands = -(-n_in // 4)
@@ -202,6 +204,7 @@ class LogMelCNN(Encoder):
         return nn.Sequential(conv, nn.BatchNorm1d(self.dim), nn.ReLU(inplace=True))
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
+        if self.pool > 1: x, mask = coarser(x, mask, self.pool)
         h = x.unsqueeze(1)  # (B,1,T,n_mels)
         for block in self.flat:
             h, mask = block(h), mask[:, ::2].contiguous()
@@ -513,4 +516,4 @@ VIDEO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     vector=VectorEncoder)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #readers1
-READ_FEATURES = ("audio_cnn", "conformer", "features", "groups", "vector")
+READ_FEATURES = ("audio_cnn", "logmel_cnn", "conformer", "features", "groups", "vector")

@@ -6,7 +6,7 @@
 __all__ = ['WORLDS', 'Side', 'CLAIMS', 'EPOCHS', 'WORTH', 'Scores', 'Trial', 'Claim', 'trials', 'claim_config', 'claim_data',
            'ClaimRun', 'runs_of', 'claim_record', 'claim_run', 'paired_interval', 'decided', 'scores_of',
            'paired_scores', 'trials_table', 'verdict', 'verdicts', 'readable_trials', 'claims_figure', 'late_gain',
-           'claim_notes', 'write_claims', 'claims_report', 'published', 'claim_lines', 'write_page']
+           'claim_notes', 'write_claims', 'claims_report', 'paper_numbers', 'claim_lines', 'write_page']
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0002
 import functools
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0005
-_CALM: dict[str, Any] = dict(audio_cue=0, video_cue=0, distractors=0)  # cues last for the whole clip
+_CALM: dict[str, Any] = dict(audio_cue=0, video_cue=0, distractors=0)  # cues last all the time
 _VIEWS = ("face", "body", "context")
 WORLDS: dict[str, World] = dict(
     # emotiw2023: five segments of audio, 75 frames, of which five are kept
@@ -464,7 +464,7 @@ def claims_report(
     return write_claims(spec, to)
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0068
-def published(key: str) -> pd.DataFrame:
+def paper_numbers(key: str) -> pd.DataFrame:
     "A paper's numbers as a table to be read; n/r where one was not recovered"
     t = reported(key)
     spread = t.spread.map("".format).where(t.spread.isna(), t.spread.map(" ± {:.3f}".format))
@@ -522,4 +522,4 @@ def write_page(
     s = study_of(key)
     text = _CLAIMS_OF.format(claim=s.claim, command=whole_command(key),
                              lines="\n".join(lines) or "- Not tried yet.")
-    return write_frame(published(key), folder, s.title, [text])
+    return write_frame(paper_numbers(key), folder, s.title, [text])
