@@ -5062,7 +5062,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.reports.claims.readable_trials': ( '6_reports/claims.html#readable_trials',
                                                                                 'avkit/reports/claims.py'),
                                       'avkit.reports.claims.runs_of': ('6_reports/claims.html#runs_of', 'avkit/reports/claims.py'),
-                                      'avkit.reports.claims.scores_of': ('6_reports/claims.html#scores_of', 'avkit/reports/claims.py'),
+                                      'avkit.reports.claims.test_scores': ('6_reports/claims.html#test_scores', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims.trials': ('6_reports/claims.html#trials', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims.trials_table': ( '6_reports/claims.html#trials_table',
                                                                              'avkit/reports/claims.py'),

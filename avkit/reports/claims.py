@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORLDS', 'Side', 'CLAIMS', 'EPOCHS', 'WORTH', 'Scores', 'Trial', 'Claim', 'trials', 'claim_config', 'claim_data',
-           'ClaimRun', 'runs_of', 'claim_record', 'claim_run', 'paired_interval', 'decided', 'scores_of',
+           'ClaimRun', 'runs_of', 'claim_record', 'claim_run', 'paired_interval', 'decided', 'test_scores',
            'paired_scores', 'trials_table', 'verdict', 'verdicts', 'readable_trials', 'claims_figure', 'late_gain',
            'claim_notes', 'write_claims', 'claims_report', 'paper_numbers', 'claim_lines', 'write_page']
 
@@ -308,7 +308,7 @@ def decided(
 Scores = Mapping[tuple[str, int], Mapping[str, float]]  # (run, seed): {condition: score}
 
 
-def scores_of(records: Sequence[Mapping]) -> dict[tuple[str, int], Mapping[str, float]]:
+def test_scores(records: Sequence[Mapping]) -> dict[tuple[str, int], Mapping[str, float]]:
     "The test scores of runs"
     return {(r["run"], r["seed"]): r["test"] for r in records}
 
@@ -339,7 +339,7 @@ def _row(c: Claim, t: Trial, pairs: np.ndarray) -> dict[str, Any]:
 
 def trials_table(records: Sequence[Mapping]) -> pd.DataFrame:
     "A row for each trial of which two seeds or more are trained"
-    scores = scores_of(records)
+    scores = test_scores(records)
     every = [(c, t, paired_scores(c, t, scores)) for c in CLAIMS for t in c.trials]
     return pd.DataFrame([_row(c, t, p) for c, t, p in every if len(p) > 1])
 

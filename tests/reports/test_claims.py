@@ -122,7 +122,7 @@ def test_committed_claims_have_five_seeds_and_follow_the_rule():
         c = next(c for c in CLAIMS if (c.paper, c.said) == (r.paper, r.claim))
         own = [x for x in c.trials if (x.world, x.given, x.control) == (r.world, r.given, r.control)]
         d = [np.subtract(*p) for x in own for p in [claims.paired_scores(
-            c, x, claims.scores_of(records)).T]]
+            c, x, claims.test_scores(records)).T]]
         assert any(np.allclose(v.mean(), r.difference) and by_scipy(r.kind, v) == r.decision for v in d)
     told = pd.read_csv(FOLDER / "table.csv")
     assert told.decision.tolist() == t.decision.tolist()
