@@ -61,7 +61,8 @@ def _read(path: Path) -> Any:
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0009
 _NO_RESULTS = dict(
     audit="an audit: what predicts labels besides emotion, no runs",
-    choice="candidates to choose by: their validation chose, their tests are no results")
+    choice="candidates to choose by: their validation chose, their tests are no results",
+    claims="trials of claims on rendered sequences: differences count, not scores")
 
 
 def _of_report(path: Path, where: str) -> list[FoundRecord | Aside]:
