@@ -151,25 +151,28 @@ def blocks_of(groups: Any, n: int = 5) -> list[Fold]:
     cut = GroupKFold(n).split(np.zeros(len(groups)), groups=np.asarray(groups, object).astype(str))
     return list(cut)
 
-# %% ../../nbs/5_evaluation/07_audit.ipynb #a9e6dcde
-_ONE_FOLD = ("random", ".csv")  # splits without a number of their folds
-
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #lt719781
 def _fold_of(clips: pd.DataFrame) -> Fold:  # with `split`
     "What a split trains on, and what it tests (or validates, where it does not test)"
     subset = clips.split.to_numpy()
     held = "test" if (subset == "test").any() else "validation"
     return np.flatnonzero((subset != held) & (subset != "")), np.flatnonzero(subset == held)
 
+# %% ../../nbs/5_evaluation/07_audit.ipynb #a9e6dcde
+_ONE_FOLD = ("random", ".csv")  # splits without a number of their folds
+
 
 def folds_of_split(m: Manifest, split: str) -> list[Fold]:
     "The folds of a split by its name"
-    out = [_fold_of(apply_split(m, split).clips)]
-    if split.endswith(_ONE_FOLD): return out
+    first = [_fold_of(apply_split(m, split).clips)]
+    return first if split.endswith(_ONE_FOLD) else first + list(_later_folds(m, split))
+
+
+def _later_folds(m: Manifest, split: str) -> Iterator[Fold]:
+    "The folds of a split after its first one, as many as there are"
     for fold in itertools.count(1):
-        try: out.append(_fold_of(apply_split(m, split, fold).clips))
-        except AvkitError: return out  # there is no such fold
-    return out
+        try: yield _fold_of(apply_split(m, split, fold).clips)
+        except AvkitError: return  # there is no such fold
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #10c55086
 def standard_scores(X: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -454,9 +457,9 @@ AUDIT_VERSION = 1
 
 def _audit_hash(m: Manifest, **how: Any) -> str:
     "What an audit depends on"
-    more = [c for c in ("speaker", "recording", "start", "end") if c in m.clips]
+    more = m.clips.filter(["speaker", "recording", "start", "end"]).astype(str)
     return content_key("audit", AUDIT_VERSION, MEASURES_VERSION, m.data_hash,
-                       m.clips[more].astype(str).values.tolist(), how)
+                       more.values.tolist(), how)
 
 
 def _stems(m: Manifest) -> list[str]:

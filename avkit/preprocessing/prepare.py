@@ -361,15 +361,20 @@ def _beside(
     after = round(end * prep.rate) - round(start * prep.rate) - before - len(sound)
     return replace(clip, sound=np.pad(sound, (before, max(0, after))), duration=end - start)
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #lt569850
+def _for_films(row: Mapping, why: str) -> AvkitError:
+    "The error for a row that has a start, an end or an offset and is of no film"
+    return AvkitError(f"{row['clip']}: start, end and offset are for films{why}")
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0066
 def _check_film(root: Any, row: Mapping) -> None:
     "Refuse pieces of what is no film"
     if not piece_of(row) and not offset_of(row): return
     for name in (row["video"], row["audio"]):
         if name.endswith(".pt") or _is_pictures(root, name):
-            raise AvkitError(f"{row['clip']}: start, end and offset are for films, {name} is none")
-    if row.get("crops"): raise AvkitError(f"{row['clip']}: start, end and offset are for films; "
-                                          f"crops of the owner's ({row['crops']}) have no times")
+            raise _for_films(row, f", {name} is none")
+    if row.get("crops"):
+        raise _for_films(row, f"; crops of the owner's ({row['crops']}) have no times")
 
 
 def _span(path: Path, row: Mapping) -> tuple[float, float]:

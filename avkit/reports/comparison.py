@@ -400,7 +400,7 @@ def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `metho
                 "each stands in its place."] if few else []
     n = distinct(summary.to_dict("records"), lambda row: row["units"])
     lines = [f"The 95 % interval is over {n} {units} (jackknife, Student's t): of such intervals "
-             f"94 to 96 % hold the score of all {units} there could be, simulated from {UNITS} on. "
+             f"93 to 97 % hold the score of all {units} there could be, simulated from {UNITS} on. "
              "It is of these trainings."]
     if not told["between training"]: return lines
     return lines + [

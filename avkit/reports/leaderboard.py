@@ -61,7 +61,8 @@ def _read(path: Path) -> Any:
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0009
 _NO_RESULTS = dict(
     audit="an audit: what predicts labels besides emotion, no runs",
-    choice="candidates to choose by: their validation chose, their tests are no results")
+    choice="candidates to choose by: their validation chose, their tests are no results",
+    claims="trials of claims on rendered sequences: differences count, not scores")
 
 
 def _of_report(path: Path, where: str) -> list[FoundRecord | Aside]:
@@ -651,9 +652,10 @@ INTRO = (
     "known of the people who are tested. Anything else has a table of its own; between tables "
     "nothing can be compared.",
     "A line is an experiment with all its folds and seeds: means over its runs, ± their deviation. "
-    "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds, over "
-    f"speakers, or what else a data set's unit is (`clusters`). With fewer than {FEWEST} of them "
-    "their own scores stand in its place. Lines are sorted by the first score, which is no test: neighbours may be alike.")
+    "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds; it "
+    "is over speakers, or what else a data set's unit is (`clusters`). With fewer than "
+    f"{FEWEST} of them their own scores stand in its place. Lines are sorted by the first score, "
+    "which is no test: neighbours may be alike.")
 ABOUT_RENDERED = (
     "These are drawn and sung by the kit itself: the numbers tell that method and plumbing work, "
     "and are nobody's result. No published number stands here.")

@@ -548,7 +548,7 @@ PAPER_NEXT = [
     "in our table; a row that the paper lacks goes, a number that nobody knows stays empty)",
     "nbs/papers/README.md: a section ## $name",
     "make export  (also writes nbs/papers/$name.ipynb, and its lines in the tables of papers)",
-    "avkit reports papers/$name  (its smoke and its table, on rendered data)",
+    "avkit reports papers/$name  (its page: its numbers, claims and command)",
     "make check, and pytest tests/training/test_recipes.py tests/reports -k $name"]
 
 

@@ -382,18 +382,23 @@ def _own_folder(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
     own = _reads_own(cfg) and not cfg.placed
     return keyed if own or keyed.is_dir() or found_in(plain, cfg, who).state == "another" else plain
 
-# %% ../../nbs/4_training/10_record.ipynb #run0009a
-def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
-    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
-    begun = sorted(folder.parent.glob("*/started.json"))
-    begun.sort(key=lambda p: not p.with_name("record.json").is_file())
-    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
-
-
+# %% ../../nbs/4_training/10_record.ipynb #ltacb483
 @functools.lru_cache(4096)
 def _said(path: Path, changed: int) -> dict[str, Any]:  # nanoseconds
     "What a `started.json` says, read once while it is not changed"
     return read_json(path)
+
+
+def _has_no_record(path: Path) -> bool:
+    "Has the run with this `started.json` not ended?"
+    return not path.with_name("record.json").is_file()
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009a
+def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
+    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
+    begun = sorted(folder.parent.glob("*/started.json"))
+    begun.sort(key=_has_no_record)
+    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
 
 # %% ../../nbs/4_training/10_record.ipynb #run0009c
 def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
