@@ -21,6 +21,7 @@ READ = [
     "sklearn.metrics",
     "torch.utils.tensorboard",
     "torch._dynamo",
+    "forked",
 ]
 FORKS.set_forkserver_preload(READ)
 

@@ -123,7 +123,7 @@ def _open_streams(run: Run, x: Inputs, ask: Ask) -> tuple[list[str], float]:
     try: return free, max(worst, _differ(run, ask, shorter(x, *free)))
     except Exception: return free[:1], worst
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #0343614c
 def _checked(
     run: Run,   # whose model it is
     x: Inputs,  # of `example`
@@ -328,7 +328,7 @@ def _about(run: Run) -> str:
     size = f"{count_parameters(run.model):,} parameters"
     return f"{c['about']}: {how}; {size}. An output per {run.level}: {what}."
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #8fe15ac2
 def _begun(record: dict) -> str:
     "Where the weights began, a bold line each; '' where that needs no word"
     lines = [markdown_text(s[0].upper() + s[1:]) for s in begun_lines(record)]
@@ -431,7 +431,7 @@ def _check_weights(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
     if bad: raise AvkitError(f"{run.folder}: its weights are no numbers (first {bad[0]}), so it "
                              "makes no card. Train it again with a lower learning rate.")
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #5c44a528
 def _write_hashes(folder: Path) -> None:
     "The SHA-256 of each file of a card"
     files = [f for f in sorted(folder.iterdir())

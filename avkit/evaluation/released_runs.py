@@ -339,14 +339,15 @@ def evaluate_released(
     m = split_manifest(cfg)
     corpus = with_quirks(cfg, read_clips(cfg, m, verbose=verbose))
     model = _fill(cfg, r, corpus, path)
-    mark = released_mark(cfg, path, hints, corpus.data.classes) | _unlike(cfg, corpus, verbose)
+    mark = released_mark(cfg, path, hints, corpus.data.classes)
     folder = _folder(cfg, run_key(made_of(cfg, m)), to)
     _check_folder(folder, mark["sha256"])
     cfg = cfg.changed(run_dir=str(folder))
     t = start(cfg.changed(init=None), corpus, model)
     t.cfg = cfg
     save_best(t, folder / "checkpoints/best.safetensors")
-    return finish(t, folder, time.time() - began, conditions(cfg), subsets, released=mark)
+    told = mark | _unlike(cfg, corpus, verbose)
+    return finish(t, folder, time.time() - began, conditions(cfg), subsets, released=told)
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relwidth
 def _widths(cfg: Config) -> dict[str, int]:

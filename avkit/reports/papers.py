@@ -22,8 +22,8 @@ from ..datasets.registry import is_rendered
 from ..datasets.splits import SUBSETS
 from ..evaluation.figures import style
 from ..markup import legend_text
-from .comparison import (about, by_method, finished_runs, head_of, interval_lines, method_of,
-    method_summary, numbers_of, readable_summary, units_told, write_figure)
+from .comparison import (about, by_method, finished_runs, head_of, interval_lines,
+    method_of, method_summary, numbers_of, readable_summary, units_told, write_figure)
 from .records import gather, without_folders, write_spec
 from .tables import was_rendered, write_frame
 from ..models.backbones import WANTED, wanted_weights

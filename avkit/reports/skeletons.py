@@ -529,11 +529,11 @@ STUDY = [
     ("code", """
 STUDIES["$name"].claim
 """)]
-REPORTED = "paper,corpus,method,given,side,metric,value,spread,source"
+REPORTED = "paper,corpus,method,given,side,metric,value,spread,source,split,speakers,clips"
 REPORTED_ROW = """\
-$name,crema_d,gmu,av,test,accuracy,,,table 2
-$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2
-$name,crema_d,audio alone,audio,test,accuracy,,,table 2
+$name,crema_d,gmu,av,test,accuracy,,,table 2,,,
+$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2,,,
+$name,crema_d,audio alone,audio,test,accuracy,,,table 2,,,
 """
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #2f150334

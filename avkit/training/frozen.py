@@ -274,7 +274,7 @@ def _source_of_class(kind: type) -> str:
     try: return inspect.getsource(kind)
     except (OSError, TypeError): return kind.__qualname__
 
-
+# %% ../../nbs/4_training/05_frozen.ipynb #594ec955
 def network_hash(t: Backbone) -> str:
     "What a backbone is, whoever loaded its weights: their content, its scale, code of one's own"
     of = {k: v for k, v in t.state_dict().items() if v.numel()}
