@@ -365,7 +365,8 @@ def readable_trials(table: pd.DataFrame) -> pd.DataFrame:
     three = "{:.3f}".format
     where = table.world + np.where(table.control, " (control)", "")
     ends = table.low.map("{:+.3f}".format) + " to " + table.high.map("{:+.3f}".format)
-    shown = table[["paper", "claim", "comparison"]].assign(world=where, given=table.given)
+    shown = table[["paper", "claim"]].assign(
+        comparison=table.comparison.str.replace("`", ""), world=where, given=table.given)
     return shown.assign(
         first=table["first"].map(three), second=table.second.map(three),
         difference=table.difference.map("{:+.3f}".format), interval=ends, seeds=table.seeds,

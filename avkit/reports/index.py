@@ -155,6 +155,7 @@ def tried(table: pd.DataFrame) -> str:
     "The headline of claims: how many hold, and which"
     v = verdicts(table)
     said = v.verdict.where(~v.verdict.str.startswith("holds in"), "holds in part")
+    said = said.str.partition(":")[0]
     counts = ", ".join(f"{n} {word}" for word, n in said.value_counts(sort=False).items())
     best = "; ".join(v.claim[v.verdict == "holds"].str.rstrip("."))
     return f"{len(v)} claims of {v.paper.nunique()} papers: {counts}. Holds: {best or 'none'}."
