@@ -165,7 +165,7 @@ def _count(rows: pd.DataFrame, condition: str) -> dict[str, Any]:
     n = int((rows.condition == condition).sum())
     return dict(scored=n, of="frames" if "frame" in rows else "clips")
 
-
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #9a7811bf
 def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
     "What was asked: the other data set, its split, and who was set aside"
     m: Any = corpus.manifest
@@ -175,13 +175,17 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
         missing=missing(run.cfg), unlike_training=unlike_training(
             run, preparation_of(run.cfg, m), corpus.notes.get("came_as")))
 
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #lteval01
+def _read_meanings(path: Path) -> pd.DataFrame:
+    "The cells of a CSV file with class and meaning; an `AvkitError` where it cannot be read"
+    try: return read_cells(path)
+    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
+
 
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     "{class: meaning} of a CSV file"
     if not labels: return None
-    path = resolve(labels)
-    try: t = read_cells(path)
-    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
+    t = _read_meanings(resolve(labels))
     return dict(zip(t["class"], t.meaning))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d

@@ -229,7 +229,7 @@ def pairs(
             for a, b in asked_pairs(list(T), baseline, same)
             if got[a][1] == got[b][1] and len(got[a][1]) >= UNITS and metric in RESAMPLED]
     t = pd.DataFrame(rows, columns=PAIR)
-    for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p].to_numpy(float))
+    for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p])
     return t.assign(decision=[_decision(*p, margin) for p in zip(t.p_holm, t.p_alike_holm)])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #44f591e0
@@ -400,7 +400,7 @@ def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `metho
                 "each stands in its place."] if few else []
     n = distinct(summary.to_dict("records"), lambda row: row["units"])
     lines = [f"The 95 % interval is over {n} {units} (jackknife, Student's t): of such intervals "
-             f"94 to 96 % hold the score of all {units} there could be, simulated from {UNITS} on. "
+             f"93 to 97 % hold the score of all {units} there could be, simulated from {UNITS} on. "
              "It is of these trainings."]
     if not told["between training"]: return lines
     return lines + [

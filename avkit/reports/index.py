@@ -6,9 +6,9 @@
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANNOT_DIFFER', 'CANDIDATES',
            'CHOICE_NOTE', 'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_VOICES', 'REAL_REPORTS', 'LEADERBOARD',
            'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight',
-           'found_on_film', 'listed', 'found', 'Kind', 'remake', 'committed', 'real_data', 'absent', 'Report',
-           'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what', 'sure', 'made_from', 'claimed',
-           'repeat', 'entry', 'real_results', 'index_text', 'write_index']
+           'tried', 'stated', 'found_on_film', 'listed', 'found', 'Kind', 'remake', 'committed', 'real_data', 'absent',
+           'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what', 'sure', 'made_from',
+           'claimed', 'repeat', 'entry', 'real_results', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -23,16 +23,16 @@ from ..datasets.registry import open_dataset
 from ..evaluation.audit import audit, EVERYTHING, STRICT
 from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
+from .claims import claims_report, verdicts, write_claims, write_page
 from .comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     units_told, write_compare)
 from .epoch_choice import epoch_report, write_epochs
 from .leaderboard import board_of, write_board
 from .moments import found_line, moments_report, write_moments
-from avkit.reports.papers import (dataset_of, Protocol, reported, run_paper, STUDIES, study_of,
-    write_paper)
+from .papers import dataset_of, reported, STUDIES, study_of, write_paper
 from .real_film import film_report, FILMS, write_film
 from .records import read_spec, runs_report, write_runs
-from .robustness import robustness_report, USUAL, write_robustness
+from .robustness import robustness_report, write_robustness
 from .quirk_effects import redrawn
 from avkit.reports.selection import (candidate_name, candidates, selection_report,
     write_selection)
@@ -150,6 +150,24 @@ def hindsight(table: pd.DataFrame) -> str:
     return (f"To choose the epoch on test adds {gain:.3f} ({chosen:.3f} to {best:.3f}; by fold "
             f"{folds.min():.3f} to {folds.max():.3f}), which is no ability of the model.")
 
+# %% ../../nbs/6_reports/17_index.ipynb #clmi0001
+def tried(table: pd.DataFrame) -> str:
+    "The headline of claims: how many hold, and which"
+    v = verdicts(table)
+    said = v.verdict.where(~v.verdict.str.startswith("holds in"), "holds in part")
+    said = said.str.partition(":")[0]
+    counts = ", ".join(f"{n} {word}" for word, n in said.value_counts(sort=False).items())
+    best = "; ".join(v.claim[v.verdict == "holds"].str.rstrip("."))
+    return f"{len(v)} claims of {v.paper.nunique()} papers: {counts}. Holds: {best or 'none'}."
+
+
+def stated(numbers: pd.DataFrame) -> str:
+    "The headline of a paper's page, from its table.csv"
+    known = numbers.loc[numbers["the paper's"] != "n/r"]
+    rows = known[["score", "the paper's", "method", "given", "subset"]].itertuples(index=False)
+    said = "; ".join("{} {} ({} given {}, {})".format(*r) for r in rows)
+    return f"The paper's: {said or 'n/r, none could be recovered'}."
+
 # %% ../../nbs/6_reports/17_index.ipynb #filmidx1
 def found_on_film(table: pd.DataFrame) -> str:
     "The headline of real film"
@@ -194,6 +212,8 @@ KINDS = dict(
     quirks=Kind("quirks.png", defects),
     audit=Kind("scores.png", audited, write_audit),
     unpaired=Kind("unpaired.png", regained, write_unpaired),
+    claims=Kind("claims.png", tried, write_claims),
+    page=Kind("", stated),
     epochs=Kind("epochs.png", hindsight, write_epochs),
     film=Kind("faces.png", found_on_film, write_film),
     voices=Kind("voices.png", voices_headline, write_voices),
@@ -308,21 +328,13 @@ def _demo(report: Report, n_jobs: int) -> pd.DataFrame:
                      run_dir=cfg.run_dir, again=again)
     return runs_report([cfg.run_dir], report.path, report.title)[0]
 
-
-def _smoke_compare(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(report=str(report.path))
-    return compare_report(p, run_grid(comparison(p), n_jobs, "compare"), report.title)
-
 # %% ../../nbs/6_reports/17_index.ipynb #004beee7
-def _smoke_robustness(report: Report, n_jobs: int) -> pd.DataFrame:
-    p = Comparison(dropouts="nodropout,softhard", n_jobs=n_jobs, report=str(report.path))
-    done = run_grid(comparison(p), n_jobs, "robustness")
-    return robustness_report(p, done, USUAL, report.title)
+def _claims(report: Report, n_jobs: int) -> pd.DataFrame:
+    return claims_report(report.path, report.title)
 
 
-def _paper(report: Report, n_jobs: int) -> pd.DataFrame:
-    key = Path(report.name).name
-    return run_paper(key, Protocol(n_jobs=n_jobs, report=str(report.path)))
+def _page(report: Report, n_jobs: int) -> pd.DataFrame:
+    return write_page(Path(report.name).name, report.path)
 
 # %% ../../nbs/6_reports/17_index.ipynb #a9e048ff
 def _refuse_failed(done: pd.DataFrame) -> None:  # what `run_grid` returned
@@ -364,21 +376,18 @@ def _moments(report: Report, n_jobs: int) -> pd.DataFrame:
 
 
 def _paper_report(key: str) -> Report:
-    "The declaration of a paper's smoke"
+    "The declaration of a paper's page"
     beyond = f"papermill nbs/papers/{key}.ipynb reports/runs/{key}.ipynb -p data_root ..."
-    return Report(f"papers/{key}", "paper", _paper, study_of(key).title, beyond=beyond)
+    return Report(f"papers/{key}", "page", _page, study_of(key).title, beyond=beyond)
 
 
 RENDERED_REPORTS = [
     Report("demo", "runs", _demo, "Demo: cross-attention on the rendered corpus", place=3),
-    Report("compare", "compare", _smoke_compare, "Smoke of the comparison: the rendered demo "
-                                                 "corpus"),
-    Report("robustness", "robustness", _smoke_robustness,
-           "Smoke of the robustness curves: the rendered demo corpus"),
     *map(_paper_report, STUDIES)]
 LONG_REPORTS = [
     Report("moments", "moments", _moments, "Does attention find the moment that matters?",
            long=True, place=6),
+    Report("claims", "claims", _claims, "What the papers claim, tried", long=True, place=7),
     Report("unpaired", "unpaired", _unpaired, "What clips with one stream are worth", long=True,
            place=6),
     Report("twins", "runs", _twins, "Every corpus's rendered stand-in", long=True,
@@ -647,6 +656,25 @@ def _of_records(folder: Path, spec: dict) -> dict[str, str]:
     return dict(what=what(spec), headline=KINDS[spec["kind"]].headline(table), sure=sure(spec),
                 made=made_from(spec))
 
+# %% ../../nbs/6_reports/17_index.ipynb #clmi0003
+def _of_page(folder: Path) -> dict[str, str]:
+    return dict(
+        what="What the paper reports, what became of its claims, and the command for its corpus.",
+        headline=stated(read_cells(folder / "table.csv", ())),
+        sure="The paper's own numbers, not ours.")
+
+
+def _of_claims(folder: Path, spec: dict) -> dict[str, str]:
+    "What the trials of the papers' claims tell"
+    rs, table = spec["records"], read_cells(folder / "table.csv", ())
+    seeds = _many(len({r["seed"] for r in rs}), "seed")
+    return dict(
+        what=f"{_many(len(rs), 'run')} of the papers' small recipes on rendered feature sequences, "
+             f"{seeds}; {len(table)} trials.",
+        headline=tried(table), made=made_from(spec),
+        sure="**Rendered** feature sequences: whether an idea does there what it is said to do, "
+             "not what it is worth on people; 95 % intervals over seeds.")
+
 # %% ../../nbs/6_reports/17_index.ipynb #fcbbe059
 def _of_counts(p: dict) -> dict[str, str]:  # params.json of a data set
     "What the counts of a data set's files tell"
@@ -712,9 +740,9 @@ def _told(folder: Path, kind: str, spec: dict | None) -> dict[str, str]:
     if spec and kind == "audit":
         return _of_audit(folder, spec)
     if spec:
-        return _of_records(folder, spec)
-    if kind == "leaderboard": return _of_leaderboard(folder)
-    return _of_quirks(folder) if kind == "quirks" else _of_files(folder)
+        return (_of_claims if kind == "claims" else _of_records)(folder, spec)
+    known = dict(leaderboard=_of_leaderboard, quirks=_of_quirks, page=_of_page)
+    return known.get(kind, _of_files)(folder)
 
 # %% ../../nbs/6_reports/17_index.ipynb #deda7e24
 def _title(folder: Path) -> str:
@@ -769,7 +797,7 @@ test makes the tables again from the records and compares them byte for byte.
 **Real** means people: RAVDESS speech (with facial action units) and CREMA-D's tables, from files
 at `$AVKIT_DATA`. **Rendered** means a corpus that the kit draws and sings itself, in the real
 one's layout: it shows that methods and plumbing work, its labels can be learned by construction,
-and its numbers are nobody's result. Scores under "smoke" come from two epochs of training. Unless
+and its numbers are nobody's result. **Published** numbers are the papers' own. Unless
 a table says otherwise no speaker is on two sides of a split, the epoch is chosen on validation,
 and the test side is scored once. What an interval is over, and what is said of fewer than six
 speakers, stands above each table; pairs of interest are in `pairs.md` beside it.
@@ -791,7 +819,8 @@ def _anchor(title: str) -> str:
 
 def _line(e: Mapping[str, Any]) -> str:
     "A report's line in the table in front"
-    data = "real" if e["sure"].startswith("**Real") else "rendered"
+    begins = dict(real="**Real", published="The paper's")
+    data = next((k for k, v in begins.items() if e["sure"].startswith(v)), "rendered")
     return f"| [{e['title']}](#{_anchor(e['title'])}) | {data} | {e['headline']} |"
 
 # %% ../../nbs/6_reports/17_index.ipynb #reali000

@@ -153,8 +153,7 @@ def _block(v: Values) -> type[Fusion]:
 
 def _idle_fusion(v: Values) -> set[str]:
     "The fusion and its settings in a model of one modality; settings that the block does not take"
-    one = v["modality"] != "av"
-    if one and "unimodal" not in _block(v).places():
+    if v["modality"] != "av" and "unimodal" not in _block(v).places():
         return {"fusion", "fusion_options", "heads", "residual"}
     return {"heads", "residual"} - set(accepted(_block(v), dict(heads=1, residual=True)))
 
@@ -423,6 +422,16 @@ def _readers(r: dict) -> dict[str, tuple[Callable, ...]]:
                 for n in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}}
     return known | {f"encoder_options.{n}": tuple(e) for n, e in encoders.items()}
 
+# %% ../../nbs/4_training/04_configure.ipynb #lt18599b
+_ENCODERS = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
+
+
+def _check_own_encoder(stream: str, name: str) -> None:
+    "Refuse an encoder that does not read features of one's own"
+    if stream not in _ENCODERS: raise unknown("stream of features_encoder", stream, _ENCODERS)
+    known = [k for k in _ENCODERS[stream] if k in READ_FEATURES]
+    if name not in known: raise unknown(f"features_encoder of {stream}", name, known)
+
 # %% ../../nbs/4_training/04_configure.ipynb #chk00003
 def _check_type(name: str, value: Any, hint: Any) -> None:
     "Refuse a value of another type; a list may be a tuple, a text is no sequence of letters"
@@ -461,14 +470,6 @@ def _check_nested(r: dict) -> None:
             if name not in known: raise unknown(f"name in {first}", name, known)
     if r["focal"]: _check_option("focal", r["focal"], dict(alpha=float, gamma=float))
     for stream, name in (r["features_encoder"] or {}).items(): _check_own_encoder(stream, name)
-
-
-def _check_own_encoder(stream: str, name: str) -> None:
-    "Refuse an encoder that does not read features of one's own"
-    registries = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
-    if stream not in registries: raise unknown("stream of features_encoder", stream, registries)
-    known = [k for k in registries[stream] if k in READ_FEATURES]
-    if name not in known: raise unknown(f"features_encoder of {stream}", name, known)
 
 # %% ../../nbs/4_training/04_configure.ipynb #c0de0094
 def _with_modality(s: Settings, r: dict) -> Settings:
