@@ -107,7 +107,12 @@ def answer_sums(
 ) -> dict[str, list[float]]:
     "{speaker: `SUMS`}"
     t: Any = _each_answer(p, facts).groupby(facts["speaker"].to_numpy()).sum()
-    return {str(s): row for s, row in zip(t.index, t.to_numpy().round(4).tolist())}
+    return {str(s): [_short(x) for x in row] for s, row in zip(t.index, t.to_numpy().tolist())}
+
+
+def _short(x: float) -> float:
+    "Four digits; a whole number without a point, so that a report stays small"
+    return int(x) if x == int(x) else round(x, 4)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0016
 CHANCE_BINS = 10
@@ -288,7 +293,7 @@ def baseline_records(
         train, validation = _asked(x, facts, of, target)
         p = BASELINES[method](train, validation, test)
         told = dict(method=method, target=target, fold=fold, seed=0)
-        out.append(told | answer_counts(p, own) | dict(speakers=dict(audio=answer_sums(p, own))))
+        out.append(told | dict(speakers=dict(audio=answer_sums(p, own))))
     return out
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0036
@@ -589,7 +594,8 @@ def write_voices(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     corrupted = corrupted_table(spec["records"])
     write_text(Path(folder) / "corrupted.csv", sheet_text(corrupted, "%.6f"))
     write_figure(voices_figure(spec), folder, "voices")
-    write_figure(corrupted_figure(spec["records"]), folder, "corrupted")
+    drawn = write_figure(corrupted_figure(spec["records"]), folder, "corrupted")
+    drawn.with_suffix(".svg").unlink(missing_ok=True)  # as large as the PNG; reports stay small
     return shown
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0072b
