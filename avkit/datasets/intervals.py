@@ -459,7 +459,7 @@ def _clock_text(t: float, point: str) -> str:
     return f"{ms // 3600000:02d}:{ms // 60000 % 60:02d}:{ms // 1000 % 60:02d}{point}{ms % 1000:03d}"
 
 
-def _cue(r: dict, point: str) -> str:
+def _cue(r: Mapping, point: str) -> str:
     "The times of a cue"
     return f"{_clock_text(r['start'], point)} --> {_clock_text(r['end'], point)}"
 

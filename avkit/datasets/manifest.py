@@ -201,7 +201,7 @@ def hash_files(
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
-    found = Parallel(n_jobs, backend="threading")(jobs)
+    found: Any = Parallel(n_jobs, backend="threading")(jobs)
     memo |= {p: [stamps[p], h] for p, h in zip(todo, found)}
     if todo: write_json(_memo(root), memo)
     return [memo[p][1] if p else "" for p in paths]

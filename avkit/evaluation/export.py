@@ -298,15 +298,20 @@ def _graphs(found: dict[str, dict]) -> str:
     return "\n".join(lines) or "- none was asked for"
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #5bc95376
+def _weights_told(run: Run, stream: str) -> str:
+    "Whose weights the backbone of a stream has: a file's name, published, or random"
+    file = run.cfg[f"{stream}_weights"]
+    if file: return last_part(file)
+    return "published" if is_hub(run.cfg[f"{stream}_backbone"]) else "random"
+
+
 def _frozen(run: Run) -> str:
     "A sentence on backbones that are not in the folder"
     used = []
     for s in run.streams:
-        name, file = run.cfg[f"{s}_backbone"], run.cfg[f"{s}_weights"]
-        weights = last_part(file) if file else "published" if is_hub(name) else "random"
-        if name:
+        if name := run.cfg[f"{s}_backbone"]:
             used.append(f"{s} goes through the frozen backbone {markdown_text(name)} "
-                        f"(weights: {markdown_text(weights)})")
+                        f"(weights: {markdown_text(_weights_told(run, s))})")
     if not used: return ""
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n"
 

@@ -191,7 +191,7 @@ def _written(run: Run, path: Path, y: np.ndarray) -> Path:
     write_text(path, submission_text(y, run.classes, run.task))
     return path
 
-# %% ../../nbs/5_evaluation/10_submission.ipynb #submit24
+# %% ../../nbs/5_evaluation/10_submission.ipynb #ltc9aede
 def _read(path: Path) -> tuple[int, list[str]]:
     "How many frames a file has lines for, and the names in its header; an `AvkitError` for a fault"
     first = (path.read_text(encoding="utf-8-sig").splitlines() or [""])[0]
@@ -204,10 +204,15 @@ def _read(path: Path) -> tuple[int, list[str]]:
     return len(y), list(names or ())
 
 
+def _frames_of(path: Path, counts: Mapping[str, int]) -> int | None:
+    "How many frames the video of a file has, the left or the right half of it too; None without"
+    name = re.sub(r"_(left|right)$", "", path.stem)
+    return counts.get(path.stem, counts.get(name))
+
+# %% ../../nbs/5_evaluation/10_submission.ipynb #submit24
 def _count_fault(path: Path, n: int, counts: Mapping[str, int]) -> str:
     "What is wrong with the number of lines of a file; '' where nothing is"
-    name = re.sub(r"_(left|right)$", "", path.stem)
-    want = counts.get(path.stem, counts.get(name))
+    want = _frames_of(path, counts)
     if want is None: return f"{path}: there is no video of this name"
     told = f"{path}, line {min(n, want) + 2}: {n} frames, and the video has {want}"
     return "" if want == n else told

@@ -273,7 +273,7 @@ def _mark(e: Evidence, axes: Mapping, moment: tuple[float, float]) -> None:
     "The moment in which the frames show something, in all rows that have the frames' clock"
     edge: dict[str, Any] = dict(c="crimson", lw=1.4, ls="--")
     for name, ax in axes.items():
-        lines = ax.axvline if name in ("hide video", "frames", "links") else None
+        lines: Any = ax.axvline if name in ("hide video", "frames", "links") else None
         if name in e.timed: lines = _line_of_frames(ax, name)
         for t in moment if lines else (): lines(t, **edge)
     first = next(iter(axes.values()))

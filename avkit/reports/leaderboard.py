@@ -143,8 +143,9 @@ def files_of(folders: Sequence[str | Path]) -> list[tuple[Path, str]]:
     return out
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0021
-_NEEDED = dict(dataset=str, config=dict, split=dict, recipe=dict, classes=list, data_hash=str,
-               split_hash=str, seed=int)
+_NEEDED: dict[str, Any] = dict(
+    dataset=str, config=dict, split=dict, recipe=dict, classes=list, data_hash=str, split_hash=str,
+    seed=int)
 
 
 def lacks(record: Mapping[str, Any]) -> list[str]:
@@ -500,7 +501,8 @@ def _named_apart(rows: list[dict], groups: Sequence[Sequence[dict]]) -> None:
 def _clips_scored(records: Sequence[dict]) -> int | None:
     "How many clips are scored in all folds of an experiment"
     each = {r["split"].get("fold"): _count(r) for r in records}
-    return sum(each.values()) if all(isinstance(n, int) for n in each.values()) else None
+    known = [n for n in each.values() if n is not None]
+    return sum(known) if len(known) == len(each) else None
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0072
 def _table(ground: Ground, lines: Sequence[tuple[dict, list[dict]]]) -> ScoreTable:
@@ -616,10 +618,11 @@ def _cells(row: Mapping[str, Any], scores: Sequence[str]) -> dict[str, str]:
 def shown(table: ScoreTable) -> pd.DataFrame:
     "A table as it is read, without columns in which nothing stands"
     t = pd.DataFrame([_cells(r, table.scores) for r in table.rows])
-    pairs = zip(t.get("micro F1", []), t.get("accuracy", []))
+    both: Any = t.get("micro F1", []), t.get("accuracy", [])
+    pairs = zip(*both)
     if all(micro in ("", accuracy) for micro, accuracy in pairs):
         t = t.drop(columns="micro F1", errors="ignore")
-    return t.loc[:, [c for c in t if (t[c] != "").any()]]
+    return t.loc[:, (t != "").any()]
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0089
 def heading(g: Ground) -> str:
@@ -688,7 +691,8 @@ def sections(board: Board) -> list[tuple[str, list[str], list[ScoreTable] | pd.D
     real = [t for t in board.tables if not t.ground.rendered]
     drawn = [t for t in board.tables if t.ground.rendered]
     aside = pd.DataFrame([(a.where, a.why) for a in board.aside], columns=["record", "why"])
-    grouped = aside.groupby(["record", "why"], sort=False).size().reset_index(name="times")
+    sizes: Any = aside.groupby(["record", "why"], sort=False).size()
+    grouped = sizes.reset_index(name="times")
     out: list[tuple[str, list[str], Any]] = [
         ("Real data", [], real),
         ("Published, other protocols", [ABOUT_OTHERS], _told_others(board.others)),

@@ -6,7 +6,7 @@
 __all__ = ['CLIP_SECONDS', 'CUE', 'FACE_CUT', 'MOMENT_CLASSES', 'SHOWN', 'FUSIONS_SHOWN', 'SEEDS_SHOWN', 'MOMENT_NOTES', 'cue_of',
            'write_moment', 'moment_clips', 'clip_cue', 'moment_configs', 'inside', 'looked_at', 'moment_record',
            'moment_rows', 'moment_means', 'moment_table', 'found_line', 'moment_figure', 'write_moments', 'shown_clip',
-           'draw_clip', 'moments_report']
+           'draw_moment', 'moments_report']
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0002
 from collections.abc import Mapping, Sequence
@@ -176,7 +176,8 @@ def moment_rows(records: Sequence[dict]) -> pd.DataFrame:
 def moment_means(t: pd.DataFrame) -> pd.DataFrame:  # of `moment_rows`
     "A row for each fusion, face and seed: means over its clips"
     means = [c for c in ("right", "time", "weight", "lost") if c in t]
-    return t.groupby(["fusion", "shows", "seed"], sort=False)[means].mean().reset_index()
+    each: Any = t.groupby(["fusion", "shows", "seed"], sort=False)[means].mean()
+    return each.reset_index()
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0019
 _HEADS = dict(right="accuracy", time="share of time", weight="of attention",
@@ -186,7 +187,8 @@ _HEADS = dict(right="accuracy", time="share of time", weight="of attention",
 def moment_table(t: pd.DataFrame) -> pd.DataFrame:  # of `moment_means`
     "For reading: means over seeds, with their deviation"
     out = []
-    for (fusion, shows), g in t.groupby(["fusion", "shows"], sort=False):
+    groups: Any = t.groupby(["fusion", "shows"], sort=False)
+    for (fusion, shows), g in groups:
         told = {text: mean_and_spread(g[c].mean(), g[c].std() if c != "time" else np.nan)
                 for c, text in _HEADS.items() if c in g}
         out.append(dict(fusion=fusion, face=shows) | told)
@@ -195,7 +197,7 @@ def moment_table(t: pd.DataFrame) -> pd.DataFrame:  # of `moment_means`
 
 def found_line(t: pd.DataFrame) -> str:  # of `moment_means`
     "In a sentence how much of attention, and of what hiding costs, lies in the moment"
-    g = t.groupby(["fusion", "shows"], sort=False)[["time", "weight", "lost"]].mean()
+    g: Any = t.groupby(["fusion", "shows"], sort=False)[["time", "weight", "lost"]].mean()
     said = [f"`{f}`, {s}: {r.weight:.2f} of the attention and {r.lost:.2f} of what hiding costs, "
             f"in {r.time:.2f} of the time" for (f, s), r in g.iterrows()]
     return f"In the moment that matters lie: {'; '.join(said)}."
@@ -269,7 +271,7 @@ def shown_clip(record: Mapping[str, Any], shows: str = "smile") -> str:
     return min(mine)
 
 
-def draw_clip(run: Run, record: Mapping[str, Any], folder: str | Path) -> Path:
+def draw_moment(run: Run, record: Mapping[str, Any], folder: str | Path) -> Path:
     "The figure of the clip that is shown, the moment marked; returns its path"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn
     clip = shown_clip(record)
@@ -293,5 +295,5 @@ def moments_report(
     records = [moment_record(r) for r in runs]
     spec = dict(kind="moments", title=title, records=records)
     write_spec(to, spec)
-    draw_clip(runs[0], records[0], to)
+    draw_moment(runs[0], records[0], to)
     return write_moments(spec, to)

@@ -466,17 +466,21 @@ def write_paper(spec: dict, folder: str | Path) -> pd.DataFrame:
     return shown
 
 # %% ../../nbs/6_reports/04_papers.ipynb #5a2b6393
+def _failures_told(done: pd.DataFrame) -> list[str]:
+    "A line on the runs that failed, where some did"
+    failed = done.loc[done.status == "failed"]
+    if not len(failed): return []
+    reason = without_folders(failed.reason.iloc[0])
+    return [f"{len(failed)} of {len(done)} runs failed: {reason}"]
+
+
 def _run_notes(key: str, p: Protocol, done: pd.DataFrame) -> list[str]:
     "What was left out, and what failed"
     notes = []
     if away := left_out(key, p):
         notes.append("Left out of the smoke, which has no backbones of the paper's size: "
                      f"{'; '.join(away)}.")
-    failed = done.loc[done.status == "failed"]
-    if len(failed):
-        reason = without_folders(failed.reason.iloc[0])
-        notes.append(f"{len(failed)} of {len(done)} runs failed: {reason}")
-    return notes
+    return notes + _failures_told(done)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #123a9661
 def paper_report(

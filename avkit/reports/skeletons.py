@@ -381,21 +381,23 @@ report = write_overview(m, folder, prepared, verified, n_jobs=n_jobs, more=more)
     ("code", "for name, t in report.tables.items(): display(name, t)"),
     ("code", "for name in report.figures: display(Image(f\"{folder}/{name}.png\", width=640))")]
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0004
+# %% ../../nbs/6_reports/18_skeletons.ipynb #lt4be184
 _ASKED = dict(
     label="which of its labels", track="which of its tracks",
     annotations="a label list or table, or a folder of them, where they are elsewhere")
 
 
+def _setting_line(setting: str, values: Sequence[str]) -> str:
+    "A setting's line in the parameters cell: the first of its values, and what it may be"
+    head = f"{setting}: str = {json.dumps(values[0]) if values else None}"
+    return f"{head:<28}# {', '.join(values) or _ASKED[setting]}\n"
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0004
 def _look_settings(name: str) -> dict[str, str]:
     "{setting: its line in the parameters cell} of what the `index` of a data set takes"
     takes = inspect.signature(corpus_module(name).index).parameters
-    choices, out = corpus_info(name).get("choices", {}), {}
-    for setting in (s for s in _ASKED if s in takes):
-        values = choices.get(setting, [])
-        head = f"{setting}: str = {json.dumps(values[0]) if values else None}"
-        out[setting] = f"{head:<28}# {', '.join(values) or _ASKED[setting]}\n"
-    return out
+    choices = corpus_info(name).get("choices", {})
+    return {s: _setting_line(s, choices.get(s, [])) for s in _ASKED if s in takes}
 
 
 def corpus_notebook_text(name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from avkit.datasets.crema_d import CREMA_D_EMOTIONS
 from avkit.evaluation.runs import open_run, read_predictions
 from avkit.reports.crema_d_voices import (
-    TARGETS,
+    LEARNED_FROM,
     clip_facts,
     listener_hits,
     of_run,
@@ -88,7 +88,7 @@ def test_it_is_made_again_from_its_records(made, tmp_path):
 def test_answers_are_those_of_the_run_itself(made, voices):
     "Read anew from the raw sequences, a run says of its own test clips what it said at its end"
     more = dict(data_root=str(voices), audio_features=str(voices / "mel.npz"))
-    for target in TARGETS:
+    for target in LEARNED_FROM:
         cfg = voice_run(target, 1, 1, made / "runs", **more)
         run, raw = open_run(cfg.run_dir), raw_voices(cfg)
         own = read_predictions(run.folder)

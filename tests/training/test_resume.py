@@ -7,7 +7,7 @@ costs no imports.
 import json, os, random, signal, sys, time
 import pandas as pd, pytest
 from safetensors import safe_open
-from helpers import FORKS
+from helpers import forked_process
 
 EPOCHS = 50  # ten kills take one or a few each
 
@@ -37,7 +37,7 @@ def train(flags, kill_at=None):
 def start(settings, run_dir, *more, **kw):
     said = dict(epochs=EPOCHS) | settings | dict(batch_size=32, run_dir=run_dir)
     flags = [f"--{k}={v}" for k, v in said.items()] + list(more)
-    p = FORKS.Process(target=train, args=(flags,), kwargs=kw)
+    p = forked_process(target=train, args=(flags,), kwargs=kw)
     p.start()
     return p
 
