@@ -6,15 +6,15 @@
 __all__ = ['output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
            'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
            'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
-           'check_balance', 'start', 'tally', 'given_streams', 'batch_of_part', 'train_step', 'parts_of', 'train_order',
-           'set_rate', 'batch_of_rank', 'train_epoch', 'validate', 'validation_columns', 'keep', 'write_history',
-           'goes_on_from', 'resume_told', 'line', 'tensorboard', 'finish', 'threads_of', 'check_numerics',
-           'finished_before', 'check_free', 'begin', 'train', 'fit']
+           'check_balance', 'settle_by_training', 'averaged', 'start', 'tally', 'given_streams', 'batch_of_part',
+           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
+           'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard',
+           'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
-import math, shutil, time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import contextlib, math, shutil, time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
@@ -24,8 +24,10 @@ from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spe
     unit_range, whole_degrees)
 from ..datasets.batches import (
     AVData, batches, cut_padding, draws, evenly_drawn, longest)
+from ..datasets.features import Stream
 from ..markup import csv_text
 from ..models.masks import zero_padding
+from ..models.model import averages, on_averages, reads_averages, settle, settles
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
@@ -374,6 +376,29 @@ def check_balance(cfg: Config, data: AVData) -> None:
         raise AvkitError("loss=focal takes one class a clip, votes=distribution gives shares of "
                          "several: choose loss=auto, or votes=majority.")
 
+# %% ../../nbs/4_training/11_learner.ipynb #setl0002
+def settle_by_training(cfg: Config, corpus: RunData, model: nn.Module) -> None:
+    "Give the parts of a model that do not learn their numbers, from the training clips"
+    if not settles(model): return
+    d = corpus.data
+    idx = d.indices("train")
+    given = {k: (s.x[idx].float(), s.mask[idx]) for k, s in d.streams.items()}
+    settle(model, given, d.target[idx])
+
+
+def averaged(cfg: Config, corpus: RunData, model: nn.Module) -> RunData:
+    "The data as averages over time, once, where a model reads no more and nothing is drawn of them"
+    drawn = cfg["spec_augment"] or cfg["mixup"] or cfg["modality_dropout"] != "nodropout"
+    if drawn or not reads_averages(model): return corpus
+    made = {k: _averages(s, getattr(model, k)) for k, s in corpus.data.streams.items()}
+    return replace(corpus, data=replace(corpus.data, **made))
+
+
+def _averages(s: Stream, encoder: Any) -> Stream:
+    "A stream as averages of what an encoder makes of it"
+    x = [averages(encoder, s.x[i].float(), s.mask[i]) for i in torch.arange(len(s.mask)).split(64)]
+    return replace(s, x=torch.cat(x), mask=s.present[:, None], mirrored=None)
+
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
 def start(
     cfg: Config,                       # settings and recipe
@@ -385,6 +410,7 @@ def start(
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
+    settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -753,15 +779,29 @@ def train(
     verbose: bool,  # a line for each epoch
 ) -> None:
     "All epochs from the first, until the last or until the best one lies too far back"
-    board, folder = tensorboard(t, t.cfg.run_dir, first), t.cfg.run_dir
-    for epoch in range(first, t.cfg["epochs"]):
-        if _stop_early(t): break
-        began = time.time()
-        t.history.append(train_epoch(t, epoch) | validate(t))
-        t.seconds.append(time.time() - began)
-        keep(t, folder)
-        if verbose and t.accelerator.is_main_process: print(line(t))
-        board(t.history[-1])
+    board = tensorboard(t, t.cfg.run_dir, first)
+    with _averages_made(t):
+        for epoch in range(first, t.cfg["epochs"]):
+            if _stop_early(t): break
+            began = time.time()
+            t.history.append(train_epoch(t, epoch) | validate(t))
+            t.seconds.append(time.time() - began)
+            keep(t, t.cfg.run_dir)
+            if verbose and t.accelerator.is_main_process: print(line(t))
+            board(t.history[-1])
+
+
+@contextlib.contextmanager
+def _averages_made(t: Training) -> Iterator[None]:
+    "Within it a model that reads averages over time is given them"
+    whole, model = t.corpus, t.accelerator.unwrap_model(t.model)
+    t.corpus = averaged(t.cfg, whole, model)
+    if t.corpus is whole:
+        yield
+        return
+    try:
+        with on_averages(model), on_averages(t.scored): yield
+    finally: t.corpus = whole
 
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(
