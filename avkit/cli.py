@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKES', 'TYPES', 'COUNTED_FROM', 'DATA_SETTINGS',
            'FEATURE_SETTINGS', 'DATA_USAGE', 'AUDIT_ABOUT', 'SCENE_HELP', 'PREPARE_SETTINGS', 'PREPARE_ABOUT',
-           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'SUBMISSION_ABOUT', 'NEW_ABOUT', 'subcommand',
-           'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
+           'TRAIN_ABOUT', 'TRAIN_USAGE', 'TRAIN_EXAMPLES', 'GRID_ABOUT', 'SUBMISSION_ABOUT', 'LEADERBOARD_ABOUT',
+           'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
 import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
@@ -45,7 +45,7 @@ def commands_help() -> str:
     lines = ["avkit <command> --help, or avkit --version"]
     for section, names in SECTIONS.items():
         about = {n: str(inspect.getdoc(COMMANDS[n])).splitlines()[0] for n in names}
-        lines += ["", section, *[f"  {n:<10}{text}" for n, text in about.items()]]
+        lines += ["", section, *[f"  {n:<12}{text}" for n, text in about.items()]]
     return "\n".join([*lines, "", WHERE_FROM])
 
 
@@ -130,8 +130,8 @@ def as_manual(
 
 # %% ../nbs/7_cli.ipynb #3955140b
 DATA_SETTINGS = ["dataset", "data_root", "label", "track", "annotations", "map", "layout",
-                 "pattern", "scale", "votes", "tier", "lag", "gap", "raters", "answers",
-                 "synthetic", "synt_rate", "difficulty"]
+                 "pattern", "scale", "votes", "panel", "tier", "lag", "gap", "raters",
+                 "answers", "synthetic", "synt_rate", "difficulty"]
 FEATURE_SETTINGS = ["audio_features", "audio_features_rate", "video_features",
                     "video_features_rate"]
 DATA_USAGE = "[--dataset NAME] [--data_root FOLDER] [--SETTING VALUE ...]"
@@ -470,7 +470,8 @@ PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "f
                     "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
-audio, its frames, the faces in them. What is stored already is looked up."""
+audio, its frames, the faces in them. What is stored already is looked up.
+Ends with status 1 where a clip failed, or none can be used; the others are done."""
 
 
 @subcommand("Data")
@@ -490,8 +491,7 @@ def _prepare(argv: Sequence[str] | None = None) -> int:
     print(summary or nothing_to_do, usual_subsets(m), f"store: {cache_dir('store')}", sep="\n")
     recipe = () if cfg["recipe"] == "demo" else ("--recipe", cfg["recipe"])
     print(next_step("train", *recipe, *data_flags(a)))
-    nothing = summary is not None and len(summary.failures) == len(summary.rows)
-    return int(nothing)
+    return int(summary is not None and summary.has_failed)
 
 # %% ../nbs/7_cli.ipynb #78997d87
 TRAIN_ABOUT = """\
@@ -757,6 +757,47 @@ def _ceilings(argv: Sequence[str] | None = None) -> int:
     print(next_step("report", *a.runs, "--to", a.to))
     return 0
 
+# %% ../nbs/7_cli.ipynb #ldb00001
+LEADERBOARD_ABOUT = """\
+Build one page of all runs below some folders: a table for each protocol, so that two
+numbers stand in one column only where they were measured alike. It writes table.md,
+table.csv and leaderboard.html, which needs nothing else. Without a folder it takes the
+committed reports. What cannot be read is listed at the end of the page."""
+
+
+def _leaderboard_parser() -> argparse.ArgumentParser:
+    "What `leaderboard` takes"
+    p = parser_of("leaderboard", LEADERBOARD_ABOUT)
+    p.add_argument("folders", nargs="*", metavar="FOLDER", help="folders that hold runs "
+                   "(record.json) or reports (records.json), at any depth")
+    flag(p, "to", "the folder to write into (default: reports/runs/leaderboard)", metavar="FOLDER",
+         default="reports/runs/leaderboard")
+    flag(p, "title", "the page's heading (default: Leaderboard)", default="Leaderboard")
+    flag(p, "conditions", "what models were given: av, audio, video, audio_snr_10dB, ... (default: "
+         "av,audio,video)", default="av,audio,video", metavar="NAMES")
+    flag(p, "reported", "published numbers, a CSV with the columns of data_manifests/reported.csv "
+         "(default: that file)", metavar="FILE")
+    return p
+
+
+@subcommand("Tables")
+def _leaderboard(argv: Sequence[str] | None = None) -> int:
+    "build one page of any runs, a table for each protocol"
+    from avkit.core import kit_path
+    from avkit.reports.endings import next_step, shown_path  # heavy: torch
+    from avkit.reports.leaderboard import board_of, counted, write_board
+    a = _leaderboard_parser().parse_args(argv)
+    to = kit_path(a.to) if a.to == "reports/runs/leaderboard" else resolve(a.to)
+    conditions = [c.strip() for c in a.conditions.split(",") if c.strip()]
+    board = board_of(a.folders, a.reported, conditions)
+    files = write_board(board, to, a.title)
+    print(counted(board))
+    for aside in board.aside[:5]: print(f"set aside: {aside.where}: {aside.why}")
+    if len(board.aside) > 5: print(f"... and {len(board.aside) - 5} more, on the page")
+    print(*map(shown_path, files), sep="\n")
+    print(next_step("report", a.folders[0] if a.folders else "RUNS", "--to", "FOLDER"))
+    return 0
+
 # %% ../nbs/7_cli.ipynb #d2b50fc6
 def _tables_alone(name: str) -> None:
     "Of a report whose runs take long: its table, made again from the committed records"
@@ -801,7 +842,7 @@ def _reports_parser(names: Sequence[str], long: Sequence[str]) -> argparse.Argum
 @subcommand("Tables")
 def _reports(argv: Sequence[str] | None = None) -> int:
     "make the committed reports again (in a clone)"
-    from avkit.reports.index import ALL, committed, LONG, remake, write_index  # heavy: torch
+    from avkit.reports.index import ALL, LONG, tables_again, write_index  # heavy: torch
     from avkit.core import kit_path
     from avkit.reports.endings import shown_path
     from avkit.reports.skeletons import clone_root
@@ -811,7 +852,7 @@ def _reports(argv: Sequence[str] | None = None) -> int:
     for i, name in enumerate(names):
         print(f"== {name} ({i + 1} of {len(names)})", flush=True)
         failed |= not _one_report(name, a.n_jobs, bool(a.names))
-    for d in committed() if a.again else []: remake(d)
+    if a.again: tables_again()
     write_index()
     print(f"index: {shown_path(kit_path('reports/README.md'))}")
     print("next: git -C", shown_path(kit_path("")), "status --short reports")

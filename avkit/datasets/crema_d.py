@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, resolve
+from ..core import AvkitError, resolve, unknown
 from avkit.datasets.manifest import (collect_files, corpus_info, data_folder, make_manifest,
     Manifest, read_table)
 from .synth import Odd, planned_settings, render_plan, rng_of
-from .votes import agreement_notes, majority
+from .votes import agreement_notes, HOW, majority
 from ..files import media_kind, walk_media
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #1908fc1c
@@ -89,26 +89,30 @@ def read_votes(
 LABELS = ("intended", "consensus")
 
 
-def _consensus(root, stems, problems):
-    "The majority's label of each clip, its votes, and what to note"
+def _panel_votes(root, stems, panel, problems):
+    "{clip: its six counts of a panel}; clips without votes, and votes without a clip, are problems"
     votes, names = read_votes(root), list(CREMA_D_EMOTIONS.values())
-    av = votes.loc[votes.raters == "audio-visual"].set_index("clip")
-    counts = {s: list(map(int, row)) for s, row in zip(av.index, av[names].values)}
-    best = dict(zip(counts, majority(list(counts.values())).tolist() if counts else []))
+    own = votes.loc[votes.raters == panel].set_index("clip")
+    counts = {s: list(map(int, row)) for s, row in zip(own.index, own[names].values)}
     for s in stems:
-        if s in best: continue
-        problems.append((s, "invalid", "no audio-visual votes in tabulatedVotes.csv"))
-    for s in sorted(set(best) - set(stems)):
+        if sum(counts.get(s, [])): continue
+        problems.append((s, "invalid", f"no {panel} votes in tabulatedVotes.csv"))
+    for s in sorted(set(counts) - set(stems)):
         problems.append((s, "missing", "in tabulatedVotes.csv, but there is no such clip"))
-    named = lambda s: names[best[s]] if best.get(s, -1) >= 0 else ""
-    found = {s: named(s) for s in stems}
-    soft = {s: {f"votes_{n}": v for n, v in zip(names, counts[s])} for s in stems if s in counts}
+    return {s: counts[s] for s in stems if sum(counts.get(s, []))}
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #crmpan03
+def _consensus(counts, stems):
+    "The majority's label of each clip, '' without one, and what to note"
+    names = list(CREMA_D_EMOTIONS.values())
+    best = dict(zip(counts, majority(list(counts.values())).tolist() if counts else []))
+    found = {s: names[best[s]] if best.get(s, -1) >= 0 else "" for s in stems}
     told = _agreement({s: counts[s] for s in stems if s in counts})
-    return found, soft, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems)) | told
+    return found, dict(no_majority=sum(best.get(s, 0) < 0 for s in stems)) | told
 
 
 def _agreement(counts):
-    "How far the audio-visual raters of some clips agree, and the ceiling; intervals over actors"
+    "How far the raters of some clips agree, and the ceiling; intervals over actors"
     if not counts: return {}
     return agreement_notes(np.array(list(counts.values())), [s[:4] for s in counts])
 
@@ -163,14 +167,47 @@ def _listed(path, stems, problems):
     left = sorted(set(stems) - set(names))
     problems += [(s, "unexpected", f"no row in {path.name}") for s in left]
     notes = dict(labels_from=path.name, not_on_the_list=len(left))
-    return {s: label.get(s, "") for s in stems}, {}, notes
+    return {s: label.get(s, "") for s in stems}, notes
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #95800ee1
-def _labels(root, stems, label, annotations, problems):
-    "The label of each clip, '' for none; its votes; what to note"
+def _labels(root, stems, label, annotations, counts, problems):
+    "The label of each clip, '' for none; what to note"
     if annotations: return _listed(resolve(annotations), stems, problems)
-    if label == "consensus": return _consensus(root, stems, problems)
-    return {s: parse_crema_d(s)["intended"] for s in stems}, {}, {}
+    if label == "consensus": return _consensus(counts, stems)
+    return {s: parse_crema_d(s)["intended"] for s in stems}, {}
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #crmpan05
+_PANELS = tuple(RATERS.values())
+_SHARED = "the shares of the votes of the {} raters; scores are against {}"
+_AGAINST = dict(
+    intended="what the actor was asked for", consensus="what more than half of them said")
+
+
+def _asked_panel(label, votes, panel):
+    "Whose votes are read, '' for nobody's; an `AvkitError` where that makes no sense"
+    if votes not in (None, *HOW): raise unknown("votes", votes, HOW)
+    if panel not in (None, *_PANELS): raise unknown("panel", panel, _PANELS)
+    if label == "consensus" or votes == "distribution": return panel or "audio-visual"
+    if panel is None: return ""
+    raise AvkitError(f"panel={panel}: label={label} asks no raters. Choose label=consensus, or "
+                     "votes=distribution, or leave panel out.")
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #crmpan08
+def _vote_columns_of(counts, votes):
+    "{clip: votes_<class>, and where these are learned share_<class>}"
+    names = list(CREMA_D_EMOTIONS.values())
+    out = {s: {f"votes_{n}": v for n, v in zip(names, row)} for s, row in counts.items()}
+    if votes != "distribution": return out
+    return {s: row | {f"share_{n}": v / sum(counts[s]) for n, v in zip(names, counts[s])}
+            for s, row in out.items()}
+
+
+def _vote_notes(label, votes, panel):
+    "Whose votes were read, and as what"
+    if not panel: return {}
+    if votes != "distribution": return dict(panel=panel)
+    learned = _SHARED.format(panel, _AGAINST.get(label, "the list's labels"))
+    return dict(panel=panel, votes=votes, learned=learned)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #932adb2f
 FOLDERS = dict(audio="AudioWAV", video="VideoFlash")
@@ -259,15 +296,14 @@ def index(
     data_root: str | Path,  # the owners' folder, which is only ever read
     label: str | None = None,  # intended, consensus: there is no default
     annotations: str | Path | None = None,  # a published list with labels
+    votes: str | None = None,  # distribution: the votes' shares are learned
+    panel: str | None = None,  # whose votes: voice, face, audio-visual (None)
 ) -> Manifest:
     "The manifest of CREMA-D below `data_root`"
     if not annotations: _check_label(label)
     root, problems = data_folder(data_root, "crema_d"), []
     clips = _clips(root, problems)
-    found, soft, notes = _labels(root, list(clips), label, annotations, problems)
-    people = _people(root)
-    rows = [_row(s, files, found[s], people) | soft.get(s, {})
-            for s, files in clips.items() if found[s]]
+    rows, notes = _told(root, clips, (label, annotations, votes, panel), problems)
     if not rows: raise AvkitError(f"No clip of {root} has a label")
     count = corpus_info("crema_d")["counts"]["clips"]
     notes |= dict(
@@ -277,6 +313,19 @@ def index(
     )
     classes = CREMA_D_EMOTIONS.values()
     return make_manifest("crema_d", root, rows, classes, sorted(problems), notes)
+
+
+def _told(root, clips, asked, problems):
+    "The rows of the clips that have a label (and votes, where these are learned); what to note"
+    label, annotations, votes, panel = asked
+    label = "a list" if annotations else label
+    panel = _asked_panel(label, votes, panel)
+    counts = _panel_votes(root, list(clips), panel, problems) if panel else {}
+    found, notes = _labels(root, list(clips), label, annotations, counts, problems)
+    soft, people = _vote_columns_of(counts, votes), _people(root)
+    rows = [_row(s, files, found[s], people) | soft.get(s, {}) for s, files in clips.items()
+            if found[s] and (s in counts or votes != "distribution")]
+    return rows, notes | _vote_notes(label, votes, panel)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #e85c7b27
 RENDER_VERSION = 2

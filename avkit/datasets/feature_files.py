@@ -9,6 +9,7 @@ __all__ = ['FORMS', 'CONFIDENCE', 'ClipSteps', 'period_of', 'Form', 'form_of', '
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #f8ccfbab
 import functools, io, json, re, unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -362,9 +363,78 @@ def _array_middles(time: np.ndarray) -> np.ndarray:
     "(T,) of times that begin steps, or of (T,2) where they begin and end"
     return time.mean(1) if time.ndim == 2 else time + (period_of(time) or 0) / 2
 
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #ragged02
+_LISTS = "name", "names", "clip", "clips", "file", "files", "filename"
+_LENGTHS = "frames", "lengths", "length", "steps"
+_SCALES = "scale", "step"
+
+
+def _entry(arrays: _Arrays, names: Sequence[str], kinds: str, ndim: int) -> str | None:
+    "The array of one of these names that has such a type and number of axes"
+    fit = {n: n for n, x in arrays.items() if x.dtype.kind in kinds and x.ndim == ndim}
+    return _first(fit, names)
+
+
+def _all_clips(arrays: _Arrays) -> str | None:
+    "The array that may hold the numbers of all clips: one that says so, or the only one"
+    known = {n: n for n, x in arrays.items() if x.dtype.kind in "fiub" and x.ndim > 1}
+    return _first(known, _FEATURES) or (next(iter(known)) if len(known) == 1 else None)
+
+
+def _list_of_clips(arrays: _Arrays) -> str | None:
+    "The array that names the clips of another one; None where names say something else"
+    list_, lengths = _entry(arrays, _LISTS, "US", 1), _entry(arrays, _LENGTHS, "iu", 1)
+    x = _all_clips(arrays)
+    if list_ is None or x is None: return None
+    n = len(arrays[lengths or x])
+    return list_ if n == len(arrays[list_]) else None
+
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #ragged04
+def _one_after_another(x: np.ndarray, n: int, lengths: np.ndarray) -> list[np.ndarray]:
+    "(L,F), or (F,L) -> n arrays (T,F)"
+    total = int(lengths.sum())
+    if len(lengths) != n or total not in x.shape or lengths.min(initial=0) < 0:
+        raise AvkitError(f"{n} clips whose {len(lengths)} lengths add up to {total} steps do not "
+                         f"fit an array of {' x '.join(map(str, x.shape))}")
+    return np.split(x if len(x) == total else x.T, np.cumsum(lengths)[:-1])
+
+
+def _side_by_side(x: np.ndarray, n: int, lengths: np.ndarray | None) -> list[np.ndarray]:
+    "(N,F), or (N,T,F) of which each clip has its length -> n arrays (T,F)"
+    if len(x) != n:
+        raise AvkitError(f"{n} clips for an array of {' x '.join(map(str, x.shape))}: an array of "
+                         "whole numbers 'frames' has to say how many steps each has")
+    if lengths is None: return [s if s.ndim == 2 else s[None] for s in x]
+    if len(lengths) != n or lengths.max() > x.shape[1]:
+        raise AvkitError(f"{n} clips and {len(lengths)} lengths up to {lengths.max()} do not fit an"
+                         f" array of {' x '.join(map(str, x.shape))}")
+    return [s[:k] for s, k in zip(x, lengths)]
+
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #ragged07
+def _listed_clips(arrays: _Arrays, list_: str) -> Found:
+    "The clips of arrays that hold all of them, named by one of these arrays"
+    names = arrays[list_].astype(str).tolist()
+    if twice := [n for n, k in Counter(names).items() if k > 1]:
+        raise AvkitError(f"{list_!r} names {twice[0]!r} twice; leave one of them out")
+    cut, worth = _entry(arrays, _LENGTHS, "iu", 1), _entry(arrays, _SCALES, "fiu", 0)
+    x = _all_clips(arrays) or ""
+    each = _cut(arrays[x], len(names), arrays[cut].astype(int) if cut else None)
+    if arrays[x].dtype.kind not in "iu": worth = None  # these are the numbers themselves
+    scale = np.float32(arrays[worth]) if worth else np.float32(1)
+    named = {n: _array_steps(s.astype(np.float32) * scale, None) for n, s in zip(names, each)}
+    left = [n for n in arrays if n not in (list_, cut, worth, x)]
+    return Found("arrays", named, left_out=left)
+
+
+def _cut(x: np.ndarray, n: int, lengths: np.ndarray | None) -> list[np.ndarray]:
+    "The numbers of all clips -> those of each (T,F)"
+    if lengths is not None and x.ndim == 2: return _one_after_another(x, n, lengths)
+    return _side_by_side(x, n, lengths)
+
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #649fa637
 def _of_arrays(arrays: _Arrays, alone: bool) -> Found:
-    "The clips of named arrays"
+    "The clips of named arrays, or of arrays that hold all clips"
+    if alone and (list_ := _list_of_clips(arrays)): return _listed_clips(arrays, list_)
     fit = {n: x for n, x in arrays.items() if x.dtype.kind in "fiub" and x.ndim in (1, 2)}
     chosen = {clip: _chosen(names) for clip, names in _groups(fit).items()}
     named = {clip: _array_steps(fit[x], fit[time] if time else None)
@@ -394,7 +464,9 @@ def _read_hdf5(path: Path) -> _Arrays:
     except ImportError as e: raise AvkitError('HDF5 needs h5py: pip install "avkit[hdf5]"') from e
     out: dict[str, np.ndarray] = {}
     def visit(name: str, x: Any) -> None:
-        if isinstance(x, h5py.Dataset): out[name] = np.asarray(x[()])
+        if not isinstance(x, h5py.Dataset): return
+        text = h5py.check_string_dtype(x.dtype) is not None and x.ndim
+        out[name] = np.array(x.asstr()[()], str) if text else np.asarray(x[()])
     with h5py.File(path) as f: f.visititems(visit)
     return out
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'Ends', 'PIECE', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'known_datasets', 'corpus_info', 'declared_scale',
-           'label_ends', 'piece_columns', 'Manifest', 'hash_files', 'data_folder', 'speaker_key', 'one_spelling',
-           'collect_files', 'keep_first', 'named_clips', 'overlaps', 'labels_frames', 'make_manifest', 'write_manifest',
-           'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe', 'read_lines',
-           'column_hint', 'read_table']
+           'label_ends', 'unit_of', 'piece_columns', 'Manifest', 'hash_files', 'data_folder', 'speaker_key',
+           'one_spelling', 'collect_files', 'keep_first', 'named_clips', 'overlaps', 'labels_frames', 'make_manifest',
+           'write_manifest', 'read_cells', 'read_manifest', 'common_streams', 'streams_told', 'understood', 'describe',
+           'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
@@ -91,6 +91,14 @@ def label_ends(
     ends = [(own or {}).get(t, usual) for t in targets]
     return [float(a) for a, _ in ends], [float(b) for _, b in ends]
 
+# %% ../../nbs/2_datasets/00_manifest.ipynb #unit1002
+def unit_of(
+    corpus: str,  # the data set's name
+) -> dict[str, str]:
+    "What is independent: its name, plural, and `column` or `clip` (a pattern); speakers by default"
+    told = corpus_info(corpus).get("unit") if corpus in known_datasets() else None
+    return dict(name="speaker", plural="speakers", column="speaker") if told is None else told
+
 # %% ../../nbs/2_datasets/00_manifest.ipynb #pc0e0071
 PIECE = ["start", "end", "offset"]  # s
 
@@ -163,11 +171,23 @@ def _hash(path):
     except AvkitError: return ""
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #94c7f672
+_SHA256 = re.compile("([0-9a-f]{64})?")  # or none, of what could not be read
+
+
 def _memo(root):
     "Where the hashes of a folder's files are remembered"
     return cache_dir("hashes", content_key(str(Path(root).resolve()))[:16] + ".json")
 
 
+def _remembered(root) -> dict[str, list[str]]:
+    "{path: [stamp, hash]}; what is damaged is forgotten"
+    try: memo = read_json(_memo(root))
+    except AvkitError: return {}
+    good = lambda x: isinstance(x, list) and len(x) == 2 and _SHA256.fullmatch(str(x[1]))
+    return {p: x for p, x in memo.items() if good(x)} if isinstance(memo, dict) else {}
+
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #94c7f674
 def hash_files(
     root: str | Path,  # the folder that the paths are relative to
     paths: Sequence[str],  # "" gives ""
@@ -176,8 +196,7 @@ def hash_files(
 ) -> list[str]:
     "SHA-256 of each file, in order; remembered until it changes. '' of what cannot be read"
     from joblib import Parallel, delayed  # heavy: only where processes are started
-    try: memo = read_json(_memo(root))
-    except AvkitError: memo = {}
+    memo = _remembered(root)
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))

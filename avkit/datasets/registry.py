@@ -250,7 +250,7 @@ def keep_answers(settings: Any) -> None:
 
 # %% ../../nbs/2_datasets/19_registry.ipynb #c0de0091
 OPTIONS = ("label", "track", "annotations", "synthetic", "synt_rate", "map", "layout", "pattern",
-           "scale", "votes", "tier", "lag", "gap", "raters")  # of `index` of some data set
+           "scale", "votes", "panel", "tier", "lag", "gap", "raters")  # of `index` of some data set
 
 
 def _of_recipe(settings: Any) -> dict[str, Any]:

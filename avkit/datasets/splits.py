@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUBSETS', 'GENERIC', 'SUBSET_NAMES', 'FEW', 'UNEVEN', 'PEOPLE', 'split_folds', 'assign_fold', 'kept_together',
-           'blocks', 'assign_blocks', 'assign_random', 'assign_own_folds', 'assign_file', 'LeakError', 'leaks',
+           'units', 'blocks', 'assign_blocks', 'assign_random', 'assign_own_folds', 'assign_file', 'LeakError', 'leaks',
            'check_split', 'apply_split', 'class_counts', 'few_data']
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #26ce57a3
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import AvkitError, child_seed, resolve, unknown
 from .manifest import (corpus_info, Manifest, one_spelling,
-    read_table, speaker_key)
+    read_table, speaker_key, unit_of)
 from ..files import one_form, without_suffix
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #2e81dab5
@@ -92,6 +92,19 @@ def _check_blocks(clips, n):
     if most < n:
         raise AvkitError(f"{n} blocks need a label with at least as many clips, the most frequent "
                          f"has {most}: take fewer blocks (--split kfold3), or add clips")
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #unit2002
+def units(
+    clips: pd.DataFrame,  # of a manifest
+    corpus: str,  # the data set's name
+) -> pd.Series:
+    "The independent unit of each clip: dyad, film, video, or whoever has to stay together"
+    about = unit_of(corpus)
+    own = clips.get(about.get("column", "clip"))
+    if own is None or about["name"] == "speaker": return kept_together(clips)
+    own = own.fillna("").astype(str)
+    if "clip" in about: own = own.str.extract(about["clip"], expand=False).fillna("")
+    return own.where(own != "", clips["clip"])
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #76a07b83
 def blocks(
@@ -494,8 +507,8 @@ def _few_speakers(rows):
     n = rows["speaker"].nunique()
     if (rows["speaker"] == "").any() or not n: return []
     if n < PEOPLE:
-        return [f"{n} speaker{'s' * (n != 1)}, fewer than {PEOPLE}: intervals over speakers come "
-                "out too narrow, or cannot be made, and scores are of these people alone."]
+        return [f"{n} speaker{'s' * (n != 1)}, fewer than {PEOPLE}: no interval over "
+                "speakers can be trusted, none is made, and scores are of these people alone."]
     if rows.loc[rows["split"] == "test", "speaker"].nunique() != 1: return []
     return ["All test clips are of one speaker: the scores are those of one person, and there is "
             "no interval over speakers."]

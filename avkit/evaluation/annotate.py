@@ -184,7 +184,9 @@ def timeline(p: Prediction) -> Any:
     left = f" ({MOST_STRIPS} of {len(p.seen)} faces; all: predictions.csv)" if more > 0 else ""
     fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}{left}", fontsize=9)
     warning = p.settings["warning"]
-    if warning: fig.supxlabel(f"Model {warning}", fontsize=8, c="tab:red")
+    said = [warning] * bool(warning) + p.settings["unlike_training"]
+    told = "\n".join(f"Model {line}" for line in said)
+    if told: fig.supxlabel(told, fontsize=8, c="tab:red")
     return fig
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #d9cdef4b
@@ -442,6 +444,20 @@ def _joined(t: pd.DataFrame) -> pd.DataFrame:
     of = dict(start=("start", "first"), end=("end", "last"), label=("label", "first"))
     return t.groupby(new.cumsum()).agg(**of)
 
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #tlshotc1
+def _shot_of(p: Prediction, name: str) -> tuple[float, float]:
+    "From when to when the shot goes that a face was seen in, s; without end where nothing is cut"
+    if name not in p.seen: return -np.inf, np.inf
+    edges = np.array([-np.inf, *p.settings.get("cuts", []), np.inf])
+    shot = int(np.searchsorted(edges, p.seen[name][0][0], side="right"))
+    return float(edges[shot - 1]), float(edges[shot])
+
+
+def _in_shot(t: pd.DataFrame, first: float, last: float) -> pd.DataFrame:
+    "Rows of one face, cut where its shot begins and ends; those outside are gone"
+    kept: Any = t.assign(start=t.start.clip(lower=first), end=t.end.clip(upper=last))
+    return kept[kept.end > kept.start]
+
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
 def _labels(p: Prediction) -> pd.Series:
     "What each row says, in a word or in numbers"
@@ -456,7 +472,7 @@ def time_line(p: Prediction) -> pd.DataFrame:
     if said.empty: return pd.DataFrame(columns=["start", "end", "label", "tier"])
     told = replace(p, table=said)
     rows = said[["start", "end"]].assign(label=_labels(told), tier=said.face.replace("", "audio"))
-    parts = [_joined(_without_overlap(t)).assign(tier=tier)
+    parts = [_in_shot(_joined(_without_overlap(t)), *_shot_of(p, str(tier))).assign(tier=tier)
              for tier, t in rows.groupby("tier", sort=False)]
     out: Any = pd.concat(parts, ignore_index=True)
     return out[out.end > out.start + .0005].reset_index(drop=True)  # half a tick of ELAN's clock

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import (AvkitError, child_seed, content_key, kit_path, progress, read_json,
-    write_json)
+from ..core import (AvkitError, child_seed, content_key, folder_lock, kit_path, progress,
+                        read_json, write_json)
 from ..datasets.manifest import Manifest
-from ..datasets.splits import apply_split, kept_together
-from .evaluate import evaluate
+from ..datasets.splits import apply_split, kept_together, units
+from .evaluate import evaluate, WAIT
 from .runs import open_run, Run
 from .statistics import holm, interval, score_of, stacked, tallies
 from ..preprocessing.circumstances import circumstances, GROUPS, MEASURES_VERSION, WORDS
@@ -340,14 +340,10 @@ def _counts(y: np.ndarray, told: np.ndarray, C: int) -> np.ndarray:
     return np.bincount(y[used] * C + told[used], minlength=C * C).reshape(C, C)
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #86dfa449
-_DRAWS = 20_000_000  # numbers that the draws of an interval may take
-
-
 def _with_interval(q: Asked, told: np.ndarray) -> dict[str, float]:
     "score, low, high of predictions (N,) or (N,k)"
     T = _tallies(q, told)
-    n = int(np.clip(_DRAWS // T.shape[1], 1000, 10_000))
-    return dict(zip(("score", "low", "high"), interval(T, q.labels.metric, n=n)))
+    return dict(zip(("score", "low", "high"), interval(T, q.labels.metric)))
 
 
 def ask(q: Asked, X: np.ndarray) -> dict[str, float]:
@@ -593,9 +589,8 @@ def _scored(
     rows = p.loc[(p.split == run.side) & (p.condition == given)]
     T = stacked([tallies(rows, run.classes, speaker_of, run.task)])[0]
     metric = "uar" if classes else "ccc"
-    n = int(np.clip(_DRAWS // T.shape[1], 1000, 10_000))
     chance = 1 / rows.target.nunique() if classes else 0.
-    return dict(given=given) | dict(zip(("score", "low", "high"), interval(T, metric, n=n))) | dict(
+    return dict(given=given) | dict(zip(("score", "low", "high"), interval(T, metric))) | dict(
         chance=chance)
 
 
@@ -610,7 +605,7 @@ def audit_model(
     asked = audit_conditions(opened)
     if not asked: return pd.DataFrame()
     evaluate(opened.folder, asked, opened.side, data_root=data_root, n_jobs=n_jobs, verbose=False)
-    again, who = open_run(opened.folder), dict(zip(m.clips["clip"], m.clips.speaker))
+    again, who = open_run(opened.folder), dict(zip(m.clips["clip"], units(m.clips, m.corpus)))
     known = [c for c in usual_conditions(again.cfg) if c in again.record["metrics"][again.side]]
     return pd.DataFrame([_scored(again, c, who) for c in (*known, *asked)])
 
@@ -618,11 +613,13 @@ def audit_model(
 def keep_audit(run: str | Path | Run, found: Mapping[str, Any]) -> None:  # of `audit`
     "Write what an audit found, in short, into the record of a run on the same real data"
     folder = open_run(run).folder
-    record = read_json(folder / "record.json")
-    if record["data_hash"] != found["data_hash"]:
-        raise AvkitError(f"The data have changed since {folder.name} was trained: its record keeps "
-                         "no audit of others")
-    if not found["rendered"]: write_json(folder / "record.json", record | dict(audit=brief(found)))
+    with folder_lock(folder, WAIT):
+        record = read_json(folder / "record.json")
+        if record["data_hash"] != found["data_hash"]:
+            raise AvkitError(f"The data have changed since {folder.name} was trained: its record "
+                             "keeps no audit of others")
+        if found["rendered"]: return
+        write_json(folder / "record.json", record | dict(audit=brief(found)))
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #2528e012
 def brief(found: Mapping[str, Any]) -> dict[str, Any]:  # of `audit`

@@ -7,14 +7,15 @@ __all__ = ['Inputs', 'AGREES', 'Ask', 'OPSET', 'card_config', 'Graph', 'example'
            'to_graphs', 'card_text', 'export_card']
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #8c7e559e
-import json
-from collections.abc import Callable
+import io, json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 import torch
 from .. import __version__
-from ..core import AvkitError, file_hash, resolve, write_error, write_json, write_text
+from ..core import (AvkitError, atomic_folder, file_hash, resolve, sweep_tmp, write_json,
+                        write_text)
 from ..datasets.manifest import corpus_info, declared_scale
 from .audit import audit_line, audit_of
 from .runs import open_run, Run
@@ -156,7 +157,9 @@ def to_program(
 ) -> tuple[dict[str, Any], torch.export.ExportedProgram]:
     "Write the model as a `torch.export` program; returns what the check found, and the program"
     program = _exported(run, x)
-    torch.export.save(program, str(path))
+    whole = io.BytesIO()  # what writes to a full disk itself ends the process
+    torch.export.save(program, whole)
+    path.write_bytes(whole.getbuffer())
     loaded = torch.export.load(str(path)).module()
 
     def ask(batch: Inputs) -> torch.Tensor:
@@ -422,6 +425,13 @@ def _check_folder(run: Run, folder: Path) -> None:
         raise AvkitError(f"{folder} holds other files: give a new or empty folder.")
 
 
+def _check_weights(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+    "Refuse weights that are no numbers"
+    bad = [k for k, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad: raise AvkitError(f"{run.folder}: its weights are no numbers (first {bad[0]}), so it "
+                             "makes no card. Train it again with a lower learning rate.")
+
+
 def _write_hashes(folder: Path) -> None:
     "The SHA-256 of each file of a card"
     files = [f for f in sorted(folder.iterdir())
@@ -439,15 +449,13 @@ def export_card(
     run, folder = open_run(run), resolve(folder)
     _check_folder(run, folder)
     tensors, meta = read_checkpoint(run.folder / "checkpoints/best.safetensors")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in ("hashes.json", "model.pt2", "model.onnx"):
-            (folder / old).unlink(missing_ok=True)
-        save_file(tensors, folder / "model.safetensors", metadata=dict(format="pt"))
-        found = to_graphs(run, folder, onnx)
-    except OSError as e: raise write_error(folder, e) from e
-    write_json(folder / "config.json", card_config(run, meta) | dict(graphs=found))
-    write_json(folder / "metrics.json", run.record["metrics"])
-    write_text(folder / "README.md", card_text(run, found))
-    _write_hashes(folder)
+    _check_weights(run, tensors)
+    sweep_tmp(folder.parent, deep=False)
+    with atomic_folder(folder) as new:
+        save_file(tensors, new / "model.safetensors", metadata=dict(format="pt"))
+        found = to_graphs(run, new, onnx)
+        write_json(new / "config.json", card_config(run, meta) | dict(graphs=found))
+        write_json(new / "metrics.json", run.record["metrics"])
+        write_text(new / "README.md", card_text(run, found))
+        _write_hashes(new)
     return found

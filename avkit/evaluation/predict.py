@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip', 'Plan', 'plan_windows', 'Heard', 'listen',
            'box_size', 'Gallery', 'Seen', 'Looker', 'windows', 'faces_in', 'own_frames', 'cut_face', 'given_of',
-           'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips', 'by_window',
-           'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges', 'frame_rows',
-           'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of', 'belongs_to',
-           'scale_of', 'check_video', 'predict', 'prediction_owner', 'prediction_summary']
+           'still_given', 'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips',
+           'by_window', 'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges',
+           'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of',
+           'belongs_to', 'unlike_of_video', 'scale_of', 'check_video', 'predict', 'prediction_owner',
+           'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
 import shutil, tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,7 @@ from ..datasets.features import Stream
 from ..datasets.manifest import COLUMNS, declared_scale, label_ends, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
-from .runs import check_backbones, open_run, Run
+from .runs import check_backbones, open_run, Run, unlike_training
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
@@ -261,7 +262,8 @@ class Looker:
         _check_views(prep)
         self.whole = "face" not in prep.views or prep.detector == "none"
         self.crowd, self.gallery = Crowd(), Gallery()
-        self.net = faces.detector("none" if self.whole else prep.detector, prep.face_model)
+        self.net = faces.detector(
+            "none" if self.whole else prep.detector, prep.face_model, prep.sure)
         self.cuts, self.shot = np.zeros(0), 0  # seconds; the shot of the last frame
 
     def watch(self, path: str | Path) -> None:
@@ -382,6 +384,18 @@ def given_of(
     there = dict(audio=audio, video=video)
     have = [s for s, given in there.items() if given and s in run.streams]
     return "av" if len(have) == 2 else have[0] if have else ""
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #stillgc1
+def still_given(
+    given: np.ndarray,           # N of av, audio, video, or ""
+    streams: dict[str, Stream],  # what is there of each window, behind its backbone
+) -> np.ndarray:
+    "The conditions (N,), without the streams in which a backbone found nothing at all"
+    there = {s: x.present.numpy() for s, x in streams.items()}
+    asked = dict(av=("audio", "video"), audio=("audio",), video=("video",))
+    left = [[s for s in asked.get(g, ()) if s not in there or there[s][i]]
+            for i, g in enumerate(given)]
+    return np.array(["av" if len(s) == 2 else "".join(s) for s in left])
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #58492cd1
 AT_ONCE = 64  # frames that a model looks at together
@@ -542,6 +556,7 @@ class Clips:
         if not self.rows: return
         rows = pd.DataFrame(self.rows)
         streams = self._streams(rows)
+        rows["given"] = still_given(rows.given.to_numpy(), streams)
         out = answer(self.run, streams, rows.given.to_numpy(), self.run.cfg["device"])
         told = rows[["start", "end", "face", "given"]]
         self.parts.append(pd.concat([told, prediction_columns(self.run, out)], axis=1))
@@ -774,6 +789,7 @@ def answer_frames(
         some = slice(i, i + at_once)
         streams = window_streams(
             run.cfg, m, heard.store, tracks, of[some], numbers[some], spec, {}, run.stats)
+        given[some] = still_given(given[some], streams)
         out.append(answer(run, streams, given[some], run.cfg["device"], steps[some]))
     return torch.cat(out).numpy()
 
@@ -931,6 +947,39 @@ def belongs_to(
                  audio=run.preparation.audio)
     return dict(input=file_hash(path), model=model, settings=asked, avkit=__version__)
 
+# %% ../../nbs/5_evaluation/04_predict.ipynb #unlkpcd1
+def _unlike_length(run: Run, heard: Heard, window: float | None) -> str:
+    "That a long video is cut where clips were not; '' where they were, or where it is short"
+    whole = window is None or run.level == "frame" or run.preparation.window is not None
+    if whole or window >= heard.duration: return ""
+    return (f"trained on whole clips: here windows of {window:g} s, since the video lasts "
+            f"{heard.duration:.1f} s")
+
+
+def _unlike_rate(run: Run, fps: float | None) -> str:
+    "That the frame rate is none of the training's, by a tenth or more; '' where it is, or unknown"
+    low, high = run.record.get("frame_rate", (0, 0))
+    if not fps or not high or .9 * low <= fps <= 1.1 * high: return ""
+    rates = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return (f"trained on videos of {rates} frames a second: here there are {fps:g}, so that what "
+            "a window shows takes another time")
+
+
+def _unlike_cut(run: Run) -> list[str]:
+    "Quirks of how clips are cut that a longer video has no place for"
+    prep, streams = run.preparation, run.streams
+    numbers = "trained on frames by their number: here frames go by their time"
+    middle = "trained on the middle of the audio by itself: here audio and frames are of one time"
+    return [numbers] * (prep.by_number and "video" in streams) + [middle] * (
+        prep.own_middle and "audio" in streams)
+
+
+def unlike_of_video(run: Run, heard: Heard, cut: Mapping[str, Any]) -> list[str]:
+    "`unlike_training`, and what depends on the video: its length, its frame rate, quirks"
+    own = [_unlike_length(run, heard, cut.get("window")), _unlike_rate(run, heard.fps)]
+    own += _unlike_cut(run) if run.level == "clip" else []
+    return unlike_training(run, run.preparation) + [line for line in own if line]
+
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d024358b
 def scale_of(run: Run) -> dict[str, list[float]]:
     "{number: least and greatest} of a run, where its data set or its owner tells"
@@ -957,7 +1006,7 @@ def _settings_of(
         input_rendered=rendered_file(path), warning=warning_of(run, path),
         video=path.name, duration=round(heard.duration, 3), fps=heard.fps,
         sound=heard.samples > 0, run=run.name, recipe=cfg["recipe"], modality=cfg["modality"],
-        scale=scale_of(run),
+        scale=scale_of(run), unlike_training=unlike_of_video(run, heard, cut),
         device=cfg["device"], preparation=asdict(run.preparation), cut=cut,
         pictures_searched=gallery.looked, pictures_with_a_face=gallery.found,
         cuts=[round(float(t), 3) for t in cuts])
@@ -1099,5 +1148,5 @@ def prediction_summary(p: Prediction) -> str:
         found = f"{s['pictures_with_a_face']} of {s['pictures_searched']} frames"
         cuts = s["cuts"] and f", {len(s['cuts']) + 1} shots, each with faces of its own" or ""
         lines.insert(0, f"{s['video']}: {s['duration']:.1f} s, a face in {found}{cuts}")
-    if s["warning"]: lines.insert(0, f"Note: {s['run']} was {s['warning']}")
-    return "\n".join(lines)
+    said = [s["warning"]] * bool(s["warning"]) + s["unlike_training"]
+    return "\n".join([*(f"Note: {s['run']} was {line}" for line in said), *lines])

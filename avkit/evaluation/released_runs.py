@@ -16,7 +16,7 @@ from torch import nn
 from ..core import AvkitError, kit_path, resolve
 from ..datasets.affwild2 import AFFWILD2_TARGETS, EXPRESSIONS, OTHER
 from ..datasets.manifest import corpus_info, label_ends
-from .runs import open_run, Run, Trained
+from .runs import open_run, Run, RunFacts, Trained, unlike_training
 from ..models.backbones import spec_of
 from ..models.conformer import sinusoids
 from ..models.fusion import FUSIONS
@@ -26,7 +26,7 @@ from ..training.checkpoint import make_model, save_best, take_weights
 from ..training.configure import Config, configure, names_of, options_of
 from ..training.inference import conditions as usual_conditions
 from ..training.learner import finish, start
-from ..training.loading import read_clips, RunData, split_manifest
+from ..training.loading import preparation_of, read_clips, RunData, split_manifest
 from ..training.quirks import with_quirks
 from ..training.recipes import merged_options
 from ..training.record import made_of, run_key
@@ -313,6 +313,15 @@ def _check_folder(folder: Path, sha256: str) -> None:
     raise AvkitError(f"{folder} holds another run: give a new or empty folder")
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun28
+def _unlike(cfg: Config, corpus: RunData, verbose: bool) -> dict[str, list[str]]:
+    "What the authors' clips had and these do not have, for the record; and on the screen"
+    authors = RunFacts(Path(), dict(released=True), cfg)
+    prepared = preparation_of(cfg, corpus.manifest)
+    lines = unlike_training(authors, prepared, corpus.notes.get("came_as"))
+    for line in lines if verbose else (): print(f"The file was {line}")
+    return dict(unlike_training=lines) if lines else {}
+
+
 def evaluate_released(
     path: str | Path,           # the author's file; of vavl2023 the folder
     recipe: str,                # whose code saved it
@@ -330,7 +339,7 @@ def evaluate_released(
     m = split_manifest(cfg)
     corpus = with_quirks(cfg, read_clips(cfg, m, verbose=verbose))
     model = _fill(cfg, r, corpus, path)
-    mark = released_mark(cfg, path, hints, corpus.data.classes)
+    mark = released_mark(cfg, path, hints, corpus.data.classes) | _unlike(cfg, corpus, verbose)
     folder = _folder(cfg, run_key(made_of(cfg, m)), to)
     _check_folder(folder, mark["sha256"])
     cfg = cfg.changed(run_dir=str(folder))

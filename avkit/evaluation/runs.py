@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['example_folder', 'RunFacts', 'Trained', 'read_predictions', 'Run', 'open_run', 'record_paths', 'unfinished_runs',
-           'example_run', 'newest_run', 'check_backbones', 'untrained_run']
+           'example_run', 'newest_run', 'check_backbones', 'faces_then', 'unlike_training', 'untrained_run']
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #b5133719
 import functools, types
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ..training.frozen import backbone_note
 from ..training.learner import fit
 from avkit.training.loading import (hub_options, load_data, preparation_of, RunData,
     weights_of_stream)
+from ..training.recipes import RECIPES
 from ..training.record import drawn_networks, is_earlier
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
@@ -336,6 +338,47 @@ def check_backbones(run: RunFacts) -> None:
                 f"{run.name} was trained with other weights of the {s} backbone {name} "
                 f"({then.get('source')}) than there are now ({now['source']}): put the file back "
                 "that its record names, or train again.")
+
+# %% ../../nbs/5_evaluation/00_runs.ipynb #unlikec1
+def _by_authors(run: RunFacts) -> bool:
+    "Was a file trained by a paper's authors, on face crops of the organisers of a challenge?"
+    prepared = RECIPES[run.cfg["recipe"]]["preparation"]
+    return bool(run.record.get("released")) and prepared.get("detector") == "auto"
+
+
+def faces_then(run: RunFacts) -> str:
+    "The detector whose faces a run was trained on; `given`: crops of its data set's owner"
+    if _by_authors(run): return "given"
+    recipe = run.record.get("recipe", {})
+    return run.record.get("detector") or recipe.get("preparation", {}).get("detector", "")
+
+# %% ../../nbs/5_evaluation/00_runs.ipynb #unlikec3
+def _unlike_faces(run: RunFacts, now: str) -> str:
+    "That faces are found in another way than then; '' where they are not"
+    then, here = faces_then(run), "the whole frame is" if now == "none" else f"{now} finds"
+    if then in ("", "auto", now): return ""
+    own = run.record.get("dataset", run.cfg["dataset"])
+    given = "face crops that came with " + ("its authors' data" if _by_authors(run) else own)
+    named = dict(given=given, none="whole frames for faces")
+    return f"trained on {named.get(then, f'faces that {then} found')}: here {here} the face"
+
+# %% ../../nbs/5_evaluation/00_runs.ipynb #unlikec2
+_CAME = dict(
+    tensors="tensors that its owner made: here avkit makes them of the file",
+    pictures="pictures without a rate, spread over each clip: here frames go by their time")
+
+
+def unlike_training(
+    run: RunFacts,
+    now: Preparation,  # of the clips that it is asked about
+    came: Mapping[str, str] | None = None,  # `came_as` of these clips
+) -> list[str]:
+    "What a run was trained on and these clips do not have, and what stands for it: sentences"
+    then, here = run.record.get("came_as", {}), came or {}
+    faces = _unlike_faces(run, now.detector) if "face" in now.views else ""
+    other = [f"trained on {s} that came as {_CAME[how]}" for s, how in then.items()
+             if here.get(s) != how and s in run.streams]
+    return [faces] * bool(faces) + other
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #a4439433
 def _fresh_model(cfg: Config, outputs: int) -> torch.nn.Module:

@@ -481,8 +481,8 @@ def _no_backbone(name: str) -> AvkitError:
 
 # %% ../../nbs/3_models/02_backbones.ipynb #hubrow01
 def _only_frozen(**options: Any) -> nn.Module:
-    raise AvkitError("A network by the name of its hub (hf:, timm:, torchvision:, torchaudio:) is "
-                     "for audio_backbone and video_backbone: it is frozen. To train one with the "
+    raise AvkitError("A network by the name of its hub (hf:, timm:, torchvision:, torchaudio:, "
+                     "face_landmarker:) is for audio_backbone and video_backbone: it is frozen. To train one with the "
                      "model, take a name of avkit's, or of timm's without `timm:`")
 
 

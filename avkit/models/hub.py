@@ -18,13 +18,14 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, content_key, read_json, resolve, unknown
+from .face_landmarker import FaceLandmarks, NUMBERS
 from .masks import grouped
 from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
     refuse_weights, restoring, source_of, State, weights_hash)
 from ..store import Store
 
 # %% ../../nbs/3_models/08_hub.ipynb #h3a3b27a
-HUBS = ("hf", "timm", "torchvision", "torchaudio")
+HUBS = ("hf", "timm", "torchvision", "torchaudio", "face_landmarker")
 
 
 def is_hub(name: object) -> bool:
@@ -32,17 +33,20 @@ def is_hub(name: object) -> bool:
     return isinstance(name, str) and name.startswith(tuple(f"{h}:" for h in HUBS))
 
 # %% ../../nbs/3_models/08_hub.ipynb #h62c3921
+_LOCAL: dict[str, Callable[[Path], bool]] = dict(hf=Path.is_dir, face_landmarker=Path.is_file)
+
+
 def hub_folder(name: str) -> Path | None:
-    "The folder that `hf:<folder>` means, where there is one"
+    "The folder that `hf:<folder>` means, the file of `face_landmarker:<file>`, where there is one"
     hub, _, what = name.partition(":")
-    folder = resolve(what)
-    return folder.resolve() if hub == "hf" and what and folder.is_dir() else None
+    place = resolve(what)
+    return place.resolve() if what and hub in _LOCAL and _LOCAL[hub](place) else None
 
 
 def without_folder(name: str) -> tuple[str, Path | None]:
     "`hf:/models/whisper` -> `hf:whisper`, and the folder; any other name as it is, and None"
-    folder = hub_folder(name)
-    return (f"hf:{folder.name}", folder) if folder else (name, None)
+    place = hub_folder(name)
+    return (f"{name.partition(':')[0]}:{place.name}", place) if place else (name, None)
 
 # %% ../../nbs/3_models/08_hub.ipynb #hfb525d5
 _ASKED = re.compile(r"(mean|weighted|all)(?::(\d+)-(\d+))?|(\d+)")
@@ -343,13 +347,25 @@ def _find_torchaudio(name: str, weights: Any) -> HubEntry:
     setup = dict(network=what)
     return HubEntry(name, _place(name, weights), "wave", int(b.sample_rate), setup=setup)
 
+# %% ../../nbs/3_models/08_hub.ipynb #flmhub02
+def _find_landmarker(name: str, weights: Any) -> HubEntry:
+    "The file of MediaPipe's Face Landmarker"
+    file = hub_folder(name) if weights in (None, "published") else resolve(weights)
+    if file is None or not file.is_file():
+        asked = name.partition(":")[2] if weights in (None, "published") else weights
+        raise AvkitError(f"{asked or 'face_landmarker:'} is no file: get face_landmarker.task from "
+                         "Google's MediaPipe models, and give its path, face_landmarker:PATH")
+    setup = dict(numbers=NUMBERS, frames="each by itself")
+    return HubEntry(name, file, "frames", size=224, setup=setup, licence="Apache-2.0")
+
 # %% ../../nbs/3_models/08_hub.ipynb #hbbf8273
 _FIND: dict[str, Callable[[str, Any], HubEntry]] = dict(
-    hf=_find_hf, timm=_find_timm, torchvision=_find_torchvision, torchaudio=_find_torchaudio)
+    hf=_find_hf, timm=_find_timm, torchvision=_find_torchvision, torchaudio=_find_torchaudio,
+    face_landmarker=_find_landmarker)
 
 
 def find_network(
-    name: str,  # hf:, timm:, torchvision:, torchaudio:
+    name: str,  # hf:, timm:, torchvision:, torchaudio:, face_landmarker:
     weights: str | Path | None = None,  # a folder (hf:) or a file; None: what the name says
 ) -> HubEntry:
     "What a name leads to"
@@ -610,8 +626,13 @@ def _build_torchaudio(found: HubEntry, pad: bool) -> nn.Module:
     return TorchaudioWaves(_fill(net, found), b._normalize_waveform)
 
 
+def _build_landmarker(found: HubEntry, pad: bool) -> nn.Module:
+    return FaceLandmarks(found.place)
+
+
 _BUILD: dict[str, Callable[[HubEntry, bool], nn.Module]] = dict(
-    hf=_build_hf, timm=_build_timm, torchvision=_build_torchvision, torchaudio=_build_torchaudio)
+    hf=_build_hf, timm=_build_timm, torchvision=_build_torchvision, torchaudio=_build_torchaudio,
+    face_landmarker=_build_landmarker)
 
 # %% ../../nbs/3_models/08_hub.ipynb #h501036d
 class HubBackbone(nn.Module):
@@ -630,6 +651,7 @@ class HubBackbone(nn.Module):
         self.parts = parts
         self.name, self.found, self.net, self.layers = found.name, found, net, layers
         self.takes, self.rate, self.size = found.takes, found.rate, found.size
+        self.may_miss = getattr(net, "may_miss", False)  # a row of NaN: nothing was found
         for k in ("mean", "std"):
             v = getattr(found, k)
             self.register_buffer(k, torch.tensor(v).view(-1, 1, 1) if v else None, persistent=False)
@@ -664,7 +686,7 @@ def _nothing(t: HubBackbone, seconds: int = 1) -> Tensor:
 @torch.inference_mode()
 def measure_steps(t: HubBackbone) -> dict[str, Any]:
     "{dim: width of a step, side_by_side: layers in it, rate: steps a second, of audio}"
-    device = next(t.parameters()).device
+    device = next((p.device for p in t.parameters()), "cpu")
     one = t(_nothing(t).to(device))
     n, out = 1, dict(dim=one.shape[-1])
     if t.layers.how == "weighted":
@@ -712,13 +734,14 @@ class HubOptions:
 # %% ../../nbs/3_models/08_hub.ipynb #h922ad2a
 def check_options(name: str, given: Mapping[str, Any]) -> None:
     "Refuse `backbone_options` that a published network does not have"
-    known = ("weights", "pad", "parts")
+    landmarks = name.startswith("face_landmarker:")
+    known = ("weights",) if landmarks else ("weights", "pad", "parts")
     for k in given:
         if k not in known: raise unknown(f"option of the backbone {name}", k, known)
 
 # %% ../../nbs/3_models/08_hub.ipynb #h142e487
 def hub_backbone(
-    name: str,  # hf:, timm:, torchvision:, torchaudio:
+    name: str,  # hf:, timm:, torchvision:, torchaudio:, face_landmarker:
     weights: str | Path | None = None,  # a folder (hf:) or a file; None: what the name says
     device: str | torch.device = "cpu",  # such as cuda
     **options: Any,  # of `HubOptions`
@@ -752,7 +775,7 @@ def _steps(store: Store, network: str, build: Callable[[], HubBackbone]) -> dict
 
 def hub_note(
     store: Store,  # remembers what was measured
-    name: str,     # hf:, timm:, torchvision:, torchaudio:
+    name: str,     # hf:, timm:, torchvision:, torchaudio:, face_landmarker:
     weights: str | Path | None = None,  # a folder (hf:) or a file; None: what the name says
     **options: Any,  # of `HubOptions`
 ) -> dict[str, Any]:

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['Masked', 'CELLS', 'pool', 'zero_padding', 'lengths', 'pool_to_steps', 'side_by_side', 'at_valid', 'over_steps',
-           'recurrent', 'grouped', 'masked_softmax', 'counted_steps', 'has_modality', 'at_present', 'common_steps',
-           'align_steps']
+           'recurrent', 'grouped', 'coarser', 'masked_softmax', 'counted_steps', 'has_modality', 'at_present',
+           'common_steps', 'align_steps']
 
 # %% ../../nbs/3_models/00_masks.ipynb #41d4b16d
 from collections.abc import Callable, Sequence
 import torch
 from torch import nn, Tensor
+from torch.nn import functional as F
 from ..core import AvkitError, unknown
 
 # %% ../../nbs/3_models/00_masks.ipynb #43c9f8ac
@@ -151,6 +152,18 @@ def grouped(
     steps = torch.arange(S, device=x.device) < lengths(mask).clamp(max=S)[:, None]
     valid = pool_to_steps(mask[..., None].to(x.dtype), mask, steps)[..., 0] > 0
     return pool_to_steps(x, mask, steps), valid
+
+# %% ../../nbs/3_models/00_masks.ipynb #coarse02
+def coarser(
+    x: Tensor,     # (B,T,D)
+    mask: Tensor,  # (B,T)
+    n: int,        # steps in a row
+) -> Masked:
+    "-> (B,T/n,D), (B,T/n), rounded up: the mean of those of n steps in a row that are valid"
+    more = -x.shape[1] % n
+    total = F.pad(zero_padding(x, mask), (0, 0, 0, more)).unflatten(1, (-1, n)).sum(2)
+    count = F.pad(mask, (0, more)).unflatten(1, (-1, n)).sum(2)
+    return total / count.clamp(min=1)[..., None], count > 0
 
 # %% ../../nbs/3_models/00_masks.ipynb #230223e4
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

@@ -563,6 +563,12 @@ class Summary:
         "The rows of clips that cannot be used"
         return self.rows.loc[self.rows.status.isin(["failed", "no face"])]
 
+    @property
+    def has_failed(self) -> bool:
+        "Did a clip fail that was not meant to, or is there none to use?"
+        failed = (self.rows.status == "failed").any() and not self.on_purpose
+        return bool(failed) or len(self.failures) == len(self.rows)
+
     def __str__(self) -> str:
         n = self.rows.status.value_counts()
         head = ", ".join(f"{n.get(k, 0)} {k}" for k in ("done", "cached", "no face", "failed"))

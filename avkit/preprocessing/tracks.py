@@ -351,7 +351,8 @@ class Cutter:
             return np.stack([whole if k else whole * np.nan for k in there])
         if "face" not in self.prep.views or self.prep.detector == "none":
             return np.tile(whole, (len(frames), 1))
-        detector = faces.detector(self.prep.detector, model=self.prep.face_model)
+        prep = self.prep
+        detector = faces.detector(prep.detector, prep.face_model, prep.sure)
         found = [np.asarray(b, float).reshape(-1, 4) for b, _ in detector.detect(frames)]
         found = [on_side(b, self.row.get("person", ""), w) for b in found]
         return self._follow(found)

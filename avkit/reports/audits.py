@@ -30,7 +30,7 @@ def _tested(found: Mapping[str, Any]) -> pd.DataFrame:
 def audit_table(found: Mapping[str, Any]) -> pd.DataFrame:  # of `audit`
     "An audit for reading: a row for each group that differs between clips"
     t, metric = _tested(found), dict(uar="UAR", ccc="CCC")[found["metric"]]
-    ends = [f"{short(a)} to {short(b)}" for a, b in zip(t.low, t.high)]
+    ends = [f"{short(a)} to {short(b)}" if a == a else "" for a, b in zip(t.low, t.high)]
     chances = ["< .001" if p < .001 else short(p) for p in t.p_holm]
     out = {"predicted by": t.group, metric: t.score.map(short), "95 % interval": ends}
     out |= {"chance": t.chance.map(short), "p (Holm)": chances}
@@ -77,21 +77,33 @@ def _bars(ax: Any, t: pd.DataFrame) -> None:
     colours = ["tab:blue" if s else "0.75" for s in sure]
     ax.barh(range(len(t)), t.score - t.chance, left=t.chance, color=colours, height=.65)
     ax.hlines(range(len(t)), t.low, t.high, color="0.25", lw=1)
-    beside: Any = dict(textcoords="offset points", va="center", size=6)
-    for i, (score, high) in enumerate(zip(t.score, t.high)):
-        ax.annotate(short(score), (high, i), (3, 0), **beside)
+    beside: Any = dict(textcoords="offset points", va="center", size=7)
+    for i, (score, high, chance) in enumerate(zip(t.score, t.high.fillna(t.score), t.chance)):
+        ax.annotate(short(score), (max(score, high, chance), i), (3, 0), **beside)
+
+
+def _key(ax: Any) -> None:
+    "What shades and lines mean"
+    from matplotlib.patches import Patch  # heavy: only where something is drawn
+    shades = [Patch(color="tab:blue", label=f"more than chance (Holm, p < {LEVEL:g})"),
+              Patch(color="0.75", label="not told from chance")]
+    lines = [*ax.plot([], [], color="0.25", lw=1, label="95 % interval over speakers"),
+             *ax.plot([], [], color="k", lw=.8, ls=":", label="chance; a bar begins at its own")]
+    ax.legend(handles=shades + lines, frameon=False, fontsize=6, loc="lower center",
+              bbox_to_anchor=(.4, 1), ncols=2)
 
 
 def audit_figure(found: Mapping[str, Any]) -> "Figure":
     "The scores of all groups, with intervals and the line of chance"
     plt, _ = style()
     t = _tested(found)
-    fig, ax = plt.subplots(figsize=(4.2, .7 + .22 * len(t)), layout="constrained")
+    fig, ax = plt.subplots(figsize=(4.8, 1 + .22 * len(t)), layout="constrained")
     _bars(ax, t)
     ax.axvline(found["chance"], color="k", lw=.8, ls=":")
     name = dict(uar="UAR", ccc="CCC")[found["metric"]]
     ax.set(yticks=range(len(t)), ylim=(len(t) - .4, -.6), xlabel=f"{name} on unseen speakers")
     ax.set_yticklabels(t.group)
+    _key(ax)
     return fig
 
 # %% ../../nbs/6_reports/01_audits.ipynb #2314d93d

@@ -17,6 +17,7 @@ from ..core import AvkitError, read_json
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, few_data, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
+from .selection import grid_worth
 from ..training.loading import nothing_scored
 from ..training.record import begun_lines, name_of, rater_lines
 
@@ -130,6 +131,7 @@ def grid_ending(done: pd.DataFrame) -> str:
     finished = [Path(f) for f in done.run_dir[done.status != "failed"]]
     folder = Path(done.run_dir.iloc[-1]).parent
     told = run_facts(finished[-1]) if finished else []
+    told += grid_worth([read_json(f / "record.json") for f in finished])
     step = next_step("report", *finished, "--to", folder / "report") if finished else ""
     return "\n".join([*told, f"runs: {shown_path(folder)}", *([step] if step else [])])
 

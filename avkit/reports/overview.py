@@ -521,6 +521,8 @@ def voice_figure(v: DataFrame, classes: Sequence[str]) -> "Figure":  # from `voi
     axes[2].set_xticks(PITCHES, PITCHES)
     axes[2].minorticks_off()
     if "sex" in v: axes[2].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    fig.suptitle("line: median; box: the middle half of the clips; whiskers: up to 1.5 times as "
+                 "far; dots: clips beyond", fontsize=7)
     return fig
 
 

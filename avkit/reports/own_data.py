@@ -98,6 +98,7 @@ def own_runs(p: OwnData, cfg: Config, m: Manifest) -> list[Config]:
 
 # %% ../../nbs/6_reports/21_own_data.ipynb #57111050
 _NAMED = 40  # people whose names can be read beside a figure
+_BAND = "; band: its 95 % interval over people"
 
 
 def people_figure(records: Sequence[dict]) -> "Figure":  # slim ones, of all folds
@@ -107,7 +108,7 @@ def people_figure(records: Sequence[dict]) -> "Figure":  # slim ones, of all fol
     T, people = pooled(records, own_condition(records[0]))
     each = score_of(T.sum(0), metric)
     order, score = np.argsort(each, kind="stable"), float(score_of(T.sum((0, 1)), metric))
-    _, low, high = interval(T, metric) if len(people) > 2 else (score,) * 3
+    _, low, high = interval(T, metric)
     height = .8 + .2 * min(_NAMED, len(people))
     fig, ax = plt.subplots(figsize=(4.6, height), layout="constrained")
     ax.axvspan(low, high, color="C0", alpha=.15, lw=0)
@@ -115,7 +116,7 @@ def people_figure(records: Sequence[dict]) -> "Figure":  # slim ones, of all fol
     ax.plot(each[order], range(len(people)), "o", color="black", ms=4)
     named = [people[i] for i in order] if len(people) <= _NAMED else []
     ax.set(yticks=range(len(named)), yticklabels=named, xlabel=head_of(metric))
-    ax.set_title("line: all people; band: its 95 % interval over people", fontsize=7)
+    ax.set_title(f"line: all people{_BAND if low == low else ''}", fontsize=7)
     return fig
 
 

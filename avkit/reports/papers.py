@@ -22,8 +22,8 @@ from ..datasets.registry import is_rendered
 from ..datasets.splits import SUBSETS
 from ..evaluation.figures import style
 from ..markup import legend_text
-from .comparison import (about, by_method, finished_runs, head_of, method_of,
-    method_summary, numbers_of, readable_summary, write_figure)
+from .comparison import (about, by_method, finished_runs, head_of, interval_lines, method_of,
+    method_summary, numbers_of, readable_summary, units_told, write_figure)
 from .records import gather, without_folders, write_spec
 from .tables import write_frame
 from ..models.backbones import WANTED, wanted_weights
@@ -36,9 +36,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/04_papers.ipynb #08f48baa
-def reported(key: str | None = None, dataset: str | None = None) -> pd.DataFrame:
-    "A paper's numbers (a recipe's name) on a data set, as `affwild2 va`; NaN: not recovered"
-    t = read_cells(manifests_dir() / "reported.csv")
+def reported(
+    key: str | None = None,          # a recipe's name; None: all papers
+    dataset: str | None = None,      # as `affwild2 va`; None: all data sets
+    path: str | Path | None = None,  # another list than avkit's own
+) -> pd.DataFrame:
+    "A paper's numbers on a data set; NaN: not recovered"
+    t = read_cells(resolve(path) if path else manifests_dir() / "reported.csv")
     for c in ("value", "spread"):
         t[c] = pd.to_numeric(t[c], errors="coerce")
     mine = (t.paper == (key or t.paper)) & (t.corpus == (dataset or t.corpus))
@@ -433,10 +437,15 @@ def paper_curves(records: Sequence[dict]) -> "Figure":
     return fig
 
 # %% ../../nbs/6_reports/04_papers.ipynb #04e017e7
-def _notes(spec: dict, s: Study, known: pd.DataFrame) -> list[str]:
+def _notes(
+    spec: dict,
+    s: Study,
+    known: pd.DataFrame,    # of `reported`
+    summary: pd.DataFrame,  # of `method_summary`
+) -> list[str]:
     "The lines above a paper's table"
     out = [*about(spec["records"]), f"Claim: {s.claim}", *s.differs, *spec.get("notes", [])]
-    out += sources(known)
+    out += [*sources(known), *interval_lines(summary, units_told(spec["records"]))]
     return out + ([collapse_note(spec["records"])] if s.collapse else [])
 
 
@@ -447,7 +456,7 @@ def write_paper(spec: dict, folder: str | Path) -> pd.DataFrame:
     scored = {c for r in records for c in r["metrics"][r["side"]]}
     t = method_summary(records, metrics, [c for c in ("av", "audio", "video") if c in scored])
     shown = beside_reported(t, known, metrics)
-    write_frame(shown, folder, spec["title"], _notes(spec, s, known), t.drop(columns="mb"))
+    write_frame(shown, folder, spec["title"], _notes(spec, s, known, t), t.drop(columns="mb"))
     write_figure(paper_curves(records), folder, "curves")
     return shown
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'BEYOND', 'BARS', 'Experiment', 'real_lengths', 'clips_of_real_length', 'Ran', 'run_or_open',
            'unlabelled_scores', 'shuffled_indices', 'shuffled_scores', 'quirk_effect', 'effect_table', 'effect_figure',
-           'write_effects', 'quirk_report']
+           'write_effects', 'redrawn', 'quirk_report']
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #8cada608
 import textwrap
@@ -17,6 +17,7 @@ import numpy as np, pandas as pd, torch
 from ..core import cache_dir, child_seed, content_key, kit_path, resolve, unknown
 from ..datasets import ravdess
 from ..datasets.batches import AVData
+from ..datasets.manifest import read_cells
 from ..datasets.registry import normal_root
 from ..datasets.synth import planned_settings, render_plan
 from ..evaluation.figures import save_figure, style
@@ -269,7 +270,8 @@ def effect_figure(rows: pd.DataFrame) -> "Figure":
     ax.set(xticks=range(len(names)), ylabel="score on unseen clips", ylim=(lowest, 1.05))
     ax.set_xticklabels([_tick(a, s) for a, s in said.values])
     ax.axhline(0, lw=.6, c="black")
-    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(.5, 1), ncols=3)
+    ax.plot([], [], "o", ms=3, c="black", label="each seed (bars: their mean)")
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(.5, 1), ncols=4)
     return fig
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #3abf5d74
@@ -296,6 +298,12 @@ def write_effects(
     write_frame(t.round(3).fillna(""), to, "What defects of released code are worth", notes, rows)
     save_figure(fig, to, "quirks")
     return t, fig
+
+# %% ../../nbs/6_reports/06_quirk_effects.ipynb #qkrd0001
+def redrawn(folder: str | Path) -> Path:  # of a report that `write_effects` wrote
+    "The figure, drawn again from the report's own table.csv; returns its path"
+    rows = read_cells(resolve(folder) / "table.csv", ())
+    return save_figure(effect_figure(rows), folder, "quirks")
 
 # %% ../../nbs/6_reports/06_quirk_effects.ipynb #10e42e77
 def quirk_report(

@@ -125,6 +125,6 @@ def _confusion(ax: Any, intended: Series, said: Series) -> None:
     "A panel of `confusions`"
     from sklearn.metrics import confusion_matrix  # heavy: a second to import
     c = confusion_matrix(intended, said, labels=range(6), normalize="true")
-    title = f"{said.name}: {(intended == said).mean():.3f}"
+    title = f"{said.name}: accuracy {(intended == said).mean():.3f}"
     heatmap(ax, c, ".2f", NAMES, title, vmax=1)
-    ax.set_xlabel("said")
+    ax.set_xlabel("said\n(share of what was intended; dark: 1)")

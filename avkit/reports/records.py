@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'GIVEN', 'without_folders', 'without_paths', 'settings_told', 'slim_record', 'cost', 'one_clip', 'cost_of',
-           'slim', 'speakers_of', 'common_of', 'write_spec', 'read_spec', 'own_condition', 'keep_own', 'which', 'held',
-           'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
+           'slim', 'speakers_of', 'common_of', 'with_common', 'write_spec', 'read_spec', 'own_condition', 'keep_own',
+           'which', 'held', 'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
 
 # %% ../../nbs/6_reports/02_records.ipynb #d4259f56
 import json, re
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
 from ..core import AvkitError, read_json, resolve, write_json, write_text
+from ..datasets.splits import units
 from ..evaluation.audit import audit_of
 from ..evaluation.figures import all_figures
 from ..evaluation.runs import read_predictions, record_paths, unfinished_runs
@@ -24,7 +25,7 @@ from ..store import Store
 from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
-from ..training.metrics import ece
+from ..training.calibration import calibration_of
 from ..training.record import begun_lines, data_lines, drawn_networks
 from ..training.settings import portable
 
@@ -59,7 +60,8 @@ def _short(text: str) -> str:
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
 KEPT = ("recipe_name", "config_hash", "experiment", "data_hash", "split_hash", "code_hash",
-        "files", "git_commit", "seed", "dataset", "rendered", "task", "classes", "split", "counts",
+        "files", "git_commit", "seed", "dataset", "rendered", "task", "level", "classes", "split",
+        "counts",
         "parameters",
         "best_epoch", "epochs", "device", "size", "mode", "quirks")
 GIVEN = ("av", "audio", "video")  # conditions that every run of both modalities has
@@ -121,13 +123,16 @@ def _tallied(record: dict, rows: pd.DataFrame, speaker_of: Mapping[str, str]) ->
     return {s: np.round(t, 4).astype(kind).tolist() for s, t in found.items()}
 
 
-def _calibration(record: dict, rows: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    "The expected calibration error under each condition; of classes alone"
+def _calibration(
+    record: dict,
+    predictions: pd.DataFrame,  # its own
+    conditions: Sequence[str],  # those that are kept
+) -> dict[str, Any]:
+    "`calibration` of its record, or made of its predictions where it is older; of classes alone"
     if record.get("task", "class") != "class":
         return {}
-    number = {n: i for i, n in enumerate(record["classes"])}
-    return {c: round(ece(q.target.map(number), q[record["classes"]].to_numpy()), 6)
-            for c, q in rows.items()}
+    found = record.get("calibration") or calibration_of(predictions, record["classes"])
+    return {c: found[c] for c in conditions if c in found}
 
 # %% ../../nbs/6_reports/02_records.ipynb #7de84ed8
 def _activations(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> int:
@@ -193,7 +198,7 @@ def slim(
     small = {k: v for k, v in slim_record(record).items() if k != "notes"}
     return small | _history(record) | _circumstances(record) | dict(
         side=subset, cost=cost(run), metrics=_rounded(record["metrics"], subsets, conditions),
-        ece=_calibration(record, rows),
+        calibration=_calibration(record, p, known),
         speakers={c: _tallied(record, q, speaker_of) for c, q in rows.items()})
 
 # %% ../../nbs/6_reports/02_records.ipynb #00c8e01b
@@ -201,12 +206,12 @@ _WHERE = ("dataset", "data_root", "label", "track", "annotations", "difficulty")
 
 
 def speakers_of(config: Mapping[str, Any], seen: dict | None = None) -> dict[str, str]:
-    "{clip: speaker} of the data set that a run's settings name; `seen` remembers between calls"
+    "{clip: its unit, such as who speaks} of a run's data set; `seen` remembers between calls"
     where = {k: config[k] for k in _WHERE if config.get(k) is not None}
     seen = {} if seen is None else seen
     if (key := str(where)) not in seen:
         m = open_manifest(configure(**where))
-        seen[key] = dict(zip(m.clips["clip"], m.clips.speaker))
+        seen[key] = dict(zip(m.clips["clip"], units(m.clips, m.corpus)))
     return seen[key]
 
 # %% ../../nbs/6_reports/02_records.ipynb #49e8b49e
@@ -242,7 +247,7 @@ def _without(record: dict, common: dict) -> dict:
     return {k: v for k, v in sorted(out.items()) if v != {} or k not in common}
 
 # %% ../../nbs/6_reports/02_records.ipynb #ad1f157f
-def _with(record: dict, common: dict) -> dict:
+def with_common(record: dict, common: dict) -> dict:
     "A record with what is common"
     names = [n for n in _INSIDE if n in record or n in common]
     inner = {n: common.get(n, {}) | (record.get(n) or {}) for n in names}
@@ -275,7 +280,7 @@ def read_spec(folder: str | Path) -> dict:
     "What `write_spec` wrote"
     spec = read_json(resolve(folder) / "records.json")
     common = spec.pop("common", {})
-    return spec | dict(records=[_with(r, common) for r in spec["records"]])
+    return spec | dict(records=[with_common(r, common) for r in spec["records"]])
 
 # %% ../../nbs/6_reports/02_records.ipynb #e0c9b773
 def own_condition(record: dict) -> str:
@@ -290,8 +295,8 @@ def keep_own(record: dict, subsets: Sequence[str]) -> dict:
         return {own: x[own]} if own in x else {}
     small = {k: v for k, v in record.items() if k not in ("selected", "validation")}
     metrics = {s: only(m) for s, m in record["metrics"].items() if s in subsets}
-    return small | dict(
-        metrics=metrics, ece=only(record["ece"]), speakers=only(record["speakers"]))
+    own_of = {k: only(record[k]) for k in ("calibration", "ece", "speakers") if k in record}
+    return small | dict(metrics=metrics) | own_of
 
 # %% ../../nbs/6_reports/02_records.ipynb #915e4247
 _WHICH = ("config_hash", "data_hash", "split_hash", "code_hash", "git_commit")

@@ -17,10 +17,10 @@ from ..evaluation.evaluate import update
 from ..evaluation.figures import style
 from ..evaluation.runs import open_run, read_predictions
 from .comparison import (about, by_method, Comparison, failed_note, finished_runs,
-    pooled, scored_axis, write_figure)
+    pooled, scored_axis, units_told, write_figure)
 from avkit.reports.records import (finished, held, own_condition, slim, speakers_of, which,
     write_spec)
-from ..evaluation.statistics import draws_of, score_of, tallies
+from ..evaluation.statistics import ends_of, left_out_scores, score_of, tallies, UNITS
 from ..markup import legend_text, sheet_text
 from .tables import write_frame
 from ..training.distributed import accelerator
@@ -220,7 +220,8 @@ def _lean_record(
     mine = p.loc[p.split == r["side"]]
     steps = mixed(mine, kinds, r["seed"], own_condition(r))
     told = {c: _of_speakers(r, rows, speaker_of) for c, rows in steps.items()}
-    kept = {k: v for k, v in r.items() if k not in ("metrics", "ece", "validation", "selected")}
+    kept = {k: v for k, v in r.items() if k not in ("metrics", "ece", "calibration", "validation",
+                                                           "selected")}
     return kept | dict(speakers=told)
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #35c4fc7a
@@ -243,9 +244,6 @@ def area(y: np.ndarray | Sequence[float]) -> np.ndarray | float:
     return np.trapezoid(y, np.linspace(0, 1, np.shape(y)[-1]), axis=-1)
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #cb91f77d
-_ENDS = (.025, .975)
-
-
 def _curve_rows(
     what: dict,             # method, stream, kind
     steps: Steps,
@@ -253,13 +251,14 @@ def _curve_rows(
     metric: str,
 ) -> tuple[list[dict], dict]:
     "A row for each step, and one for the area"
-    y = np.array([np.mean(score_of(t.sum(1), metric)) for t in T])
-    drawn = np.stack([draws_of(t, metric, 2000) for t in T], 1)  # (draws, steps)
-    low, high = np.quantile(drawn, _ENDS, axis=0)
-    rows = [what | dict(step=i, strength=n, score=y[i], low=low[i], high=high[i])
-            for i, (n, _) in enumerate(steps)]
-    low, high = np.quantile(area(drawn), _ENDS)
-    return rows, dict(undamaged=y[0], area=float(area(y)), low=low, high=high)
+    y = np.array([score_of(t.sum(1), metric).mean() for t in T])
+    without = np.stack([left_out_scores(t, metric) for t in T], 1)  # (units, steps)
+    n = T[0].sum() / len(T[0])
+    low, high = ends_of(y, without, metric, n)
+    rows = [what | dict(step=i, strength=s, score=y[i], low=low[i], high=high[i])
+            for i, (s, _) in enumerate(steps)]
+    low, high = ends_of(area(y), np.asarray(area(without)), metric, n)
+    return rows, dict(undamaged=y[0], area=float(area(y)), low=float(low), high=float(high))
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #83db7266
 AREAS = ["method", "runs", "undamaged", "stream", "damage", "area", "low", "high"]
@@ -358,15 +357,24 @@ def curves_figure(
 def _legend_below(fig: "Figure", ax: "Axes") -> None:
     "The methods of a panel, once below all of them"
     handles, labels = ax.get_legend_handles_labels()
+    handles.append(ax.fill_between([], [], [], color="grey", alpha=.25, lw=0))
+    labels.append("band of a colour: 95 % interval over speakers")
     columns = min(len(labels), 4)
     fig.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 # %% ../../nbs/6_reports/05_robustness.ipynb #720d6501
 _AREAS_NOTE = (
     "Areas under the curves of {} over the steps of damage, from none to the worst "
-    "(`curves.csv`); 1 "
-    "would be a model that is always right. Intervals of the areas (95 % over speakers) are in "
-    "`table.csv`, of the steps in `curves.csv` and as bands in the figure.")
+    "(`curves.csv`); 1 would be a model that is always right. {}")
+
+
+def _ends_note(records: Sequence[dict]) -> str:
+    "What the intervals are over, or why there are none"
+    units = units_told(records)
+    n = len({u for r in records for u in r["speakers"].get(own_condition(r), {})})
+    if n < UNITS: return f"{n} {units}, fewer than {UNITS}: no intervals."
+    return (f"Intervals of the areas (95 %, jackknife over {n} {units}) are in `table.csv`, of "
+            "the steps in `curves.csv` and as bands in the figure.")
 
 
 def _scale(record: dict) -> tuple[str, float | None]:
@@ -380,7 +388,8 @@ def write_robustness(spec: dict, folder: str | Path) -> pd.DataFrame:
     records = spec["records"]
     curves, areas = robustness(records, spec["kinds"])
     wide, (score, chance) = readable_areas(areas), _scale(records[0])
-    notes = [*about(records), *spec.get("notes", []), _AREAS_NOTE.format(score)]
+    notes = [*about(records), *spec.get("notes", []),
+             _AREAS_NOTE.format(score, _ends_note(records))]
     numbers = {c: wide[c] for c in wide.columns[2:]}
     shown = wide.assign(**{c: x.map("{:.3f}".format) for c, x in numbers.items()})
     write_frame(shown, folder, spec["title"], notes, areas, numbers)

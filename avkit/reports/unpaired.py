@@ -165,7 +165,7 @@ def _bars(
 ) -> None:
     "Means as bars, seeds as dots"
     ax.bar(at.unique(), t.groupby("method", sort=False).accuracy.mean(), .25, label=text)
-    ax.plot(at, t.accuracy, "k.", ms=3)
+    ax.plot(at, t.accuracy, "k.", ms=4)
 
 
 def unpaired_figure(records: Sequence[dict]) -> "Figure":
@@ -179,7 +179,8 @@ def unpaired_figure(records: Sequence[dict]) -> "Figure":
         _bars(ax, own, own.method.map(methods.index) + (i - 1) * .27, text)
     ax.set(xticks=range(len(methods)), ylabel="accuracy, test", ylim=(0, 1))
     ax.set_xticklabels(methods)
-    ax.legend(fontsize=6, loc="lower center", bbox_to_anchor=(.5, 1), frameon=False)
+    ax.plot([], [], "k.", ms=4, label="each seed (bars: their mean)")
+    ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(.5, 1), frameon=False)
     return fig
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0022

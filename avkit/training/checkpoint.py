@@ -19,20 +19,19 @@ from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..datasets.manifest import Manifest, read_cells
 from ..datasets.splits import LeakError
-from ..models.encoders import READ_ANY
 from ..models.model import build_model
 from ..models.released import load, recipe_of, RELEASED
 from ..models.weights import read_file, refuse_weights, restoring, State, weights_file
 from ..numerics import numerics
-from .configure import Config, differing, in_words
+from .configure import Config, differing, in_words, own_encoder
 from .loading import RunData
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #fd0b36a1
 def model_settings(cfg: Config, data: AVData) -> dict[str, Any]:
     "What `build_model` needs: the recipe, the number of outputs, the widths of the features"
     width = {f"{s}_dim": v.x.shape[-1] for s, v in data.streams.items() if v.x.ndim == 3}
-    own: dict[str, Any] = {f"{s}_encoder": "vector" for s in data.streams
-                           if cfg[f"{s}_features"] and cfg[f"{s}_encoder"] not in READ_ANY}
+    own: dict[str, Any] = {f"{s}_encoder": own_encoder(cfg, s) for s in data.streams
+                           if cfg[f"{s}_features"]}
     own |= {f"{s}_layers": v.layers for s, v in data.streams.items() if v.layers > 1}
     return cfg.recipe | dict(modality=cfg["modality"], n_out=len(data.classes)) | width | own
 

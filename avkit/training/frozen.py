@@ -155,10 +155,17 @@ def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[
         yield next(y) if len(items) else torch.zeros(0, t.dim)
 
 
-def _entry(y: Tensor, real: Tensor | None) -> dict[str, Tensor]:
+def _entry(
+    y: Tensor,             # (n,D) of its items, or (1,T,D) of a waveform
+    real: Tensor | None,   # (T,) bool: which steps the items are
+    may_miss: bool = False,  # NaN says that nothing was found
+) -> dict[str, Tensor]:
     "What is stored of a row: x (T,D) and real (T,)"
     if real is None: return dict(x=y[0], real=torch.ones(y.shape[1], dtype=torch.bool))
-    return dict(x=spread(y, real), real=real)
+    x = spread(y, real)
+    if not may_miss: return dict(x=x, real=real)
+    found = ~x.isnan().any(-1)
+    return dict(x=torch.where(found[:, None], x, 0.), real=real & found)
 
 # %% ../../nbs/4_training/05_frozen.ipynb #0a5a3900
 def _run(
@@ -176,11 +183,12 @@ def _run(
         row = source.make(r, r + 1)
         inside = row["inside"][0] if "inside" in row else None
         return row_items(t, row["x"][0], row["real"][0], steps, source.rate, inside)
-    gpu = torch.device(device).type == "cuda"
+    gpu, misses = torch.device(device).type == "cuda", getattr(t, "may_miss", False)
     with ThreadPoolExecutor(1) as pool, progress(None, t.name, len(todo)) as bar:
         for group in _groups(todo, _ahead(load, todo, pool), gpu):
             outputs = zip(group, _outputs(t, group, device), strict=True)
-            for (r, (_, real)), y in outputs: store.put(cast(str, keys[r]), _entry(y, real), meta)
+            for (r, (_, real)), y in outputs:
+                store.put(cast(str, keys[r]), _entry(y, real, misses), meta)
             bar.update(len(group))
 
 # %% ../../nbs/4_training/05_frozen.ipynb #99707bce

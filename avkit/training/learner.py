@@ -7,19 +7,20 @@ __all__ = ['output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 'rebuilt', '
            'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
            'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
            'check_balance', 'settle_by_training', 'averaged', 'start', 'tally', 'given_streams', 'batch_of_part',
-           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'train_epoch', 'validate',
+           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'diverged', 'train_epoch', 'validate',
            'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard',
            'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import contextlib, math, shutil, time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
-from ..core import AvkitError, child_seed, write_json, write_text
+from ..core import AvkitError, child_seed, folder_lock, sweep_tmp, write_json, write_text
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -30,6 +31,7 @@ from ..models.masks import zero_padding
 from ..models.model import averages, on_averages, reads_averages, settle, settles
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
+from .calibration import calibrated
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
@@ -37,7 +39,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, reconstruction_loss)
+    class_weights, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -290,7 +292,7 @@ class Training:
 
     def rank(self, row: dict[str, Any]) -> float:
         "How good an epoch was, higher is better; what is no number is worse than any"
-        s = row[f"validation_{self.select}"] * (-1 if self.select == "loss" else 1)
+        s = row[f"validation_{self.select}"] * (-1 if self.select in LOWER_IS_BETTER else 1)
         return s if s == s else -math.inf
 
     @property
@@ -555,6 +557,12 @@ def batch_of_rank(
     b = training_batch(t.cfg, data, idx[rank::world], u, epoch, acc.device, pairs)
     return cut_padding(b, longest(data, idx)) if t.cfg.has("unmasked_padding") else b
 
+# %% ../../nbs/4_training/11_learner.ipynb #diverge1
+def diverged(cfg: Config, epoch: int) -> str:  # from 0
+    "What is to be done where the loss is no number any more"
+    return (f"The loss is no number any more in epoch {epoch + 1}: training diverged. Lower the "
+            f"learning rate: --lr, here {cfg['lr']:g}.")
+
 # %% ../../nbs/4_training/11_learner.ipynb #8b613814
 def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
     "One pass over the training clips; returns the epoch's row of the history"
@@ -570,6 +578,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
         if t.ema: t.ema.update_parameters(acc.unwrap_model(t.model))
         total += sums
     loss, right, n = total.tolist()  # the same in every process
+    if not math.isfinite(loss): raise AvkitError(diverged(cfg, epoch))
     row = dict(epoch=epoch, lr=lr, train_loss=loss / n)
     return row | (dict(train_accuracy=right / n) if data.task == "class" else {})
 
@@ -587,7 +596,8 @@ def validate(t: Training) -> dict[str, float]:
 def validation_columns(s: dict[str, float]) -> dict[str, float]:
     "Of all scores those of the history, and the challenge's"
     s = s | dict(score=s["ccc"] if "ccc" in s else abaw_expr(s))
-    kept = [k for k in s if k in ("loss", "accuracy", "uar", "score") or k.startswith("ccc")]
+    usual = "loss", "accuracy", "uar", "score", "share_loss", "js_distance"
+    kept = [k for k in s if k in usual or k.startswith("ccc")]
     return {f"validation_{k}": s[k] for k in kept}
 
 # %% ../../nbs/4_training/11_learner.ipynb #d917b583
@@ -709,7 +719,8 @@ def finish(
     asked = None if subsets is None else {s: s for s in subsets}
     predictions, metrics = score_conditions(
         t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
-    record = record_of(t, metrics, seconds) | more
+    trusted = calibrated(t.corpus.data.task, predictions, t.corpus.data.classes)
+    record = record_of(t, metrics, seconds) | trusted | more
     if t.accelerator.is_main_process:
         table = csv_text(predictions)
         write_text(run_dir / "predictions.csv", table)
@@ -831,5 +842,7 @@ def fit(
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
         if loud and t.began: print(f"begins with {t.began['told']}")
-        train(t, begin(t, found, who, source), verbose)
-        return finish(t, cfg.run_dir, time.time() - started)
+        with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
+            sweep_tmp(cfg.run_dir)
+            train(t, begin(t, found, who, source), verbose)
+            return finish(t, cfg.run_dir, time.time() - started)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'modalities', 'keeps_unpaired', 'preparation_of',
-           'as_tensors', 'check_tensors', 'prepare_clips', 'backbone_of', 'frame_size', 'hub_options', 'scales_waves',
-           'weights_of_stream', 'random_backbones', 'check_weights', 'colours_of', 'tensors_of_stream', 'clip_stream',
-           'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'step_streams', 'window_streams',
-           'features_told', 'one_stream_told', 'read_clips', 'split_manifest', 'load_data', 'with_changes']
+           'as_tensors', 'check_tensors', 'prepare_clips', 'came_as', 'backbone_of', 'frame_size', 'hub_options',
+           'scales_waves', 'weights_of_stream', 'random_backbones', 'check_weights', 'colours_of', 'tensors_of_stream',
+           'clip_stream', 'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'step_streams',
+           'window_streams', 'features_told', 'one_stream_told', 'read_clips', 'split_manifest', 'load_data',
+           'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,10 @@ from ..datasets.splits import apply_split, SUBSETS
 from ..datasets.tensor_files import tensor_source
 from ..datasets.windows import cut_windows, step_frames, Windows
 from ..models.backbones import BACKBONES, is_shipped, spec_of, wanted_weights
-from ..models.hub import is_hub
+from ..models.hub import HUBS, is_hub
 from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
+from ..preprocessing.media import is_image
 from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
@@ -180,17 +182,44 @@ def prepare_clips(
     if not raw: return None
     return prepare(m, preparation_of(cfg, m), store or Store(), raw, cfg["n_jobs"])
 
+# %% ../../nbs/4_training/06_loading.ipynb #cameasc1
+def _is_pictures(root: Path, name: str) -> bool:
+    "Is a clip's video a picture, or a folder of pictures?"
+    return is_image(name) or (root / name).is_dir()
+
+
+def came_as(
+    cfg: Config,  # settings and recipe
+    m: Manifest,  # of the data set
+) -> dict[str, str]:
+    "{stream: tensors, pictures} of those that did not come as film or sound"
+    asked = [s for s in modalities(cfg) if not cfg[f"{s}_features"]]
+    files = {s: [f for f in m.clips[s] if f] for s in asked}
+    out = {s: "tensors" for s in asked if any(f.endswith(".pt") for f in files[s])}
+    seen = [] if cfg.preparation.picture_rate else files.get("video", [])
+    if any(_is_pictures(Path(m.root), f) for f in seen): out["video"] = "pictures"
+    return out
+
 # %% ../../nbs/4_training/06_loading.ipynb #33c8b745
 def backbone_of(cfg: Config, stream: str) -> tuple[str | None, Any]:
     "The name of the stream's frozen backbone, and its row in `BACKBONES`; (None, None) without one"
     name = cfg.recipe.get(f"{stream}_backbone")
     if name is None: return None, None
     if name not in BACKBONES and not is_hub(name):
-        raise unknown(f"{stream} backbone", name, [*BACKBONES, "hf:", "timm:", "torchvision:"])
+        raise unknown(f"{stream} backbone", name, [*BACKBONES, *(f"{h}:" for h in HUBS)])
     b = spec_of(name, weights_of_stream(cfg, stream, name) if is_hub(name) else None)
     hears = b.takes in ("wave", "mel")
     if hears != (stream == "audio"): raise AvkitError(f"{stream}_backbone: {name} takes {b.takes}")
+    _check_seen(cfg, name)
     return name, b
+
+
+def _check_seen(cfg: Config, name: str) -> None:
+    "Refuse what Face Landmarker cannot look at: frames that are squeezed to squares, bodies"
+    if not name.startswith("face_landmarker:") or views_of(cfg) == ("face",): return
+    raise AvkitError(f"{name} looks at faces, and this recipe's views are "
+                     f"{', '.join(views_of(cfg))}: --options "
+                     "'{\"video_views\": [\"face\"], \"preparation\": {\"detector\": \"mtcnn\"}}'")
 
 
 def frame_size(cfg: Config) -> int:
@@ -208,10 +237,16 @@ def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
     return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
 
 # %% ../../nbs/4_training/06_loading.ipynb #14c096bc
-def _keys(cfg: Config, m: Manifest, stream: str) -> list[str | None]:
-    "Where the clips' streams stand in the store; None where a clip has no such stream"
+def _keys(
+    cfg: Config,
+    m: Manifest,
+    stream: str,   # audio, video
+    store: Store,  # of clips
+) -> list[str | None]:
+    "Where the clips' streams stand in the store; None where it has none: nothing is packed for it"
     prep = preparation_of(cfg, m)
-    return [stream_key(r, stream, prep, m.root) for r in m.clips.to_dict("records")]
+    keys = (stream_key(r, stream, prep, m.root) for r in m.clips.to_dict("records"))
+    return [k if k and store.has(k) else None for k in keys]
 
 # %% ../../nbs/4_training/06_loading.ipynb #335446f2
 _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone takes: features
@@ -386,7 +421,7 @@ def clip_stream(
     "A stream of all clips of the manifest, from the store"
     if as_tensors(cfg, m, stream):
         return _encoded(cfg, stream, tensors_of_stream(cfg, m, stream), store, notes)
-    keys = _keys(cfg, m, stream)
+    keys = _keys(cfg, m, stream, store)
     if stream == "audio":
         pieces = clip_windows(store, keys, cfg.preparation.rate)
         scale = notes["wave"] = _wave_scale(cfg, pieces, _trains(m), stats)
@@ -476,7 +511,7 @@ def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
     window = cfg.preparation.window
     if window or "audio" not in modalities(cfg): return np.full(len(m), window or np.nan)
-    lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio")]
+    lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio", store)]
     return np.array(lengths) / cfg.preparation.rate
 
 # %% ../../nbs/4_training/06_loading.ipynb #2da8af35
@@ -596,10 +631,17 @@ def _fps(m: Manifest) -> list[float]:
     "Frames a second of each video, 0 where that is not known"
     return [float(f or 0) for f in m.clips["fps"]] if "fps" in m.clips else [0.] * len(m)
 
+
+def _frame_rates(m: Manifest, rows: Iterable[int]) -> dict[str, list[float]]:
+    "`frame_rate`, the least and the greatest of some videos, for the record; {} if not known"
+    fps = _fps(m)
+    known = [fps[i] for i in rows if fps[i]]
+    return dict(frame_rate=[min(known), max(known)]) if known else {}
+
 # %% ../../nbs/4_training/06_loading.ipynb #174db158
-def _unreadable(m: Manifest, keys: Mapping[str, list], store: Store) -> dict[str, np.ndarray]:
+def _unreadable(m: Manifest, keys: Mapping[str, list]) -> dict[str, np.ndarray]:
     "{reason: (N,) bool}: which videos lack a stream in the store, or a labelled frame"
-    lost = {f"no_{s}": np.array([not (k and store.has(k)) for k in v]) for s, v in keys.items()}
+    lost = {f"no_{s}": np.array([k is None for k in v]) for s, v in keys.items()}
     labelled = lambda c: c in m.frames and _known(_flat(m.frames[c])).any()
     return lost | dict(no_label=np.array([not labelled(c) for c in m.clips["clip"]]))
 
@@ -764,8 +806,8 @@ def _windows(
 ) -> RunData:
     "The windows of all videos that could be read, with a label per step"
     _refuse_for_frames(cfg, m)
-    spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s) for s in modalities(cfg)}
-    why, split = _reasons(m, summary, **_unreadable(m, keys, store)), m.clips["split"].to_numpy()
+    spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s, store) for s in modalities(cfg)}
+    why, split = _reasons(m, summary, **_unreadable(m, keys)), m.clips["split"].to_numpy()
     of, parts, labels = _cut(m, np.flatnonzero((why == "") & (split != "")), spec)
     _check_subsets(m, split[of], why)
     numbers, notes = np.concatenate(parts), {}
@@ -774,6 +816,7 @@ def _windows(
         target=torch.from_numpy(np.concatenate(labels)), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[of].tolist(), split=split[of], numbers=numbers,
         **_of_frames(m, of, numbers, spec))
+    notes |= _frame_rates(m, set(of))
     return RunData(data, m, _aside(m, why), summary, _own_scales(notes), notes=notes)
 
 
@@ -879,6 +922,7 @@ def read_clips(
     corpus = make(cfg, m, store, summary, stats)
     if cfg.preparation.detector == "auto":
         corpus.notes["detector"] = preparation_of(cfg, m).detector
+    if came := came_as(cfg, m): corpus.notes["came_as"] = came
     own, said = corpus.notes.get("features"), nothing_scored(m, corpus.data.split)
     told = [features_told(own) if own else "", said, one_stream_told(cfg, corpus)]
     for line in filter(None, told if verbose else ()): print(line)

@@ -252,6 +252,7 @@ RECIPES["ravdess_whisper"] = COMMON | dict(
     audio_backbone=_WHISPER, audio_layer="all:2-5",
     backbone_options={_WHISPER: dict(parts=16)},
     audio_encoder="moments", video_encoder="moments",
+    features_encoder=dict(audio="moments", video="moments"),
     encoder_options=dict(moments=dict(dim=64, dropout=.3)),
     by_speaker=("audio", "video"), enrolment=0,
     standardise=("audio", "video"),
@@ -265,6 +266,18 @@ RECIPES["ravdess_whisper"] = COMMON | dict(
     lr=2e-3, weight_decay=5e-2,
     schedule="cosine", epochs=30, batch_size=64,
     label_smoothing=.1, aux_loss=1., ema=.98)
+
+# %% ../../nbs/4_training/02_recipes.ipynb #crmvoi02
+RECIPES["crema_d_voices"] = COMMON | dict(
+    about="Log-mel sequences of CREMA-D's voices (give them as audio_features), convolutions over"
+          " bands and time; small enough for folds, seeds and several targets on one core",
+    preparation=dict(window=None, rate=22050, detector="none"),  # of audio files, whole clips
+    audio="logmel", audio_settings=dict(n_mels=64, n_fft=2048, hop=512),
+    audio_encoder="logmel_cnn", standardise=("audio",),
+    features_encoder=dict(audio="logmel_cnn"),
+    encoder_options=dict(logmel_cnn=dict(channels=[8, 16], width=64, pool=2)),
+    lr=5e-3, weight_decay=1e-2,
+    schedule="cosine", epochs=7, batch_size=64, ema=.97)
 
 # %% ../../nbs/4_training/02_recipes.ipynb #7f952985
 _FAST = dict(

@@ -195,11 +195,14 @@ def scarce_data(cfg: Config, corpus: RunData) -> list[str]:
     return few_data(corpus.manifest, corpus.data.clips, even)
 
 
+_TOLD = "features", "detector", "came_as", "frame_rate"  # of the notes of the data
+
+
 def _data_of(cfg: Config, corpus: RunData) -> dict[str, Any]:
     "On what"
     m, scarce = corpus.manifest, scarce_data(cfg, corpus)
     notes = m.notes | (dict(few_data=scarce) if scarce else {})
-    own = {k: v for k, v in corpus.notes.items() if k in ("features", "detector")}
+    own = {k: v for k, v in corpus.notes.items() if k in _TOLD}
     return own | dict(
         dataset=m.corpus, rendered=bool(m.notes.get("rendered")), notes=notes, task=m.task,
         level=m.level, classes=corpus.data.classes, data_hash=m.data_hash)

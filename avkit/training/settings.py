@@ -87,6 +87,8 @@ class DataSettings:
         None, "your own numbers: the ends of their scales, valence:1:9", "data")
     votes: str | None = setting(
         None, "several raters a clip: majority, or distribution", "data")
+    panel: str | None = setting(
+        None, "crema_d: whose votes, voice, face or audio-visual (the usual one)", "data")
     tier: str | None = setting(
         None, "your own films: the tier of ELAN, TextGrid, ... files beside them that is learned",
         "data")
@@ -142,7 +144,7 @@ class FeatureSettings:
         " torchaudio:NAME", "features")
     video_backbone: str | None = number(
         None, "a frozen backbone that sees the frames: avkit's, hf:NAME or hf:FOLDER, timm:NAME,"
-        " torchvision:NAME", "features")
+        " torchvision:NAME, face_landmarker:FILE", "features")
     audio_layer: str | int | None = number(
         None, "of an audio backbone by name or folder: 3, mean:2-5, weighted, all:2-5; by default the"
         " last", "features")
@@ -177,6 +179,9 @@ class ModelSettings:
     residual: bool | None = number(True, "a residual around attention", "model", flag=False)
     audio_encoder: str | None = number("audio_cnn", "of the audio", "model", flag=False)
     video_encoder: str | None = number("efficientface", "of the frames", "model", flag=False)
+    features_encoder: dict | None = number(
+        {}, "{stream: the encoder of features of one's own}, vector by default", "model",
+        flag=False)
     encoder_options: dict | None = number({}, "{encoder: its options}", "model", flag=False)
     fusion_options: dict | None = number({}, "{fusion: its options}", "model", flag=False)
     head: dict | None = number({}, "options of the heads", "model", flag=False)

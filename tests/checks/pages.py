@@ -22,6 +22,7 @@ from avkit.markup import markdown_text
 from avkit.datasets.registry import as_arguments, corpus_module, corpus_names
 from avkit.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from avkit.models.fusion import FUSIONS, PLACES, Fusion
+from avkit.reports.index import real_results
 from avkit.reports.papers import STUDIES, paper_notebook_text, study_of
 from avkit.reports.skeletons import corpus_notebook_text, left_of_skeleton
 from avkit.training.recipes import RECIPES
@@ -116,6 +117,16 @@ def parts() -> Iterator[tuple[str, str, str]]:
     yield MAP, "papers", table(["recipe", "which claim the notebook tries"], rows)
     links = ((f"[`{k}`](#{k})", *more[:2], f"[{k}.ipynb]({k}.ipynb)") for k, *more in papers())
     yield FACTS, "papers", table(["recipe", "method", "data sets of the paper", "notebook"], links)
+    yield README, "results", results()
+
+
+def results() -> str:
+    "The reports on real data: what each found, and the figure of the first"
+    found = real_results()
+    rows = ((f"[{e['title']}](reports/{e['name']}/table.md)", e["headline"]) for e in found)
+    drawn = [e for e in found if e["figure"]][:1]
+    figures = [f"\n![{e['title']}](reports/{e['name']}/{e['figure']})\n" for e in drawn]
+    return table(["on real data", "in short"], rows) + "".join(figures)
 
 
 def step_row(name: str, step: Mapping[str, Any]) -> tuple[str, ...]:

@@ -171,3 +171,49 @@ def test_published_list(twin, tmp_path):
     assert set(apply_split(got, str(path)).clips.split) == {"train", "validation", "test"}
 
 
+
+
+PEOPLE = list(CREMA_D_EMOTIONS.values())
+
+
+@pytest.mark.parametrize("panel", [None, "voice", "face", "audio-visual"])
+def test_the_shares_of_a_panel_are_learned_of_all_clips(twin, panel):
+    "With the intended label every clip takes part, whether or not its raters agree"
+    m = index(twin, label="intended", votes="distribution", panel=panel)
+    votes = read_votes(twin)
+    own = votes.loc[votes.raters == (panel or "audio-visual")].set_index("clip")
+    own = own.loc[m.clips["clip"]]
+    shares = m.clips[[f"share_{e}" for e in PEOPLE]].to_numpy(float)
+    np.testing.assert_allclose(shares, own[PEOPLE] / 10)
+    assert len(m) == 36 and (m.clips.label == m.clips.intended).all()
+    assert m.notes["votes"] == "distribution" and (panel or "audio-visual") in m.notes["learned"]
+    plain = index(twin, label="intended")
+    assert plain.data_hash != m.data_hash and "share_anger" not in plain.clips
+
+
+def test_a_consensus_is_that_of_the_panel_that_is_asked(twin):
+    votes = read_votes(twin)
+    for panel in ("voice", "face"):
+        own = votes.loc[votes.raters == panel].set_index("clip")[PEOPLE]
+        sure = own[own.max(axis=1) * 2 > own.sum(axis=1)]
+        m = index(twin, label="consensus", panel=panel)
+        assert dict(zip(m.clips["clip"], m.clips.label)) == sure.idxmax(axis=1).to_dict()
+
+
+def test_a_panel_that_nobody_asks_for_is_refused(twin):
+    with pytest.raises(AvkitError, match="asks no raters"):
+        index(twin, label="intended", panel="voice")
+    with pytest.raises(AvkitError, match="'ears'"):
+        index(twin, label="consensus", panel="ears")
+    with pytest.raises(AvkitError, match="'mean'"):
+        index(twin, label="consensus", votes="mean")
+
+
+def test_a_clip_without_votes_is_set_aside_where_votes_are_learned(twin, tmp_path):
+    root = shutil.copytree(twin, tmp_path / "c")
+    path = root / "processedResults/tabulatedVotes.csv"
+    path.write_text("\n".join(s for s in path.read_text().splitlines() if '"100001"' not in s))
+    m = index(root, label="intended", votes="distribution", panel="voice")
+    assert len(m) == 35
+    assert m.problems.problem.tolist() == ["no voice votes in tabulatedVotes.csv"]
+    assert len(index(root, label="intended")) == 36

@@ -166,7 +166,35 @@ NO_TIMES = dict(
     folder_npy=folder_of(lambda p, s, t: np.save(f"{p}.npy", s)),
     npz=lambda folder, x: savez(folder / "plain.npz", x),
     csv=lambda folder, x: without_times(folder, x),
+    joined=lambda folder, x: listed(folder, x, np.concatenate(list(x.values()))),
+    joined_by_band=lambda folder, x: listed(folder, x, np.concatenate(list(x.values())).T),
+    padded=lambda folder, x: listed(folder, x, padded(x)),
+    joined_hdf5=lambda folder, x: listed_hdf5(folder, x),
 )
+
+
+def padded(x):
+    "(N,T,F), zeros behind the steps of each clip"
+    longest = max(map(len, x.values()))
+    return np.stack([np.pad(s, ((0, longest - len(s)), (0, 0))) for s in x.values()])
+
+
+def listed(folder, x, together):
+    "All clips in one array, their names and lengths in two others"
+    lengths = np.array([len(s) for s in x.values()], np.int16)
+    floor = np.zeros(len(x))
+    path = folder / "joined.npz"
+    np.savez(path, name=np.array(list(x)), frames=lengths, q=together, floor=floor)
+    return path
+
+
+def listed_hdf5(folder, x):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "joined.h5", "w") as f:
+        f["clips"] = [c.encode() for c in x]
+        f["lengths"] = [len(s) for s in x.values()]
+        f["features"] = np.concatenate(list(x.values()))
+    return folder / "joined.h5"
 
 
 def milliseconds(folder, x):
@@ -499,3 +527,31 @@ def test_real_action_units(shared_data):
     want = pd.read_csv(path).iloc[:, 1:].to_numpy(np.float32)
     assert torch.equal(own.stream.x[:, 0], torch.from_numpy(want))
     assert own.about["left_out"] == [] and own.stream.mask.all()
+
+
+def test_whole_numbers_are_worth_what_a_step_says(tmp_path):
+    x = sequences()
+    q = np.concatenate(list(x.values())) / 0.125
+    path = tmp_path / "q.npz"
+    names, lengths = np.array(list(x)), [len(s) for s in x.values()]
+    np.savez(path, name=names, frames=lengths, step=np.float32(0.125), q=q.round().astype(np.int8))
+    got = read_features(path).named
+    for c, s in x.items():
+        np.testing.assert_array_equal(got[c].x, (s / 0.125).round() * np.float32(0.125))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(frames=[4, 6, 9]), "add up to 19"),
+        (dict(name=np.array(CLIPS[:1] * 3)), "names 'happy/anna/1' twice"),
+        (dict(q=np.ones((3, 5, 2))), "lengths up to 6"),
+        (dict(q=np.ones((13, 2)) * np.inf), "infinite"),
+    ],
+)
+def test_arrays_of_all_clips_that_contradict_each_other_are_refused(tmp_path, change, said):
+    x = sequences()
+    whole = dict(name=np.array(CLIPS), frames=[4, 6, 3], q=np.concatenate(list(x.values())))
+    np.savez(tmp_path / "q.npz", **(whole | change))
+    with pytest.raises(AvkitError, match=said):
+        read_features(tmp_path / "q.npz")

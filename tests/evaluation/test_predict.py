@@ -522,3 +522,19 @@ def test_time_lines_are_read_back_by_each_format(seed, tmp_path):
             assert got.label.tolist() == some.label.tolist()
             np.testing.assert_allclose(got.start, some.start, atol=6e-4)
             np.testing.assert_allclose(got.end, some.end, atol=6e-4)
+
+
+def test_the_time_line_of_a_face_stays_in_its_shot(tmp_path):
+    "A window over a cut is about faces of both shots; neither is in the picture of the other"
+    from avkit.evaluation.runs import untrained_run
+
+    video = film(tmp_path / "film.mp4", drawn(1, 100), drawn(9, 100), drawn(4, 60))
+    p = avkit.predict(video, untrained_run(device="cpu"), hop=0.6)
+    edges, lines = [0.0, *p.settings["cuts"], p.settings["duration"]], time_line(p)
+    assert len(edges) == 4 and lines.tier.nunique() == 3
+    assert ((p.table.start < edges[1] - 0.5) & (p.table.end > edges[1] + 0.5)).any(), "over a cut"
+    for tier, rows in lines.groupby("tier"):
+        shot = int(np.searchsorted(edges, p.seen[tier][0][0], side="right")) - 1
+        assert rows.start.min() >= edges[shot] - 1e-6 and rows.end.max() <= edges[shot + 1] + 1e-6
+    said = sum((lines.end - lines.start))
+    assert said > 0.8 * p.settings["duration"]

@@ -60,10 +60,12 @@ def test_every_report_is_declared_once_as_it_is():
         assert (spec["kind"], spec["title"]) == (report.kind, report.title)
     assert LONG == dict(twins="make twins", quirks="avkit reports quirks",
                         unpaired="avkit reports unpaired",
-                        ravdess_choice="avkit reports ravdess_choice")
+                         crema_d_voices="avkit reports crema_d_voices",
+                         ravdess_choice="avkit reports ravdess_choice",
+                         epoch_choice="avkit reports epoch_choice")
     assert {r.name for r in ALL.values() if r.real} == {
         "ravdess_choice", "ravdess_real", "robustness_real", "audit_ravdess", "corpora/ravdess",
-        "corpora/crema_d"}
+        "corpora/crema_d", "epoch_choice", "real_film", "crema_d_voices"}
 
 
 def test_reports_are_light():

@@ -1,0 +1,35 @@
+"""What a choice is worth: the nested score is that of the truth, the naive one is too high."""
+
+import numpy as np
+import pandas as pd
+
+from avkit.reports.selection import naive, nested, worth_of_choice
+
+CANDIDATES, FOLDS, TRUE = 24, 5, 0.75
+
+
+def made_up(g):
+    "Candidates that are all alike; what one does on a fold's speakers is chance, and stays so"
+    on = TRUE + g.normal(0, 0.04, (CANDIDATES, FOLDS))  # of the speakers of each fold
+    rows = [
+        dict(candidate=str(c), fold=f, seed=1, test=on[c, f], validation=on[c, (f + 1) % FOLDS])
+        for c in range(CANDIDATES)
+        for f in range(FOLDS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_nested_is_honest_and_naive_is_not():
+    "Means over 400 tables, within three standard errors; naive is off by most of its own luck"
+    g = np.random.default_rng(0)
+    both = np.array([(nested(t).test.mean(), naive(t)) for t in (made_up(g) for _ in range(400))])
+    mean, error = both.mean(0), both.std(0) / 20
+    assert abs(mean[0] - TRUE) <= 3 * error[0]
+    assert mean[1] > TRUE + 0.02 > TRUE + 10 * error[1]
+
+
+def test_both_are_said():
+    t = made_up(np.random.default_rng(1))
+    said = worth_of_choice(t, "accuracy")
+    assert f"{nested(t).test.mean():.3f}" in said and f"folds: {naive(t):.3f}" in said
+    assert worth_of_choice(t.assign(test=np.nan), "accuracy") == ""
