@@ -466,14 +466,13 @@ class MomentEncoder(Encoder):
         n_out: int | None = 8,        # classes, or targets
         head: Mapping | None = None,  # settings of `Head`
         dim: int | None = None,       # w, after a learned layer; None: n_in, and no layer
-        dropout: float = .3,          # before and after the layer
+        dropout: float = .3,          # after the layer
     ):
         super().__init__()
         self.mid_dim = dim or n_in
         self.dim, self.settles = 2 * self.mid_dim, not dim
         self.one = nn.Identity() if not dim else nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(n_in, dim), nn.LayerNorm(dim), nn.ReLU(),
-            nn.Dropout(dropout))
+            nn.Linear(n_in, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
         self.averaged = False  # are clips given as averages of what stage 2 makes of them?
         self.register_buffer("shift", torch.zeros(self.dim))
         self.register_buffer("scale", torch.ones(self.dim))

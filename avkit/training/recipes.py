@@ -240,7 +240,7 @@ RECIPES["ravdess_folds"] = COMMON | dict(
 _WHISPER = "hf:openai/whisper-base"
 _LINEAR = dict(
     encoder_options=dict(moments=dict(dim=None)),
-    optimizer="adam", lr=3e-3, weight_decay=.1, epochs=30,
+    optimizer="adam", lr=3e-3, weight_decay=.1, epochs=20,
     label_smoothing=0., fused_loss=0.)
 
 RECIPES["ravdess_whisper"] = COMMON | dict(
@@ -253,7 +253,7 @@ RECIPES["ravdess_whisper"] = COMMON | dict(
     backbone_options={_WHISPER: dict(parts=16)},
     audio_encoder="moments", video_encoder="moments",
     features_encoder=dict(audio="moments", video="moments"),
-    encoder_options=dict(moments=dict(dim=64, dropout=.3)),
+    encoder_options=dict(moments=dict(dim=32, dropout=.3)),
     by_speaker=("audio", "video"), enrolment=0,
     standardise=("audio", "video"),
     fusion="gauss",
@@ -263,8 +263,8 @@ RECIPES["ravdess_whisper"] = COMMON | dict(
         vavl=dict(dim=64, layers=1, kernel=3, heads=4)),
     fusions=dict(gauss=_LINEAR, late=_LINEAR),
     # how it is trained
-    lr=2e-3, weight_decay=5e-2,
-    schedule="cosine", epochs=30, batch_size=64,
+    lr=3e-3, weight_decay=5e-2,
+    schedule="cosine", epochs=10, batch_size=64,
     label_smoothing=.1, aux_loss=1., ema=.98)
 
 # %% ../../nbs/4_training/02_recipes.ipynb #crmvoi02
