@@ -28,8 +28,8 @@ from .records import finished, slim_record, speakers_of, write_spec
 from .selection import nested
 from .tables import mean_and_spread, write_frame
 from ..training.configure import Config, configure
-from ..training.grid import combine, run_grid
-from ..training.loading import load_data, RunData
+from ..training.grid import combine, data_of, identity, run_grid
+from ..training.loading import RunData
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -107,7 +107,7 @@ def clip_vectors(corpus: RunData, stream: str) -> np.ndarray:
     encoder = MomentEncoder(s.x.shape[-1], None)
     idx = d.indices("train")
     with torch.no_grad(): encoder.settle(s.x[idx], s.mask[idx])
-    parts = torch.arange(len(s.mask)).split(64)
+    parts = torch.arange(len(s.mask)).split(8)
     return torch.cat([averages(encoder, s.x[i], s.mask[i])[:, 0] for i in parts]).numpy()
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00032
@@ -139,9 +139,9 @@ def tally_of(right: np.ndarray, who: np.ndarray) -> dict[str, list]:
     return {str(s): one(right[who == s]) for s in np.unique(who)}
 
 
-def baselines(cfg: Config) -> list[dict[str, Any]]:
+def baselines(cfg: Config, corpus: RunData | None = None) -> list[dict[str, Any]]:
     "A row for each of voice, face, product in a run's fold: validation, test, speakers"
-    corpus = load_data(cfg, verbose=False)
+    corpus = corpus or data_of(cfg, identity(cfg))
     d, y = corpus.data, corpus.data.target.numpy()
     who = corpus.manifest.clips.set_index("clip")["speaker"][d.clips].to_numpy()
     p = {s: _best(clip_vectors(corpus, s), y, d.split, STRENGTHS[s]) for s in ("audio", "video")}
@@ -159,7 +159,7 @@ def baselines_once(
     folder: str | Path,  # where what was computed before is
 ) -> list[dict[str, Any]]:
     "`baselines`, looked up where settings and code of the run are the same"
-    told = cfg.changed(fusion=None, options=None)
+    told = cfg.changed(fusion=None)
     path = Path(folder) / f"{content_key(told.learned, STRENGTHS, 1)}.json"
     if not path.is_file(): write_json(path, baselines(told))
     return read_json(path)

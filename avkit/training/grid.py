@@ -87,9 +87,9 @@ _PROCESS = threading.RLock()  # random numbers and devices are global
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    "Nobody else runs in this folder, nor in this process"
+    "No other grid runs in this folder, nor in this process; `fit` itself takes the folder's lock"
     folder.mkdir(parents=True, exist_ok=True)
-    with _PROCESS, open(folder / ".lock", "w") as f:
+    with _PROCESS, open(folder / ".grid.lock", "w") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         with with_threads(1): yield
 

@@ -36,7 +36,7 @@ from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
 from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
-from .inference import conditions, evaluate_subset, forward, score_conditions
+from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, LOWER_IS_BETTER, reconstruction_loss)
@@ -282,6 +282,7 @@ class Training:
     began: dict[str, Any] = field(default_factory=dict)          # of `begin_with`
     history: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch
     seconds: list[float] = field(default_factory=list)           # per epoch of this process
+    quick: RunData | None = None                                 # of `averaged`
 
     @property
     def select(self) -> str:
@@ -398,7 +399,7 @@ def averaged(cfg: Config, corpus: RunData, model: nn.Module) -> RunData:
 
 def _averages(s: Stream, encoder: Any) -> Stream:
     "A stream as averages of what an encoder makes of it"
-    x = [averages(encoder, s.x[i].float(), s.mask[i]) for i in torch.arange(len(s.mask)).split(64)]
+    x = [averages(encoder, s.x[i].float(), s.mask[i]) for i in torch.arange(len(s.mask)).split(8)]
     return replace(s, x=torch.cat(x), mask=s.present[:, None], mirrored=None)
 
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
@@ -717,8 +718,10 @@ def finish(
     with restoring(): t.scored.load_state_dict(split_tensors(tensors, "model"))
     device = t.accelerator.device
     asked = None if subsets is None else {s: s for s in subsets}
-    predictions, metrics = score_conditions(
-        t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
+    quick = conds is None and missing(t.cfg) == "mask"
+    with _averages_made(t) if quick else nullcontext():
+        predictions, metrics = score_conditions(
+            t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
     trusted = calibrated(t.corpus.data.task, predictions, t.corpus.data.classes)
     record = record_of(t, metrics, seconds) | trusted | more
     if t.accelerator.is_main_process:
@@ -806,7 +809,8 @@ def train(
 def _averages_made(t: Training) -> Iterator[None]:
     "Within it a model that reads averages over time is given them"
     whole, model = t.corpus, t.accelerator.unwrap_model(t.model)
-    t.corpus = averaged(t.cfg, whole, model)
+    t.quick = t.quick or averaged(t.cfg, whole, model)
+    t.corpus = t.quick
     if t.corpus is whole:
         yield
         return
