@@ -6979,6 +6979,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'avkit/training/learner.py'),
                                         'avkit.training.learner.Training.rank': ( '4_training/learner.html#training.rank',
                                                                                   'avkit/training/learner.py'),
+                                        'avkit.training.learner.Training.reads': ( '4_training/learner.html#training.reads',
+                                                                                   'avkit/training/learner.py'),
                                         'avkit.training.learner.Training.scored': ( '4_training/learner.html#training.scored',
                                                                                     'avkit/training/learner.py'),
                                         'avkit.training.learner.Training.scores': ( '4_training/learner.html#training.scores',

@@ -15,19 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
-from torch import Tensor
 from ..core import content_key, read_json, write_json
 from ..evaluation.figures import style
 from ..evaluation.runs import read_predictions
 from ..evaluation.statistics import difference_interval, interval
 from ..models.encoders import Encoder, MomentEncoder
-from ..models.fusion import Fusion, FUSIONS
+from ..models.fusion import FUSIONS
 from ..models.model import averages
-from .comparison import about, by_method, pooled, write_figure
+from .comparison import about, pooled, write_figure
 from .records import finished, slim_record, speakers_of, write_spec
 from .selection import nested
 from .tables import mean_and_spread, write_frame
-from ..training.configure import Config, configure
+from ..training.configure import Config
 from ..training.grid import combine, data_of, identity, run_grid
 from ..training.loading import RunData
 if TYPE_CHECKING:
@@ -127,7 +126,12 @@ def _accuracy(p: np.ndarray, y: np.ndarray, some: np.ndarray) -> float:
     return float((p[some].argmax(1) == y[some]).mean())
 
 
-def _best(x: np.ndarray, y: np.ndarray, split: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+def _best(
+    x: np.ndarray,      # (N,F)
+    y: np.ndarray,      # (N,)
+    split: np.ndarray,  # (N,) subsets
+    strengths: Sequence[float],
+) -> np.ndarray:
     "The log-probabilities that are right most often on validation"
     made = [_log_odds(x, y, split == "train", c) for c in strengths]
     return max(made, key=lambda p: _accuracy(p, y, split == "validation"))
@@ -328,19 +332,29 @@ def curve_figure(t: pd.DataFrame) -> "Figure":
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00062
 OVER_TIME_NOTES = (
-    "The voice is a **sequence**: 16 steps a clip, each the mean of a sixteenth of the states after layers 2 to 5 of Whisper base's encoder, side by side; the "
-    "clip is not padded. The face is a **vector**, a sequence of one step: OpenFace's action units, averaged over the clip by their owners.",
-    "The 20 actors at hand in five folds of whole actors (12 train, 4 validate, 4 test). No clip of a test speaker but the one that is asked about is used: "
+    "The voice is a **sequence**: 16 steps a clip, each the mean of a sixteenth of the states "
+    "after layers 2 to 5 of Whisper base's encoder, side by side; the "
+    "clip is not padded. The face is a **vector**, a sequence of one step: OpenFace's action "
+    "units, averaged over the clip by their owners.",
+    "The 20 actors at hand in five folds of whole actors (12 train, 4 validate, 4 test). No clip "
+    "of a test speaker but the one that is asked about is used: "
     "the scale is that of the training speakers.",
-    "Epoch and settings are chosen inside each training fold, by its validation speakers, between the candidates of the notebook; `chosen by each fold` chooses "
-    "between the fusions as well. The candidates were drawn up on validation scores of these folds, whose speakers test in other folds, and by people who "
+    "Epoch and settings are chosen inside each training fold, by its validation speakers, between "
+    "the candidates of the notebook; `chosen by each fold` chooses "
+    "between the fusions as well. The candidates were drawn up on validation scores of these "
+    "folds, whose speakers test in other folds, and by people who "
     "had seen earlier test scores of these actors.",
-    "Rows are ordered by validation. `gauss` and `late` learn nothing below their heads; the others learn a layer of 32 before they meet.",
-    "Logistic regression is scikit-learn's, on mean and deviation of the same sequence, `C` chosen by the same validation speakers; the product has no "
-    "setting. Known from other folds, trained on 16 actors: .733 (voice, one layer), .841 (product), .904 (product, all other clips of a speaker known).")
+    "Rows are ordered by validation. `gauss` and `late` learn nothing below their heads; the "
+    "others learn a layer of 32 before they meet.",
+    "Logistic regression is scikit-learn's, on mean and deviation of the same sequence, `C` "
+    "chosen by the same validation speakers; the product has no "
+    "setting. Known from other folds, trained on 16 actors: .733 (voice, one layer), .841 "
+    "(product), .904 (product, all other clips of a speaker known).")
 CURVE_NOTE = (
-    "Each clip is centred and scaled by n other clips of its speaker, without labels, drawn for each clip and seed, in training as in testing (`enrolment`); few "
-    "clips are weighed against the training speakers. 0: the scale of the training speakers. all: the 59 others.")
+    "Each clip is centred and scaled by n other clips of its speaker, without labels, drawn for "
+    "each clip and seed, in training as in testing (`enrolment`); few "
+    "clips are weighed against the training speakers. 0: the scale of the training speakers. all: "
+    "the 59 others.")
 
 
 def write_over_time(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
@@ -409,6 +423,9 @@ def over_time_of(
         if c["seed"] != first or key not in wanted or key in had: continue
         had.add(key)
         plain += baselines_once(c, Path(runs) / "baselines")
-    spec = dict(kind="over_time", title=title, baselines=plain, records=records)
+    notes = [f"Made from the {len(records)} runs that are finished of the {len(configs)} which the "
+             "command trains." if len(records) < len(configs) else ""]
+    spec = dict(kind="over_time", title=title, notes=[n for n in notes if n], baselines=plain,
+                records=records)
     write_spec(to, spec)
     return write_over_time(spec, to)

@@ -283,6 +283,12 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch
     seconds: list[float] = field(default_factory=list)           # per epoch of this process
     quick: RunData | None = None                                 # of `averaged`
+    on_quick: bool = False                                       # is that what is read?
+
+    @property
+    def reads(self) -> RunData:
+        "What the model is given: the clips, or their averages over time"
+        return self.quick if self.on_quick and self.quick else self.corpus
 
     @property
     def select(self) -> str:
@@ -567,7 +573,7 @@ def diverged(cfg: Config, epoch: int) -> str:  # from 0
 # %% ../../nbs/4_training/11_learner.ipynb #8b613814
 def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
     "One pass over the training clips; returns the epoch's row of the history"
-    cfg, acc, data = t.cfg, t.accelerator, quirk_epoch(t.cfg, t.corpus, epoch)
+    cfg, acc, data = t.cfg, t.accelerator, quirk_epoch(t.cfg, t.reads, epoch)
     torch.manual_seed(child_seed(cfg["seed"], "dropout", epoch, acc.process_index))
     u, total = draws(len(data), cfg["seed"], epoch), torch.zeros(3, device=acc.device)
     whole = train_order(cfg, data, epoch)
@@ -587,7 +593,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
 def validate(t: Training) -> dict[str, float]:
     "The validation columns of an epoch's row"
     sync_buffers(t.scored)
-    data = quirk_epoch(t.cfg, t.corpus, len(t.history))
+    data = quirk_epoch(t.cfg, t.reads, len(t.history))
     condition, device = conditions(t.cfg)[0], t.accelerator.device
     got = evaluate_subset(t.cfg, t.scored, data, "validation", condition, device)
     if got is None: raise AvkitError("No clip is in validation: no epoch can be chosen")
@@ -721,7 +727,7 @@ def finish(
     quick = conds is None and missing(t.cfg) == "mask"
     with _averages_made(t) if quick else nullcontext():
         predictions, metrics = score_conditions(
-            t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
+            t.cfg, t.reads, t.scored, conds or conditions(t.cfg), device, asked)
     trusted = calibrated(t.corpus.data.task, predictions, t.corpus.data.classes)
     record = record_of(t, metrics, seconds) | trusted | more
     if t.accelerator.is_main_process:
@@ -808,15 +814,15 @@ def train(
 @contextlib.contextmanager
 def _averages_made(t: Training) -> Iterator[None]:
     "Within it a model that reads averages over time is given them"
-    whole, model = t.corpus, t.accelerator.unwrap_model(t.model)
-    t.quick = t.quick or averaged(t.cfg, whole, model)
-    t.corpus = t.quick
-    if t.corpus is whole:
+    model = t.accelerator.unwrap_model(t.model)
+    t.quick = t.quick or averaged(t.cfg, t.corpus, model)
+    if t.quick is t.corpus:
         yield
         return
+    t.on_quick = True
     try:
         with on_averages(model), on_averages(t.scored): yield
-    finally: t.corpus = whole
+    finally: t.on_quick = False
 
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(

@@ -1,4 +1,4 @@
-"Whisper's states over time, mean and deviation, the Gaussian fusion, and n other clips of a speaker."
+"Voices over time: mean and deviation, the Gaussian fusion, n other clips of a speaker, Whisper."
 
 import json
 from types import SimpleNamespace
@@ -125,7 +125,8 @@ def test_the_whole_recipe_on_sound(tiny, tmp_path):
             soundfile.write(path, rng.normal(0, 0.1, 6400 + 320 * e), 16000)
             faces[name] = np.eye(8, dtype=np.float32)[e - 1]
     np.savez(tmp_path / "faces.npz", **faces)
-    weighted = dict(audio_layer="all:1-2", backbone_options={"hf:openai/whisper-base": {"parts": 4}})
+    parts = {"hf:openai/whisper-base": {"parts": 4}}
+    weighted = dict(audio_layer="all:1-2", backbone_options=parts)
     cfg = configure(
         recipe="ravdess_whisper", dataset="ravdess", data_root=str(tmp_path / "ravdess"),
         split="kfold3", audio_weights=str(tiny), video_features=str(tmp_path / "faces.npz"),
