@@ -30,12 +30,12 @@ def test_nothing_below_the_heads_learns_and_the_common_head_is_solved(toy, tmp_p
     cfg = configure(**toy, run_dir=str(tmp_path / "run"))
     record = fit(cfg, verbose=False)
     assert record["metrics"]["test"]["av"]["accuracy"] > 0.9
-    model = load_model(tmp_path / "run").model
+    model = load_model(tmp_path / "run")[0]
     frozen = {n for n, p in model.named_parameters() if n.startswith("classifier_1")}
     assert frozen and model.audio.settles and not list(model.audio.one.parameters())
     longer = fit(configure(**toy | dict(epochs=4), run_dir=str(tmp_path / "longer")), verbose=False)
     assert longer["parameters"] == record["parameters"]
-    other = load_model(tmp_path / "longer").model
+    other = load_model(tmp_path / "longer")[0]
     for name in frozen:
         torch.testing.assert_close(model.get_parameter(name), other.get_parameter(name))
 
@@ -72,7 +72,7 @@ def test_what_is_known_changes_the_data_and_is_kept_with_the_run(toy, tmp_path):
     assert not torch.equal(two.data.audio.x, every.data.audio.x)
     assert set(two.stats) == {"audio", "video", "audio_speakers", "video_speakers"}
     fit(cfg, verbose=False)
-    assert "audio_speakers" in load_model(tmp_path / "run").stats
+    assert "audio_speakers" in load_model(tmp_path / "run")[1]["stats"]
 
 
 def test_a_draw_of_other_clips_is_of_a_seed(toy):
