@@ -54,7 +54,7 @@ def attention_choices(
         a, v = torch.randn(2, audio_steps, 8), torch.randn(2, video_steps, 8)
         am, vm = (torch.ones(x.shape[:2], dtype=torch.bool) for x in (a, v))
         a, v = block.between_stages(a, am, v, vm)
-        block.fuse(a, am, v, vm)
+        if block.out_dim: block.fuse(a, am, v, vm)
     return {k: bool(w.shape[-1] > 1 and w.std(-1).max() > 1e-6) for k, w in block.maps.items()}
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00014
@@ -173,7 +173,7 @@ def lean_record(run_dir: str | Path, seen: dict | None = None) -> dict[str, Any]
     "What the tables need of a finished run: who was right how often, on which settings"
     r = finished(run_dir)
     own = r["config"].get("modality") or "av"
-    rows = read_predictions(Path(run_dir) / "predictions.csv")
+    rows = read_predictions(Path(run_dir))
     rows = rows.loc[(rows.split == "test") & (rows.condition == own)]
     who = rows["clip"].map(speakers_of(r["config"], seen)).to_numpy()
     right = (rows.target == rows.prediction).to_numpy()

@@ -135,7 +135,7 @@ def test_the_whole_recipe_on_sound(tiny, tmp_path):
     corpus = load_data(cfg, Store(tmp_path / "store"), verbose=False)
     assert corpus.data.audio.x.shape[1:] == (4, 64) and corpus.data.video.x.shape[1:] == (1, 8)
     record = fit(cfg, corpus, verbose=False)
-    assert record["notes"]["backbones"]["audio"]["layer"] == "all:1-2"
+    assert corpus.notes["backbones"]["audio"]["layer"] == "all:1-2"
     assert record["metrics"]["test"]["av"]["accuracy"] > 0.5
 
 
