@@ -4,7 +4,7 @@ import pytest
 
 from avkit.reports.index import remake
 from avkit.reports.over_time import (
-    FACE, PRODUCT, VOICE, attention_choices, chosen_runs, over_time_report, over_time_runs,
+    PLAIN_FACE, PLAIN_PRODUCT, PLAIN_VOICE, attention_choices, chosen_runs, over_time_report, over_time_runs,
     same_answers)
 from avkit.models.fusion import FUSIONS
 
@@ -21,7 +21,7 @@ def made(toy_corpus, tmp_path_factory):
 
 def test_rows_are_ordered_by_validation_and_end_with_the_baselines(made):
     d, table = made
-    assert table.method.tolist()[-3:] == [VOICE, FACE, PRODUCT]
+    assert table.method.tolist()[-3:] == [PLAIN_VOICE, PLAIN_FACE, PLAIN_PRODUCT]
     own = table.validation.tolist()[:-3]
     assert own == sorted(own, reverse=True) and "chosen by each fold" in set(table.method)
     for name in ("known.md", "enrolment.md", "enrolment.png"):
