@@ -1047,10 +1047,10 @@ def check_video(run: Run) -> None:
             "which cannot be made from a video. Train a run without "
             f"{' and '.join(f'--{s}_features' for s in own)}, by a recipe that reads audio and "
             "frames, e.g. --recipe chumachenko2022.")
-    if run.cfg["by_speaker"]:
+    if run.cfg["by_speaker"] and run.cfg["enrolment"] != 0:
         raise AvkitError(
             f"{run.name} centres features by speaker (by_speaker), and a video does not tell its "
-            "speakers' other clips. Train a run without: --options '{\"by_speaker\": []}'.")
+            "speakers' other clips. Train a run without: --enrolment 0.")
     check_backbones(run)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #dfe8af4f

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'READ_FEATURES', 'Head', 'Encoder', 'ValidBlock', 'AudioCNN', 'TemporalEncoder',
            'LogMelCNN', 'ViewEncoder', 'MelEncoder', 'PreNormBlock', 'SegmentEncoder', 'ConformerEncoder', 'Features',
-           'groups', 'VectorEncoder', 'LayerMix', 'efficientface', 'light']
+           'groups', 'VectorEncoder', 'MomentEncoder', 'LayerMix', 'efficientface', 'light']
 
 # %% ../../nbs/3_models/04_encoders.ipynb #7f5ffb76
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from ..core import AvkitError, unknown
 from .backbones import Backbone, build_backbone, load_weights
 from .conformer import Conformer, sinusoids
 from .masks import (at_valid, coarser, counted_steps, grouped, Masked, over_steps,
-    recurrent, side_by_side, zero_padding)
+    pool, recurrent, side_by_side, zero_padding)
 from .weights import of_views
 
 # %% ../../nbs/3_models/04_encoders.ipynb #118fafc1
@@ -61,6 +61,7 @@ class Head(nn.Sequential):
 class Encoder(nn.Module):
     "Two stages, each a sequence and its mask to a sequence and its mask, and a head"
     mid_dim, dim = 64, 128  # widths of what the stages give
+    settles = False         # does it take its scale from all training clips and learn nothing else?
     classifier_1: Head | None
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked: raise NotImplementedError
@@ -459,6 +460,48 @@ class VectorEncoder(Encoder):
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked: return self.two(h), mask
 
+# %% ../../nbs/3_models/04_encoders.ipynb #mom00002
+class MomentEncoder(Encoder):
+    "(B,T,n_in) -> (B,T,w) -> (B,T,2w), whose mean over the steps is mean and deviation of stage 1"
+    def __init__(
+        self,
+        n_in: int,                    # width of the features
+        n_out: int | None = 8,        # classes, or targets
+        head: Mapping | None = None,  # settings of `Head`
+        dim: int | None = None,       # w, after a learned layer; None: n_in, and no layer
+        dropout: float = .3,          # after the layer
+    ):
+        super().__init__()
+        self.mid_dim = dim or n_in
+        self.dim, self.settles = 2 * self.mid_dim, not dim
+        self.one = nn.Identity() if not dim else nn.Sequential(
+            nn.Linear(n_in, dim), nn.LayerNorm(dim), nn.ReLU(), nn.Dropout(dropout))
+        self.averaged = False  # are clips given as averages of what stage 2 makes of them?
+        self.register_buffer("shift", torch.zeros(self.dim))
+        self.register_buffer("scale", torch.ones(self.dim))
+        self.make_head(n_out, head)
+
+    def stage1(self, x: Tensor, mask: Tensor) -> Masked:
+        return (x if self.averaged else self.one(x)), mask
+
+    def moments(self, h: Tensor, mask: Tensor) -> Tensor:
+        "(B,T,w) -> (B,T,2w): each step, and its squared distance over the deviation"
+        far = (h - pool(h, mask).unsqueeze(1)).square()
+        variance = pool(far, mask).unsqueeze(1)
+        return torch.cat([h, far * torch.rsqrt(variance + 1e-5)], -1)
+
+    def stage2(self, h: Tensor, mask: Tensor) -> Masked:
+        if self.averaged: return h, mask
+        z = (self.moments(h, mask) - self.shift) * self.scale
+        return zero_padding(z, mask), mask
+
+    def settle(self, h: Tensor, mask: Tensor) -> None:
+        "Take the scale from the training clips: their averages get mean 0 and deviation 1"
+        z = pool(self.moments(h, mask), mask)[mask.any(1)].double()
+        sd, mean = torch.std_mean(z, 0, correction=0)
+        self.shift.copy_(mean)
+        self.scale.copy_(1 / torch.where(sd > 1e-6, sd, 1.))
+
 # %% ../../nbs/3_models/04_encoders.ipynb #lmix0001
 class LayerMix(Encoder):
     "(B,T,L D), L layers side by side -> a learned mean (B,T,D) -> the encoder that reads it"
@@ -504,6 +547,7 @@ AUDIO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     mel_pictures=MelEncoder,
     conformer=ConformerEncoder,
     features=Features,
+    moments=MomentEncoder,
     vector=VectorEncoder)
 
 VIDEO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
@@ -513,7 +557,9 @@ VIDEO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     conformer=ConformerEncoder,
     features=Features,
     groups=groups,
+    moments=MomentEncoder,
     vector=VectorEncoder)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #readers1
-READ_FEATURES = ("audio_cnn", "logmel_cnn", "conformer", "features", "groups", "vector")
+READ_FEATURES = (
+    "audio_cnn", "logmel_cnn", "conformer", "features", "groups", "moments", "vector")

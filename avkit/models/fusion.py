@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PLACES', 'FUSIONS', 'Block', 'Widths', 'Overridable', 'Fusion', 'fusion', 'Concat', 'accepted', 'Late', 'Attention',
            'CrossAttention', 'IntermediateAttention', 'CrossBlock', 'IntermediateTransformer', 'LateTransformer',
-           'joint_attention', 'JointCrossAttention', 'Recurrent', 'GatedUnit', 'Bottleneck', 'SharedConformer']
+           'joint_attention', 'JointCrossAttention', 'Recurrent', 'GatedUnit', 'Bottleneck', 'SharedConformer',
+           'linear_discriminant', 'JointGaussian']
 
 # %% ../../nbs/3_models/05_fusion.ipynb #00ec951c
 import inspect
@@ -33,8 +34,9 @@ PLACES = dict(
 
 # %% ../../nbs/3_models/05_fusion.ipynb #fd0b9add
 class Overridable(nn.Module):
-    "What a block may override: three attributes and four methods. As they stand they do nothing"
+    "What a block may override: four attributes and five methods. As they stand they do nothing"
     own_heads = False                # does `combine_logits` read each modality's own logits?
+    settles = False                  # is the common head solved by `settle`, where that can be?
     needs_common_steps = False       # does `head_inputs` want both sequences on the same steps?
     unimodal_dim: int | None = None  # width of `unimodal`, where it is not the encoder's
 
@@ -534,3 +536,69 @@ class SharedConformer(Fusion):
             self, fused: Tensor, za: Tensor, am: Tensor, zv: Tensor, vm: Tensor) -> Tensor:
         has_a, has_v = has_modality(am, za), has_modality(vm, zv)
         return torch.where(has_a & has_v, fused, torch.where(has_a, za, zv))
+
+# %% ../../nbs/3_models/05_fusion.ipynb #gau00002
+def linear_discriminant(
+    x: Tensor,       # (N,D)
+    y: Tensor,       # (N,) class numbers
+    n_classes: int,
+    ridge: float,    # added to each variance
+) -> tuple[Tensor, Tensor]:
+    "Weights (C,D) and biases (C,) of Friedman's linear discriminant, in double precision"
+    one_hot = nn.functional.one_hot(y, n_classes).double()
+    count = one_hot.sum(0)
+    mean = x.double().mean(0)
+    x = x.double() - mean
+    mu = one_hot.T @ x / count.clamp(min=1)[:, None]
+    apart = x - one_hot @ mu  # (N,D), within the classes
+    n = len(x)
+    eye = torch.eye(n, dtype=x.dtype, device=x.device)
+    inner = torch.linalg.solve(apart @ apart.T + n * ridge * eye, apart @ mu.T)
+    w = ((mu.T - apart.T @ inner) / ridge).T  # the matrix inversion lemma: N x N, not D x D
+    prior = (count.clamp(min=.5) / n).log()
+    return w, prior - .5 * (w * mu).sum(1) - w @ mean
+
+# %% ../../nbs/3_models/05_fusion.ipynb #gau00006
+@fusion("gauss")
+class JointGaussian(Fusion):
+    "`gauss`, joint Gaussian (Friedman 1989): one a class over both, beside each one's own head"
+    own_heads = settles = True
+
+    def __init__(
+        self,
+        audio: Widths,              # encoder
+        video: Widths,              # encoder
+        ridge: float = 1e-3,        # of the covariance
+        video_gain: float = .7,     # deviation of the video's part; the audio's is 1
+        share: float = .5,          # of the common head in the answer; the audio's head has 1
+        video_share: float = .8,    # of the video's head
+    ):
+        super().__init__(audio, video)
+        self.audio_dim, self.ridge, self.video_gain = audio.dim, ridge, video_gain
+        self.share, self.video_share = share, video_share
+
+    def settle(self, head: nn.Sequential, x: Tensor, y: Tensor) -> None:
+        "Solve the common head for averages (N,out_dim) of clips of the classes (N,)"
+        last: Any = head[-1]
+        if last.in_features != x.shape[1]:
+            raise AvkitError("fusion=gauss solves its head, which is one linear layer on averages "
+                             "over time: leave head.hidden and head.kind out")
+        w, b = linear_discriminant(x * self.gains(x), y, last.out_features, self.ridge)
+        last.weight.copy_(w * self.gains(x))
+        last.bias.copy_(b)
+        last.requires_grad_(False)
+
+    def gains(self, x: Tensor) -> Tensor:
+        "(N,D) -> (D,): factors after which the variances of a modality's numbers add up to 1"
+        spread, n = x.double().var(0, correction=0), self.audio_dim
+        gains = torch.ones_like(spread)
+        gains[:n] = spread[:n].sum().clamp(min=1e-12).rsqrt()
+        gains[n:] = spread[n:].sum().clamp(min=1e-12).rsqrt() * self.video_gain
+        return gains
+
+    def combine_logits(
+            self, fused: Tensor, za: Tensor, am: Tensor, zv: Tensor, vm: Tensor) -> Tensor:
+        has_a, has_v = has_modality(am, za), has_modality(vm, zv)
+        both = self.share * fused + za + self.video_share * zv
+        both = both / (self.share + 1 + self.video_share)
+        return torch.where(has_a & has_v, both, torch.where(has_a, za, zv))

@@ -19,6 +19,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, content_key, read_json, resolve, unknown
 from .face_landmarker import FaceLandmarks, NUMBERS
+from .masks import grouped
 from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
     refuse_weights, restoring, source_of, State, weights_hash)
 from ..store import Store
@@ -48,12 +49,12 @@ def without_folder(name: str) -> tuple[str, Path | None]:
     return (f"{name.partition(':')[0]}:{place.name}", place) if place else (name, None)
 
 # %% ../../nbs/3_models/08_hub.ipynb #hfb525d5
-_ASKED = re.compile(r"(mean|weighted)(?::(\d+)-(\d+))?|(\d+)")
+_ASKED = re.compile(r"(mean|weighted|all)(?::(\d+)-(\d+))?|(\d+)")
 
 
 @dataclass(frozen=True)
 class Layers:
-    "Which states of a network are taken: `last`, `one`, `mean`, `weighted`"
+    "Which states of a network are taken: `last`, `one`, `mean`, `weighted`, `all` side by side"
     how: str = "last"
     first: int | None = None  # None: the first layer
     last: int | None = None   # None: the last layer
@@ -67,7 +68,7 @@ class Layers:
         if self.first is None: return range(1, n + 1)
         if (self.last or 0) <= n and self.first <= (self.last or 0): return self._asked
         raise AvkitError(f"layer {self} is asked for, and the network has {n} layers: "
-                         f"0 to {n}, mean, weighted, or a part of them such as mean:1-{n}")
+                         f"0 to {n}, mean, weighted, all, or a part of them such as mean:1-{n}")
 
     @property
     def _asked(self) -> range: return range(self.first or 0, (self.last or 0) + 1)
@@ -78,8 +79,8 @@ def layers_of(asked: int | str | None) -> Layers:
     if asked is None: return Layers()
     found = None if isinstance(asked, bool) else _ASKED.fullmatch(str(asked))
     if not found:
-        raise AvkitError(f"layer={asked!r}: a number, mean, weighted, or a part of the layers such "
-                         "as mean:2-5; nothing: the last")
+        raise AvkitError(f"layer={asked!r}: a number, mean, weighted, all, or a part of the "
+                         "layers such as mean:2-5; nothing: the last")
     how, first, last, one = found.groups()
     if one: return Layers("one", int(one), int(one))
     return Layers(how, *(int(n) for n in (first, last) if n))
@@ -89,7 +90,7 @@ Answer = tuple[Tensor, Mapping[int, Tensor]]  # what a network ends with; its st
 
 
 def pick_states(answer: Answer, layers: Layers) -> Tensor:
-    "(...,D), or of L weighted layers (...,L D), side by side"
+    "(...,D), or of L layers that are weighted or all taken (...,L D), side by side"
     last, states = answer
     if layers.how == "last": return last
     some = [states[i] for i in layers.numbers(max(states)) if i in states]
@@ -644,8 +645,10 @@ class HubBackbone(nn.Module):
         found: HubEntry,
         net: nn.Module,   # gives an `Answer`
         layers: Layers = Layers(),
+        parts: int | None = None,  # of audio: means over so many equal ones; None: all states
     ):
         super().__init__()
+        self.parts = parts
         self.name, self.found, self.net, self.layers = found.name, found, net, layers
         self.takes, self.rate, self.size = found.takes, found.rate, found.size
         self.may_miss = getattr(net, "may_miss", False)  # a row of NaN: nothing was found
@@ -665,7 +668,12 @@ class HubBackbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.takes != "wave": x = self.scaled(x)
         if self.takes == "clips": x = x.transpose(1, 2)
-        return pick_states(self.net(x, self.layers.how != "last"), self.layers)
+        return self.in_parts(pick_states(self.net(x, self.layers.how != "last"), self.layers))
+
+    def in_parts(self, y: Tensor) -> Tensor:
+        "States of audio (n,T,D) -> (n,parts,D): means over equal parts, where these are asked for"
+        if not self.parts or self.takes != "wave": return y
+        return grouped(y, y.new_ones(y.shape[:2], dtype=torch.bool), self.parts)[0]
 
 # %% ../../nbs/3_models/08_hub.ipynb #h90205e0
 def _nothing(t: HubBackbone, seconds: int = 1) -> Tensor:
@@ -684,7 +692,8 @@ def measure_steps(t: HubBackbone) -> dict[str, Any]:
     if t.layers.how == "weighted":
         single = HubBackbone(t.found, t.net, layers_of(1)).to(device)
         n = one.shape[-1] // single(_nothing(t).to(device)).shape[-1]
-    if t.takes == "wave": out["rate"] = t(_nothing(t, 2).to(device)).shape[1] - one.shape[1]
+    if t.takes == "wave" and not t.parts:
+        out["rate"] = t(_nothing(t, 2).to(device)).shape[1] - one.shape[1]
     return out | dict(side_by_side=n)
 
 # %% ../../nbs/3_models/08_hub.ipynb #h3eeef49
@@ -701,13 +710,15 @@ def _ready(
     place: str,     # of its weights
     layer: str,     # as `Layers` writes itself
     pad: bool,      # of `HubOptions`
+    parts: int | None,  # the same
     device: str,
     stamps: tuple,  # of `_stamps`
 ) -> HubBackbone:
     "A network that is ready to answer"
     found = find_network(name, None if place == name else place)
     with torch.random.fork_rng(devices=[]): net = _BUILD[name.partition(":")[0]](found, pad)
-    t = HubBackbone(found, net, layers_of(None if layer == "last" else layer)).to(device)
+    layers = layers_of(None if layer == "last" else layer)
+    t = HubBackbone(found, net, layers, parts).to(device)
     t.eval().requires_grad_(False)
     t.dim = measure_steps(t)["dim"]
     return t
@@ -718,11 +729,13 @@ class HubOptions:
     "What one may ask of a published network"
     layer: int | str | None = None  # `layers_of`
     pad: bool = False               # Whisper: to the length that it was trained with
+    parts: int | None = None        # of audio: means over so many equal parts of a clip
 
 # %% ../../nbs/3_models/08_hub.ipynb #h922ad2a
 def check_options(name: str, given: Mapping[str, Any]) -> None:
     "Refuse `backbone_options` that a published network does not have"
-    known = ("weights",) if name.startswith("face_landmarker:") else ("weights", "pad")
+    landmarks = name.startswith("face_landmarker:")
+    known = ("weights",) if landmarks else ("weights", "pad", "parts")
     for k in given:
         if k not in known: raise unknown(f"option of the backbone {name}", k, known)
 
@@ -736,7 +749,7 @@ def hub_backbone(
     "A published network that only answers"
     found, o = find_network(name, weights), HubOptions(**options)
     layer = str(layers_of(o.layer))
-    return _ready(name, str(found.place), layer, o.pad, str(device), _stamps(found))
+    return _ready(name, str(found.place), layer, o.pad, o.parts, str(device), _stamps(found))
 
 # %% ../../nbs/3_models/08_hub.ipynb #he5ad77e
 def _weights_sha(store: Store | None, found: HubEntry) -> str:
@@ -770,9 +783,11 @@ def hub_note(
     found, o = find_network(name, weights), HubOptions(**options)
     sha, layers = _weights_sha(store, found), layers_of(o.layer)
     scale = [found.takes, found.rate, found.size, found.mean, found.std, found.mode]
-    network = content_key("hub", 1, sha, found.setup, scale, str(layers), o.pad)
+    cut = [o.parts] if o.parts else []
+    network = content_key("hub", 1, sha, found.setup, scale, str(layers), o.pad, *cut)
     about = dict(layer=str(layers), licence=found.licence, revision=found.revision)
     about |= dict(padded=True) if o.pad else {}
+    about |= dict(parts=o.parts)
     steps = _steps(store, network, lambda: hub_backbone(name, weights, **options))
     note = dict(name=without_folder(name)[0], network=network, weights=sha)
     note |= dict(source=_source(name, weights))

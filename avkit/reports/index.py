@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TWINS', 'RENDERED_REPORTS', 'LONG_REPORTS', 'RAVDESS', 'REAL_NOTES', 'CANNOT_DIFFER', 'CANDIDATES',
-           'CHOICE_NOTE', 'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_VOICES', 'REAL_REPORTS', 'LEADERBOARD',
-           'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects', 'chosen', 'audited', 'regained', 'hindsight',
-           'tried', 'stated', 'found_on_film', 'listed', 'found', 'Kind', 'remake', 'committed', 'real_data', 'absent',
-           'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again', 'what', 'sure', 'made_from',
-           'claimed', 'repeat', 'entry', 'real_results', 'index_text', 'write_index']
+           'CHOICE_NOTE', 'ROBUST_NOTES', 'AUDIT_NOTE', 'EPOCH_NOTE', 'REAL_VOICES', 'WHISPER', 'REAL_REPORTS',
+           'LEADERBOARD', 'ALL', 'LONG', 'compared', 'least_hurt', 'reached', 'defects', 'chosen', 'audited',
+           'regained', 'hindsight', 'tried', 'stated', 'found_on_film', 'listed', 'found', 'Kind', 'remake',
+           'committed', 'real_data', 'absent', 'Report', 'run_notebook', 'ready', 'twin_runs', 'folds', 'tables_again',
+           'what', 'sure', 'made_from', 'claimed', 'repeat', 'entry', 'real_results', 'index_text', 'write_index']
 
 # %% ../../nbs/6_reports/17_index.ipynb #2f0643d1
 import os, subprocess, sys
@@ -29,6 +29,7 @@ from .comparison import (compare_report, comparison, Comparison, dataset_name, h
 from .epoch_choice import epoch_report, write_epochs
 from .leaderboard import board_of, write_board
 from .moments import found_line, moments_report, write_moments
+from .over_time import over_time_headline, over_time_report, write_over_time
 from .papers import dataset_of, reported, STUDIES, study_of, write_paper
 from .real_film import film_report, FILMS, write_film
 from .records import read_spec, runs_report, write_runs
@@ -217,6 +218,7 @@ KINDS = dict(
     epochs=Kind("epochs.png", hindsight, write_epochs),
     film=Kind("faces.png", found_on_film, write_film),
     voices=Kind("voices.png", voices_headline, write_voices),
+    over_time=Kind("enrolment.png", over_time_headline, write_over_time),
     leaderboard=Kind("", listed),
     moments=Kind("moments.png", found, write_moments),
     corpus=Kind("counts.png", lambda t: "Counts, lengths, voices and what was set aside: see the "
@@ -509,6 +511,19 @@ def _voices(report: Report, n_jobs: int) -> pd.DataFrame:
     return voices_report(d / "crema_d", features, report.path, report.title, n_jobs=n_jobs)
 
 
+WHISPER = (*RAVDESS, "models/whisper-base-encoder")
+
+
+def _ravdess_whisper(report: Report, n_jobs: int) -> pd.DataFrame:
+    d, p = real_data(*report.real) or Path(), folds()
+    same = dict(
+        recipe="ravdess_whisper", dataset="ravdess", data_root=p.data_root, split=p.split,
+        video_features=p.video_features, audio_weights=str(d / WHISPER[-1]),
+        fold=[0, 1, 2, 3, 4], device="cpu")
+    runs = kit_path("reports/runs/ravdess_whisper")
+    return over_time_report(same, report.path, report.title, runs, n_jobs=n_jobs)
+
+
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,
@@ -529,6 +544,9 @@ REAL_REPORTS = [
     Report("crema_d_voices", "voices", _voices,
            "CREMA-D's voices over time: intention, consensus, votes", real=REAL_VOICES, long=True,
            place=2),
+    Report("ravdess_whisper", "over_time", _ravdess_whisper,
+           "Every fusion on real RAVDESS, the voices over time, on speakers never heard",
+           real=WHISPER, long=True, place=0),
     Report("corpora/ravdess", "corpus", _corpus, real=["ravdess_speech"]),
     Report("corpora/crema_d", "corpus", _corpus, real=["crema_d"],
            settings=dict(label="intended"))]

@@ -194,7 +194,8 @@ def _use_of(cfg: Config, data: AVData) -> dict[str, Any]:
                 model=model_settings(cfg, data), shapes=shapes)
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #f53a76b1
-_SCALED = ("audio", "video", "target", "wave")
+_SCALED = (
+    "audio", "video", "wave", "target", "audio_speakers", "video_speakers")
 
 
 def stats_of(

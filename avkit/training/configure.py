@@ -141,7 +141,8 @@ def _idle_streams(v: Values) -> set[str]:
     for s in ("audio", "video"):
         own = {f"{s}_features", f"{s}_features_rate"}
         if s not in _streams(v): out |= _of_stream(s)
-        elif s not in _raw(v): out |= _of_stream(s) - {*own, "spec_augment"}
+        elif s not in _raw(v):
+            out |= _of_stream(s) - {*own, "spec_augment"}
         else: out |= {f"{s}_features_rate"}
     return out
 
@@ -218,12 +219,15 @@ def _used_preparation(v: Values) -> dict[str, Any]:
 # %% ../../nbs/4_training/04_configure.ipynb #eff00011
 def _used_streams(v: Values) -> dict[str, Any]:
     "Whose features are scaled; what stands for a missing stream"
-    by_speaker = tuple(s for s in _streams(v) if s in v["by_speaker"])
+    known = v["enrolment"] != 0
+    by_speaker = tuple(s for s in _streams(v) if s in v["by_speaker"] and known)
     raw = _raw(v) + ["wave"] * ("audio" in _raw(v) and v["audio_backbone"] is not None)
     standardise = tuple(s for s in raw if s in v["standardise"])
     noise = v["modality"] != "av" and v["modality_dropout"] == "noise"
     missing = dict(missing="noise") if noise else {}
-    return dict(by_speaker=by_speaker, standardise=standardise) | missing
+    enrolment = v["enrolment"] if by_speaker else None
+    used = dict(by_speaker=by_speaker, enrolment=enrolment, standardise=standardise)
+    return used | missing
 
 
 def effective(v: Values) -> dict[str, Any]:
@@ -328,7 +332,8 @@ def _fits(quirk: Any, r: dict, s: Settings) -> bool:
 def _recipe(s: Settings) -> dict:
     "The recipe of the settings, before what the user changes by hand"
     r = dict(RECIPES[s.recipe])
-    corpora, small, variants = (r.pop(k, {}) for k in ("corpora", "small", "variants"))
+    parts = ("corpora", "small", "variants", "fusions")
+    corpora, small, variants, fusions = (r.pop(k, {}) for k in parts)
     r = merged(r, corpora.get(s.dataset, {}))
     stands_in = s.dataset == "synth" or is_rendered(s.data_root)
     r["size"] = s.size or ("small" if small and stands_in else "paper")
@@ -340,6 +345,8 @@ def _recipe(s: Settings) -> dict:
             raise unknown(f"variant of {s.recipe}", v, variants)
         _check_fusion(s, v, variants[v])
         r = merged(r, variants[v])
+    asked = s.fusion if s.modality in ("av", "auto") else None  # alone, it has no fusion
+    r = merged(r, fusions.get(asked or r["fusion"], {}))
     return _with_quirks(r, s)
 
 
@@ -563,6 +570,7 @@ def configure(**settings: Any) -> Config:
     options = _placed_options(options_of(s.options))
     _check_options(options, s.recipe, r)
     r = _with_hub(merged(r, options, "options"), options)
+    r["enrolment"] = _enrolment(r)
     check_choices(r)
     _check_nested(r)
     _check_numbers(r, s)
@@ -605,6 +613,17 @@ def _check_numbers(r: dict, s: Settings) -> None:
                          "without audio would have neither. Leave one of the two out.")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
+
+# %% ../../nbs/4_training/04_configure.ipynb #enrc0001
+def _enrolment(r: dict) -> int | str | None:
+    "How many other clips of a speaker are known, as a number; `all`; None: all, and its own"
+    asked = r["enrolment"]
+    if asked in (None, "all"): found = asked
+    elif not isinstance(asked, bool) and str(asked).isdigit(): found = int(asked)
+    else: raise AvkitError(f"enrolment={asked!r}: a number of clips from 0 on, or all")
+    if found in (None, 0) or r["by_speaker"]: return found
+    raise AvkitError(f"enrolment={asked} is of by_speaker, and this recipe centres no stream by "
+                     'speaker: options={"by_speaker": ["audio", "video"]}')
 
 # %% ../../nbs/4_training/04_configure.ipynb #rec00001
 def config_of(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Config:

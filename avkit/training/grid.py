@@ -47,6 +47,12 @@ def _split_seed(cfg: Config) -> int:
     "The seed, where it decides who is in which subset"
     return cfg["seed"] if cfg["split"] == "random" else 0
 
+
+def _draw_seed(cfg: Config) -> int:
+    "The seed, where it decides by which clips of its speaker a clip is centred"
+    drawn = isinstance(cfg.effective["enrolment"], int)
+    return cfg["seed"] if drawn else 0
+
 # %% ../../nbs/4_training/12_grid.ipynb #d94a1c62
 def identity(cfg: Config, seen: dict[str, Any] | None = None) -> dict[str, Any]:
     "What a run is made of, as hashes: settings, data, split, own files, code; `seen` remembers"
@@ -101,6 +107,14 @@ def _data_key(cfg: Config, who: Mapping[str, Any]) -> str:
 
 # %% ../../nbs/4_training/12_grid.ipynb #d2715c18
 _LAST: dict[str, RunData] = {}
+
+
+def _data_key(cfg: Config, who: Mapping[str, Any]) -> str:
+    "The same for runs that read the same arrays"
+    parts = ("data", "features")
+    read = {n: cfg[n] for n, d in DECLARED.items() if d.part in parts and n != "recipe"}
+    hashes = {k: v for k, v in who.items() if k != "config_hash"}
+    return content_key(read, _split_seed(cfg), _draw_seed(cfg), modalities(cfg), hashes)
 
 
 def data_of(cfg: Config, who: Mapping[str, Any]) -> RunData:

@@ -6,16 +6,16 @@
 __all__ = ['output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
            'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
            'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
-           'check_balance', 'start', 'tally', 'given_streams', 'batch_of_part', 'train_step', 'parts_of', 'train_order',
-           'set_rate', 'batch_of_rank', 'diverged', 'train_epoch', 'validate', 'validation_columns', 'keep',
-           'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard', 'finish', 'threads_of',
-           'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
+           'check_balance', 'settle_by_training', 'averaged', 'start', 'tally', 'given_streams', 'batch_of_part',
+           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'diverged', 'train_epoch', 'validate',
+           'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard',
+           'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
-import math, shutil, time
-from collections.abc import Callable, Mapping, Sequence
+import contextlib, math, shutil, time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
@@ -25,8 +25,10 @@ from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spe
     unit_range, whole_degrees)
 from ..datasets.batches import (
     AVData, batches, cut_padding, draws, evenly_drawn, longest)
+from ..datasets.features import Stream
 from ..markup import csv_text
 from ..models.masks import zero_padding
+from ..models.model import averages, on_averages, reads_averages, settle, settles
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
 from .calibration import calibrated
@@ -34,7 +36,7 @@ from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
 from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
-from .inference import conditions, evaluate_subset, forward, score_conditions
+from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, LOWER_IS_BETTER, reconstruction_loss)
@@ -280,6 +282,13 @@ class Training:
     began: dict[str, Any] = field(default_factory=dict)          # of `begin_with`
     history: list[dict[str, Any]] = field(default_factory=list)  # a row for each epoch
     seconds: list[float] = field(default_factory=list)           # per epoch of this process
+    quick: RunData | None = None                                 # of `averaged`
+    on_quick: bool = False                                       # is that what is read?
+
+    @property
+    def reads(self) -> RunData:
+        "What the model is given: the clips, or their averages over time"
+        return self.quick if self.on_quick and self.quick else self.corpus
 
     @property
     def select(self) -> str:
@@ -376,6 +385,29 @@ def check_balance(cfg: Config, data: AVData) -> None:
         raise AvkitError("loss=focal takes one class a clip, votes=distribution gives shares of "
                          "several: choose loss=auto, or votes=majority.")
 
+# %% ../../nbs/4_training/11_learner.ipynb #setl0002
+def settle_by_training(cfg: Config, corpus: RunData, model: nn.Module) -> None:
+    "Give the parts of a model that do not learn their numbers, from the training clips"
+    if not settles(model): return
+    d = corpus.data
+    idx = d.indices("train")
+    given = {k: (s.x[idx].float(), s.mask[idx]) for k, s in d.streams.items()}
+    settle(model, given, d.target[idx])
+
+
+def averaged(cfg: Config, corpus: RunData, model: nn.Module) -> RunData:
+    "The data as averages over time, once, where a model reads no more and nothing is drawn of them"
+    drawn = cfg["spec_augment"] or cfg["mixup"] or cfg["modality_dropout"] != "nodropout"
+    if drawn or not reads_averages(model): return corpus
+    made = {k: _averages(s, getattr(model, k)) for k, s in corpus.data.streams.items()}
+    return replace(corpus, data=replace(corpus.data, **made))
+
+
+def _averages(s: Stream, encoder: Any) -> Stream:
+    "A stream as averages of what an encoder makes of it"
+    x = [averages(encoder, s.x[i].float(), s.mask[i]) for i in torch.arange(len(s.mask)).split(8)]
+    return replace(s, x=torch.cat(x), mask=s.present[:, None], mirrored=None)
+
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
 def start(
     cfg: Config,                       # settings and recipe
@@ -387,6 +419,7 @@ def start(
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
+    settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.num_processes > 1 and acc.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -540,7 +573,7 @@ def diverged(cfg: Config, epoch: int) -> str:  # from 0
 # %% ../../nbs/4_training/11_learner.ipynb #8b613814
 def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
     "One pass over the training clips; returns the epoch's row of the history"
-    cfg, acc, data = t.cfg, t.accelerator, quirk_epoch(t.cfg, t.corpus, epoch)
+    cfg, acc, data = t.cfg, t.accelerator, quirk_epoch(t.cfg, t.reads, epoch)
     torch.manual_seed(child_seed(cfg["seed"], "dropout", epoch, acc.process_index))
     u, total = draws(len(data), cfg["seed"], epoch), torch.zeros(3, device=acc.device)
     whole = train_order(cfg, data, epoch)
@@ -560,7 +593,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
 def validate(t: Training) -> dict[str, float]:
     "The validation columns of an epoch's row"
     sync_buffers(t.scored)
-    data = quirk_epoch(t.cfg, t.corpus, len(t.history))
+    data = quirk_epoch(t.cfg, t.reads, len(t.history))
     condition, device = conditions(t.cfg)[0], t.accelerator.device
     got = evaluate_subset(t.cfg, t.scored, data, "validation", condition, device)
     if got is None: raise AvkitError("No clip is in validation: no epoch can be chosen")
@@ -691,8 +724,10 @@ def finish(
     with restoring(): t.scored.load_state_dict(split_tensors(tensors, "model"))
     device = t.accelerator.device
     asked = None if subsets is None else {s: s for s in subsets}
-    predictions, metrics = score_conditions(
-        t.cfg, t.corpus, t.scored, conds or conditions(t.cfg), device, asked)
+    quick = conds is None and missing(t.cfg) == "mask"
+    with _averages_made(t) if quick else nullcontext():
+        predictions, metrics = score_conditions(
+            t.cfg, t.reads, t.scored, conds or conditions(t.cfg), device, asked)
     trusted = calibrated(t.corpus.data.task, predictions, t.corpus.data.classes)
     record = record_of(t, metrics, seconds) | trusted | more
     if t.accelerator.is_main_process:
@@ -764,15 +799,30 @@ def train(
     verbose: bool,  # a line for each epoch
 ) -> None:
     "All epochs from the first, until the last or until the best one lies too far back"
-    board, folder = tensorboard(t, t.cfg.run_dir, first), t.cfg.run_dir
-    for epoch in range(first, t.cfg["epochs"]):
-        if _stop_early(t): break
-        began = time.time()
-        t.history.append(train_epoch(t, epoch) | validate(t))
-        t.seconds.append(time.time() - began)
-        keep(t, folder)
-        if verbose and t.accelerator.is_main_process: print(line(t))
-        board(t.history[-1])
+    board = tensorboard(t, t.cfg.run_dir, first)
+    with _averages_made(t):
+        for epoch in range(first, t.cfg["epochs"]):
+            if _stop_early(t): break
+            began = time.time()
+            t.history.append(train_epoch(t, epoch) | validate(t))
+            t.seconds.append(time.time() - began)
+            keep(t, t.cfg.run_dir)
+            if verbose and t.accelerator.is_main_process: print(line(t))
+            board(t.history[-1])
+
+
+@contextlib.contextmanager
+def _averages_made(t: Training) -> Iterator[None]:
+    "Within it a model that reads averages over time is given them"
+    model = t.accelerator.unwrap_model(t.model)
+    t.quick = t.quick or averaged(t.cfg, t.corpus, model)
+    if t.quick is t.corpus:
+        yield
+        return
+    t.on_quick = True
+    try:
+        with on_averages(model), on_averages(t.scored): yield
+    finally: t.on_quick = False
 
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(

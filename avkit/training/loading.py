@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import AvkitError, resolve, unknown
-from ..datasets.batches import AVData, by_speaker, mean_and_deviation, standardise
+from ..datasets.batches import (AVData, by_speaker, enrolled, enrolment_clips,
+    mean_and_deviation, standardise)
 from ..datasets.features import (audio_source, blank_rows, clip_frames,
     clip_windows, frame_blocks, HideFaces, NoisyAudio, ScaledAudio, sound_scale,
     SpeechlessAudio, AudioWindows, mirrored_rows, picked,
@@ -829,13 +830,30 @@ def _refuse_for_frames(cfg: Config, m: Manifest) -> None:
         raise AvkitError(f"{s}_features: features of one's own per clip do not fit {m.corpus},"
                          " which has a label per frame")
 
+# %% ../../nbs/4_training/06_loading.ipynb #enrl0001
+def _of_speakers(
+    cfg: Config,
+    corpus: RunData,
+    s: str,                               # audio, video
+    stats: Mapping[str, _Scale] | None,   # of a run that trained elsewhere
+) -> Stream:
+    "A stream centred and scaled by speaker, or by as many other clips of each as are known"
+    d, n = corpus.data, cfg["enrolment"]
+    stream, key = d.streams[s], f"{s}_speakers"
+    if n == 0: return stream
+    who = corpus.manifest.clips.set_index("clip")["speaker"][d.clips].tolist()
+    if n is None: return by_speaker(stream, who)
+    own = mean_and_deviation(stream, d.indices("train")) if stats is None else stats[key]
+    corpus.stats[key] = own
+    some = enrolment_clips(who, d.clips, None if n == "all" else n, cfg["seed"])
+    return enrolled(stream, some, own)
+
 # %% ../../nbs/4_training/06_loading.ipynb #c293b0b8
 def _standardise_streams(cfg: Config, corpus: RunData, stats: Mapping[str, _Scale] | None) -> None:
     "Centre and scale, in place, what the recipe names: by speaker, by training clips or `stats`"
     d = corpus.data
-    speaker = corpus.manifest.clips.set_index("clip")["speaker"]
     for s in cfg["by_speaker"]:
-        if s in d.streams: setattr(d, s, by_speaker(d.streams[s], speaker[d.clips].tolist()))
+        if s in d.streams: setattr(d, s, _of_speakers(cfg, corpus, s, stats))
     for s, stream in d.streams.items():
         asked = cfg[f"{s}_features"] or s in cfg["standardise"]
         if stream.x.ndim != 3 or not asked: continue

@@ -236,6 +236,37 @@ RECIPES["ravdess_folds"] = COMMON | dict(
     schedule="cosine", epochs=20, batch_size=64,
     label_smoothing=.1, aux_loss=1., ema=.98)
 
+# %% ../../nbs/4_training/02_recipes.ipynb #wsp00002
+_WHISPER = "hf:openai/whisper-base"
+_LINEAR = dict(
+    encoder_options=dict(moments=dict(dim=None)),
+    optimizer="adam", lr=3e-3, weight_decay=.1, epochs=20,
+    label_smoothing=0., fused_loss=0.)
+
+RECIPES["ravdess_whisper"] = COMMON | dict(
+    about="Real RAVDESS over time: Whisper's states as a sequence, with facial action units (give"
+          " Whisper's folder as audio_weights, the units as video_features)",
+    preparation=dict(window=None, rate=16000, frames=15, size=224, detector="mtcnn"),
+    # what is read, and who reads it
+    audio="wave",
+    audio_backbone=_WHISPER, audio_layer="all:2-5",
+    backbone_options={_WHISPER: dict(parts=16)},
+    audio_encoder="moments", video_encoder="moments",
+    features_encoder=dict(audio="moments", video="moments"),
+    encoder_options=dict(moments=dict(dim=32, dropout=.3)),
+    by_speaker=("audio", "video"), enrolment=0,
+    standardise=("audio", "video"),
+    fusion="gauss",
+    fusion_options=dict(
+        jca=dict(length=8, dim=64),
+        mbt=dict(dim=64, layers=1),
+        vavl=dict(dim=64, layers=1, kernel=3, heads=4)),
+    fusions=dict(gauss=_LINEAR, late=_LINEAR),
+    # how it is trained
+    lr=3e-3, weight_decay=5e-2,
+    schedule="cosine", epochs=10, batch_size=64,
+    label_smoothing=.1, aux_loss=1., ema=.98)
+
 # %% ../../nbs/4_training/02_recipes.ipynb #crmvoi02
 RECIPES["crema_d_voices"] = COMMON | dict(
     about="Log-mel sequences of CREMA-D's voices (give them as audio_features), convolutions over"

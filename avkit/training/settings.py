@@ -146,8 +146,8 @@ class FeatureSettings:
         None, "a frozen backbone that sees the frames: avkit's, hf:NAME or hf:FOLDER, timm:NAME,"
         " torchvision:NAME, face_landmarker:FILE", "features")
     audio_layer: str | int | None = number(
-        None, "of an audio backbone by name or folder: 3, mean, mean:2-5, weighted; by default the"
-        " last", "features")
+        None, "of an audio backbone by name or folder: 3, mean:2-5, weighted, all:2-5; by default "
+        "the last", "features")
     video_layer: str | int | None = number(
         None, "the same of a video backbone", "features")
     backbone_options: dict | None = number({}, "{backbone: its options}", "features", flag=False)
@@ -162,6 +162,9 @@ class FeatureSettings:
         " refused", "run")
     by_speaker: tuple | list | None = number(
         (), "streams that are centred and scaled by speaker", "features", flag=False)
+    enrolment: str | int | None = number(
+        None, "of by_speaker: how many other clips of a speaker are known, unlabelled: 0, 1, ...,"
+        " all; by default all, and the clip itself", "features")
     standardise: tuple | list | None = number(
         (), "streams that are centred and scaled by the training clips", "features", flag=False)
 

@@ -26,6 +26,7 @@ AUDIO = dict(
     logmel_cnn=(20, 64),
     vector=(1, 7),
     features=(6, 7),
+    moments=(6, 7),
     conformer=(6, 7),
     segment_cnn=(3, 1, 32, 32),
     mel_pictures=(4, 32, 32),
@@ -35,6 +36,7 @@ VIDEO = dict(
     light=(5, 3, 56, 56),
     vector=(3, 9),
     features=(4, 9),
+    moments=(4, 9),
     groups=(8, 9),
     conformer=(4, 9),
     pictures=(3, 6, 32, 32),
@@ -42,6 +44,7 @@ VIDEO = dict(
 SMALL = dict(
     features=dict(dim=8),
     groups=dict(dim=8),
+    moments=dict(dim=8),
     conformer=dict(dim=16, heads=2, layers=1),
     segment_cnn=dict(small=True),
     mel_pictures=dict(trunk="light", rnn=4),
@@ -62,6 +65,7 @@ PAIRS = [
     ("mel_pictures", "pictures"),
     ("conformer", "conformer"),
     ("features", "features"),
+    ("moments", "moments"),
 ]
 SLOW = ("ia", ("audio_cnn", "efficientface"))
 QUICK = [*product(FUSIONS, PAIRS)]
