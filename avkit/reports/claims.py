@@ -251,12 +251,15 @@ _KEPT = ("recipe_name", "config_hash", "data_hash", "split_hash", "code_hash", "
          "dataset", "rendered", "parameters", "best_epoch", "split", "size")
 
 
+def _kept(record: Mapping[str, Any]) -> dict[str, Any]: return {k: record[k] for k in _KEPT}
+
+
 def claim_record(record: Mapping[str, Any], run: ClaimRun) -> dict[str, Any]:
     "What the table needs of a run's record"
     metric = "accuracy" if record["task"] == "class" else "ccc"
     test = {c: round(s[metric], 4) for c, s in record["metrics"]["test"].items()}
     curve = [round(e[f"validation_{metric}"], 3) for e in record["history"]]
-    kept = {k: record[k] for k in _KEPT}
+    kept = {k: v[:12] if k.endswith("_hash") else v for k, v in _kept(record).items()}
     return kept | dict(run=run.name, world=run.world, metric=metric, test=test, validation=curve)
 
 
@@ -393,7 +396,7 @@ def claims_figure(table: pd.DataFrame) -> "Figure":
     plt, _ = style()
     rows = table.to_dict("records")
     n = len(rows)
-    fig, ax = plt.subplots(figsize=(7.2, .8 + .17 * n), layout="constrained")
+    fig, ax = plt.subplots(figsize=(6.4, .8 + .15 * n), layout="constrained")
     ax.axvspan(-WORTH, WORTH, color="0.93", lw=0)
     ax.axvline(0, color="0.6", lw=.8)
     for y, r in enumerate(rows): _draw(ax, y, r)
@@ -444,7 +447,8 @@ def write_claims(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     table = trials_table(records)
     notes = claim_notes(records, table)
     shown = write_frame(readable_trials(table), folder, spec["title"], notes, csv=table)
-    write_figure(claims_figure(table), folder, "claims")
+    png = write_figure(claims_figure(table), folder, "claims")
+    png.with_suffix(".svg").unlink(missing_ok=True)  # 50 kB for lines and dots
     return shown
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0065

@@ -1,4 +1,4 @@
-"""The papers' claims: decided by the rule, from committed records; pages of papers hold no score of ours."""
+"""The papers' claims: decided by the rule, from committed records; no smoke in the reports."""
 
 from dataclasses import replace
 
@@ -80,7 +80,8 @@ def test_pairs_are_of_one_seed():
     mine = t[t.comparison == "`ca` against `concat`"]
     assert (mine.decision == "holds").all() and np.allclose(mine.difference, .1, atol=.02)
     assert verdicts(t).verdict.iloc[0] == "not shown: it holds in its control too"
-    lost = [r for r in made_up(lambda n, s: .2 * s) if (r["run"], r["seed"]) != ("group_moments-ca", 3)]
+    every, gone = made_up(lambda n, s: .2 * s), ("group_moments-ca", 3)
+    lost = [r for r in every if (r["run"], r["seed"]) != gone]
     assert trials_table(lost).query("world == 'group_moments'").seeds.eq(4).all()
 
 
@@ -93,7 +94,8 @@ def test_where_both_sides_are_the_same_no_claim_holds():
 def test_a_report_is_resumed_and_made_again(tmp_path, monkeypatch):
     "A run that is there is not trained again; two starts write the same bytes"
     some = [replace(CLAIMS[-2], trials=CLAIMS[-2].trials[:1])]
-    def report(to): return claims_report(tmp_path / to, "Toy", (0, 1), tmp_path / "runs", some, **TINY)
+    def report(to):
+        return claims_report(tmp_path / to, "Toy", (0, 1), tmp_path / "runs", some, **TINY)
     shown = report("a")
     assert shown.seeds.tolist() == [2] and len(list((tmp_path / "runs").glob("*/record.json"))) == 4
     monkeypatch.setattr("avkit.training.learner.train", lambda *a: pytest.fail("trained again"))
@@ -120,10 +122,12 @@ def test_committed_claims_have_five_seeds_and_follow_the_rule():
     assert 0 not in {r["seed"] for r in records}  # by it the difficulty was set
     for r in t.itertuples():
         c = next(c for c in CLAIMS if (c.paper, c.said) == (r.paper, r.claim))
-        own = [x for x in c.trials if (x.world, x.given, x.control) == (r.world, r.given, r.control)]
-        d = [np.subtract(*p) for x in own for p in [claims.paired_scores(
-            c, x, claims.test_scores(records)).T]]
-        assert any(np.allclose(v.mean(), r.difference) and by_scipy(r.kind, v) == r.decision for v in d)
+        where = r.world, r.given, r.control
+        own = [x for x in c.trials if (x.world, x.given, x.control) == where]
+        pairs = [claims.paired_scores(c, x, claims.test_scores(records)) for x in own]
+        d = [p[:, 0] - p[:, 1] for p in pairs]
+        mine = [v for v in d if np.allclose(v.mean(), r.difference)]
+        assert mine and by_scipy(r.kind, mine[0]) == r.decision
     told = pd.read_csv(FOLDER / "table.csv")
     assert told.decision.tolist() == t.decision.tolist()
 
@@ -133,7 +137,8 @@ def test_a_papers_page_is_what_is_known_of_it(key, tmp_path):
     write_page(key, tmp_path)
     for name in ("table.md", "table.csv", "table.tex"):
         old = REPORTS / "papers" / key / name
-        assert old.read_bytes() == (tmp_path / name).read_bytes(), f"{old}: avkit reports papers/{key}"
+        again = f"avkit reports papers/{key}"
+        assert old.read_bytes() == (tmp_path / name).read_bytes(), f"{old}: {again}"
     assert {p.name for p in (REPORTS / "papers" / key).iterdir()} == {
         "table.md", "table.csv", "table.tex"}
 
@@ -145,5 +150,5 @@ def test_no_smoke_is_in_the_reports():
     for path in sorted(REPORTS.rglob("records.json")):
         if "runs" in path.relative_to(REPORTS).parts: continue
         short = [r for r in read_spec(path.parent)["records"]
-                 if was_rendered(r) and 0 < (r.get("epochs") or 99) < 3]
+                 if "dataset" in r and was_rendered(r) and 0 < (r.get("epochs") or 99) < 3]
         assert not short, path

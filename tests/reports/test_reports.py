@@ -144,8 +144,8 @@ def test_a_report_of_runs_is_made_again_from_its_records(toy_runs, tmp_path, cap
 
 def test_an_unknown_report_is_told(capsys, monkeypatch):
     monkeypatch.setattr("avkit.reports.index.write_index", lambda: None)
-    assert main(["reports", "robustnes"]) == 1
-    assert "did you mean 'robustness'" in capsys.readouterr().err
+    assert main(["reports", "robustness_rael"]) == 1
+    assert "did you mean 'robustness_real'" in capsys.readouterr().err
 
 
 SECRET = "/secret/of mine"
