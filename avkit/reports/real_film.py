@@ -379,7 +379,7 @@ def film_numbers(records: Sequence[dict]) -> pd.DataFrame:
     for r in records:
         parts = {f"{part}_{k}": r.get(part, {}).get(k) for part, names in _COLUMNS.items()
                  for k in names}
-        who = dict(film=r["film"], clip=r["clip"] or "joined", seconds=r["seconds"])
+        who = dict(film=r["film"], clip=r["clip"] or "joined", length=r["seconds"])
         rows.append(who | parts)
     return pd.DataFrame(rows)
 

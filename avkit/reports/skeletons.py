@@ -141,6 +141,11 @@ sad = "sadness"
 # about = "The paper's five folds, section 4"
 # folds = [{ test = ["1", "2"], validation = ["3"] }]
 
+# [unit]                     # what is independent of what, where that is not the speaker
+# name = "film"
+# plural = "films"
+# column = "film"            # of what `index` gives
+
 # [pages]                    # words for tables, where those made of the above do not do
 # asks = ""                  # README.md: what `index` asks for
 # labels = "two emotions"
