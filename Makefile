@@ -11,6 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# A process that crashes says at which line; nbdev_test's last `Starting` without `Completed`, in which notebook.
 export PYTHONFAULTHANDLER := 1
 
 # Two tests run at a time. One that asks for every core then gets one: processes of its own would
@@ -53,8 +54,8 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 
 check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
 	@$(MAKE) --no-print-directory -j 2 check-style check-types
-	@echo "== the fast tests"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models
+	@echo "== the fast tests (test_repository is check-style)"
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
 
 check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
@@ -75,8 +76,8 @@ check-types: $(READY)  # beside check-style: it takes as long
 	$(BIN)/pyright
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
-	@echo "== nbdev_test: every notebook runs (train.ipynb for one epoch, below, and wholly in make demo)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --skip_file_re '^[_.]|^train\.ipynb'
+	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
+	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
 	@echo "== pytest"
 	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 

@@ -68,7 +68,7 @@ def _no_file(path: Path) -> tuple[str, str] | None:
     except OSError as e: return "invalid", f"cannot be reached: {e.strerror}"
     return None if stat.S_ISREG(mode) else ("invalid", "no file: a pipe, a socket or a device")
 
-
+# %% ../nbs/0_core/02_files.ipynb #e76dee82
 def _entries(folder):
     "(path, folder?, plain file?) of what is in a folder, sorted, without what systems leave behind"
     with os.scandir(folder) as entries:

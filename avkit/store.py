@@ -20,7 +20,7 @@ from .core import (atomic_folder, atomic_path, cache_dir, progress, sweep_tmp, W
 # %% ../nbs/0_core/01_store.ipynb #85b5b63e
 def _sums(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     "{name: CRC-32 of a tensor's bytes}"
-    as_bytes = lambda t: memoryview(t.reshape(-1).view(torch.uint8).numpy())
+    as_bytes = lambda t: memoryview(t.reshape(-1).view(torch.uint8).numpy()) if t.numel() else b""
     return {k: zlib.crc32(as_bytes(t)) for k, t in tensors.items()}
 
 

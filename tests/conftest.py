@@ -15,6 +15,10 @@ LONG = [  # the files that take longest, longest first
     "training/test_processes.py",
     "training/test_grid.py",
     "whole/test_dask.py",
+    "evaluation/test_released_runs.py",
+    "evaluation/test_audit.py",
+    "reports/test_reports.py",
+    "datasets/test_vgaf.py",
 ]
 
 

@@ -1,7 +1,9 @@
 """What several test files share: toy data of every recipe, and processes that are forked from one
 that has imported everything."""
 
-import functools, inspect, json, multiprocessing, tempfile
+import functools, inspect, json, multiprocessing, os, tempfile
+from multiprocessing import forkserver
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from avkit.core import repo_root
 from avkit.datasets.batches import AVData
@@ -21,8 +23,25 @@ READ = [
     "sklearn.metrics",
     "torch.utils.tensorboard",
     "torch._dynamo",
+    "forked",
 ]
 FORKS.set_forkserver_preload(READ)
+
+
+def forked_process(**of):
+    "A process of the server, which finds `forked.py`: Python 3.11 does not tell it of this folder"
+    before = os.environ.get("PYTHONPATH")
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = here + (os.pathsep + before if before else "")
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+    return FORKS.Process(**of)
+
 
 PAPERS = list(STUDIES)
 OWN = {key: study_of(key).data for key in PAPERS} | dict(

@@ -323,13 +323,18 @@ def _left_out(tree, labels, problems):
     problems += [(tree.videos[v], "unexpected", why) for v in left]
     return len(left)
 
+# %% ../../nbs/2_datasets/07_affwild2.ipynb #ltaff001
+def _labelled(frames):
+    "How many frames of all videos have a label"
+    return int(sum(_known(y).sum() for y in frames.values()))
+
 
 def _notes(tree, rows, frames, left):
     "What is counted"
     return dict(
         videos=len(tree.videos), crops=len(tree.crops), without_annotation=left,
         one_line_off=sum(r.pop("off") for r in rows),
-        labelled_frames=int(sum(_known(y).sum() for y in frames.values())),
+        labelled_frames=_labelled(frames),
     )
 
 # %% ../../nbs/2_datasets/07_affwild2.ipynb #cde0a1a5

@@ -6,7 +6,7 @@
 __all__ = ['HEADER', 'is_database', 'database_tables']
 
 # %% ../../nbs/2_datasets/15_audformat.ipynb #7bf73444
-import shutil, tempfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +28,11 @@ def is_database(root: Path) -> bool:
 @contextmanager
 def _without_pickles(root: Path) -> Iterator[Path]:
     "A folder with links to a database's header and tables"
-    folder = Path(tempfile.mkdtemp(prefix="avkit-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="avkit-") as folder:
         for p in root.glob("db.*"):
-            if p.suffix in (".yaml", ".csv", ".parquet"): (folder / p.name).symlink_to(p.resolve())
-        yield folder
-    finally: shutil.rmtree(folder)
+            if p.suffix in (".yaml", ".csv", ".parquet"):
+                Path(folder, p.name).symlink_to(p.resolve())
+        yield Path(folder)
 
 # %% ../../nbs/2_datasets/15_audformat.ipynb #1b7c3bb8
 def _open(folder):

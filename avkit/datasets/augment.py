@@ -141,7 +141,7 @@ def _each_step(x: Tensor, u: Tensor, **settings: Any) -> Tensor:
     steps = x.flatten(0, 1).mT
     return spec_augment(steps, u, None, **settings).mT.reshape(x.shape)
 
-
+# %% ../../nbs/2_datasets/26_augment.ipynb #10bfb7ff
 def _apart(u: Tensor, steps: int) -> Tensor:
     "(B,6) -> (B steps,6): draws of its own for each step of a clip, told by the clip's"
     return torch.cat([_drawn_by(float(first), steps) for first in u[:, 0]])

@@ -210,13 +210,17 @@ def draws(
     g = torch.Generator().manual_seed(child_seed(seed, "augment", epoch))
     return torch.rand(n, columns, generator=g)
 
-# %% ../../nbs/2_datasets/25_batches.ipynb #pad00002
+# %% ../../nbs/2_datasets/25_batches.ipynb #lt1081db
+def _length(mask: Tensor) -> int:  # (T,) bool
+    "Up to which step a mask goes; 1 where it is empty"
+    return int(mask.nonzero().max()) + 1 if mask.any() else 1
+
+
 def longest(data: AVData, idx: Tensor) -> dict[str, int]:
     "{stream: up to which step the longest of some clips goes}"
-    masks = {k: s.mask[idx].any(0) for k, s in data.streams.items()}
-    return {k: int(m.nonzero().max()) + 1 if m.any() else 1 for k, m in masks.items()}
+    return {k: _length(s.mask[idx].any(0)) for k, s in data.streams.items()}
 
-
+# %% ../../nbs/2_datasets/25_batches.ipynb #pad00002
 def cut_padding(
     batch: dict[str, Tensor],  # of `AVData.batch`
     steps: Mapping[str, int],  # of `longest`, of the whole batch

@@ -176,6 +176,11 @@ def _labels(root, stems, label, annotations, counts, problems):
     if label == "consensus": return _consensus(counts, stems)
     return {s: parse_crema_d(s)["intended"] for s in stems}, {}
 
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #lt0ccfec
+def _check_given(name, value, known):
+    "Refuse a value that is neither one of the known ones nor left out"
+    if value is not None and value not in known: raise unknown(name, value, known)
+
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #crmpan05
 _PANELS = tuple(RATERS.values())
 _SHARED = "the shares of the votes of the {} raters; scores are against {}"
@@ -185,8 +190,8 @@ _AGAINST = dict(
 
 def _asked_panel(label, votes, panel):
     "Whose votes are read, '' for nobody's; an `AvkitError` where that makes no sense"
-    if votes not in (None, *HOW): raise unknown("votes", votes, HOW)
-    if panel not in (None, *_PANELS): raise unknown("panel", panel, _PANELS)
+    _check_given("votes", votes, HOW)
+    _check_given("panel", panel, _PANELS)
     if label == "consensus" or votes == "distribution": return panel or "audio-visual"
     if panel is None: return ""
     raise AvkitError(f"panel={panel}: label={label} asks no raters. Choose label=consensus, or "
@@ -394,19 +399,24 @@ def _votes(plan, seed):
             lines.append(f'"{kind}{i + 1:05d}",{votes},"{stem}",10\n')
     return "".join(lines)
 
-# %% ../../nbs/2_datasets/05_crema_d.ipynb #d5e277d3
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #lt1e208f
 def _people_table(actors):
     "VideoDemographics.csv of some actors"
     rows = [f'{a},{20 + a % 50},"{"Male" if a % 2 else "Female"}","n/r","n/r"\n' for a in actors]
     return "".join(['"ActorID","Age","Sex","Race","Ethnicity"\n', *rows])
 
 
+def _names_table(clips):
+    "SentenceFilenames.csv of some clips"
+    rows = [f'{i},"{stem}"\n' for i, (stem, _) in enumerate(clips, 1)]
+    return "".join(['"Stimulus_Number","Filename"\n', *rows])
+
+# %% ../../nbs/2_datasets/05_crema_d.ipynb #d5e277d3
 def _tables(actors, takes, seed):
     "{relative path: text} of the owners' tables"
     clips = _plan(ACTORS[:actors], takes)
-    names = "".join(f'{i},"{s}"\n' for i, (s, _) in enumerate(clips, 1))
     return {
-        "SentenceFilenames.csv": '"Stimulus_Number","Filename"\n' + names,
+        "SentenceFilenames.csv": _names_table(clips),
         "VideoDemographics.csv": _people_table(ACTORS[:actors]),
         "processedResults/tabulatedVotes.csv": _votes(clips, seed),
     }

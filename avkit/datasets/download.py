@@ -7,7 +7,7 @@ __all__ = ['CHUNK', 'TIMEOUT', 'MOST', 'Resume', 'fetch', 'unpack', 'entries', '
 
 # %% ../../nbs/2_datasets/21_download.ipynb #9e9942c3
 import contextlib, os, re, shutil, stat, tarfile, time, zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 from ..core import AvkitError, progress, read_json, resolve, write_error, write_json
@@ -261,16 +261,21 @@ def _no_link(i: zipfile.ZipInfo, archive: Path) -> None:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise AvkitError(f"{archive}: {i.filename!r} is a link or a device; nothing was unpacked.")
 
-# %% ../../nbs/2_datasets/21_download.ipynb #70c0ca48
+# %% ../../nbs/2_datasets/21_download.ipynb #ltf6bb51
+def _check_members(members: Sequence[tarfile.TarInfo], archive: Path, to: Path) -> None:
+    "Refuse an archive with a path that leads out of the folder, or too large for the disk"
+    for i in members: _inside(i.name, archive)
+    _room(sum(i.size for i in members), archive, to)
+
+
 def _untar(archive: Path, to: Path) -> None:
     with tarfile.open(archive) as t:
         members = t.getmembers()
-        for i in members: _inside(i.name, archive)
-        _room(sum(i.size for i in members), archive, to)
+        _check_members(members, archive, to)
         bar = progress(members, f"unpack {archive.name}")
         t.extractall(to, members=bar, filter="data")
 
-
+# %% ../../nbs/2_datasets/21_download.ipynb #70c0ca48
 def _unpacker(archive: Path) -> Callable[[Path, Path], None]:
     "By what is in the file, not by its name"
     if zipfile.is_zipfile(archive): return _unzip

@@ -348,7 +348,7 @@ def _as_matrix(x: np.ndarray, times: int) -> np.ndarray:
     if x.ndim == 2: return x
     return x[:, None] if 1 < times == len(x) else x[None]
 
-
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #cb87dbc4
 def _array_steps(x: np.ndarray, time: np.ndarray | None) -> ClipSteps:
     "The steps of a clip's array, with times that begin them or with intervals (T,2)"
     n = 0 if time is None else len(time)
@@ -380,7 +380,7 @@ def _all_clips(arrays: _Arrays) -> str | None:
     known = {n: n for n, x in arrays.items() if x.dtype.kind in "fiub" and x.ndim > 1}
     return _first(known, _FEATURES) or (next(iter(known)) if len(known) == 1 else None)
 
-
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #03ce3efc
 def _list_of_clips(arrays: _Arrays) -> str | None:
     "The array that names the clips of another one; None where names say something else"
     list_, lengths = _entry(arrays, _LISTS, "US", 1), _entry(arrays, _LENGTHS, "iu", 1)

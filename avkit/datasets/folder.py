@@ -243,7 +243,7 @@ def _split_fault(subset, splits):
         return f"split {subset!r}; train, validation or test is expected"
     return "no split, where other rows have one" if splits and not subset else ""
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #76066761
 def _label_fault(row, target):
     "What is wrong with the label or the numbers of a row; '' where they are there"
     if target.label and not row.get("label"): return "no label"
@@ -385,7 +385,7 @@ def _ratings(groups, target):
         dict(clip=name, rater=row.get("rater") or f"row {i}", line=row["line"])
         | {k: row[k] for k in values} for name, i, row in each])
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #2314ea03
 def _by_clip(good, target):
     "{clip: its first (row, files)}, {clip: all of its rows}"
     first, groups = {}, {}
@@ -459,7 +459,7 @@ def _by_intervals(clips, found, answers, root):
                    f"in {first} and {more} more files? --layout class, or --tier any (or the "
                    "tier's name)")
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #8b8ed547
 def _piece(name, files, said, interval):
     "A row of the manifest: an interval of a film"
     times = {k: float(interval[k]) for k in ("start", "end")}
@@ -473,7 +473,7 @@ def _pieces_of(name, files, said, path, tier):
     pieces = read_intervals(path, None if tier in ("", "any") else tier).to_dict("records")
     return [_piece(name, files, said, r) for r in pieces if r["end"] > r["start"]]
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #9952d1ec
 def _labelled_films(root, clips, answers, problems):
     "Rows of intervals, target, what was understood and notes; None where no film has any"
     found = _interval_files(root, clips)
@@ -603,7 +603,7 @@ def _read_tables(root, annotations, answers, problems):
     if answers.map or answers.label or answers.votes: raise _no_table(root)
     return None
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #f8ac9c04
 def _rows_by_folders(root, clips, answers, problems):
     "Rows by folders and names; where these tell no two classes, a table may have been meant"
     try: rows, told = _folder_rows(root, clips, answers, problems)
@@ -667,7 +667,7 @@ def _offset_told(middle, n, what):
     return (f"the camera's own sound suggests that an event is heard {middle:+.2f} s later in the "
             f"audio file than {what} (an estimate, from {n}): a column `offset` sets it")
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #3bf76bdd
 def _told_offsets(root, rows):
     "What the camera's own sound says of microphones, in a line; [] without any"
     apart = [r for r in rows if r["audio"] and r["video"] and r["audio"] != r["video"]]
@@ -688,7 +688,7 @@ def _notes(root, rows, split, told, scale):
     if others := _other_files(root): notes["no_media"] = others
     return notes
 
-
+# %% ../../nbs/2_datasets/18_folder.ipynb #b6804010
 def _learned_over_time(root, made):
     "The same where labels move"
     more = dict(level="frame", frames=made.frames, classes=made.classes)

@@ -8,7 +8,7 @@ __all__ = ['INTERVAL_SUFFIXES', 'INTERVAL_COLUMNS', 'parse_time', 'read_interval
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv000003
 import bisect, codecs, html, math, re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -420,17 +420,7 @@ def _filled(rows: list[_Labelled], end: float) -> list[_Labelled]:
         at = stop
     return out + ([(at, end, "")] if end > at + 1e-9 else [])
 
-# %% ../../nbs/2_datasets/12_intervals.ipynb #bbd39b7b
-def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
-    "A TextGrid in its long form"
-    tiers, end = _tiers(path, t), float(t.end.max())
-    head = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0",
-            f"xmax = {end!r}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
-    for k, (name, rows) in enumerate(tiers.items(), 1):
-        head += _tier_lines(k, name, _filled(rows, end), end)
-    return "\n".join(head) + "\n"
-
-
+# %% ../../nbs/2_datasets/12_intervals.ipynb #ltb6c3ed
 def _tier_lines(
     number: int,
     name: str,
@@ -442,10 +432,25 @@ def _tier_lines(
     for line in ('class = "IntervalTier"', f"name = {_quoted(name)}", "xmin = 0", f"xmax = {end!r}",
                  f"intervals: size = {len(rows)}"):
         yield " " * 8 + line
-    for j, (start, stop, label) in enumerate(rows, 1):
-        yield f"        intervals [{j}]:"
-        for line in (f"xmin = {start!r}", f"xmax = {stop!r}", f"text = {_quoted(label)}"):
-            yield " " * 12 + line
+    for j, row in enumerate(rows, 1): yield from _interval_lines(j, row)
+
+
+def _interval_lines(number: int, row: _Labelled) -> Iterator[str]:
+    "The lines of an interval in it"
+    start, stop, label = row
+    yield f"        intervals [{number}]:"
+    for line in (f"xmin = {start!r}", f"xmax = {stop!r}", f"text = {_quoted(label)}"):
+        yield " " * 12 + line
+
+# %% ../../nbs/2_datasets/12_intervals.ipynb #bbd39b7b
+def _write_textgrid(path: Path, t: pd.DataFrame) -> str:
+    "A TextGrid in its long form"
+    tiers, end = _tiers(path, t), float(t.end.max())
+    head = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0",
+            f"xmax = {end!r}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
+    for k, (name, rows) in enumerate(tiers.items(), 1):
+        head += _tier_lines(k, name, _filled(rows, end), end)
+    return "\n".join(head) + "\n"
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00002a
 def _clock_text(t: float, point: str) -> str:
@@ -454,17 +459,21 @@ def _clock_text(t: float, point: str) -> str:
     return f"{ms // 3600000:02d}:{ms // 60000 % 60:02d}:{ms // 1000 % 60:02d}{point}{ms % 1000:03d}"
 
 
-def _cue(r: dict, point: str) -> str:
+def _cue(r: Mapping, point: str) -> str:
     "The times of a cue"
     return f"{_clock_text(r['start'], point)} --> {_clock_text(r['end'], point)}"
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #b4e42c0c
+def _vtt_cue(row: Mapping[str, Any]) -> str:
+    "A cue of WebVTT: its times, then the tier as a voice, and the label"
+    tier, label = (html.escape(row[k], quote=False) for k in ("tier", "label"))
+    return f"{_cue(row, '.')}\n" + (f"<v {tier}>" if tier else "") + label
+
+
 def _write_vtt(_path: Path, t: pd.DataFrame) -> str:
     "WebVTT, the tier as a voice"
-    safe = lambda text: html.escape(text, quote=False)
-    cues = [f"{_cue(r, '.')}\n" + (f"<v {safe(r['tier'])}>" if r["tier"] else "") + safe(r["label"])
-            for r in t.sort_values("start", kind="stable").to_dict("records")]
-    return "\n\n".join(["WEBVTT", *cues]) + "\n"
+    rows: Any = t.sort_values("start", kind="stable").to_dict("records")
+    return "\n\n".join(["WEBVTT", *map(_vtt_cue, rows)]) + "\n"
 
 # %% ../../nbs/2_datasets/12_intervals.ipynb #iv00002d
 def _alone(t: pd.DataFrame) -> list[dict]:

@@ -220,12 +220,18 @@ def by_pattern(
     found = pattern.fullmatch(path)
     return found.groupdict() if found else None
 
+# %% ../../nbs/2_datasets/11_layouts.ipynb #lt529065
+def _of_one_width(rows):
+    "Have all rows equally many parts, more than one?"
+    widths = {len(row) for row in rows}
+    return len(widths) == 1 and widths != {1}
+
 # %% ../../nbs/2_datasets/11_layouts.ipynb #55e5b65f
 def _split_names(stems):
     "(separator, columns of parts) where all names have the same number of parts; None where not"
     for sep in ("_", "-", ".", " "):
         parts = [s.split(sep) for s in stems]
-        if len({len(p) for p in parts}) == 1 and len(parts[0]) > 1: return sep, list(zip(*parts))
+        if _of_one_width(parts): return sep, list(zip(*parts))
     return None
 
 

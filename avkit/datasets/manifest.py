@@ -11,6 +11,7 @@ __all__ = ['FACTS', 'Ends', 'PIECE', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'kn
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
 import csv, gzip, re, tomllib, unicodedata, zlib
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -200,7 +201,7 @@ def hash_files(
     stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
-    found = Parallel(n_jobs, backend="threading")(jobs)
+    found: Any = Parallel(n_jobs, backend="threading")(jobs)
     memo |= {p: [stamps[p], h] for p, h in zip(todo, found)}
     if todo: write_json(_memo(root), memo)
     return [memo[p][1] if p else "" for p in paths]
@@ -222,7 +223,7 @@ def speaker_key(name: object) -> str:
     "Names that people take for one have one key: 01 and 1, Anna and anna, any Unicode form, blanks"
     text = unicodedata.normalize("NFKC", str(name)).casefold()
     text = re.sub(r"^\s*(\d+)\.0+\s*$", r"\1", unicodedata.normalize("NFKC", text))
-    return re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", " ".join(text.split()))
+    return re.sub(r"0*(\d+)", r"\1", " ".join(text.split()))
 
 
 def one_spelling(names: Sequence[str]) -> list[str]:
@@ -353,10 +354,10 @@ def _table(corpus, root, rows):
 # %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0032
 def _by_content(clips):
     "{hash: {path: label}} of all files of a table, in the order of their paths"
-    found: dict[str, dict[str, str]] = {}
+    found = defaultdict(dict)
     for s in ("audio", "video"):
         for path, sha, label in sorted(clips[[s, f"{s}_sha256", "label"]].values.tolist()):
-            if sha: found.setdefault(sha, {})[path] = label
+            if sha: found[sha][path] = label
     return found
 
 
@@ -431,7 +432,7 @@ def labels_frames(corpus: str) -> bool:
     "Whether the facts of a data set say that frames have labels, or may have"
     return "per frame" in _kind_told(corpus)
 
-
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0370ca4
 def _check_level(corpus, by_clip):
     "Refuse labels per frame of a data set whose facts say nothing of them, or the other way round"
     kind = _kind_told(corpus)
@@ -472,8 +473,8 @@ def make_manifest(
 
 def _spellings(names):
     "Spellings of one speaker: `01 = 1`"
-    alike: dict[str, list[str]] = {}
-    for name in sorted(set(names) - {""}): alike.setdefault(speaker_key(name), []).append(name)
+    alike = defaultdict(list)
+    for name in sorted(set(names) - {""}): alike[speaker_key(name)].append(name)
     return "; ".join(" = ".join(same) for same in alike.values() if len(same) > 1)
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #70e37ed1
@@ -569,7 +570,7 @@ def understood(m: Manifest) -> list[str]:
     "What was understood of one's own data, a line each; classes by subset and by speaker"
     lines = list(m.notes.get("understood", []))
     if not lines or m.task != "class" or m.level != "clip": return lines
-    return [*lines, *(_counted(m.clips, c) for c in _counted_by(m.clips))]
+    return lines + [_counted(m.clips, c) for c in _counted_by(m.clips)]
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #und00003
 def _in_words(note):

@@ -65,18 +65,22 @@ def label_lists(
                          f"{' or '.join(map(str, places))}; name one with annotations=...")
     return found
 
-# %% ../../nbs/2_datasets/06_msp_improv.ipynb #6cbc5c20
+# %% ../../nbs/2_datasets/06_msp_improv.ipynb #lt466ff3
 def _number(text):
     "The number that a text is, else NaN"
     try: return float(text)
     except ValueError: return np.nan
 
 
+def _off_scale(r):
+    "The numbers of a row that are not from 1 to 5, with their columns"
+    return [f"{c}={r[c]!r}" for c in LIST_COLUMNS if not 1 <= _number(r[c]) <= 5]
+
+# %% ../../nbs/2_datasets/06_msp_improv.ipynb #6cbc5c20
 def _fault(r, stem, known):
     "What is wrong with a row of a list; '' where it is fine"
     if not _NAME.match(stem): return "not an MSP-IMPROV name"
-    off = [f"{c}={r[c]!r}" for c in LIST_COLUMNS if not 1 <= _number(r[c]) <= 5]
-    if off: return f"{', '.join(off)}; 1 to 5 is expected"
+    if off := _off_scale(r): return f"{', '.join(off)}; 1 to 5 is expected"
     subset = r.get("Split_Set", "").lower()
     if subset and subset not in SUBSET_NAMES: return f"Split_Set {r['Split_Set']!r}"
     return "a second row for this clip; it is set aside" if stem in known else ""

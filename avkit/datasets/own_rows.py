@@ -83,7 +83,7 @@ def _best_column(table, look):
     best = max(found, key=found.__getitem__)
     return best, found[best], len(few)
 
-
+# %% ../../nbs/2_datasets/16_own_rows.ipynb #8bcae867
 def column_question(
     root: Path,  # of which no table is read
 ) -> Question | None:
@@ -274,7 +274,7 @@ def _by_place(path, root):
     subset = subset_of(path.stem) or (subset_of(path.parent.name) if path.parent != root else "")
     return dict(folder=inside) | (dict(split=subset) if subset else {})
 
-
+# %% ../../nbs/2_datasets/16_own_rows.ipynb #29a6d48e
 def rows_of_table(
     table: Table,  # as it was read
     root: Path,  # the data set's folder
@@ -308,7 +308,7 @@ def _told_commas(x):
     names = [c for c in x.target.numbers if number_form(x.table.rows[c]) == "comma"]
     return [f"decimal commas in {', '.join(names)}: 1,234 is read as 1.234"] if names else []
 
-
+# %% ../../nbs/2_datasets/16_own_rows.ipynb #006ddc0f
 def told_of_table(
     x: OwnTable,
 ) -> list[str]:

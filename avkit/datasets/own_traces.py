@@ -61,8 +61,8 @@ def _rated(column, names):
     plain = plain_name(column)
     for name in names:
         if plain == name: return name, ""
-        if plain.startswith(f"{name}_"): return name, plain[len(name) + 1:]
-        if plain.endswith(f"_{name}"): return name, plain[:-len(name) - 1]
+        if plain.startswith(f"{name}_"): return name, plain.removeprefix(f"{name}_")
+        if plain.endswith(f"_{name}"): return name, plain.removesuffix(f"_{name}")
     return None
 
 
@@ -206,11 +206,16 @@ def _beyond(stem, film):
     if stem.endswith(film) and stem[-len(film) - 1] in "_-. ": return stem[:-len(film) - 1]
     return None
 
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #lttrc001
+def _folders(path):
+    "The folders that a file lies in, from the outermost"
+    return path.split("/")[:-1]
+
 
 def _nearest(path, films):
     "Of films of one name those that share most folders with a table"
-    folders = path.split("/")[:-1]
-    shared = {f: sum(p in folders for p in f.split("/")[:-1]) for f in films}
+    folders = _folders(path)
+    shared = {f: sum(p in folders for p in _folders(f)) for f in films}
     return [f for f in films if shared[f] == max(shared.values())]
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #27574b3f
@@ -293,13 +298,14 @@ class Traces:
 def _add_series(traces, key, new, path):
     "Note what a table says of a film; the same twice is refused"
     known = traces.series.setdefault(key, {})
-    for (what, who), values in new.items():
-        if (what, who) in known:
+    for rating, values in new.items():
+        if rating in known:
+            what, who = rating
             by = f" by {who}" if who else ""
             raise AvkitError(f"{path}: {what} of {key}{by} stands in another table too. Tables of "
                              "several annotators are told apart by their names (film_anna.csv) or "
                              "folders, or by a column `rater`")
-        known[what, who] = values
+        known[rating] = values
 
 
 def _set_kind(traces, form, path):
@@ -349,6 +355,11 @@ def _read_long(traces, table, form, root, mapped):
     traces.told.append(f"labels over time: {', '.join(form.values)} of {table.path.name}, "
                        f"{len(table.rows)} rows, time={form.columns['time']}")
 
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #lt6351fc
+def _without(table, column):
+    "A table without one of its columns"
+    return replace(table, rows=table.rows.drop(columns=column))
+
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #3d25b9cc
 _NAMING = {*_WORDS, "label_file", "labels_file", "label_path", "annotation_file", "trace_file",
            "rating_file", "annotations_file", "traces_file", "ratings_file"}
@@ -364,7 +375,7 @@ def naming_column(table: Table) -> str:
 
 def _own_without(table, column, root, mapped):
     "The rows of a table of films, the column that names tables as `trace`"
-    others = replace(table, rows=table.rows.drop(columns=column))
+    others = _without(table, column)
     own = rows_of_table(others, root, _own_map(others, mapped), folders=True)
     for row, cell in zip(own.rows, table.rows[column]): row["trace"] = cell
     return own
@@ -697,11 +708,17 @@ def _told_share(y, how):
             f"gaps longer than {gap}", *moved]
 
 
+# %% ../../nbs/2_datasets/17_own_traces.ipynb #lttrc003
+def _words_in(traces):
+    "All that is said in tables of classes, each in one form"
+    said = [values for s in traces.series.values() for _, values in s.values()]
+    return {one_form(v) for values in said for v in values}
+
+
 def _class_names(traces):
     "{class: number}, '' is -1"
-    said = [values for s in traces.series.values() for _, values in s.values()]
-    names = {one_form(v) for values in said for v in values}
-    return {"": -1} | {c: i for i, c in enumerate(sorted(names - {""}))}
+    names = sorted(_words_in(traces) - {""})
+    return {"": -1} | {c: i for i, c in enumerate(names)}
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #374e46bb
 def frame_labels(

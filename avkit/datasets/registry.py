@@ -9,7 +9,7 @@ __all__ = ['CORPORA', 'DATASETS', 'RENDERED', 'ANSWERS', 'FORGET', 'ESTIMATE', '
 
 # %% ../../nbs/2_datasets/19_registry.ipynb #ff7ceab7
 import importlib, inspect, itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -220,6 +220,11 @@ def _answers_file(settings):
     "Where the answers about a folder are kept"
     return cache_dir("answers", content_key(str(resolve(settings["data_root"])))[:16] + ".json")
 
+# %% ../../nbs/2_datasets/19_registry.ipynb #ltc6eddc
+def _given(settings: Any, names: Iterable[str]) -> dict[str, Any]:
+    "The settings of these names that were given"
+    return {k: settings[k] for k in names if settings[k] is not None}
+
 # %% ../../nbs/2_datasets/19_registry.ipynb #an5we004
 FORGET, ESTIMATE = "auto", "estimate"  # in place of an answer; asks for one, and is none
 
@@ -236,8 +241,7 @@ def answers_about(
 ) -> dict[str, str | None]:
     "What holds: the answers that are given, else those of the file, else those that were kept"
     if not _has_answers(settings): return {}
-    given = {k: settings[k] for k in ANSWERS if settings[k] is not None}
-    found = _kept_answers(settings) | given
+    found = _kept_answers(settings) | _given(settings, ANSWERS)
     return {k: None if v == FORGET else v for k, v in found.items()}
 
 # %% ../../nbs/2_datasets/19_registry.ipynb #490aa1f9
@@ -248,7 +252,7 @@ def keep_answers(settings: Any) -> None:
     path = _answers_file(settings)
     if given or path.is_file(): write_json(path, given)
 
-# %% ../../nbs/2_datasets/19_registry.ipynb #c0de0091
+# %% ../../nbs/2_datasets/19_registry.ipynb #lt2be531
 OPTIONS = ("label", "track", "annotations", "synthetic", "synt_rate", "map", "layout", "pattern",
            "scale", "votes", "panel", "tier", "lag", "gap", "raters")  # of `index` of some data set
 
@@ -263,14 +267,18 @@ def _of_recipe(settings: Any) -> dict[str, Any]:
     takes = inspect.signature(corpus_module(name).index).parameters if name in CORPORA else {}
     return {k: v for k, v in told.items() if k in takes and v is not None}
 
+# %% ../../nbs/2_datasets/19_registry.ipynb #c0de0091
+def _own_options(settings: Any) -> dict[str, Any]:
+    "What a user asks of an indexer; a `synt_rate` of 0 is none"
+    own = _given(settings, OPTIONS)
+    return {k: v for k, v in own.items() if v or k != "synt_rate"}
+
 
 def open_asked(
     settings: Any,  # by name: a mapping, or a run's config
 ) -> Manifest:
     "The manifest of the data set that settings name; what a user answered is kept"
-    own = {k: settings[k] for k in OPTIONS if settings[k] is not None}
-    if not own.get("synt_rate"): own.pop("synt_rate", None)  # 0: none
-    how = dict(difficulty=settings["difficulty"]) | own | _of_recipe(settings)
+    how = dict(difficulty=settings["difficulty"]) | _own_options(settings) | _of_recipe(settings)
     m = open_dataset(settings["dataset"], settings["data_root"], **how)
     keep_answers(settings)
     return m

@@ -75,7 +75,7 @@ def kept_together(
     name = speaker.where(clips.speaker != "", "recording " + alone.astype(str))
     return name.groupby(_components([name, *_film_ties(clips)])).transform("min")
 
-
+# %% ../../nbs/2_datasets/01_splits.ipynb #e588ec6a
 def _fewer(speakers):
     "The splits that so many speakers allow"
     some = "take fewer (--split kfold3), or " if speakers > 2 else "take "
@@ -233,7 +233,7 @@ def _clip_key(known):
         return next((known[k] for k in (name, bare, Path(bare).name) if k in known), name)
     return key
 
-
+# %% ../../nbs/2_datasets/01_splits.ipynb #54e0387c
 def assign_file(
     clips: pd.DataFrame,  # of a manifest
     path: str | Path,  # a CSV: `split` and `clip` or `speaker`, or `FileName` and `Split_Set`

@@ -120,12 +120,17 @@ def delimiter(text: str) -> str:
     head = "".join(text.splitlines(keepends=True)[:200])
     return max(_DELIMITERS, key=lambda sep: _evenness(head, sep))
 
+# %% ../../nbs/2_datasets/09_tables.ipynb #lt212883
+def _twice(names):
+    "The names that stand in a list a second time"
+    return [n for i, n in enumerate(names) if n in names[:i] and n]
+
 # %% ../../nbs/2_datasets/09_tables.ipynb #f4a4c20d
 def _check_rows(path, rows):
     "Refuse a header with a name twice, and lines of another width"
     (line, head), *rest = rows
-    twice = [c for i, c in enumerate(head) if c in head[:i] and c]
-    if twice: raise AvkitError(f"{path}, line {line}: the column {twice[0]!r} stands there twice")
+    if twice := _twice(head):
+        raise AvkitError(f"{path}, line {line}: the column {twice[0]!r} stands there twice")
     for i, fields in rest:
         if len(fields) == len(head): continue
         raise AvkitError(f"{path}, line {i}: {len(fields)} fields where the header has {len(head)}")
@@ -231,7 +236,7 @@ def _read_parquet(path):
     rows = _parquet(path).rename(columns=str).to_dict("records")
     return Table(path, _cells(path, list(enumerate(rows, 1))))
 
-# %% ../../nbs/2_datasets/09_tables.ipynb #0e63b45f
+# %% ../../nbs/2_datasets/09_tables.ipynb #ltd1b7eb
 READERS: dict[str, Callable[[Path], Table]] = {
     ".csv": _read_csv, ".tsv": _read_csv, ".tab": _read_csv, ".txt": _read_csv,
     ".json": _read_json, ".jsonl": _read_json, ".ndjson": _read_json, ".parquet": _read_parquet}
@@ -242,16 +247,20 @@ def is_table(path: str | Path) -> bool:
     "May a file be a table, by its suffix?"
     return Path(path).suffix.lower() in READERS
 
+# %% ../../nbs/2_datasets/09_tables.ipynb #0e63b45f
+def _reader_of(path: Path) -> Callable[[Path], Table]:
+    "What reads a table, by its suffix; an `AvkitError` for a spreadsheet"
+    suffix = path.suffix.lower()
+    if suffix not in _SHEETS: return READERS.get(suffix, _read_csv)
+    raise AvkitError(f"{path}: save the table as CSV (in a spreadsheet \"CSV UTF-8\"); "
+                     f"{', '.join(READERS)} are read")
+
 
 def open_table(path: str | Path) -> Table:
     "A table from any file that holds one"
     path = Path(path)
     if not path.is_file(): raise AvkitError(f"The table {path} is not a file")
-    suffix = path.suffix.lower()
-    if suffix in _SHEETS:
-        raise AvkitError(f"{path}: save the table as CSV (in a spreadsheet \"CSV UTF-8\"); "
-                         f"{', '.join(READERS)} are read")
-    try: return READERS.get(suffix, _read_csv)(path)
+    try: return _reader_of(path)(path)
     except OSError as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #282ef74a

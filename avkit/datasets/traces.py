@@ -230,7 +230,7 @@ class TraceSettings:
     gap: float | None = None  # seconds; None: `usual_gap`
     raters: str = "mean"      # mean, ewe
 
-
+# %% ../../nbs/2_datasets/14_traces.ipynb #55fe5ad1
 def _seconds(name, value):
     "A number of seconds, 0 or more"
     try: seconds = float(value)

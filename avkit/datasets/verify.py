@@ -8,7 +8,7 @@ __all__ = ['LOSSLESS', 'samples_sha256', 'measured_hashes', 'content_map', 'meas
 
 # %% ../../nbs/2_datasets/20_verify.ipynb #c195c0a4
 import functools, hashlib, inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -111,15 +111,19 @@ def expected_of(m: Manifest) -> set[str] | None:
     if f is None: return None
     return set(f(**{k: m.notes[k] for k in inspect.signature(f).parameters if k in m.notes}))
 
-# %% ../../nbs/2_datasets/20_verify.ipynb #01dcf9e4
+# %% ../../nbs/2_datasets/20_verify.ipynb #lt9fb0c5
 _Row = tuple[str, str, str]  # file, status, problem
 
 
+def _paths_of(m: Manifest) -> list[str]:
+    "The files that stand in a manifest: of audio, then of video"
+    return [p for s in ("audio", "video") for p in sorted(set(m.clips[s]) - {""})]
+
+# %% ../../nbs/2_datasets/20_verify.ipynb #01dcf9e4
 def _lost_files(m: Manifest) -> list[_Row]:
     "Rows for files that stand in the manifest and are not on the disk"
-    paths = (p for s in ("audio", "video") for p in sorted(set(m.clips[s]) - {""}))
     why = "it stands in the manifest, and is not there"
-    return [(p, "missing", why) for p in paths if not (m.root / p).exists()]
+    return [(p, "missing", why) for p in _paths_of(m) if not (m.root / p).exists()]
 
 
 def _absent(m: Manifest) -> list[_Row]:
@@ -164,12 +168,12 @@ def _decode(root: Path, path: str, video: bool, audio: bool) -> _Row | None:
 def _pictures(root: Path, folder: str) -> _Row | None:
     "A row if images in a folder of crops cannot be decoded"
     files = sorted(filter(is_image, (Path(root) / folder).iterdir()))
-    bad = [p.name for p in files if not _can_be_read(p)]
+    bad = _unreadable(files)
     if files and not bad: return None
     named = f": {', '.join(bad[:3])}" if bad else ""
     return folder, "invalid", f"{len(bad)} of {len(files)} pictures cannot be decoded{named}"
 
-# %% ../../nbs/2_datasets/20_verify.ipynb #28a759a2
+# %% ../../nbs/2_datasets/20_verify.ipynb #lt3dd9eb
 def _can_be_read(path: Path) -> bool:
     "Can all of an image be decoded?"
     try: read_image(path)
@@ -177,13 +181,22 @@ def _can_be_read(path: Path) -> bool:
     return True
 
 
+def _unreadable(files: Iterable[Path]) -> list[str]:
+    "The names of images that cannot be decoded"
+    return [p.name for p in files if not _can_be_read(p)]
+
+# %% ../../nbs/2_datasets/20_verify.ipynb #28a759a2
+def _first_three(problems: Sequence[str]) -> str:
+    "Three of them, and how many more there are"
+    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
 def _stills(root: Path, path: str) -> _Row | None:
     "A row if a clip's picture, or its folder of them, cannot be used as video"
     problems = survey(Path(root) / path)["problems"]
     if not problems: return None
-    more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return path, "invalid", "; ".join(problems[:3]).replace(f"{root}/", "") + more
-
+    return path, "invalid", _first_three(problems).replace(f"{root}/", "")
 
 # %% ../../nbs/2_datasets/20_verify.ipynb #982bb2c7
 def _files(m: Manifest) -> list[tuple[str, bool, bool]]:

@@ -77,7 +77,7 @@ def _subset_of(rel):
     "The subset of a file, by the folders above it; None outside of all"
     return next(filter(None, map(_subset, rel.parts[:-1])), None)
 
-
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #979d659e
 def _scan(root, problems) -> dict[str, _Files]:
     "{subset: {clip: its files}}, paths relative to the root"
     out: dict[str, _Files] = {}
@@ -129,7 +129,7 @@ def _enough(names, each, synt_rate, folder):
     raise AvkitError(f"synt_rate={synt_rate} takes {each or 1} scenes of each label, {folder} "
                      f"holds {', '.join(short)}: make more (avkit scenes), or lower synt_rate")
 
-
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #9e059986
 def _of_all_labels(names, count, seed) -> list[tuple[str, str]]:
     "[(label, scene)]: `count` drawn from all labels together, as released; None: all"
     together = [(label, name) for label in CODES for name in names[label]]
@@ -200,7 +200,7 @@ def _lacks(files, kind, n):
     there = {} if "video" in files else files.get("tensors", {}).get(kind, {})
     return "" if n is None or n in there else ", ".join(map(str, sorted(there)))
 
-
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #88e67104
 def _other_numbers(clip, files, wanted: _Wanted):
     "Yields what is wrong with a clip without a film that lacks the tensors which are wanted"
     for kind, n in wanted.items():
@@ -234,7 +234,7 @@ def _numbers(subsets: Mapping[str, _Files]) -> dict[str, str]:
             found.setdefault(kind, set()).update(there)
     return {kind: ", ".join(map(str, sorted(n))) for kind, n in sorted(found.items())}
 
-
+# %% ../../nbs/2_datasets/08_vgaf.ipynb #719f0280
 def index(
     data_root: str | Path,  # the owners' folder, which is only ever read
     annotations: str | Path | None = None,  # the folder of the label files, when they are elsewhere

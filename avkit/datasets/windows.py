@@ -31,13 +31,17 @@ class Windows:
     blank: bool = False  # a frame that shows no face counts, as a black picture (ntua2021)
 
     def __post_init__(self) -> None:
-        hops = self.hop, self.hop if self.scored_hop is None else self.scored_hop
-        if min(self.length, *hops, self.stride, self.steps, self.median) < 1:
+        if min(self.length, *self.hops, self.stride, self.steps, self.median) < 1:
             raise AvkitError(f"{self}: all numbers must be 1 or more")
         if self.length % self.steps:
             raise AvkitError(f"A window of {self.length} frames does not divide into "
                              f"{self.steps} equal steps")
-        if self.each_frame: _check_steps(self, hops)
+        if self.each_frame: _check_steps(self, self.hops)
+
+    @property
+    def hops(self) -> tuple[int, int]:
+        "The hop where a model is trained, and where it is scored"
+        return self.hop, self.hop if self.scored_hop is None else self.scored_hop
 
     @property
     def width(self) -> int:

@@ -34,19 +34,28 @@ def _cells(t: pd.DataFrame) -> np.ndarray:
     return edges_between(middle, t.start.iloc[0], t.end.iloc[-1])
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #716f9593
+def _holes(starts: Sequence[float] | np.ndarray) -> np.ndarray:
+    "After which rows the next one is late, by the times (n,) at which they start"
+    if len(starts) < 2: return np.zeros(0, int)
+    step = np.diff(starts)
+    return np.flatnonzero(step > 1.5 * np.median(step) + 1e-6)
+
+
 def _without_holes(t: pd.DataFrame) -> list[np.ndarray]:
     "Rows of one face -> [places of rows that follow each other]"
-    step = np.diff(t.start)
-    hole = step > 1.5 * np.median(step) + 1e-6 if len(t) > 1 else []
-    return np.split(np.arange(len(t)), np.flatnonzero(hole) + 1)
+    return np.split(np.arange(len(t)), _holes(t.start.to_numpy()) + 1)
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #24819c8e
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #ltea9457
+def _middles(edges: np.ndarray) -> np.ndarray:
+    "The middle (n,) of each cell between edges (n+1,)"
+    return (edges[1:] + edges[:-1]) / 2
+
+
 def _dots(ax: Any, edges: np.ndarray, p: np.ndarray) -> None:
     "A dot on the class (C,n) that won in each cell"
-    middle = (edges[1:] + edges[:-1]) / 2
-    ax.plot(middle, p.argmax(0) + .5, "o", ms=3.5, mfc="white", mec="black", mew=.6)
+    ax.plot(_middles(edges), p.argmax(0) + .5, "o", ms=3.5, mfc="white", mec="black", mew=.6)
 
-
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #24819c8e
 def _class_strip(ax: Any, t: pd.DataFrame, classes: Sequence[str]) -> None:
     "Probabilities of one face over time"
     edges, p = _cells(t), t[list(classes)].to_numpy(float).T
@@ -458,14 +467,19 @@ def _in_shot(t: pd.DataFrame, first: float, last: float) -> pd.DataFrame:
     kept: Any = t.assign(start=t.start.clip(lower=first), end=t.end.clip(upper=last))
     return kept[kept.end > kept.start]
 
-# %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
-def _labels(p: Prediction) -> pd.Series:
-    "What each row says, in a word or in numbers"
-    if p.task != "regression": return pd.Series(p.table["prediction"])
-    words: Any = [c + " " + p.table[c].map("{:.1f}".format) for c in p.classes]
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #lt26476d
+def _in_words(t: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    "The numbers of each row beside their names: `valence 0.2, arousal -0.1`"
+    words: Any = [name + " " + t[name].map("{:.1f}".format) for name in names]
     return words[0].str.cat(words[1:], sep=", ")
 
 
+def _labels(p: Prediction) -> pd.Series:
+    "What each row says, in a word or in numbers"
+    if p.task == "regression": return _in_words(p.table, p.classes)
+    return pd.Series(p.table["prediction"])
+
+# %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
 def time_line(p: Prediction) -> pd.DataFrame:
     "start, end (s), label, tier (the face, or audio) of what a run says; no two of a tier overlap"
     said: Any = p.table[p.table[p.classes].notna().all(axis=1)]

@@ -71,7 +71,7 @@ def _mean(frames: np.ndarray) -> np.ndarray:
     known = ~np.isnan(x).any(1)
     return x[known].mean(0) if known.any() else np.full(x.shape[1], np.nan)
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #f78e281a
 def audit_labels(m: Manifest) -> Labels:
     "What there is to predict in a data set, one label for each clip"
     names = m.classes if m.task == "class" else m.targets
@@ -114,7 +114,7 @@ def _tells(values: Sequence[str], labels: Sequence[Any]) -> bool:
     n = len({v for v, _ in pairs})
     return 1 < n <= len(values) / 2 and len(pairs) == n
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #d641ee44
 def names_tell(names: Sequence[str], labels: Sequence[Any]) -> bool:
     "Is the label written in the names, as a part of them or a letter at some place?"
     parts = [_parts(n) for n in names]
@@ -151,25 +151,28 @@ def blocks_of(groups: Any, n: int = 5) -> list[Fold]:
     cut = GroupKFold(n).split(np.zeros(len(groups)), groups=np.asarray(groups, object).astype(str))
     return list(cut)
 
-# %% ../../nbs/5_evaluation/07_audit.ipynb #a9e6dcde
-_ONE_FOLD = ("random", ".csv")  # splits without a number of their folds
-
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #lt719781
 def _fold_of(clips: pd.DataFrame) -> Fold:  # with `split`
     "What a split trains on, and what it tests (or validates, where it does not test)"
     subset = clips.split.to_numpy()
     held = "test" if (subset == "test").any() else "validation"
     return np.flatnonzero((subset != held) & (subset != "")), np.flatnonzero(subset == held)
 
+# %% ../../nbs/5_evaluation/07_audit.ipynb #a9e6dcde
+_ONE_FOLD = ("random", ".csv")  # splits without a number of their folds
+
 
 def folds_of_split(m: Manifest, split: str) -> list[Fold]:
     "The folds of a split by its name"
-    out = [_fold_of(apply_split(m, split).clips)]
-    if split.endswith(_ONE_FOLD): return out
+    first = [_fold_of(apply_split(m, split).clips)]
+    return first if split.endswith(_ONE_FOLD) else first + list(_later_folds(m, split))
+
+
+def _later_folds(m: Manifest, split: str) -> Iterator[Fold]:
+    "The folds of a split after its first one, as many as there are"
     for fold in itertools.count(1):
-        try: out.append(_fold_of(apply_split(m, split, fold).clips))
-        except AvkitError: return out  # there is no such fold
-    return out
+        try: yield _fold_of(apply_split(m, split, fold).clips)
+        except AvkitError: return  # there is no such fold
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #10c55086
 def standard_scores(X: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -279,7 +282,7 @@ def _exchanged(who: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         out[clips[starts[g]:][:n]] = np.resize(theirs, n)
     return out
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #7e55c5a9
 def shuffles(
     groups: Any,             # (N,) who speaks
     n: int,                  # how many
@@ -391,7 +394,7 @@ def _speaker_mean(y: np.ndarray, who: np.ndarray) -> np.ndarray:
     np.add.at(sums, who, y)
     return (sums / np.bincount(who)[:, None])[who]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #047964a2
 def by_speaker_alone(labels: Labels, who: np.ndarray, y: np.ndarray) -> np.ndarray:
     "The predictions for labels `y` of who knows no more than the speaker"
     return _favourite(y, who, len(labels.names)) if labels.classes else _speaker_mean(y, who)
@@ -454,16 +457,16 @@ AUDIT_VERSION = 1
 
 def _audit_hash(m: Manifest, **how: Any) -> str:
     "What an audit depends on"
-    more = [c for c in ("speaker", "recording", "start", "end") if c in m.clips]
+    more = m.clips.filter(["speaker", "recording", "start", "end"]).astype(str)
     return content_key("audit", AUDIT_VERSION, MEASURES_VERSION, m.data_hash,
-                       m.clips[more].astype(str).values.tolist(), how)
+                       more.values.tolist(), how)
 
 
 def _stems(m: Manifest) -> list[str]:
     "The names of the clips' files, without folders and suffix"
     return [Path(v or a).stem for v, a in zip(m.clips["video"], m.clips["audio"])]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #2b5ad561
 def _with_order(m: Manifest, table: pd.DataFrame, labels: Labels) -> tuple[pd.DataFrame, bool]:
     "The table with the place of each file, unless names tell labels; and whether they do"
     names, rows = _stems(m), labels.y.tolist() if labels.classes else list(map(tuple, labels.y))
@@ -494,7 +497,7 @@ def _renumbered(folds: Sequence[Fold], used: np.ndarray) -> list[Fold]:
     at = np.cumsum(used) - 1
     return [(at[a[used[a]]], at[b[used[b]]]) for a, b in folds]
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #42cb10b1
 def _audited(m: Manifest, table: pd.DataFrame, folds: list[Fold], n: int) -> Audited:
     "The clips that were measured and have a label, and what is asked of them"
     labels = audit_labels(m)
@@ -516,7 +519,7 @@ def _check_enough(m: Manifest, used: np.ndarray, labels: Labels, why: pd.Series)
         raise AvkitError(f"All clips of {m.root} that can be measured have one label: there is "
                          "nothing to predict")
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #a1a06eda
 def _made(
     m: Manifest,
     split: str | None,    # its folds; None: five blocks of whole speakers
@@ -645,7 +648,7 @@ def _p(p: float) -> str:
     "`p < .001`, `p = .041`"
     return f"p {'< .001' if p < .001 else f'= {short(p)}'}"
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #68dbd763
 def _of_what(b: Mapping[str, Any]) -> str:
     "`UAR .254 of 8 classes (chance .125, p < .001)`"
     what = f"UAR {short(b['score'])} of {b['names']} classes"
@@ -658,7 +661,7 @@ def _louder(b: Mapping[str, Any]) -> bool:
     "Does loudness change what is predicted?"
     return b.get("with_loudness") not in (None, b["score"])
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #0a7aad64
 def brief_line(b: Mapping[str, Any]) -> str:
     "What is said of an audit"
     if b["score"] is None: return "Audit: nothing that was measured differs between the clips."
@@ -683,7 +686,7 @@ def audit_of(record: Mapping[str, Any], store: Store | None = None) -> dict[str,
     told = record.get("audit") or committed_audit(record["data_hash"])
     return told or (found_audit(record["data_hash"], store) if store else None)
 
-
+# %% ../../nbs/5_evaluation/07_audit.ipynb #6ff9d7a1
 def audit_line(record: Mapping[str, Any], store: Store | None = None) -> str:
     "A sentence on the audit of a run's data, also where none was made; '' of rendered data"
     if record.get("rendered") or record["dataset"] == "synth": return ""

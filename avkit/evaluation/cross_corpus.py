@@ -21,15 +21,19 @@ from .runs import config_of, Run
 from ..training.configure import Config
 from ..training.loading import open_manifest, read_clips, RunData
 
-# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #8afa9e43
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #lt1cd72b
+def _emotion_tables() -> list[dict[str, str]]:
+    "{class: meaning} of each data set that has classes"
+    files = sorted(manifests_dir().glob("*.toml"))
+    return [corpus_info(p.stem).get("emotions", {}) for p in files]
+
+
 def _known_words() -> dict[str, str]:
     "{class in small letters: meaning} of all data sets; a meaning means itself"
-    files = sorted(manifests_dir().glob("*.toml"))
-    tables = [corpus_info(p.stem).get("emotions", {}) for p in files]
-    known = {k.lower(): v for t in tables for k, v in t.items()}
+    known = {k.lower(): v for t in _emotion_tables() for k, v in t.items()}
     return known | {v: v for v in known.values()}
 
-
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #8afa9e43
 def meanings(
     corpus: str,                           # the data set's name
     classes: Sequence[str],                # its classes
@@ -125,7 +129,7 @@ def _belongs(classes: Sequence[str], lists: Sequence[Sequence[str]]) -> np.ndarr
     "(C,J) bool: in which of J lists each class stands"
     return np.array([[c in some for some in lists] for c in classes])
 
-
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #52d2426b
 def join_classes(
     table: pd.DataFrame,     # of `join_labels`
     classes: Sequence[str],  # the model's
@@ -248,7 +252,7 @@ def _contents(clips: pd.DataFrame) -> set[str]:
     "The hashes of the files of some clips"
     return set(clips[_HASHES].to_numpy().ravel()) - {""}
 
-
+# %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #d8498af4
 def _same_family(run: Run, m: Manifest, ours: pd.DataFrame) -> bool:
     "Do the names of both data sets mean the same people?"
     record = run.record

@@ -165,7 +165,7 @@ def _count(rows: pd.DataFrame, condition: str) -> dict[str, Any]:
     n = int((rows.condition == condition).sum())
     return dict(scored=n, of="frames" if "frame" in rows else "clips")
 
-
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #9a7811bf
 def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
     "What was asked: the other data set, its split, and who was set aside"
     m: Any = corpus.manifest
@@ -175,13 +175,17 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
         missing=missing(run.cfg), unlike_training=unlike_training(
             run, preparation_of(run.cfg, m), corpus.notes.get("came_as")))
 
+# %% ../../nbs/5_evaluation/02_evaluate.ipynb #lteval01
+def _read_meanings(path: Path) -> pd.DataFrame:
+    "The cells of a CSV file with class and meaning; an `AvkitError` where it cannot be read"
+    try: return read_cells(path)
+    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
+
 
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:
     "{class: meaning} of a CSV file"
     if not labels: return None
-    path = resolve(labels)
-    try: t = read_cells(path)
-    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
+    t = _read_meanings(resolve(labels))
     return dict(zip(t["class"], t.meaning))
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #183b3a1d
@@ -277,8 +281,8 @@ def _about(
 def _refuse_looks(looks: Mapping[str, str]) -> None:
     "Refuse another detector for a run's own clips: its scores would be of other crops"
     if not looks: return
-    raise AvkitError(f"{' and '.join(looks)} are for another data set (--dataset): on its own a run "
-                     "sees faces as in training")
+    raise AvkitError(f"{' and '.join(looks)} are for another data set (--dataset): on its own "
+                     "a run sees faces as in training")
 
 
 def _refuse_card(run: str | Path | Run) -> None:
@@ -314,7 +318,7 @@ def evaluate(
     labels: str | None = None,              # a CSV file with class and meaning
     audio_features: str | None = None,      # features of one's own for the data set
     video_features: str | None = None,      # the same in place of the frames
-    detector: str | None = None,            # of faces in another data set, another than the run's
+    detector: str | None = None,            # of another data set: how faces are found
     face_model: str | None = None,          # the file of a detector that comes without one
     released: str | None = None,            # an author's checkpoint, in place of a run
     recipe: str | None = None,              # whose code saved it

@@ -123,7 +123,7 @@ def _open_streams(run: Run, x: Inputs, ask: Ask) -> tuple[list[str], float]:
     try: return free, max(worst, _differ(run, ask, shorter(x, *free)))
     except Exception: return free[:1], worst
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #0343614c
 def _checked(
     run: Run,   # whose model it is
     x: Inputs,  # of `example`
@@ -298,15 +298,20 @@ def _graphs(found: dict[str, dict]) -> str:
     return "\n".join(lines) or "- none was asked for"
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #5bc95376
+def _weights_told(run: Run, stream: str) -> str:
+    "Whose weights the backbone of a stream has: a file's name, published, or random"
+    file = run.cfg[f"{stream}_weights"]
+    if file: return last_part(file)
+    return "published" if is_hub(run.cfg[f"{stream}_backbone"]) else "random"
+
+
 def _frozen(run: Run) -> str:
     "A sentence on backbones that are not in the folder"
     used = []
     for s in run.streams:
-        name, file = run.cfg[f"{s}_backbone"], run.cfg[f"{s}_weights"]
-        weights = last_part(file) if file else "published" if is_hub(name) else "random"
-        if name:
+        if name := run.cfg[f"{s}_backbone"]:
             used.append(f"{s} goes through the frozen backbone {markdown_text(name)} "
-                        f"(weights: {markdown_text(weights)})")
+                        f"(weights: {markdown_text(_weights_told(run, s))})")
     if not used: return ""
     return f"\n{'; '.join(used)}: it is not in this folder, and neither are its terms.\n"
 
@@ -328,7 +333,7 @@ def _about(run: Run) -> str:
     size = f"{count_parameters(run.model):,} parameters"
     return f"{c['about']}: {how}; {size}. An output per {run.level}: {what}."
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #8fe15ac2
 def _begun(record: dict) -> str:
     "Where the weights began, a bold line each; '' where that needs no word"
     lines = [markdown_text(s[0].upper() + s[1:]) for s in begun_lines(record)]
@@ -431,7 +436,7 @@ def _check_weights(run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
     if bad: raise AvkitError(f"{run.folder}: its weights are no numbers (first {bad[0]}), so it "
                              "makes no card. Train it again with a lower learning rate.")
 
-
+# %% ../../nbs/5_evaluation/08_export.ipynb #5c44a528
 def _write_hashes(folder: Path) -> None:
     "The SHA-256 of each file of a card"
     files = [f for f in sorted(folder.iterdir())

@@ -950,8 +950,8 @@ def belongs_to(
 # %% ../../nbs/5_evaluation/04_predict.ipynb #unlkpcd1
 def _unlike_length(run: Run, heard: Heard, window: float | None) -> str:
     "That a long video is cut where clips were not; '' where they were, or where it is short"
-    whole = window is None or run.level == "frame" or run.preparation.window is not None
-    if whole or window >= heard.duration: return ""
+    cut = run.level == "frame" or run.preparation.window is not None
+    if cut or window is None or window >= heard.duration: return ""
     return (f"trained on whole clips: here windows of {window:g} s, since the video lasts "
             f"{heard.duration:.1f} s")
 

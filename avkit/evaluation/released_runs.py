@@ -66,7 +66,22 @@ def _of_segments(r: Any) -> dict[str, Any]:
     return dict(modality="av" if len(r.needs) == 2 else r.needs[0], options=options,
                 variants=["frozen"] * frozen + ["flatten"] * r.flat)
 
-# %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun08
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #lt3cd29b
+def _is_sinusoid(table: torch.Tensor) -> bool:
+    "Is a table of positions (T,D) the sinusoids that a recipe has?"
+    apart = table - sinusoids(torch.arange(len(table)), table.shape[1])
+    return bool(apart.abs().max() < .01)
+
+
+def _check_places(model: nn.Module) -> None:
+    "Refuse a table of positions that is no sinusoid: the recipe has no other positions"
+    for name, table in model.named_buffers():
+        if not name.endswith(".position.table"): continue
+        if _is_sinusoid(table): continue
+        raise AvkitError("The file's positions are no sinusoids, and a run has no others: load it "
+                         "with avkit.models.released.load, which looks them up")
+
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #lt31d23d
 def _of_views(r: Any) -> dict[str, Any]:
     "ntua2021: which views, backbones and recurrent layers"
     rnn, trunks = r.model.video.rnn, [r.model.video.trunks[v].name for v in r.needs]
@@ -75,20 +90,11 @@ def _of_views(r: Any) -> dict[str, Any]:
     return dict(modality="video", options=dict(
         video_views=list(r.needs), encoder_options=dict(pictures=inside)))
 
-
+# %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun08
 def _of_versatile(r: Any) -> dict[str, Any]:
     "vavl2023: its heads have no activation after the second hidden layer"
     _check_places(r.model)
     return dict(quirks=["linear_heads"])
-
-
-def _check_places(model: nn.Module) -> None:
-    "Refuse a table of positions that is no sinusoid: the recipe has no other positions"
-    for name, table in model.named_buffers():
-        if not name.endswith(".position.table"): continue
-        if (table - sinusoids(torch.arange(len(table)), table.shape[1])).abs().max() < .01: continue
-        raise AvkitError("The file's positions are no sinusoids, and a run has no others: load it "
-                         "with avkit.models.released.load, which looks them up")
 
 
 _TELLS = dict(chumachenko2022=_of_attention, jca2023=_of_windows, emotiw2023=_of_segments,
@@ -339,14 +345,15 @@ def evaluate_released(
     m = split_manifest(cfg)
     corpus = with_quirks(cfg, read_clips(cfg, m, verbose=verbose))
     model = _fill(cfg, r, corpus, path)
-    mark = released_mark(cfg, path, hints, corpus.data.classes) | _unlike(cfg, corpus, verbose)
+    mark = released_mark(cfg, path, hints, corpus.data.classes)
     folder = _folder(cfg, run_key(made_of(cfg, m)), to)
     _check_folder(folder, mark["sha256"])
     cfg = cfg.changed(run_dir=str(folder))
     t = start(cfg.changed(init=None), corpus, model)
     t.cfg = cfg
     save_best(t, folder / "checkpoints/best.safetensors")
-    return finish(t, folder, time.time() - began, conditions(cfg), subsets, released=mark)
+    told = mark | _unlike(cfg, corpus, verbose)
+    return finish(t, folder, time.time() - began, conditions(cfg), subsets, released=told)
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relwidth
 def _widths(cfg: Config) -> dict[str, int]:

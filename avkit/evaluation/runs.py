@@ -33,15 +33,20 @@ from ..training.recipes import RECIPES
 from ..training.record import drawn_networks, is_earlier
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
+def _read_by(config: Mapping[str, Any]) -> list[str]:
+    "The files and folders of one's own that a run reads"
+    root = None if is_rendered(config["data_root"]) else config["data_root"]
+    files = [config.get("audio_features"), config.get("video_features"), root]
+    return [p for p in files if p]
+
+
 def _at_hand(folder: Path) -> bool:
     "Whether a run's record, its weights and its data are there"
     needed = folder / "checkpoints/best.safetensors", folder / "record.json"
     if not all(p.is_file() for p in needed):
         return False
-    c = read_json(folder / "record.json")["config"]
-    root = None if is_rendered(c["data_root"]) else c["data_root"]
-    files = [c.get("audio_features"), c.get("video_features"), root]
-    return all(resolve(p).exists() for p in files if p)
+    config = read_json(folder / "record.json")["config"]
+    return all(resolve(p).exists() for p in _read_by(config))
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #be2c72d9
 def example_folder(

@@ -31,7 +31,7 @@ def _known_frames(at: np.ndarray, y: np.ndarray, n: int) -> tuple[np.ndarray, np
     known = (at < n) & ~np.isnan(y).any(1)
     return at[known], y[known]
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #bf9836b3
 def over_all_frames(
     at: np.ndarray,         # (n,) numbers of the frames with a prediction
     y: np.ndarray,          # (n,k) predictions
@@ -79,7 +79,7 @@ def _numbers_of(run: Run, names: Iterable) -> np.ndarray:
     number = {c: float(i) for i, c in enumerate(run.classes)}
     return np.array([[number.get(c, np.nan)] for c in names])
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #1024223f
 def check_kind(run: Run) -> None:
     "Refuse a run that does not answer per frame, or not with what the challenges ask for"
     if run.level != "frame":
@@ -128,7 +128,7 @@ def _by_frames(table: pd.DataFrame) -> dict[str, int]:
     often = table[table.face != "no face"].face.value_counts()
     return {str(name): i for i, name in enumerate(often.index)}
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #e7eb3d21
 def video_predictions(
     run: Run,                     # of a model that answers per frame
     videos: Mapping[str, Path],   # {name: file}
@@ -165,7 +165,7 @@ def _only(videos: Mapping[str, Path], names: Sequence[str] | None) -> dict[str, 
         if n not in videos: raise AvkitError(f"There is no video for {n}, which the list names")
     return {n: videos[n] for n in (names or videos)}
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #6f072ab8
 def write_submission(
     run: str | Path | Run,         # a finished run, or its folder
     to: str | Path,                # the folder to write
@@ -191,7 +191,7 @@ def _written(run: Run, path: Path, y: np.ndarray) -> Path:
     write_text(path, submission_text(y, run.classes, run.task))
     return path
 
-# %% ../../nbs/5_evaluation/10_submission.ipynb #submit24
+# %% ../../nbs/5_evaluation/10_submission.ipynb #ltc9aede
 def _read(path: Path) -> tuple[int, list[str]]:
     "How many frames a file has lines for, and the names in its header; an `AvkitError` for a fault"
     first = (path.read_text(encoding="utf-8-sig").splitlines() or [""])[0]
@@ -204,15 +204,20 @@ def _read(path: Path) -> tuple[int, list[str]]:
     return len(y), list(names or ())
 
 
+def _frames_of(path: Path, counts: Mapping[str, int]) -> int | None:
+    "How many frames the video of a file has, the left or the right half of it too; None without"
+    name = re.sub(r"_(left|right)$", "", path.stem)
+    return counts.get(path.stem, counts.get(name))
+
+# %% ../../nbs/5_evaluation/10_submission.ipynb #submit24
 def _count_fault(path: Path, n: int, counts: Mapping[str, int]) -> str:
     "What is wrong with the number of lines of a file; '' where nothing is"
-    name = re.sub(r"_(left|right)$", "", path.stem)
-    want = counts.get(path.stem, counts.get(name))
+    want = _frames_of(path, counts)
     if want is None: return f"{path}: there is no video of this name"
     told = f"{path}, line {min(n, want) + 2}: {n} frames, and the video has {want}"
     return "" if want == n else told
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #66ae854d
 def _fault(path: Path, counts: Mapping[str, int] | None) -> tuple[str, list[str]]:
     "What is wrong with a file, '' where nothing is; the names in its header"
     try: n, head = _read(path)
@@ -226,7 +231,7 @@ def _list_faults(root: Path, there: set[str], names: set[str]) -> list[str]:
     more = sorted(there - names)
     return lost + [f"{root / n}.txt: the list does not name this video" for n in more]
 
-
+# %% ../../nbs/5_evaluation/10_submission.ipynb #26b90f55
 def check_submission(
     folder: str | Path,
     counts: Mapping[str, int] | None = None,  # {video: frames}; None: lines are not counted

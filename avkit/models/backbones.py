@@ -482,8 +482,9 @@ def _no_backbone(name: str) -> AvkitError:
 # %% ../../nbs/3_models/02_backbones.ipynb #hubrow01
 def _only_frozen(**options: Any) -> nn.Module:
     raise AvkitError("A network by the name of its hub (hf:, timm:, torchvision:, torchaudio:, "
-                     "face_landmarker:) is for audio_backbone and video_backbone: it is frozen. To train one with the "
-                     "model, take a name of avkit's, or of timm's without `timm:`")
+                     "face_landmarker:) is for audio_backbone and video_backbone: it is frozen. To "
+                     "train one with the model, take a name of avkit's, or of timm's without "
+                     "`timm:`")
 
 
 def _row_of_hub(name: str, weights: Any) -> BackboneSpec:

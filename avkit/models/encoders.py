@@ -167,7 +167,9 @@ class TemporalEncoder(Encoder):
         return x, mask
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
-        return self.over_time(at_valid(self.trunk, x, mask, self.trunk.dim), mask, (0, 1))
+        "Takes also (B,T,D), what the backbone made of the frames before"
+        h = x if x.ndim == 3 else at_valid(self.trunk, x, mask, self.trunk.dim)
+        return self.over_time(h, mask, (0, 1))
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked: return self.over_time(h, mask, (2, 3))
 
@@ -364,7 +366,8 @@ class SegmentEncoder(Encoder):
         self.make_head(n_out, head)
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked:
-        return at_valid(self.trunk, x, mask, self.dim), mask
+        "Takes also (B,S,D), what the backbone made of the segments before"
+        return (x if x.ndim == 3 else at_valid(self.trunk, x, mask, self.dim)), mask
 
     def stage2(self, h: Tensor, mask: Tensor) -> Masked:
         return zero_padding(self.block(h, mask), mask), mask

@@ -6,7 +6,7 @@
 __all__ = ['PLACES', 'FUSIONS', 'Block', 'Widths', 'Overridable', 'Fusion', 'fusion', 'Concat', 'accepted', 'Late', 'Attention',
            'CrossAttention', 'IntermediateAttention', 'CrossBlock', 'IntermediateTransformer', 'LateTransformer',
            'joint_attention', 'JointCrossAttention', 'Recurrent', 'GatedUnit', 'Bottleneck', 'SharedConformer',
-           'discriminant', 'JointGaussian']
+           'linear_discriminant', 'JointGaussian']
 
 # %% ../../nbs/3_models/05_fusion.ipynb #00ec951c
 import inspect
@@ -538,7 +538,7 @@ class SharedConformer(Fusion):
         return torch.where(has_a & has_v, fused, torch.where(has_a, za, zv))
 
 # %% ../../nbs/3_models/05_fusion.ipynb #gau00002
-def discriminant(
+def linear_discriminant(
     x: Tensor,       # (N,D)
     y: Tensor,       # (N,) class numbers
     n_classes: int,
@@ -561,7 +561,7 @@ def discriminant(
 # %% ../../nbs/3_models/05_fusion.ipynb #gau00006
 @fusion("gauss")
 class JointGaussian(Fusion):
-    "`gauss`, one Gaussian a class over both (Friedman 1989), beside each modality's own head"
+    "`gauss`, joint Gaussian (Friedman 1989): one a class over both, beside each one's own head"
     own_heads = settles = True
 
     def __init__(
@@ -583,7 +583,7 @@ class JointGaussian(Fusion):
         if last.in_features != x.shape[1]:
             raise AvkitError("fusion=gauss solves its head, which is one linear layer on averages "
                              "over time: leave head.hidden and head.kind out")
-        w, b = discriminant(x * self.gains(x), y, last.out_features, self.ridge)
+        w, b = linear_discriminant(x * self.gains(x), y, last.out_features, self.ridge)
         last.weight.copy_(w * self.gains(x))
         last.bias.copy_(b)
         last.requires_grad_(False)

@@ -127,6 +127,14 @@ def _both_ways(rnn, x, n):  # bidirectional; n (B,): lengths
 CELLS: dict[str, type[nn.LSTM | nn.GRU]] = dict(lstm=nn.LSTM, gru=nn.GRU)
 
 
+def _check_recurrent(cell: str, layers: int, dropout: float) -> None:  # as of `recurrent`
+    "Refuse a cell that is unknown, and a dropout that would do nothing"
+    if cell not in CELLS: raise unknown("cell", cell, CELLS)
+    if dropout and layers < 2:
+        raise AvkitError(f"dropout={dropout} acts between recurrent layers, and layers={layers}: "
+                         "leave it out, or say layers=2")
+
+
 def recurrent(
     n_in: int,             # width of a step
     units: int,            # of each direction
@@ -135,10 +143,7 @@ def recurrent(
     dropout: float = 0.,   # between them
 ) -> nn.LSTM | nn.GRU:
     "A recurrent layer in both directions: (B,T,n_in) -> (B,T,2*units)"
-    if cell not in CELLS: raise unknown("cell", cell, CELLS)
-    if dropout and layers < 2:
-        raise AvkitError(f"dropout={dropout} acts between recurrent layers, and layers={layers}: "
-                         "leave it out, or say layers=2")
+    _check_recurrent(cell, layers, dropout)
     return CELLS[cell](n_in, units, layers, batch_first=True, bidirectional=True, dropout=dropout)
 
 # %% ../../nbs/3_models/00_masks.ipynb #bc829508

@@ -26,12 +26,16 @@ _MARKS = dict(chumachenko2022="audio_model.conv1d_0.0.weight", jca2023="W_ha.wei
               emotiw2023="head.weight", ntua2021="face_model.0.weight")
 
 
+def _is_weight(name: Any, value: Any) -> bool:
+    "Is an entry of a file a tensor with a name?"
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
 def _state(content: Any, key: str) -> State | None:
     "The tensors under a key, without `module.` prefixes; None where there are no names"
     s = content.get(key) if isinstance(content, dict) else None
     if not isinstance(s, dict): return None
-    return {k.removeprefix("module."): v for k, v in s.items()
-            if isinstance(k, str) and isinstance(v, Tensor)}
+    return {k.removeprefix("module."): v for k, v in s.items() if _is_weight(k, v)}
 
 # %% ../../nbs/3_models/07_released.ipynb #94f28e82
 def recipe_of(content: Any) -> str | None:

@@ -368,9 +368,14 @@ def file_stamp(weights: str | Path) -> tuple[str, str]:
         raise AvkitError(f"Cannot read the weights {weights}: {e.strerror or e}") from e
     return str(path), stamp(path)
 
-
+# %% ../../nbs/3_models/01_weights.ipynb #ltwei001
 @functools.lru_cache(16)
 def _file_hash(path, *_): return file_hash(path)
+
+
+def _hash_now(path: Path) -> str:
+    "SHA-256 of a file as it is; a file that has not changed is read once"
+    return _file_hash(*file_stamp(path))
 
 # %% ../../nbs/3_models/01_weights.ipynb #01459320
 def source_of(weights: str | Path | None) -> str:
@@ -391,9 +396,9 @@ def weights_file(place: str | Path) -> Path:
 def checkpoint_hash(place: str | Path) -> str:
     "SHA-256 of a checkpoint: of a file, of a run's best, of a card's model, of a folder's *.pt"
     path = weights_file(place)
-    if not path.is_dir(): return _file_hash(*file_stamp(path))
+    if not path.is_dir(): return _hash_now(path)
     parts = sorted(path.glob("*.pt"))
-    if parts: return content_key({p.name: _file_hash(*file_stamp(p)) for p in parts})
+    if parts: return content_key({p.name: _hash_now(p) for p in parts})
     raise AvkitError(f"{path} holds no weights: {' or '.join(OWN_WEIGHTS)} (a run, a card), or the "
                      "*.pt files of a trainer, are expected")
 

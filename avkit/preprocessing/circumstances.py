@@ -254,6 +254,11 @@ def measure_clip(
     if not out: raise AvkitError("it has neither audio nor video")
     return out
 
+# %% ../../nbs/1_preprocessing/08_circumstances.ipynb #lt6f3b96
+def _ends_of(row: Mapping[str, Any]) -> list[str]:
+    "Where a clip begins and ends in its file, as text; '' where the row does not say"
+    return [str(row.get(k, "")) for k in ("start", "end")]
+
 # %% ../../nbs/1_preprocessing/08_circumstances.ipynb #55c8928a
 MEASURES_VERSION = 1
 
@@ -262,8 +267,7 @@ def _key(row: Mapping[str, Any], detector: str) -> str:
     "Where the measures of a clip stand in the store"
     hashes = [row["audio_sha256"], row["video_sha256"]]
     seen = detector if row["video"] else ""
-    piece = [str(row.get(k, "")) for k in ("start", "end")]
-    return content_key("circumstances", MEASURES_VERSION, hashes, piece, seen)
+    return content_key("circumstances", MEASURES_VERSION, hashes, _ends_of(row), seen)
 
 
 def _stored(root: Any, row: Mapping[str, Any], detector: str, store: Store) -> dict[str, Any]:

@@ -36,10 +36,23 @@ def content_of(path: Path) -> str:
     kind = media_kind(path)
     return kind if kind == "audio" else _by_header(path, "av" if kind else "")
 
+# %% ../../nbs/1_preprocessing/06_clip_files.ipynb #lt91d7dc
+_WORD_AND_NUMBER = re.compile(r"(.*?)[_-]?(\d+)")
+
+
+def _numbered(name: str) -> re.Match | None:
+    "A file's name as a word and a number; None where it is something else"
+    return _WORD_AND_NUMBER.fullmatch(PurePosixPath(name).stem)
+
+
+def _nearly_all(n: Sequence[int]) -> bool:
+    "Are sorted numbers distinct, and few of those between them missing?"
+    return len(set(n)) == len(n) and n[-1] - n[0] < 2 * len(n)
+
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #ac63b536
 def _numbers(names):
     "The numbers of names that are one word and a number (N,); [] where they are not"
-    parts = [re.fullmatch(r"(.*?)[_-]?(\d+)", PurePosixPath(n).stem) for n in names]
+    parts = list(map(_numbered, names))
     words = {p and p[1] for p in parts}
     return sorted(int(p[2]) for p in parts if p) if len(words) == 1 and None not in words else []
 
@@ -50,7 +63,7 @@ def are_frames(
     "Are files the numbered frames of one clip? Some may be missing"
     if len(names) < 2 or not all(map(is_image, names)): return False
     n = _numbers(names)
-    return bool(n) and len(set(n)) == len(n) and n[-1] - n[0] < 2 * len(n)
+    return bool(n) and _nearly_all(n)
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #c9a7cf7d
 ClipFiles = dict[str, dict[str, str]]  # {path without suffix: {video, audio: file; own: av file}}

@@ -87,7 +87,12 @@ class Mtcnn:
         import torch  # heavy: seconds to import
         small, scale = shrink(frames, self.side)
         with _one_thread(), torch.inference_mode(): found = self._net(small)
-        return [(b[p >= self.sure] * scale, p[p >= self.sure]) for b, p in found]
+        return [self._sure(b * scale, p) for b, p in found]
+
+    def _sure(self, boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        "Those of the boxes (n,4) that are faces by their scores (n,), and these"
+        keep = scores >= self.sure
+        return boxes[keep], scores[keep]
 
     def _net(self, frames: np.ndarray) -> Detections:
         try: found = self.net.detect(frames)

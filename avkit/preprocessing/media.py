@@ -283,7 +283,7 @@ def _seconds(s: Any) -> float | None:
     "The length of a stream"
     return float(s.duration * s.time_base) if s.duration and s.duration > 0 else None
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #85403edf
 def stream_end(s: Any) -> float | None:
     "Where a stream ends, s from the beginning of the file; None: it does not tell"
     length = _seconds(s)
@@ -316,7 +316,7 @@ def _listed(v: Any) -> int | None:
     index = v.index_entries
     return sum(not e.is_discard for e in index) if len(index) >= v.frames else None
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #ae632454
 def _video_head(v: Any) -> dict:
     size = dict(width=v.codec_context.width, height=v.codec_context.height)
     return dict(fps=frame_rate(v), **size, frames=_listed(v), duration=_seconds(v))
@@ -982,7 +982,7 @@ def _walk(
             book.frame(f, t, dt or f.samples / f.sample_rate)
             yield k, f if k == "audio" else Shot(f, r.aspect or own_aspect(r.video)), t
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #534084ea
 def frame_start(
     r: Reading,
     p: Any,        # the packet that brought the frame out
@@ -1039,7 +1039,7 @@ class Clip:
     duration: float
     notes: tuple[str, ...] = ()  # what is unusual, in words
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #e150d2fb
 def gap_notes(gaps: Sequence[tuple[float, float]]) -> list[str]:
     "What is said of gaps that were filled"
     told = [f"{n:.2f} s at {t:.2f} s" for t, n in gaps[:3]]

@@ -445,14 +445,20 @@ def decode_piece(
             except _TooLate: continue
     return _cut_piece(decode(path, video, audio, piece.times, rate, size, max_gap), piece)
 
+# %% ../../nbs/1_preprocessing/09_pieces.ipynb #lt138421
+def _seconds_in(row: Mapping, name: str) -> float:
+    "A cell of a row as a number"
+    try: return float(row[name])
+    except (TypeError, ValueError) as e:
+        raise AvkitError(f"{row.get('clip')}: {name}={row[name]!r} is not a number of "
+                         "seconds") from e
+
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0031
 def _number_in(row: Mapping, name: str) -> float | None:
     "A number of a row; None where it says none"
     value = row.get(name)
     if value is None or value == "": return None
-    try: number = float(value)
-    except (TypeError, ValueError) as e:
-        raise AvkitError(f"{row.get('clip')}: {name}={value!r} is not a number of seconds") from e
+    number = _seconds_in(row, name)
     if math.isinf(number): raise AvkitError(f"{row.get('clip')}: {name} is infinite")
     return None if math.isnan(number) else number
 

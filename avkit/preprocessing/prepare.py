@@ -239,7 +239,7 @@ def _number(path: Path) -> int | None:
     found = re.search(r"\d+$", path.stem)
     return int(found[0]) if found and is_image(path) and path.name[0] != "." else None
 
-
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #e38386f6
 def _numbered(folder: Path) -> dict[int, Path]:
     "{number: picture} of a folder, by number"
     found = {_number(p): p for p in folder.iterdir()}
@@ -278,7 +278,7 @@ def _one(path: Path, _prep: Preparation) -> media.Clip:
     "A picture as a decoded clip"
     return _still(read_image(path)[None])
 
-
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #2a1ede08
 def _is_pictures(root: Any, video: str) -> bool:
     "Is a clip's video a picture, or a folder of pictures?"
     return bool(video) and (is_image(video) or (Path(root) / video).is_dir())
@@ -361,15 +361,20 @@ def _beside(
     after = round(end * prep.rate) - round(start * prep.rate) - before - len(sound)
     return replace(clip, sound=np.pad(sound, (before, max(0, after))), duration=end - start)
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #lt569850
+def _for_films(row: Mapping, why: str) -> AvkitError:
+    "The error for a row that has a start, an end or an offset and is of no film"
+    return AvkitError(f"{row['clip']}: start, end and offset are for films{why}")
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #pc0e0066
 def _check_film(root: Any, row: Mapping) -> None:
     "Refuse pieces of what is no film"
     if not piece_of(row) and not offset_of(row): return
     for name in (row["video"], row["audio"]):
         if name.endswith(".pt") or _is_pictures(root, name):
-            raise AvkitError(f"{row['clip']}: start, end and offset are for films, {name} is none")
-    if row.get("crops"): raise AvkitError(f"{row['clip']}: start, end and offset are for films; "
-                                          f"crops of the owner's ({row['crops']}) have no times")
+            raise _for_films(row, f", {name} is none")
+    if row.get("crops"):
+        raise _for_films(row, f"; crops of the owner's ({row['crops']}) have no times")
 
 
 def _span(path: Path, row: Mapping) -> tuple[float, float]:

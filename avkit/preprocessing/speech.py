@@ -44,13 +44,22 @@ def speech_steps(
     for s in steps: heard.is_speech(s, _RATE)  # so that it knows the room
     return np.array([heard.is_speech(s, _RATE) for s in steps], bool)
 
-# %% ../../nbs/1_preprocessing/07_speech.ipynb #001d8163
+# %% ../../nbs/1_preprocessing/07_speech.ipynb #ltf6d5df
 MARGIN = .09  # s before and after speech that belong to it
 
 
 def _widened(steps: np.ndarray, n: int) -> np.ndarray:  # (T,) bool; by so many steps
     "(T,) bool: with the neighbours of each True"
     return np.convolve(steps, np.ones(2 * n + 1), "same") > 0 if len(steps) else steps
+
+# %% ../../nbs/1_preprocessing/07_speech.ipynb #001d8163
+def _step_of_each(
+    n: int,      # samples
+    rate: int,   # Hz
+    steps: int,  # how many
+) -> np.ndarray:
+    "(n,) the step in which each sample lies"
+    return (np.arange(n) / rate / STEP).astype(int).clip(0, steps - 1)
 
 
 def spoken_samples(
@@ -61,8 +70,7 @@ def spoken_samples(
     steps = speech_steps(sound, rate)
     wide = _widened(steps, round(MARGIN / STEP))
     if not wide.any(): return np.zeros(len(sound), bool)
-    at = (np.arange(len(sound)) / rate / STEP).astype(int).clip(0, len(wide) - 1)
-    return wide[at]
+    return wide[_step_of_each(len(sound), rate, len(wide))]
 
 # %% ../../nbs/1_preprocessing/07_speech.ipynb #ab47cdb5
 def without_speech(

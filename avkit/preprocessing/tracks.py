@@ -69,7 +69,7 @@ def small_copy(frame: np.ndarray) -> np.ndarray:
     small = cv2.resize(frame, _SMALL, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
 
-
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #68f886a7
 def unlikeness(
     a: np.ndarray,  # (36,48) uint8
     b: np.ndarray,  # the same
@@ -112,12 +112,16 @@ class Shots:
 
     def _judged(self, last: bool) -> list[int]:
         out = []
-        while self.at < len(self.times) and (last or self._seen_enough()):
+        while self._can_judge(last):
             self.shot += self._is_cut(self.at)
             out.append(self.shot)
             self.at += 1
         self._forget()
         return out
+
+    def _can_judge(self, last: bool) -> bool:
+        "Is there a next frame, and has enough been seen after it, or all?"
+        return self.at < len(self.times) and (last or self._seen_enough())
 
     def _seen_enough(self) -> bool:
         "Has what follows been seen: half a second, two frames or more?"

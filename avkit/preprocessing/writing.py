@@ -161,8 +161,9 @@ def _audio_copy(
 # %% ../../nbs/1_preprocessing/01_writing.ipynb #785bc4b9
 class _Copy:
     "An MP4 that gets the frames and the audio of a video, one after the other"
-    audio: Any  # its audio stream, None where the video has none
-    cut: Any    # and that stream's resampler
+    audio: Any       # its audio stream, None where the video has none
+    cut: Any = None  # that stream's resampler,
+    kind: Any = None  # and the kind of frames that it takes
 
     def __init__(
         self,
@@ -172,9 +173,7 @@ class _Copy:
         a: Any,            # its audio stream; None where none
     ):
         self.out, self.video = out, _video_copy(out, path, v)
-        self.audio: Any = _audio_copy(out, a) if a else None
-        self.cut: Any = None  # the resampler, and the kind of frames that it takes
-        self.kind: Any = None
+        self.audio = _audio_copy(out, a) if a else None
 
     def encode_audio(self, f: Any) -> None:
         "A frame of audio in pieces of the encoder's size; None: what the resampler still holds"

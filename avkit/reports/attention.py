@@ -137,7 +137,7 @@ def _draw_links(ax: Any, m: Links) -> None:
     alpha = _darkness(v)
     colours = [(*m.colour, x) for x in alpha]
     ax.add_collection(LineCollection(lines, colors=colours, linewidths=.4 + 1.4 * alpha))
-    ax.plot([], [], c=m.colour, lw=1.4, label=m.name)
+    ax.plot([], [], c=m.colour, lw=1.4, label=f"{m.name}: the strongest weights, darker is more")
 
 
 def _darkness(v: np.ndarray) -> np.ndarray:
@@ -273,7 +273,7 @@ def _mark(e: Evidence, axes: Mapping, moment: tuple[float, float]) -> None:
     "The moment in which the frames show something, in all rows that have the frames' clock"
     edge: dict[str, Any] = dict(c="crimson", lw=1.4, ls="--")
     for name, ax in axes.items():
-        lines = ax.axvline if name in ("hide video", "frames", "links") else None
+        lines: Any = ax.axvline if name in ("hide video", "frames", "links") else None
         if name in e.timed: lines = _line_of_frames(ax, name)
         for t in moment if lines else (): lines(t, **edge)
     first = next(iter(axes.values()))
@@ -320,7 +320,7 @@ def attention_over_time(
     i = find(run, clip)
     e, palette = evidence(run, i), screen_style()[1].color_palette()
     fig, axes, bars = _axes(_rows(e), e)
-    fig.suptitle(" ".join(filter(None, [title(run, i), note])), fontsize=9, x=.01, ha="left")
+    fig.suptitle("\n".join(filter(None, [title(run, i), note])), fontsize=9, x=.01, ha="left")
     _draw_maps(e, axes, bars)
     _draw_hidden(e, axes, palette)
     if "audio" in axes:

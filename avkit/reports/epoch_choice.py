@@ -82,7 +82,8 @@ def epoch_scores(records: Sequence[dict]) -> pd.DataFrame:  # of `epoch_run`
 
 def epoch_table(scores: pd.DataFrame) -> pd.DataFrame:  # of `epoch_scores`
     "A row for each method: means over runs, and the gain in each fold"
-    t = scores.groupby("method", sort=False)[["chosen", "last", "best", "gain"]].mean()
+    groups: Any = scores.groupby("method", sort=False)
+    t = groups[["chosen", "last", "best", "gain"]].mean()
     folds: Any = scores.pivot_table("gain", "method", "fold", sort=False)
     return t.join(folds.rename(columns=lambda f: f"gain, fold {f}")).reset_index()
 
@@ -134,6 +135,7 @@ def epoch_report(
     notes: Sequence[str] = (),  # lines above the table
 ) -> pd.DataFrame:
     "Train what is missing, then records, table and figure; returns the readable table"
-    spec = dict(kind="epochs", title=title, notes=list(notes), records=list(map(epoch_run, configs)))
+    records = [epoch_run(c) for c in configs]
+    spec = dict(kind="epochs", title=title, notes=list(notes), records=records)
     write_spec(to, spec)
     return write_epochs(spec, to)

@@ -61,7 +61,8 @@ def _read(path: Path) -> Any:
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0009
 _NO_RESULTS = dict(
     audit="an audit: what predicts labels besides emotion, no runs",
-    choice="candidates to choose by: their validation chose, their tests are no results")
+    choice="candidates to choose by: their validation chose, their tests are no results",
+    claims="trials of claims on rendered sequences: differences count, not scores")
 
 
 def _of_report(path: Path, where: str) -> list[FoundRecord | Aside]:
@@ -142,8 +143,9 @@ def files_of(folders: Sequence[str | Path]) -> list[tuple[Path, str]]:
     return out
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0021
-_NEEDED = dict(dataset=str, config=dict, split=dict, recipe=dict, classes=list, data_hash=str,
-               split_hash=str, seed=int)
+_NEEDED: dict[str, Any] = dict(
+    dataset=str, config=dict, split=dict, recipe=dict, classes=list, data_hash=str, split_hash=str,
+    seed=int)
 
 
 def lacks(record: Mapping[str, Any]) -> list[str]:
@@ -250,14 +252,20 @@ def known_config(record: Mapping[str, Any]) -> tuple[Config | None, bool]:
 NO_USE = "nothing"
 
 
+def _how_many(v: Mapping[str, Any]) -> str:
+    "Which clips of a speaker are known besides, by the settings of a run"
+    n = v.get("enrolment")
+    if n in (None, "all"): return "all their clips" if n is None else "all their other clips"
+    return f"{n} of their other clips"
+
+
 def used_of_speakers(record: Mapping[str, Any], condition: str) -> str:
     "What a score needs of the people who are tested besides the clip that is answered"
-    if told := record.get("enrolment"): return str(told)
     cfg, proven = known_config(record)
     if cfg is None: return "not told"
-    mine = cfg.effective["by_speaker"]
-    streams = [s for s in streams_needed(condition) if s in mine]
-    said = f"all their clips, unlabelled ({' and '.join(streams)})" if streams else NO_USE
+    v = cfg.effective
+    streams = [s for s in streams_needed(condition) if s in v["by_speaker"]]
+    said = f"{_how_many(v)}, unlabelled ({' and '.join(streams)})" if streams else NO_USE
     return said if proven else f"{said}, if the recipe was as it is today"
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0041
@@ -354,10 +362,9 @@ def _tallied_together(records: Sequence[Mapping[str, Any]], condition: str) -> n
 def _between(T: np.ndarray | None, metric: str) -> dict[str, Any]:
     "low and high of the first score; the clusters' own scores where they are few"
     if T is None or metric not in RESAMPLED: return {}
-    n = T.shape[1]
-    if n < FEWEST: return dict(clusters=n, each=sorted(np.mean(score_of(T, metric), 0).tolist()))
-    _, low, high = interval(T, metric)
-    return dict(clusters=n, low=low, high=high)
+    n, (_, low, high) = T.shape[1], interval(T, metric)
+    if n >= FEWEST and low == low: return dict(clusters=n, low=low, high=high)
+    return dict(clusters=n, each=sorted(np.mean(score_of(T, metric), 0).tolist()))
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0055
 def _reads(record: Mapping[str, Any], stream: str) -> str:
@@ -494,7 +501,8 @@ def _named_apart(rows: list[dict], groups: Sequence[Sequence[dict]]) -> None:
 def _clips_scored(records: Sequence[dict]) -> int | None:
     "How many clips are scored in all folds of an experiment"
     each = {r["split"].get("fold"): _count(r) for r in records}
-    return sum(each.values()) if all(isinstance(n, int) for n in each.values()) else None
+    known = [n for n in each.values() if n is not None]
+    return sum(known) if len(known) == len(each) else None
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0072
 def _table(ground: Ground, lines: Sequence[tuple[dict, list[dict]]]) -> ScoreTable:
@@ -610,16 +618,18 @@ def _cells(row: Mapping[str, Any], scores: Sequence[str]) -> dict[str, str]:
 def shown(table: ScoreTable) -> pd.DataFrame:
     "A table as it is read, without columns in which nothing stands"
     t = pd.DataFrame([_cells(r, table.scores) for r in table.rows])
-    alike = "micro F1" in t and (t["micro F1"] == t.get("accuracy")).all()
-    if alike: t = t.drop(columns="micro F1")
-    return t.loc[:, [c for c in t if (t[c] != "").any()]]
+    both: Any = t.get("micro F1", []), t.get("accuracy", [])
+    pairs = zip(*both)
+    if all(micro in ("", accuracy) for micro, accuracy in pairs):
+        t = t.drop(columns="micro F1", errors="ignore")
+    return t.loc[:, (t != "").any()]
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0089
 def heading(g: Ground) -> str:
     "What a table is of, in a line"
     of = f", {len(g.classes)} classes" if g.task == "class" else f", {', '.join(g.classes)}"
     given = dict(av="both streams").get(g.given, g.given)
-    known = ", of people known by clips of theirs" if g.speakers.startswith("all") else ""
+    known = ", of people known by clips of theirs" if "their" in g.speakers else ""
     return f"{g.name}{of}: {g.side} of {g.split}, given {given}{known}"
 
 
@@ -646,8 +656,9 @@ INTRO = (
     "nothing can be compared.",
     "A line is an experiment with all its folds and seeds: means over its runs, ± their deviation. "
     "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds; it "
-    f"resamples speakers (`clusters`). With fewer than {FEWEST} of them their own scores stand in "
-    "its place. Lines are sorted by the first score, which is no test: neighbours may be alike.")
+    "is over speakers, or what else a data set's unit is (`clusters`). With fewer than "
+    f"{FEWEST} of them their own scores stand in its place. Lines are sorted by the first score, "
+    "which is no test: neighbours may be alike.")
 ABOUT_RENDERED = (
     "These are drawn and sung by the kit itself: the numbers tell that method and plumbing work, "
     "and are nobody's result. No published number stands here.")
@@ -680,7 +691,8 @@ def sections(board: Board) -> list[tuple[str, list[str], list[ScoreTable] | pd.D
     real = [t for t in board.tables if not t.ground.rendered]
     drawn = [t for t in board.tables if t.ground.rendered]
     aside = pd.DataFrame([(a.where, a.why) for a in board.aside], columns=["record", "why"])
-    grouped = aside.groupby(["record", "why"], sort=False).size().reset_index(name="times")
+    sizes: Any = aside.groupby(["record", "why"], sort=False).size()
+    grouped = sizes.reset_index(name="times")
     out: list[tuple[str, list[str], Any]] = [
         ("Real data", [], real),
         ("Published, other protocols", [ABOUT_OTHERS], _told_others(board.others)),
@@ -777,13 +789,22 @@ def _html_table(table: ScoreTable, number: int) -> str:
             f"<dl>{told}</dl>{_html_frame(shown(table), marks)}</section>")
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0108
+def _html_single(table: ScoreTable, number: int) -> str:
+    "A table with a single line, as an item of a list"
+    line = shown(table).iloc[0]
+    told = ", ".join(f"{k} {v}" for k, v in line.items() if v)
+    text = f"{number}. {heading(table.ground)}, rows {table.ground.rows}: {told}"
+    return f'<li id="t{number}">{html_text(text)}</li>'
+
+
 def _html_tables(board: Board, of: Sequence[ScoreTable]) -> str:
-    "Tables as HTML; those of rendered data with a single line folded away"
-    parts = ["".join(_html_table(t, board.number(t)) for t in some) for some in _alone(of)]
-    if not parts[1]: return parts[0]
-    n = len(_alone(of)[1])
-    folded = f"<details><summary>{n} experiments that stand alone</summary>{parts[1]}</details>"
-    return parts[0] + folded
+    "Tables as HTML; those of rendered data with a single line folded away, as a list"
+    several, single = _alone(of)
+    out = "".join(_html_table(t, board.number(t)) for t in several)
+    if not single: return out
+    items = "".join(_html_single(t, board.number(t)) for t in single)
+    told = f"{len(single)} experiments that stand alone, each on a ground of its own"
+    return f"{out}<details><summary>{told}</summary><ul>{items}</ul></details>"
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0109
 def _html_section(

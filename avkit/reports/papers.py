@@ -22,10 +22,10 @@ from ..datasets.registry import is_rendered
 from ..datasets.splits import SUBSETS
 from ..evaluation.figures import style
 from ..markup import legend_text
-from .comparison import (about, by_method, finished_runs, head_of, interval_lines, method_of,
-    method_summary, numbers_of, readable_summary, units_told, write_figure)
+from .comparison import (about, by_method, finished_runs, head_of, interval_lines,
+    method_of, method_summary, numbers_of, readable_summary, units_told, write_figure)
 from .records import gather, without_folders, write_spec
-from .tables import write_frame
+from .tables import was_rendered, write_frame
 from ..models.backbones import WANTED, wanted_weights
 from ..training.configure import Config, configure
 from ..training.grid import combine, grid_on
@@ -436,6 +436,11 @@ def paper_curves(records: Sequence[dict]) -> "Figure":
     fig.legend(loc="outside right center", frameon=False)
     return fig
 
+# %% ../../nbs/6_reports/04_papers.ipynb #clmp0002
+def _comparable(records: Sequence[dict], known: pd.DataFrame) -> pd.DataFrame:
+    "A paper's numbers, none where the runs are on rendered data"
+    return known.iloc[:0] if any(map(was_rendered, records)) else known
+
 # %% ../../nbs/6_reports/04_papers.ipynb #04e017e7
 def _notes(
     spec: dict,
@@ -452,26 +457,30 @@ def _notes(
 def write_paper(spec: dict, folder: str | Path) -> pd.DataFrame:
     "table.md, .csv, .tex and figures of a paper's spec; returns the readable table"
     records, s = spec["records"], study_of(spec["key"], spec.get("dataset"))
-    metrics, known = list(s.metrics), reported(spec["key"], dataset_of(s))
+    metrics, known = list(s.metrics), _comparable(records, reported(spec["key"], dataset_of(s)))
     scored = {c for r in records for c in r["metrics"][r["side"]]}
     t = method_summary(records, metrics, [c for c in ("av", "audio", "video") if c in scored])
-    shown = beside_reported(t, known, metrics)
+    shown = beside_reported(t, known, metrics) if len(known) else readable_summary(t, metrics)
     write_frame(shown, folder, spec["title"], _notes(spec, s, known, t), t.drop(columns="mb"))
     write_figure(paper_curves(records), folder, "curves")
     return shown
 
 # %% ../../nbs/6_reports/04_papers.ipynb #5a2b6393
+def _failures_told(done: pd.DataFrame) -> list[str]:
+    "A line on the runs that failed, where some did"
+    failed = done.loc[done.status == "failed"]
+    if not len(failed): return []
+    reason = without_folders(failed.reason.iloc[0])
+    return [f"{len(failed)} of {len(done)} runs failed: {reason}"]
+
+
 def _run_notes(key: str, p: Protocol, done: pd.DataFrame) -> list[str]:
     "What was left out, and what failed"
     notes = []
     if away := left_out(key, p):
         notes.append("Left out of the smoke, which has no backbones of the paper's size: "
                      f"{'; '.join(away)}.")
-    failed = done.loc[done.status == "failed"]
-    if len(failed):
-        reason = without_folders(failed.reason.iloc[0])
-        notes.append(f"{len(failed)} of {len(done)} runs failed: {reason}")
-    return notes
+    return notes + _failures_told(done)
 
 # %% ../../nbs/6_reports/04_papers.ipynb #123a9661
 def paper_report(

@@ -87,18 +87,7 @@ def ceiling_check(
     each = [left_out_raters(av, seed, draws=5).set_index("crowd") for seed in range(halvings)]
     return (sum(each[1:], each[0]) / halvings).round(4).reset_index()
 
-# %% ../../nbs/6_reports/10_raters.ipynb #be270bee
-def label_effect(j: DataFrame) -> DataFrame:  # from `judgements`
-    "Scores of each kind of raters against intention, the same on consensus clips, and consensus"
-    agreed = j.loc[j.consensus >= 0]
-    labels = (("intended, all clips", j, "intended"),
-              ("intended, clips with a consensus", agreed, "intended"),
-              ("consensus", agreed, "consensus"))
-    rows = [_scores_row(k, *label) for k in RATER_KINDS for label in labels]
-    return DataFrame(
-        rows, columns=["predictions", "label", "clips", "accuracy", "UAR", "macro F1"])
-
-
+# %% ../../nbs/6_reports/10_raters.ipynb #ltabfd35
 def _scores_row(
     kind: str,      # of raters
     name: str,      # of the label
@@ -109,6 +98,21 @@ def _scores_row(
     s = scores(t[label], t[kind], 6)
     values = [round(s[n], 4) for n in ("accuracy", "uar", "f1_macro")]
     return f"{kind} raters", name, len(t), *values
+
+# %% ../../nbs/6_reports/10_raters.ipynb #be270bee
+def _labels_of(j: DataFrame) -> list[tuple[str, DataFrame, str]]:  # from `judgements`
+    "What raters are compared with: a name, the clips, the label's column"
+    agreed = j.loc[j.consensus >= 0]
+    return [("intended, all clips", j, "intended"),
+            ("intended, clips with a consensus", agreed, "intended"),
+            ("consensus", agreed, "consensus")]
+
+
+def label_effect(j: DataFrame) -> DataFrame:  # from `judgements`
+    "Scores of each kind of raters against intention, the same on consensus clips, and consensus"
+    rows = [_scores_row(k, *label) for k in RATER_KINDS for label in _labels_of(j)]
+    return DataFrame(
+        rows, columns=["predictions", "label", "clips", "accuracy", "UAR", "macro F1"])
 
 # %% ../../nbs/6_reports/10_raters.ipynb #27113004
 def confusions(j: DataFrame) -> "Figure":  # from `judgements`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILMS', 'LANDMARKS', 'FILM_NOTES', 'film_clips', 'Landmarks', 'landmarks_of', 'faces_measured', 'lag',
-           'line_measured', 'prepared_faces', 'predicted_faces', 'copy_measured', 'drawing', 'loudness', 'clip_record',
+           'line_measured', 'prepared_faces', 'predicted_faces', 'copy_measured', 'drawing', 'envelope', 'clip_record',
            'joined', 'joined_record', 'film_table', 'film_numbers', 'faces_figure', 'sound_figure', 'write_film',
            'film_report']
 
@@ -30,7 +30,7 @@ from .comparison import write_figure
 from .records import write_spec
 from .tables import write_frame
 from ..store import Store
-from ..training.record import code_hash, commit
+from ..training.record import code_hash, commit, package_folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -118,14 +118,15 @@ def lag(
     n, middle = round(most * rate), len(b) - 1
     c = correlate(a.astype(float), b.astype(float), method="fft")[max(0, middle - n):middle + n + 1]
     best = int(c.argmax())
-    alike = float(c[best] / np.sqrt(np.square(a, dtype=float).sum() * np.square(b, dtype=float).sum()))
+    power = [np.square(x, dtype=float).sum() for x in (a, b)]
+    alike = float(c[best] / np.sqrt(np.prod(power)))
     return round(1e3 * (best - min(n, middle)) / rate, 3), round(alike, 4)
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm019
 def _covered(times: np.ndarray, lines: pd.DataFrame) -> np.ndarray:
     "(n,) bool: which moments are in an interval of the time line"
     start, end = (lines[k].to_numpy(float)[None] for k in ("start", "end"))
-    return ((start <= times[:, None]) & (times[:, None] < end)).any(1)
+    return np.any((start <= times[:, None]) & (times[:, None] < end), axis=1)
 
 
 def line_measured(
@@ -206,7 +207,7 @@ def drawing(
                 square=squares(boxes[k:k + 1], (h, w))[0].tolist())
 
 
-def loudness(
+def envelope(
     sound: np.ndarray,  # (N,)
     n: int = 240,       # parts
 ) -> list[int]:
@@ -301,8 +302,9 @@ def joined_record(
         film=film, clip="", joined=len(clips), seconds=round(whole.duration, 3),
         predict=predicted_faces(p, None, ()), copy=copy, windows=p.settings["cut"]["windows"],
         cuts=_cuts_measured(joins, p.settings["cuts"], 1.5 / (whole.fps or 25.)),
-        time=line_measured(lines, sound, _RATE), loudness=loudness(sound),
-        lines=lines[["start", "end"]].round(3).to_numpy().ravel().tolist(),
+        time=line_measured(lines, sound, _RATE), loudness=envelope(sound),
+        lines=lines.assign(face=pd.factorize(lines.tier)[0])[["face", "start", "end"]].round(
+            3).to_numpy().ravel().tolist(),
         spoken=np.flatnonzero(np.diff(np.r_[False, spoken, False])).tolist())
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm041
@@ -351,7 +353,8 @@ def _table_row(film: str, records: Sequence[dict]) -> dict[str, str]:
         "IoU, prepare": _mean_and_least(records, "prepare", "iou"),
         "IoU, predict": _mean_and_least(records, "predict", "iou"),
         "landmarks in the crop": _mean_and_least(records, "prepare", "inside"),
-        "speech in the time line": _covered_speech(records), "cuts found": cuts,
+        "faces told apart": str(r["predict"]["people"]) if whole else "",
+        "cuts found": cuts, "speech in the time line": _covered_speech(records),
         "copy: sound late, ms": _greatest(records, "copy", "late_ms"),
         "published sound: late, ms": _greatest(records, "published", "late_ms")}
 
@@ -389,7 +392,8 @@ def _draw_face(ax: Any, r: Mapping[str, Any]) -> None:  # a record with a `drawi
     points = np.array(d["points"]).reshape(-1, 2)
     ax.plot(*points.T, ".", ms=2, c="0.35", label="landmarks (MediaPipe)")
     ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec="C0", label="box (MTCNN)"))
-    ax.add_patch(Rectangle((x, y), side, side, fill=False, ec="C1", ls=":", label="square, cut out"))
+    dotted: Any = dict(fill=False, ec="C1", ls=":", label="square, cut out")
+    ax.add_patch(Rectangle((x, y), side, side, **dotted))
     ax.set(xlim=(0, w), ylim=(h, 0), aspect="equal", xticks=[], yticks=[])
     ax.set_title(f"{r['film']}, {w} x {h}", fontsize=8)
 
@@ -413,8 +417,8 @@ def _draw_sound(ax: Any, r: Mapping[str, Any]) -> None:  # of a joined film
     for a, b in np.array(r["spoken"]).reshape(-1, 2) * STEP: ax.axvspan(a, b, color="0.88", lw=0)
     ax.fill_between(x, -y, y, color="C0", lw=0)
     for t in r["cuts"]["joins"]: ax.axvline(t, c="k", ls="--", lw=.7)
-    for k, (a, b) in enumerate(np.array(r["lines"]).reshape(-1, 2)):
-        ax.plot([a, b], [-1.35 - .2 * (k % 2)] * 2, c="C1", lw=2.5, solid_capstyle="butt")
+    for face, a, b in np.array(r["lines"]).reshape(-1, 3):
+        ax.plot([a, b], [-1.35 - .2 * (face % 2)] * 2, c="C1", lw=2.5, solid_capstyle="butt")
     ax.set(xlim=(0, r["seconds"]), ylim=(-1.75, 1.1), yticks=[])
     ax.set_title(f"{r['film']}: {r['joined']} clips, {r['windows']} windows", fontsize=8)
 
@@ -432,11 +436,18 @@ def sound_figure(records: Sequence[dict]) -> "Figure":
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm055
 def _kept(path: Path, key: str, make: Any) -> dict[str, Any]:
     "What `make` gives, remembered in a file under a key"
-    known = read_json(path) if path.is_file() else {}
+    known: Any = read_json(path) if path.is_file() else {}
     if known.get("key") != key:
         known = dict(key=key, record=make())
         write_json(path, known)
     return known["record"]
+
+
+def _code() -> str:
+    "What decides on the measures: the code that makes a run, and that looks and measures"
+    root = package_folder()
+    more = [*sorted((root / "evaluation").glob("*.py")), root / "reports/real_film.py"]
+    return content_key(code_hash(), [file_hash(p) for p in more])
 
 
 def _with_drawing(
@@ -465,7 +476,7 @@ def _of_clips(m: Manifest, store: Store, run: Run, place: Path) -> list[dict[str
     out, rows = [], m.clips.to_dict("records")
     for row in progress(rows, "real film"):
         ref = _reference(Path(m.root), m, row)
-        key = content_key("film", row["video_sha256"], code_hash(), ref is None)
+        key = content_key("film", row["video_sha256"], _code(), ref is None)
         r = _kept(place / f"{row['clip']}.json", key,
                   lambda: clip_record(m, row, store, run, ref))  # noqa: B023  called at once
         first = row["film"] not in {x["film"] for x in out}
@@ -480,7 +491,7 @@ def _of_joined(m: Manifest, run: Run, place: Path) -> list[dict[str, Any]]:
         def make(film=film, some=some) -> dict[str, Any]:
             clips = [decode(Path(m.root) / v, rate=_RATE) for v in some.video]
             return joined_record(str(film), clips, run)
-        key = content_key("joined", some.video_sha256.tolist(), code_hash())
+        key = content_key("joined", some.video_sha256.tolist(), _code())
         out.append(_kept(place / f"joined-{film}.json", key, make))
     return out
 
@@ -494,6 +505,9 @@ FILM_NOTES = (
     "`speech in the time line`: WebRTC's detector of speech, and how much of that time the time "
     "line says something about. `copy`: the annotated copy's sound against the original's, by "
     "cross-correlation; the greatest shift of any clip.",
+    "`joined`: the clips as one film. Between clips of one person before one camera there is no "
+    "cut to see, and the face goes on; the detector of speech hears a film at one loudness, so "
+    "that of a soft clip beside a loud one less is found.",
     "`published sound`: the clip's sound against the FLAC of the same speech. The sound of these "
     "copies of RAVDESS's videos is one thirtieth of a second later than in its audio files; "
     "avkit keeps the film's own time.")

@@ -38,6 +38,19 @@ def without_folders(text: str) -> str:
     "A message with the last part of each path"
     return _FOLDERS.sub("", text)
 
+# %% ../../nbs/6_reports/02_records.ipynb #ltfa27b7
+def _object_in(text: str) -> dict | None:
+    "The JSON object that a text is; None where it is something else"
+    try:
+        return json.loads(text) if text.startswith("{") else None
+    except ValueError:
+        return None
+
+
+def _chosen(found: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    "The entries of these names, in the order of the names, those that are there"
+    return {name: found[name] for name in names if name in found}
+
 # %% ../../nbs/6_reports/02_records.ipynb #635c8a5d
 def without_paths(x: Any) -> Any:
     "Settings, a recipe or notes in which each absolute path is cut to its last part"
@@ -52,10 +65,7 @@ def _short(text: str) -> str:
     "A text, which may be JSON, without folders"
     if text.startswith(("/", "~")):
         return Path(text).name
-    try:
-        nested = json.loads(text) if text.startswith("{") else None
-    except ValueError:
-        nested = None
+    nested = _object_in(text)
     return json.dumps(without_paths(nested)) if nested else _ABSOLUTE.sub("", text)
 
 # %% ../../nbs/6_reports/02_records.ipynb #2e620565
@@ -132,7 +142,7 @@ def _calibration(
     if record.get("task", "class") != "class":
         return {}
     found = record.get("calibration") or calibration_of(predictions, record["classes"])
-    return {c: found[c] for c in conditions if c in found}
+    return _chosen(found, conditions)
 
 # %% ../../nbs/6_reports/02_records.ipynb #7de84ed8
 def _activations(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> int:
@@ -178,9 +188,8 @@ def cost_of(
 def _circumstances(record: dict) -> dict:
     "How and how long a run ran, and how many clips it went without"
     known = ("avkit", "python", "packages", "numerics", "threads")
-    env = {k: record["environment"][k] for k in known if k in record["environment"]}
-    return dict(environment=env, seconds=record["timings"]["total"],
-                set_aside=len(record["set_aside"]))
+    return dict(environment=_chosen(record["environment"], known),
+                seconds=record["timings"]["total"], set_aside=len(record["set_aside"]))
 
 # %% ../../nbs/6_reports/02_records.ipynb #a1234983
 def slim(
@@ -262,7 +271,8 @@ def _flat(x: Any) -> str:
 def _head_lines(spec: dict, common: dict) -> list[str]:
     "All but the records, an entry a line"
     head = {k: json.dumps(v, ensure_ascii=False) for k, v in spec.items() if k != "records"}
-    head |= dict(common=_flat(common)) if common else {}
+    if common:
+        head["common"] = _flat(common)
     return [f"{_flat(k)}: {v}" for k, v in head.items()]
 
 # %% ../../nbs/6_reports/02_records.ipynb #0e143188

@@ -8,7 +8,7 @@ __all__ = ['candidates', 'candidate_name', 'candidate_scores', 'select_candidate
 
 # %% ../../nbs/6_reports/07_selection.ipynb #9a306e99
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import pandas as pd
@@ -145,6 +145,19 @@ def _choice_notes(
             f"One choice by the mean validation {metric} over folds and seeds: **{best}**. Test "
             "scores play no part."]
 
+# %% ../../nbs/6_reports/07_selection.ipynb #lt10ab3e
+def _times_chosen(by_fold: pd.DataFrame, candidates: Iterable[str]) -> list[int]:
+    "How many folds choose each candidate"
+    n = by_fold.candidate.value_counts()
+    return [int(n.get(c, 0)) for c in candidates]
+
+
+def with_worth(chosen: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    "`select_candidate` with the folds that choose each, and the nested and the naive test score"
+    by_fold = nested(scores)
+    return chosen.assign(folds=_times_chosen(by_fold, chosen.candidate),
+                         nested=by_fold.test.mean(), naive=naive(scores))
+
 # %% ../../nbs/6_reports/07_selection.ipynb #0d2adbf5
 def _readable(chosen: pd.DataFrame, metric: str) -> pd.DataFrame:
     "`select_candidate` for reading"
@@ -152,14 +165,6 @@ def _readable(chosen: pd.DataFrame, metric: str) -> pd.DataFrame:
     names = chosen.candidate.map(candidate_name)
     return pd.DataFrame({"candidate": names, f"validation {metric}": said,
                          "folds that choose it": chosen.folds, "runs": chosen.runs})
-
-
-def with_worth(chosen: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    "`select_candidate` with the folds that choose each, and the nested and the naive test score"
-    by_fold = nested(scores)
-    n = by_fold.candidate.value_counts()
-    return chosen.assign(folds=[int(n.get(c, 0)) for c in chosen.candidate],
-                         nested=by_fold.test.mean(), naive=naive(scores))
 
 
 def write_selection(spec: dict, folder: str | Path) -> pd.DataFrame:

@@ -191,10 +191,8 @@ class Beside:
     def figure(self) -> "Figure":
         "Both learning curves"
         both = [self.a.record, self.b.record]
-        named = []
-        for letter, name, r in zip("AB", run_names(both), both):
-            named.append(r | dict(config=r["config"] | dict(run=f"{letter} {name}")))
-        return curves(named)
+        return curves([r | dict(config=r["config"] | dict(run=f"{letter} {name}"))
+                       for letter, name, r in zip("AB", run_names(both), both)])
 
     def _repr_html_(self) -> str: return _page(self)
 

@@ -381,21 +381,23 @@ report = write_overview(m, folder, prepared, verified, n_jobs=n_jobs, more=more)
     ("code", "for name, t in report.tables.items(): display(name, t)"),
     ("code", "for name in report.figures: display(Image(f\"{folder}/{name}.png\", width=640))")]
 
-# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0004
+# %% ../../nbs/6_reports/18_skeletons.ipynb #lt4be184
 _ASKED = dict(
     label="which of its labels", track="which of its tracks",
     annotations="a label list or table, or a folder of them, where they are elsewhere")
 
 
+def _setting_line(setting: str, values: Sequence[str]) -> str:
+    "A setting's line in the parameters cell: the first of its values, and what it may be"
+    head = f"{setting}: str = {json.dumps(values[0]) if values else None}"
+    return f"{head:<28}# {', '.join(values) or _ASKED[setting]}\n"
+
+# %% ../../nbs/6_reports/18_skeletons.ipynb #sk1l0004
 def _look_settings(name: str) -> dict[str, str]:
     "{setting: its line in the parameters cell} of what the `index` of a data set takes"
     takes = inspect.signature(corpus_module(name).index).parameters
-    choices, out = corpus_info(name).get("choices", {}), {}
-    for setting in (s for s in _ASKED if s in takes):
-        values = choices.get(setting, [])
-        head = f"{setting}: str = {json.dumps(values[0]) if values else None}"
-        out[setting] = f"{head:<28}# {', '.join(values) or _ASKED[setting]}\n"
-    return out
+    choices = corpus_info(name).get("choices", {})
+    return {s: _setting_line(s, choices.get(s, [])) for s in _ASKED if s in takes}
 
 
 def corpus_notebook_text(name: str) -> str:
@@ -529,11 +531,11 @@ STUDY = [
     ("code", """
 STUDIES["$name"].claim
 """)]
-REPORTED = "paper,corpus,method,given,side,metric,value,spread,source"
+REPORTED = "paper,corpus,method,given,side,metric,value,spread,source,split,speakers,clips"
 REPORTED_ROW = """\
-$name,crema_d,gmu,av,test,accuracy,,,table 2
-$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2
-$name,crema_d,audio alone,audio,test,accuracy,,,table 2
+$name,crema_d,gmu,av,test,accuracy,,,table 2,,,
+$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2,,,
+$name,crema_d,audio alone,audio,test,accuracy,,,table 2,,,
 """
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #2f150334
@@ -548,7 +550,7 @@ PAPER_NEXT = [
     "in our table; a row that the paper lacks goes, a number that nobody knows stays empty)",
     "nbs/papers/README.md: a section ## $name",
     "make export  (also writes nbs/papers/$name.ipynb, and its lines in the tables of papers)",
-    "avkit reports papers/$name  (its smoke and its table, on rendered data)",
+    "avkit reports papers/$name  (its page: its numbers, claims and command)",
     "make check, and pytest tests/training/test_recipes.py tests/reports -k $name"]
 
 

@@ -129,12 +129,16 @@ def unpaired_scores(records: Sequence[dict]) -> pd.DataFrame:
         dict(method=r["method"], kept=r["kept"], seed=r["seed"], given=c, accuracy=s["accuracy"])
         for r in records for c, s in r["metrics"]["test"].items()])
 
+# %% ../../nbs/6_reports/22_unpaired.ipynb #lt117a16
+def _kinds_of_clips(given: Mapping[str, int]) -> str:
+    "How many clips have audio and video, audio alone, video alone, of those that have each"
+    both = given["av"]
+    return f"{both} + {given['audio'] - both} + {given['video'] - both}"
+
 
 def _clips_of(records: Sequence[dict]) -> dict[str, str]:
     "{kept: training clips with audio and video, audio alone, video alone}"
-    n = {r["kept"]: r["given"]["train"] for r in records}
-    return {k: " + ".join(map(str, (v["av"], v["audio"] - v["av"], v["video"] - v["av"])))
-            for k, v in n.items()}
+    return {r["kept"]: _kinds_of_clips(r["given"]["train"]) for r in records}
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0015
 def unpaired_table(records: Sequence[dict]) -> pd.DataFrame:
@@ -191,14 +195,19 @@ NOTES = (
     "are worth on people.")
 
 
+def _gains_told(t: pd.DataFrame) -> str:  # of `gains`
+    "The gains of each method, as a line to read"
+    found = [f"`{g['method']}`: {g['half']:.3f} without the other half, {g['unpaired']:.3f} with "
+             f"one stream of it, {g['all']:.3f} with both" for g in t.to_dict("records")]
+    return f"Accuracy given both streams: {'; '.join(found)}."
+
+
 def write_unpaired(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     "table.md, .csv, .tex and the figure of a report's spec; returns the readable table"
     records = spec["records"]
-    found = [f"`{g['method']}`: {g['half']:.3f} without the other half, {g['unpaired']:.3f} with "
-             f"one stream of it, {g['all']:.3f} with both"
-             for g in gains(records).to_dict("records")]
-    notes = [*NOTES, f"Accuracy given both streams: {'; '.join(found)}."]
-    shown = write_frame(unpaired_table(records), folder, spec["title"], notes, csv=gains(records))
+    won = gains(records)
+    notes = [*NOTES, _gains_told(won)]
+    shown = write_frame(unpaired_table(records), folder, spec["title"], notes, csv=won)
     write_figure(unpaired_figure(records), folder, "unpaired")
     return shown
 

@@ -83,10 +83,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
     state = optimizer.state_dict()["state"].items()
     return {f"optimizer.{i}.{k}": v for i, s in state for k, v in s.items() if v is not None}
 
-# %% ../../nbs/4_training/09_checkpoint.ipynb #e42965af
+# %% ../../nbs/4_training/09_checkpoint.ipynb #lt6e3302
 LAST = "checkpoints/last.safetensors"  # in a run's folder
-
-
 _CHECKED = ("data", "split", "numerics", "threads")
 
 
@@ -96,12 +94,16 @@ def _belongs_to(t: Resumable) -> dict[str, Any]:
     return dict(config=t.cfg.hash, data=m.data_hash, split=m.split_hash, numerics=numerics(),
                 threads=t.cfg["threads"])
 
+# %% ../../nbs/4_training/09_checkpoint.ipynb #e42965af
+def _meta(t: Resumable) -> str:
+    "What a checkpoint holds beside tensors, as JSON: history, settings, what it was made with"
+    return json.dumps(dict(history=t.history, settings=t.cfg.learned) | _belongs_to(t))
+
 
 def save_checkpoint(t: Resumable, path: Path) -> None:
     "Write all state between two epochs to `path`, atomically"
     from safetensors.torch import save_file  # heavy: only where files are read or written
-    meta = json.dumps(dict(history=t.history, settings=t.cfg.learned) | _belongs_to(t))
-    with atomic_path(path) as tmp: save_file(_tensors(t), tmp, metadata=dict(avkit=meta))
+    with atomic_path(path) as tmp: save_file(_tensors(t), tmp, metadata=dict(avkit=_meta(t)))
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #064b87c1
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

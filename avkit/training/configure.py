@@ -66,7 +66,7 @@ def _from_pairs(text: str) -> dict[str, Any]:
                          'head.dropout=0.5, or JSON: {"head": {"dropout": 0.5}}')
     return {name.strip(): plain_value(value) for name, _, value in pairs}
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #c9706bf5
 def plain_value(text: str) -> Any:
     "A value as a user types it: Python's or JSON's, a list of names, or the text itself"
     text = text.strip()
@@ -122,12 +122,12 @@ def _raw(v: Values) -> list[str]:
     "Those of them that are read off the clips, not from a file of features"
     return [s for s in _streams(v) if not v[f"{s}_features"]]
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #62737fb4
 def own_encoder(v: Any, stream: str) -> str:
     "The encoder that reads a stream's features of one's own, of settings or a config"
     return (v["features_encoder"] or {}).get(stream, "vector")
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #b944f836
 def _of_stream(stream: str) -> set[str]:
     "The settings of one modality: what is read of it, and who reads it"
     more = dict(audio={"spec_augment"}, video={"flip_rotate", "pretrained"})[stream]
@@ -154,12 +154,11 @@ def _block(v: Values) -> type[Fusion]:
 
 def _idle_fusion(v: Values) -> set[str]:
     "The fusion and its settings in a model of one modality; settings that the block does not take"
-    one = v["modality"] != "av"
-    if one and "unimodal" not in _block(v).places():
+    if v["modality"] != "av" and "unimodal" not in _block(v).places():
         return {"fusion", "fusion_options", "heads", "residual"}
     return {"heads", "residual"} - set(accepted(_block(v), dict(heads=1, residual=True)))
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #19a6d46a
 def _idle_losses(v: Values) -> set[str]:
     "Weights of losses that are not there, options of a loss that is not used"
     one = v["modality"] != "av"
@@ -195,7 +194,7 @@ def _only(options: Mapping[str, Any] | None, names: Collection[str | None]) -> d
     "The options of some"
     return {k: o for k, o in (options or {}).items() if k in names and o}
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #a3eb1dfc
 def _used_options(v: Values) -> dict[str, dict]:
     "The options of those who are there"
     streams, raw = _streams(v), _raw(v)
@@ -390,7 +389,7 @@ def _absolute(name: str, value: str) -> str:
     word = word or name == "annotations" and value == FORGET
     return value if word else str(resolve(value))
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #740be043
 def _placed(s: Settings) -> dict[str, str]:
     "{setting: its path, absolute}"
     names = [n for n, d in DECLARED.items() if d.path] + ["split"]
@@ -430,6 +429,16 @@ def _readers(r: dict) -> dict[str, tuple[Callable, ...]]:
                 for n in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}}
     return known | {f"encoder_options.{n}": tuple(e) for n, e in encoders.items()}
 
+# %% ../../nbs/4_training/04_configure.ipynb #lt18599b
+_ENCODERS = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
+
+
+def _check_own_encoder(stream: str, name: str) -> None:
+    "Refuse an encoder that does not read features of one's own"
+    if stream not in _ENCODERS: raise unknown("stream of features_encoder", stream, _ENCODERS)
+    known = [k for k in _ENCODERS[stream] if k in READ_FEATURES]
+    if name not in known: raise unknown(f"features_encoder of {stream}", name, known)
+
 # %% ../../nbs/4_training/04_configure.ipynb #chk00003
 def _check_type(name: str, value: Any, hint: Any) -> None:
     "Refuse a value of another type; a list may be a tuple, a text is no sequence of letters"
@@ -441,7 +450,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
     except AvkitError:
         check_types({name: tuple(value) if isinstance(value, list) else value}, {name: hint})
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #8bbbd0bf
 def _check_option(
     place: str,             # dotted name of the options
     given: Any,             # the options
@@ -454,7 +463,7 @@ def _check_option(
         if k not in types: raise unknown(f"option of {place}", k, types)
         _check_type(f"{place}.{k}", v, types[k])
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #30ef69b1
 def _check_nested(r: dict) -> None:
     "Refuse nested options that nobody reads"
     readers = _readers(r)
@@ -468,14 +477,6 @@ def _check_nested(r: dict) -> None:
             if name not in known: raise unknown(f"name in {first}", name, known)
     if r["focal"]: _check_option("focal", r["focal"], dict(alpha=float, gamma=float))
     for stream, name in (r["features_encoder"] or {}).items(): _check_own_encoder(stream, name)
-
-
-def _check_own_encoder(stream: str, name: str) -> None:
-    "Refuse an encoder that does not read features of one's own"
-    registries = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
-    if stream not in registries: raise unknown("stream of features_encoder", stream, registries)
-    known = [k for k in registries[stream] if k in READ_FEATURES]
-    if name not in known: raise unknown(f"features_encoder of {stream}", name, known)
 
 # %% ../../nbs/4_training/04_configure.ipynb #c0de0094
 def _with_modality(s: Settings, r: dict) -> Settings:
@@ -584,7 +585,7 @@ def _first_hash(s: Settings) -> str | None:
         raise AvkitError("init and resume_from both name the weights to begin with: give one")
     return checkpoint_hash(asked[0]) if asked else None
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #3ac4a296
 def _check_options(
     options: dict,  # as the user gave them
     recipe: str,    # its name
@@ -696,7 +697,7 @@ def _further_flags(rest: Sequence[str], flags: Sequence[str]) -> dict[str, str]:
         out[name] = value if equals else words.pop(0)
     return out
 
-
+# %% ../../nbs/4_training/04_configure.ipynb #bd2eec55
 def with_options(settings: Mapping[str, Any], further: Mapping[str, str]) -> dict[str, Any]:
     "Settings, the further ones among their options"
     if not further: return dict(settings)

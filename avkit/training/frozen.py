@@ -111,10 +111,21 @@ def apply_backbone(
         with torch.autocast("cuda", torch.float16, enabled=gpu): out.append(t(x).float().cpu())
     return torch.cat(out)
 
-# %% ../../nbs/4_training/05_frozen.ipynb #d3a61ea5
+# %% ../../nbs/4_training/05_frozen.ipynb #ltf4bfbe
 _Row = tuple[int, _Items]  # its number, and what goes through
 
 
+def _alike(x: Tensor, y: Tensor) -> bool:
+    "Have two batches items of the same shape and type?"
+    return x.shape[1:] == y.shape[1:] and x.dtype == y.dtype
+
+
+def _fits(row: _Row, some: list[_Row]) -> bool:
+    "Is it like the others, and is there room?"
+    like = _alike(row[1][0], some[0][1][0])
+    return like and sum(len(items) for _, (items, _) in some) <= 512
+
+# %% ../../nbs/4_training/05_frozen.ipynb #d3a61ea5
 def _groups(rows: Iterable[int], items: Iterable[_Items], gpu: bool) -> Iterator[list[_Row]]:
     "Rows that go together: alone on the CPU; on a GPU as many as fill it, of equal shape"
     some: list[_Row] = []
@@ -124,13 +135,6 @@ def _groups(rows: Iterable[int], items: Iterable[_Items], gpu: bool) -> Iterator
             some = []
         some.append(row)
     if some: yield some
-
-
-def _fits(row: _Row, some: list[_Row]) -> bool:
-    "Is it like the others, and is there room?"
-    x, y = row[1][0], some[0][1][0]
-    like = x.shape[1:] == y.shape[1:] and x.dtype == y.dtype
-    return like and sum(len(items) for _, (items, _) in some) <= 512
 
 # %% ../../nbs/4_training/05_frozen.ipynb #998b34d7
 def _ahead(
@@ -262,6 +266,18 @@ def _of_each(
     if not isinstance(weights, Mapping): return f(place_of(name, weights))
     return {view: f(place_of(name, w)) for view, w in weights.items()}
 
+# %% ../../nbs/4_training/05_frozen.ipynb #lt9997d1
+def _code(net: nn.Module) -> list[str]:
+    "The code of a network's own classes; of libraries' and avkit's nothing"
+    known = "torch", "torchvision", "torchaudio", "timm", "avkit"
+    own = {type(m) for m in net.modules() if type(m).__module__.split(".")[0] not in known}
+    return sorted(map(_source_of_class, own))
+
+
+def _source_of_class(kind: type) -> str:
+    try: return inspect.getsource(kind)
+    except (OSError, TypeError): return kind.__qualname__
+
 # %% ../../nbs/4_training/05_frozen.ipynb #netcod01
 def _code(net: nn.Module) -> list[str]:
     "The code of a network's own classes; of libraries' and avkit's nothing"
@@ -274,7 +290,7 @@ def _source_of_class(kind: type) -> str:
     try: return inspect.getsource(kind)
     except (OSError, TypeError): return kind.__qualname__
 
-
+# %% ../../nbs/4_training/05_frozen.ipynb #594ec955
 def network_hash(t: Backbone) -> str:
     "What a backbone is, whoever loaded its weights: their content, its scale, code of one's own"
     of = {k: v for k, v in t.state_dict().items() if v.numel()}

@@ -86,7 +86,7 @@ def package_folder() -> Path:
     assert spec is not None and spec.origin, "avkit is not on the path"
     return Path(spec.origin).parent
 
-
+# %% ../../nbs/4_training/10_record.ipynb #7240d5cf
 def code_of_run(
     dataset: str | None = None,  # of the data sets' own modules only this one counts
     folder: Path | None = None,  # of the package; by default of the one that runs
@@ -239,7 +239,7 @@ def found_audit(data_hash: str, store: Store | None = None) -> dict[str, Any] | 
     held = (store or Store()).get(audit_key(data_hash), [])
     return held[1] if held else None
 
-
+# %% ../../nbs/4_training/10_record.ipynb #40d414c4
 def _audit_of(corpus: RunData) -> dict[str, Any]:
     "`audit` of a record; nothing of rendered data, and where none was made"
     found = found_audit(corpus.manifest.data_hash)
@@ -307,7 +307,7 @@ def made_of(cfg: Config, m: Manifest) -> dict[str, Any]:
     "What a run is made of, as hashes: settings, own files, data, split, code"
     return dict(config_hash=cfg.hash, files=own_files(cfg)) | hashes_of(m)
 
-
+# %% ../../nbs/4_training/10_record.ipynb #f0f58681
 def run_key(who: Mapping[str, Any]) -> str:
     "Eight digits that stand for settings, own files, data and split; of what `made_of` gives"
     return content_key([who[k] for k in THIS_RUN])[:8]
@@ -321,7 +321,7 @@ class Held:
     other_code: bool = False     # made by other code than this
     differs: str = ""            # in what another run differs, in words
 
-
+# %% ../../nbs/4_training/10_record.ipynb #aaa39cc3
 def _record_identity(record: Mapping[str, Any]) -> dict[str, Any]:
     "What `made_of` gave, of a record; and its settings"
     cfg = config_of(record["config"], record["recipe"])
@@ -382,18 +382,23 @@ def _own_folder(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`
     own = _reads_own(cfg) and not cfg.placed
     return keyed if own or keyed.is_dir() or found_in(plain, cfg, who).state == "another" else plain
 
-# %% ../../nbs/4_training/10_record.ipynb #run0009a
-def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
-    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
-    begun = sorted(folder.parent.glob("*/started.json"))
-    begun.sort(key=lambda p: not p.with_name("record.json").is_file())
-    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
-
-
+# %% ../../nbs/4_training/10_record.ipynb #ltacb483
 @functools.lru_cache(4096)
 def _said(path: Path, changed: int) -> dict[str, Any]:  # nanoseconds
     "What a `started.json` says, read once while it is not changed"
     return read_json(path)
+
+
+def _has_no_record(path: Path) -> bool:
+    "Has the run with this `started.json` not ended?"
+    return not path.with_name("record.json").is_file()
+
+# %% ../../nbs/4_training/10_record.ipynb #run0009a
+def begun_beside(folder: Path) -> dict[Path, dict[str, Any]]:
+    "{folder: what its `started.json` says} of the runs beside it, those that are finished first"
+    begun = sorted(folder.parent.glob("*/started.json"))
+    begun.sort(key=_has_no_record)
+    return {p.parent: _said(p, p.stat().st_mtime_ns) for p in begun}
 
 # %% ../../nbs/4_training/10_record.ipynb #run0009c
 def folder_of(cfg: Config, who: Mapping[str, Any]) -> Path:  # of `made_of`

@@ -6,7 +6,7 @@
 __all__ = ['DECLARED', 'DEFAULTS', 'PARTS', 'COMMON', 'FLAGS', 'CHOICES', 'PATHS', 'Declared', 'setting', 'number',
            'DataSettings', 'FeatureSettings', 'ModelSettings', 'LossSettings', 'OptimizerSettings', 'RunSettings',
            'Settings', 'check_choices', 'setting_help', 'plain_type', 'json_like', 'parameters_cell', 'settings_parser',
-           'portable', 'last_part']
+           'last_part', 'portable']
 
 # %% ../../nbs/4_training/01_settings.ipynb #96323d32
 import argparse, json, typing
@@ -333,10 +333,15 @@ def check_choices(values: Mapping[str, Any]) -> None:
             raise unknown(name, values[name], known)
 
 # %% ../../nbs/4_training/01_settings.ipynb #63569152
+def _words(text: str) -> list[str]:
+    "The words of a text, without commas"
+    return text.replace(",", " ").split()
+
+
 def setting_help(name: str) -> str:
     "What a setting is, and what it may be"
     text, known = DECLARED[name].help, [str(c) for c in CHOICES.get(name, ())]
-    if not known or any(c in text.replace(",", " ").split() for c in known[1:]):
+    if not known or any(c in _words(text) for c in known[1:]):
         return text
     return f"{text}: {', '.join(known)}"
 
@@ -401,16 +406,13 @@ def _told(default: Any, value: Any, recipe: str) -> str:
         return f" (default: {default})"
     return f" (recipe {recipe}: {value})" if default is None and value is not None else ""
 
-# %% ../../nbs/4_training/01_settings.ipynb #33108664
+# %% ../../nbs/4_training/01_settings.ipynb #lt079941
 PATHS: frozenset[str] = frozenset(n for n, d in DECLARED.items() if d.path) | {"weights", "split"}
 
 
-def portable(x: Any) -> Any:
-    "Settings, or a recipe, without the folders of one machine"
-    if isinstance(x, Mapping):
-        return {k: last_part(v) if _names_path(k) else _portable_options(v) if k == "options"
-                else portable(v) for k, v in x.items()}
-    return [portable(v) for v in x] if isinstance(x, list) else x
+def _names_path(name: str) -> bool:
+    "Whether a setting, or a dotted option, is a path"
+    return name.strip().rpartition(".")[2] in PATHS
 
 
 def last_part(x: Any) -> Any:
@@ -419,6 +421,20 @@ def last_part(x: Any) -> Any:
     if isinstance(x, Mapping):
         return ",".join(f"{view}={last_part(p)}" for view, p in x.items())
     return Path(x).name if isinstance(x, (str, Path)) and ":" not in str(x)[2:] else x
+
+# %% ../../nbs/4_training/01_settings.ipynb #33108664
+def portable(x: Any) -> Any:
+    "Settings, or a recipe, without the folders of one machine"
+    if isinstance(x, Mapping):
+        return {k: _portable_setting(k, v) for k, v in x.items()}
+    return [portable(v) for v in x] if isinstance(x, list) else x
+
+
+def _portable_setting(name: str, value: Any) -> Any:
+    "A setting's value without folders: of a path its last part"
+    if _names_path(name):
+        return last_part(value)
+    return _portable_options(value) if name == "options" else portable(value)
 
 # %% ../../nbs/4_training/01_settings.ipynb #33108665
 def _portable_options(x: Any) -> Any:
@@ -435,8 +451,3 @@ def _portable_pair(pair: str) -> str:
     "`weights=/a/w.pt` -> `weights=w.pt`"
     name, equals, value = pair.partition("=")
     return f"{name}{equals}{last_part(value.strip()) if _names_path(name) else value}"
-
-
-def _names_path(name: str) -> bool:
-    "Whether a setting, or a dotted option, is a path"
-    return name.strip().rpartition(".")[2] in PATHS

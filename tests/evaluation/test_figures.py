@@ -10,7 +10,6 @@ import pytest
 from avkit.core import kit_path
 from avkit.evaluation import figures
 from avkit.reports.audits import audit_figure
-from avkit.reports.comparison import interval_figure, pairs, method_summary
 from avkit.reports.quirk_effects import effect_figure
 from avkit.reports.records import read_spec
 from avkit.reports.robustness import curves_figure
@@ -69,16 +68,8 @@ def test_shades_and_dots_have_keys():
         assert word in said, word
     shades = {h.get_label(): h.get_facecolor() for h in fig.axes[0].get_legend().get_patches()}
     assert len(set(shades.values())) == 2 == len(fig.axes[0].get_legend().get_patches())
-    curves = pd.read_csv(kit_path("reports/robustness/curves.csv"))
+    curves = pd.read_csv(kit_path("reports/robustness_real/curves.csv"))
     assert "95 % interval over speakers" in texts(curves_figure(curves, .125))
-
-
-def test_two_methods_fit_into_the_figure():
-    records = read_spec(kit_path("reports/compare"))["records"]
-    t, tests = method_summary(records, ["accuracy"]), pairs(records, "accuracy")
-    ax = interval_figure(t, tests, "accuracy").axes[0]
-    low, high = ax.get_ylim()
-    assert low < -.3 and high > len(t) - .7 and "open: told apart" in ax.get_title()
 
 
 def test_the_contact_sheet_can_be_read(monkeypatch):

@@ -1,5 +1,5 @@
-"""What a run was trained on and other clips cannot have (an owner's crops, tensors, a frame rate) is
-said where the run is asked about them: on the screen, and in what is written."""
+"""What a run was trained on and other clips cannot have (an owner's crops, tensors, a frame rate)
+is said where the run is asked about them: on the screen, and in what is written."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,7 +138,8 @@ def test_views_and_streams_that_a_run_does_not_read():
 @pytest.mark.parametrize("recipe,crops", [("jca2023", True), ("ntua2021", True), ("demo", False)])
 def test_a_file_of_the_authors(recipe, crops):
     "Where a recipe takes the organisers' crops, its authors had them"
-    cfg = configure(recipe=recipe, options={"video_views": ["face"]}, dataset="affwild2", track="va")
+    views = {"video_views": ["face"]}
+    cfg = configure(recipe=recipe, options=views, dataset="affwild2", track="va")
     lines = unlike_training(run_of(cfg, released=dict(told="theirs")), Preparation())
     assert len(lines) == crops and all("its authors' data" in line for line in lines)
 

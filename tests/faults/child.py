@@ -107,8 +107,9 @@ def in_fork(f, *args):
     if not (pid := os.fork()):
         os.close(r)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as e:
-                told = f(*args, e)
+            out, said = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+                told = f(*args, said)
         except BaseException:
             told = ["traceback", traceback.format_exc()]
         with os.fdopen(w, "w") as out:
@@ -178,10 +179,15 @@ def trials(name, folder, most=10**9):
             end, said = in_fork(attempt, step, fresh(), k, error, lasting)
             again = in_fork(plain, [step])
             left = [p.name for p in work.rglob(".tmp*")]
-            differs = again if isinstance(again, list) else sorted(
-                f for f in {*right, *again} if right.get(f) != again.get(f))
-            print(json.dumps(dict(scenario=name, n=n, k=k, error=errno.errorcode.get(error, "SIGKILL"), end=end,
-                                  said=said[-600:], repeat=differs, left=left)), flush=True)  # fmt: skip
+            differs = again if isinstance(again, list) else changed(right, again)
+            kind = errno.errorcode.get(error, "SIGKILL")
+            line = dict(scenario=name, n=n, k=k, error=kind, end=end, said=said[-600:])
+            print(json.dumps(line | dict(repeat=differs, left=left)), flush=True)
+
+
+def changed(right, again):
+    "The files in which two states differ"
+    return sorted(f for f in {*right, *again} if right.get(f) != again.get(f))
 
 
 if __name__ == "__main__":

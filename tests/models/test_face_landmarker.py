@@ -1,6 +1,6 @@
-"""MediaPipe's Face Landmarker as a backbone: equal to what MediaPipe gives, near what was published of
-the same clips; frames without a face are missing steps; from a shell to a prediction. Where neither
-package nor file is at hand, something stands in for it that finds what is not black."""
+"""MediaPipe's Face Landmarker as a backbone: equal to what MediaPipe gives, near what was published
+of the same clips; frames without a face are missing steps; from a shell to a prediction. Where
+neither package nor file is at hand, something stands in that finds what is not black."""
 
 import contextlib, functools, os
 from pathlib import Path
@@ -129,7 +129,8 @@ def test_from_a_file_to_a_prediction_in_a_shell(file, tmp_path, monkeypatch):
     note = record["backbones"]["video"]
     assert note["name"] == "face_landmarker:face_landmarker.task" and note["dim"] == NUMBERS
     assert record["files"]["video_weights"] == note["weights"]
-    assert record["recipe"]["video_encoder"] == "vector" and "video" in record["recipe"]["standardise"]
+    recipe = record["recipe"]
+    assert recipe["video_encoder"] == "vector" and "video" in recipe["standardise"]
     black = [np.zeros((96, 96, 3), np.uint8)] * 30
     sound = synth.render_clip(1, actor=2)[1][: synth.RATE]
     film = write_video(tmp_path / "black.mp4", black, 30, sound, synth.RATE)
@@ -158,7 +159,8 @@ def test_the_real_one_gives_what_mediapipe_gives(task, shared_data, tmp_path):
     import mediapipe as mp
     from mediapipe.tasks import python as tasks
 
-    frames = decode(shared_data / "grid_clips/bbaf2n.mpg", True, False).frames[:40:8, 30:254, 60:284]
+    clip = decode(shared_data / "grid_clips/bbaf2n.mpg", True, False)
+    frames = clip.frames[:40:8, 30:254, 60:284]
     vision = tasks.vision
     asked = vision.FaceLandmarkerOptions(
         tasks.BaseOptions(model_asset_path=str(task)),
@@ -183,7 +185,9 @@ def test_the_real_one_gives_what_mediapipe_gives(task, shared_data, tmp_path):
     assert threads() <= before + 2, "closed each time"
 
 
-@pytest.mark.parametrize("name", ["av_clips/ravdess/01-01-05", "av_clips/cremad/1001_DFA_HAP", "grid_clips/lbax"])
+@pytest.mark.parametrize(
+    "name", ["av_clips/ravdess/01-01-05", "av_clips/cremad/1001_DFA_HAP", "grid_clips/lbax"]
+)
 def test_the_real_one_is_near_what_was_made_of_the_same_clips(task, shared_data, name):
     "Made by following the face through the film; here each frame by itself, whole, and as a crop"
     from avkit.preprocessing import faces

@@ -402,3 +402,20 @@ def test_released_layouts():
         mine = model("audio_cnn", "efficientface", f, 1).state_dict()
         shapes = {name(k): "x".join(map(str, v.shape)) or "scalar" for k, v in mine.items()}
         assert shapes == theirs
+
+
+@pytest.mark.parametrize("kind, name, shape, options", [
+    ("video", "light", (3, 40, 40), {}), ("audio", "segment_cnn", (1, 106, 106), dict(small=True)),
+    ("video", "pictures", (3, 40, 40), dict(trunk="light"))])
+def test_what_a_backbone_made_before_is_read_as_what_it_makes(kind, name, shape, options):
+    "The same outputs, with padding in a clip; the backbone is not asked again"
+    torch.manual_seed(0)
+    known = dict(video=VIDEO_ENCODERS, audio=AUDIO_ENCODERS)[kind]
+    encoder = known[name](n_out=4, **options).eval()
+    trunk = encoder.trunks["face"] if name == "pictures" else encoder.trunk
+    x, mask = torch.rand(2, 6, *shape), torch.arange(6) < torch.tensor([[6], [4]])
+    with torch.no_grad():
+        want = encoder(x, mask)
+        before = trunk(x.flatten(0, 1)).view(2, 6, -1)
+        trunk.forward = lambda x: pytest.fail("asked again")
+        torch.testing.assert_close(encoder(before, mask), want)

@@ -6,7 +6,7 @@ import json
 
 import fuzz_child
 import pytest
-from helpers import FORKS
+from helpers import forked_process
 
 from avkit.preprocessing.writing import CODECS
 
@@ -15,7 +15,7 @@ MUTANTS, HANG = 500, 600  # seconds after which a child is taken for hung; it ne
 
 @pytest.mark.parametrize("suffix", [*CODECS, ".wav", ".flac"])
 def test_mutants(suffix, tmp_path):
-    child = FORKS.Process(target=fuzz_child.write, args=(suffix, MUTANTS, tmp_path))
+    child = forked_process(target=fuzz_child.write, args=(suffix, MUTANTS, tmp_path))
     child.start()
     child.join(HANG)
     child.kill()

@@ -2,6 +2,7 @@
 import copy
 import random
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from avkit.cli import main
 from avkit.core import AvkitError, kit_path, read_json, write_json
 from avkit.evaluation.statistics import interval
+from avkit.reports import leaderboard
 from avkit.reports.comparison import pooled
 from avkit.reports.leaderboard import (
     BOARD_FILES, FEWEST, board_frame, board_html, board_markdown, board_of, files_of, joins,
@@ -54,7 +56,7 @@ def test_alike_measured_numbers_share_a_table(tmp_path):
     dict(side="validation"), dict(config__label="consensus"), dict(dataset="crema_d"),
     dict(rendered=True), dict(classes=["a", "b", "c", "d", "e", "f", "g", "h"]),
     dict(counts=dict(train=720, validation=240, test=239)), dict(set_aside=2),
-    dict(split__speaker_independent=False), dict(level="frame"), dict(enrolment="8 of their clips"),
+    dict(split__speaker_independent=False), dict(level="frame"),
     dict(config__votes="distribution")], ids=str)
 def test_another_protocol_is_another_table(tmp_path, change):
     "Each part of a protocol on its own"
@@ -83,6 +85,17 @@ def test_what_is_used_of_the_people_tested_tells_tables_apart(tmp_path):
     b = board(tmp_path, [r for r in LATE if r["seed"] == 1], other)
     assert sorted(t.ground.speakers for t in b.tables) == [
         "all their clips, unlabelled (audio and video)", "nothing"]
+
+
+@pytest.mark.parametrize("n,says", [
+    (None, "all their clips, unlabelled (audio and video)"), (8, "8 of their other clips, "),
+    ("all", "all their other clips, ")], ids=str)
+def test_how_many_clips_of_a_speaker_are_known_is_part_of_the_protocol(n, says, monkeypatch):
+    cfg = SimpleNamespace(effective=dict(by_speaker=("audio", "video"), enrolment=n))
+    monkeypatch.setattr(leaderboard, "known_config", lambda record: (cfg, True))
+    assert leaderboard.used_of_speakers(LATE[0], "av").startswith(says)
+    cfg.effective["by_speaker"] = ()
+    assert leaderboard.used_of_speakers(LATE[0], "av") == "nothing"
 
 
 def test_a_recipe_that_is_no_longer_the_same_is_not_believed(tmp_path):
@@ -252,18 +265,18 @@ def run_folder(folder, record, rows, clips):
 
 
 def test_the_tallies_of_a_run_come_from_its_predictions(tmp_path):
-    "Eight speakers, each with one right and one wrong answer"
+    "Eight speakers, each with a right answer, and the first two with another one"
     names = [f"s{i}c{k}" for i in range(8) for k in range(2)]
     clips = pd.DataFrame(dict(clip=names, split="test", speaker=[n[:2] for n in names],
                               audio_sha256="", video_sha256=""))
     rows = pd.DataFrame(dict(clip=names, split="test", condition="av", fold=0, target="neutral",
-                             prediction=["neutral", "calm"] * 8))
+                             prediction=["neutral"] * 4 + ["neutral", "calm"] * 6))
     record = copy.deepcopy(LATE[0])
     for k in ("speakers", "side"): record.pop(k)
-    record["metrics"] = dict(test=dict(av=dict(accuracy=.5)))
+    record["metrics"] = dict(test=dict(av=dict(accuracy=.625)))
     run_folder(tmp_path / "run", record, rows, clips)
     row = board_of([tmp_path]).tables[0].rows[0]
-    assert row["clusters"] == 8 and row["low"] == row["high"] == .5
+    assert row["clusters"] == 8 and row["low"] < .625 < row["high"]
     (tmp_path / "run/predictions.csv").write_text("odd\n1\n")
     assert "clusters" not in board_of([tmp_path]).tables[0].rows[0]
 

@@ -59,11 +59,12 @@ def test_every_report_is_declared_once_as_it_is():
         spec, report = read_spec(d), ALL[name_of(d)]
         assert (spec["kind"], spec["title"]) == (report.kind, report.title)
     assert LONG == dict(twins="make twins", quirks="avkit reports quirks",
-                        unpaired="avkit reports unpaired",
-                         crema_d_voices="avkit reports crema_d_voices",
-                         ravdess_choice="avkit reports ravdess_choice",
+                        unpaired="avkit reports unpaired", claims="avkit reports claims",
+                        moments="avkit reports moments",
+                        crema_d_voices="avkit reports crema_d_voices",
+                        ravdess_choice="avkit reports ravdess_choice",
                         ravdess_whisper="avkit reports ravdess_whisper",
-                         epoch_choice="avkit reports epoch_choice")
+                        epoch_choice="avkit reports epoch_choice")
     assert {r.name for r in ALL.values() if r.real} == {
         "ravdess_choice", "ravdess_real", "robustness_real", "audit_ravdess", "corpora/ravdess",
         "ravdess_whisper",

@@ -10,7 +10,7 @@ import pytest
 
 from avkit.core import resolve
 from avkit.models.fusion import FUSIONS
-from avkit.reports import index, papers
+from avkit.reports import index
 from avkit.reports.comparison import method_of
 from avkit.reports.index import ALL
 from avkit.reports.quirk_effects import EXPERIMENTS
@@ -41,9 +41,7 @@ def declared(monkeypatch, report):
         configs.extend(asked)
         return pd.DataFrame(dict(run_dir=[str(c.run_dir) for c in asked], status="done"))
 
-    for module, name in ((index, "run_grid"), (papers, "grid_on")):
-        monkeypatch.setattr(module, name, grid if name == "run_grid" else lambda d, c, n: grid(c))
-    monkeypatch.setattr(papers, "paper_report", lambda *a: handed.append(a))
+    monkeypatch.setattr(index, "run_grid", grid)
     monkeypatch.setattr(index, "real_data", lambda *names: Path("/nowhere"))
     monkeypatch.setattr(index, "ready", lambda asked: configs.extend(asked) or True)
     monkeypatch.setattr(index, "ceilings_report", lambda *a: None)
@@ -59,8 +57,6 @@ def expected(report, configs, handed):
     by = methods(configs)
     if report.kind == "compare":
         return Counter((m, cs[0]["modality"], len(cs)) for m, cs in by.items())
-    if report.kind == "paper":
-        return Counter((m, c, len(cs)) for m, cs in by.items() for c in conditions(cs[0]))
     if report.kind == "robustness":
         p, _, kinds = handed[0][:3]
         steps = corruption_steps(sensible(p, kinds)[0])
@@ -73,7 +69,6 @@ def expected(report, configs, handed):
 
 COLUMNS = dict(
     compare=["method", "given", "runs"],
-    paper=["method", "given", "runs"],
     robustness=["method", "stream", "damage", "runs"],
     runs=["dataset", "labels", "modality", "given"],
 )

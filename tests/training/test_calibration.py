@@ -11,7 +11,7 @@ from avkit.training.calibration import (
     calibration_error2,
     calibration_of,
     nll,
-    rescaled,
+    at_temperature,
     temperature_of,
 )
 from avkit.training.configure import configure
@@ -62,7 +62,8 @@ def test_the_order_of_clips_does_not_count():
     target, p = answers(g, 300)
     p = p.round(1) + 0.01
     order = np.argsort(target)
-    assert calibration_error2(target, p) == pytest.approx(calibration_error2(target[order], p[order]))
+    again = calibration_error2(target[order], p[order])
+    assert calibration_error2(target, p) == pytest.approx(again)
 
 
 def test_proper_scores_are_scikit_learns():
@@ -83,7 +84,7 @@ def test_temperature_undoes_exaggeration(sharper):
     T = temperature_of(*answers(g, 4000, sharper))
     assert T == pytest.approx(sharper, rel=0.1)
     target, p = answers(g, 4000, sharper)
-    after = rescaled(p, T)
+    after = at_temperature(p, T)
     assert (after.argmax(1) == p.argmax(1)).all()
     assert abs(calibration_error2(target, after)) < 0.0015
     assert nll(target, after) <= nll(target, p) + 1e-4

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest
 from avkit.core import repo_root
-from helpers import FORKS
+from helpers import forked_process
 
 MIXED = dict(mixup=0.4, warmup=1.5, per_step=True)
 
@@ -66,7 +66,7 @@ def run(settings, run_dir, world, numbers=False):
         port = s.getsockname()[1]
     settings = settings | dict(run_dir=str(run_dir))
     jobs = [(settings, numbers, rank, world, port) for rank in range(world)]
-    ps = [FORKS.Process(target=train, args=job) for job in jobs]
+    ps = [forked_process(target=train, args=job) for job in jobs]
     for p in ps:
         p.start()
     for p in ps:

@@ -7,9 +7,9 @@ costs no imports.
 import json, os, random, signal, sys, time
 import pandas as pd, pytest
 from safetensors import safe_open
-from helpers import FORKS
+from helpers import forked_process
 
-EPOCHS = 50
+EPOCHS = 50  # ten kills take one or a few each
 
 
 def train(flags, kill_at=None):
@@ -35,9 +35,9 @@ def train(flags, kill_at=None):
 
 
 def start(settings, run_dir, *more, **kw):
-    said = settings | dict(epochs=EPOCHS, batch_size=32, run_dir=run_dir)
+    said = dict(epochs=EPOCHS) | settings | dict(batch_size=32, run_dir=run_dir)
     flags = [f"--{k}={v}" for k, v in said.items()] + list(more)
-    p = FORKS.Process(target=train, args=(flags,), kwargs=kw)
+    p = forked_process(target=train, args=(flags,), kwargs=kw)
     p.start()
     return p
 
@@ -66,14 +66,8 @@ def result(run_dir):
     )
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(toy_corpus, tmp_path_factory):
-    run = tmp_path_factory.mktemp("whole")
-    assert finish(toy_corpus, run) == 0
-    return result(run)
-
-
-def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
+def test_ten_kills(toy_corpus, tmp_path):
+    assert finish(toy_corpus, tmp_path / "whole") == 0
     run, rng, epochs = tmp_path / "killed", random.Random(0), []
     last = run / "checkpoints/last.safetensors"
     written = lambda: last.stat().st_mtime_ns if last.exists() else 0
@@ -90,15 +84,23 @@ def test_ten_kills(toy_corpus, tmp_path, uninterrupted):
         epochs.append(len(pd.read_csv(run / "history.csv")))
     assert epochs == sorted(epochs) and epochs[-1] > epochs[0]
     assert finish(toy_corpus, run, "--resume") == 0
-    assert result(run) == uninterrupted
+    assert result(run) == result(tmp_path / "whole")
+
+
+@pytest.fixture(scope="module")
+def short(toy_corpus, tmp_path_factory):
+    "Settings of a run that writes checkpoints a few times, and how it ends"
+    run, settings = tmp_path_factory.mktemp("whole"), toy_corpus | dict(epochs=8)
+    assert finish(settings, run) == 0
+    return settings, result(run)
 
 
 @pytest.mark.parametrize("at", [4, 7])
-def test_killed_while_writing_a_checkpoint(toy_corpus, tmp_path, uninterrupted, at):
-    run = tmp_path / "half"
-    assert finish(toy_corpus, run, kill_at=at) == -signal.SIGKILL
+def test_killed_while_writing_a_checkpoint(short, tmp_path, at):
+    run, (settings, uninterrupted) = tmp_path / "half", short
+    assert finish(settings, run, kill_at=at) == -signal.SIGKILL
     assert list(run.rglob(".tmp-*"))
-    assert finish(toy_corpus, run, "--resume") == 0
+    assert finish(settings, run, "--resume") == 0
     assert result(run) == uninterrupted
 
 

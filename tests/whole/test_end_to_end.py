@@ -293,6 +293,18 @@ def test_the_notebook_trains_and_a_random_split_says_so(settings, tmp_path, warm
     assert {"glance", "attention", "learning_curves"} < drawn
 
 
+def test_notebooks_of_many_runs(settings, tmp_path, warm):
+    "nbs/compare.ipynb, then nbs/robustness.ipynb over the same runs"
+    runs = str(tmp_path / "runs")
+    own = settings | dict(epochs=1, fusions="concat", dropouts="nodropout,softhard", runs=runs)
+    done = run_cells("compare", **own, report=str(tmp_path / "compare"))["done"]
+    assert done.status.tolist() == ["done", "done"]
+    done = run_cells("robustness", **own, report=str(tmp_path / "robustness"))["done"]
+    assert done.status.tolist() == ["cached", "cached"]
+    table = (tmp_path / "robustness/table.md").read_text()
+    assert all(kind in table for kind in ("masked", "lost", "noise", "snr"))
+
+
 def test_installed_wheel(few, tmp_path):
     "A wheel built from the clone works in an empty folder, from a ten-line script"
     subprocess.run(

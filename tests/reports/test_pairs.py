@@ -1,0 +1,114 @@
+"""Pairs of interest: which are tested, which cannot differ, and what is said of few speakers."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from avkit.models.fusion import FUSIONS
+from avkit.reports.comparison import (
+    Comparison,
+    asked_pairs,
+    method_summary,
+    pairs,
+    readable_summary,
+    write_compare,
+)
+from avkit.reports.index import ALL, CANNOT_DIFFER, kit_path
+from avkit.reports.records import read_spec
+
+STEPS = {"a vector": 1, "a sequence": 4}
+
+
+def fused(name, steps):
+    "What a head sees of clips with so many steps in each stream: (16, ...)"
+    torch.manual_seed(0)
+    a, v = torch.randn(16, steps, 8), torch.randn(16, steps, 8)
+    mask = torch.ones(16, steps, dtype=torch.bool)
+    width = SimpleNamespace(mid_dim=8, dim=8)
+    torch.manual_seed(1)
+    block = FUSIONS[name](width, width).eval()
+    with torch.no_grad():
+        a, v = block.between_stages(a, mask, v, mask)
+        return None if block.out_dim is None else block.fuse(a, mask, v, mask)
+
+
+def same_as_concat(steps):
+    plain = fused("concat", steps)
+    out = {n: fused(n, steps) for n in FUSIONS if n != "concat"}
+    return {
+        n for n, x in out.items()
+        if x is not None and x.shape == plain.shape and torch.allclose(x, plain)
+    }  # fmt: skip
+
+
+def test_which_fusions_cannot_differ_where_a_clip_is_a_vector():
+    "Attention over one step weighs it with 1; on sequences none is the same as another"
+    assert same_as_concat(STEPS["a vector"]) == {"ia"}
+    assert same_as_concat(STEPS["a sequence"]) == set()
+    assert [set(s) for s in CANNOT_DIFFER] == [{"ia", "concat"}]
+
+
+def test_the_committed_comparison_says_what_it_asked():
+    spec = read_spec(kit_path("reports/ravdess_real"))
+    told = pd.read_csv(kit_path("reports/ravdess_real/pairs.csv"))
+    assert set(told.b) == {spec["baseline"]} == {Comparison().baseline}
+    assert "ia" not in set(told.a) and len(told) == 11
+    assert "named when these scores were known" in " ".join(ALL["ravdess_real"].notes)
+
+
+def record(method, seed, hits, clips=20):
+    tally = {f"{i:02d}": [[int(k), clips - int(k)], [0, 0]] for i, k in enumerate(hits)}
+    accuracy = sum(map(int, hits)) / clips / len(hits)
+    return dict(
+        config={}, recipe=dict(fusion=method), seed=seed, side="test", task="class",
+        parameters=10, cost=dict(mb=0.1), speakers=dict(av=tally), dataset="msp_improv",
+        split=dict(name="kfold4", fold=0, note=""), device="cpu", recipe_name="demo", rendered=True,
+        git_commit=None, code_hash="c", data_hash="d",
+        metrics=dict(test=dict(av=dict(accuracy=accuracy, uar=0.5, f1_macro=0.5))),
+    )  # fmt: skip
+
+
+def made_up(speakers):
+    g = np.random.default_rng(0)
+    hard = g.normal(0, 0.08, speakers)
+    rates = dict(concat=0.6, good=0.85, same=0.6)
+    return [
+        record(m, s, g.binomial(20, np.clip(r + hard, 0, 1)))
+        for m, r in rates.items()
+        for s in (1, 2)
+    ]
+
+
+def test_only_what_was_declared_is_tested(tmp_path):
+    rs = made_up(12)
+    t = pairs(rs, "accuracy", "concat", same=[["same", "concat"]])
+    assert t[["a", "b"]].values.tolist() == [["good", "concat"]]
+    assert t.p_holm[0] == t.p[0] < 0.05 and t.decision[0] == "differs"
+    assert len(pairs(rs, "accuracy", None)) == 3
+    assert asked_pairs(["x"], None) == []
+    write_compare(
+        dict(title="T", records=rs, baseline="concat", margin=0.5, same=[["same", "concat"]]),
+        tmp_path,
+    )
+    text = (tmp_path / "table.md").read_text()
+    assert "over 12 dyads" in text and "Cannot differ on these data, so not tested: same" in text
+    assert "differs, but alike within 0.5" in (tmp_path / "pairs.md").read_text()
+
+
+@pytest.mark.parametrize("speakers", [3, 5, 6])
+def test_few_speakers_are_shown_one_by_one(speakers, tmp_path):
+    rs = made_up(speakers)
+    shown = readable_summary(method_summary(rs), ["accuracy"], "dyads")
+    cell = shown.set_index("method")["95 % interval"]["good"]
+    if speakers >= 6:
+        assert " to " in cell and len(pairs(rs, "accuracy")) == 3
+        return
+    assert cell.startswith("each: ") and len(cell.split()) == 1 + speakers
+    assert len(pairs(rs, "accuracy")) == 0
+    write_compare(dict(title="T", records=rs), tmp_path)
+    said = (tmp_path / "table.md").read_text()
+    assert f"{speakers} dyads, fewer than 6: no interval" in said
+    assert "No pair is tested" in (tmp_path / "pairs.md").read_text()
