@@ -5427,6 +5427,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'avkit/reports/crema_d_voices.py'),
                                               'avkit.reports.crema_d_voices._row': ( '6_reports/crema_d_voices.html#_row',
                                                                                      'avkit/reports/crema_d_voices.py'),
+                                              'avkit.reports.crema_d_voices._short': ( '6_reports/crema_d_voices.html#_short',
+                                                                                       'avkit/reports/crema_d_voices.py'),
                                               'avkit.reports.crema_d_voices._subsets': ( '6_reports/crema_d_voices.html#_subsets',
                                                                                          'avkit/reports/crema_d_voices.py'),
                                               'avkit.reports.crema_d_voices._totals': ( '6_reports/crema_d_voices.html#_totals',

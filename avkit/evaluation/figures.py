@@ -41,7 +41,7 @@ def style() -> tuple[Any, Any]:
     return plt, sns
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #84ad511c
-HEAVY = 100_000  # bytes from which on an SVG is dropped
+HEAVY = 60_000  # bytes from which on an SVG is dropped
 
 
 def is_raster(fig: Any) -> bool:

@@ -229,7 +229,7 @@ def pairs(
             for a, b in asked_pairs(list(T), baseline, same)
             if got[a][1] == got[b][1] and len(got[a][1]) >= UNITS and metric in RESAMPLED]
     t = pd.DataFrame(rows, columns=PAIR)
-    for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p])
+    for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p].tolist())
     return t.assign(decision=[_decision(*p, margin) for p in zip(t.p_holm, t.p_alike_holm)])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #44f591e0

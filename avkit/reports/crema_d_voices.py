@@ -45,8 +45,8 @@ LEARNED_FROM: dict[str, dict[str, Any]] = dict(
     intended=dict(label="intended"),
     consensus=dict(label="consensus", panel="voice"),
     votes=dict(label="intended", votes="distribution", panel="voice", select="share_loss"))
-_SAME = dict(recipe="crema_d_voices", dataset="crema_d", modality="audio", split="blocks5",
-             device="cpu")
+_SAME: dict[str, Any] = dict(
+    recipe="crema_d_voices", dataset="crema_d", modality="audio", split="blocks5", device="cpu")
 
 
 def voice_run(
@@ -57,9 +57,9 @@ def voice_run(
     **settings: Any,       # data_root, audio_features, and what differs from the recipe
 ) -> Config:
     "The run that learns a target on a fold"
-    place = Path(folder) / f"{target}-fold{fold}-seed{seed}"
-    told = {**_SAME, **LEARNED_FROM[target], **settings}
-    return configure(**told, fold=fold, seed=seed, run_dir=str(place))
+    place = f"{folder}/{target}-fold{fold}-seed{seed}"
+    told = _SAME | LEARNED_FROM[target] | settings
+    return configure(**told, fold=fold, seed=seed, run_dir=place)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0009
 def clip_facts(root: str | Path) -> pd.DataFrame:  # CREMA-D's folder
@@ -107,7 +107,12 @@ def answer_sums(
 ) -> dict[str, list[float]]:
     "{speaker: `SUMS`}"
     t: Any = _each_answer(p, facts).groupby(facts["speaker"].to_numpy()).sum()
-    return {str(s): row for s, row in zip(t.index, t.to_numpy().round(4).tolist())}
+    return {str(s): [_short(x) for x in row] for s, row in zip(t.index, t.to_numpy().tolist())}
+
+
+def _short(x: float) -> float:
+    "Four digits; a whole number without a point, so that a report stays small"
+    return int(x) if x == int(x) else round(x, 4)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0016
 CHANCE_BINS = 10
@@ -115,9 +120,9 @@ CHANCE_BINS = 10
 
 def _confusion(p: np.ndarray, facts: pd.DataFrame) -> list[list[int]]:
     "(C,C): intended by answered"
-    C = len(NAMES)
-    cell = facts["intended"].to_numpy() * C + p.argmax(1)
-    return np.bincount(cell, minlength=C * C).reshape(C, C).tolist()
+    counts = np.zeros((len(NAMES), len(NAMES)), int)
+    np.add.at(counts, (facts["intended"], p.argmax(1)), 1)
+    return counts.tolist()
 
 
 def _reliable(p: np.ndarray, share: np.ndarray) -> list[list[float]]:
@@ -176,8 +181,8 @@ def lean_voices(
 ) -> dict[str, Any]:
     "What the table needs of a record, without its scores"
     r = slim_record(dict(record))
-    told = dict(numerics=record["environment"].get("numerics"), target=target)
-    return {k: r[k] for k in _KEPT if k in r} | told
+    numerics = record["environment"].get("numerics")
+    return {k: r.get(k) for k in _KEPT} | dict(numerics=numerics, target=target)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0023
 def voice_answers(
@@ -288,7 +293,7 @@ def baseline_records(
         train, validation = _asked(x, facts, of, target)
         p = BASELINES[method](train, validation, test)
         told = dict(method=method, target=target, fold=fold, seed=0)
-        out.append(told | answer_counts(p, own) | dict(speakers=dict(audio=answer_sums(p, own))))
+        out.append(told | dict(speakers=dict(audio=answer_sums(p, own))))
     return out
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0036
@@ -309,8 +314,8 @@ def _over_speakers(
     who: Sequence[str],  # N speakers
 ) -> list[float]:
     "The sum of one over that of the other, and the ends of its interval over speakers"
-    t: Any = pd.DataFrame(dict(total=total, count=count)).groupby(list(who)).sum()
-    t = t.loc[t["count"] > 0]
+    columns = dict(total=np.asarray(total), count=np.asarray(count))
+    t: Any = pd.DataFrame(columns).groupby(list(who)).sum().query("count > 0")
     n = t["count"].round().astype(int)
     each = np.repeat((t["total"] / t["count"]).to_numpy(), n)
     return [round(v, 6) for v in mean_with_interval(each, np.repeat(t.index.to_numpy(), n))]
@@ -363,8 +368,8 @@ def _expected(
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     "(N,), (N,): distance and cross-entropy of p from the votes of a panel that is drawn by them"
-    again = rng.multinomial(size, p / p.sum(1, keepdims=True)) / size[:, None]
-    return [js_distances(again, p), cross_entropies(again, p)]
+    again = rng.multinomial(size, p) / size[:, None]
+    return [f(again, p) for f in (js_distances, cross_entropies)]
 
 
 def knowing(
@@ -377,6 +382,7 @@ def knowing(
     v, rng = facts[NAMES].to_numpy(), np.random.default_rng(seed)
     best = class_ceilings(v, facts["speaker"].tolist(), seed=seed, **more)["consensus"]
     shares = crowd_shares(v, fit_crowd(v), draws, rng)
+    shares = shares / shares.sum(-1, keepdims=True)
     js, ce = np.mean([_expected(p, v.sum(1), rng) for p in shares], 0)
     told = [round(x, 6) for x in best]
     return dict(consensus=told, js=_mean(js, facts), ce=_mean(ce, facts))
@@ -398,9 +404,7 @@ VOICE_SCORES = dict(  # name: (sum, of how many)
 def voice_scores(records: Sequence[dict]) -> dict[str, list[float]]:
     "{of `VOICE_SCORES`: the value, low, high} of a method's runs"
     t: Any = _pooled(records)
-    who = list(t.index)
-    return {k: _over_speakers(t[a].to_numpy(), t[n].to_numpy(), who)
-            for k, (a, n) in VOICE_SCORES.items()}
+    return {k: _over_speakers(t[a], t[n], t.index) for k, (a, n) in VOICE_SCORES.items()}
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0049
 MODEL = "convolutions over time"
@@ -590,7 +594,8 @@ def write_voices(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     corrupted = corrupted_table(spec["records"])
     write_text(Path(folder) / "corrupted.csv", sheet_text(corrupted, "%.6f"))
     write_figure(voices_figure(spec), folder, "voices")
-    write_figure(corrupted_figure(spec["records"]), folder, "corrupted")
+    drawn = write_figure(corrupted_figure(spec["records"]), folder, "corrupted")
+    drawn.with_suffix(".svg").unlink(missing_ok=True)  # as large as the PNG; reports stay small
     return shown
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0072b

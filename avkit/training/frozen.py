@@ -266,18 +266,6 @@ def _of_each(
     if not isinstance(weights, Mapping): return f(place_of(name, weights))
     return {view: f(place_of(name, w)) for view, w in weights.items()}
 
-# %% ../../nbs/4_training/05_frozen.ipynb #lt9997d1
-def _code(net: nn.Module) -> list[str]:
-    "The code of a network's own classes; of libraries' and avkit's nothing"
-    known = "torch", "torchvision", "torchaudio", "timm", "avkit"
-    own = {type(m) for m in net.modules() if type(m).__module__.split(".")[0] not in known}
-    return sorted(map(_source_of_class, own))
-
-
-def _source_of_class(kind: type) -> str:
-    try: return inspect.getsource(kind)
-    except (OSError, TypeError): return kind.__qualname__
-
 # %% ../../nbs/4_training/05_frozen.ipynb #netcod01
 def _code(net: nn.Module) -> list[str]:
     "The code of a network's own classes; of libraries' and avkit's nothing"

@@ -63,8 +63,8 @@ def test_every_report_is_declared_once_as_it_is():
                         moments="avkit reports moments",
                         crema_d_voices="avkit reports crema_d_voices",
                         ravdess_choice="avkit reports ravdess_choice",
-                        ravdess_whisper="avkit reports ravdess_whisper",
-                        epoch_choice="avkit reports epoch_choice")
+                        epoch_choice="avkit reports epoch_choice",
+                        ravdess_whisper="avkit reports ravdess_whisper")
     assert {r.name for r in ALL.values() if r.real} == {
         "ravdess_choice", "ravdess_real", "robustness_real", "audit_ravdess", "corpora/ravdess",
         "ravdess_whisper",
