@@ -61,7 +61,7 @@ class Head(nn.Sequential):
 class Encoder(nn.Module):
     "Two stages, each a sequence and its mask to a sequence and its mask, and a head"
     mid_dim, dim = 64, 128  # widths of what the stages give
-    settles = False         # does it take its scale from all training clips and learn nothing else?
+    settles = False         # is its scale taken from all training clips, and nothing learned?
     classifier_1: Head | None
 
     def stage1(self, x: Tensor, mask: Tensor) -> Masked: raise NotImplementedError

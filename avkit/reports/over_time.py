@@ -341,11 +341,13 @@ OVER_TIME_NOTES = (
     "The 20 actors at hand in five folds of whole actors (12 train, 4 validate, 4 test). No clip "
     "of a test speaker but the one that is asked about is used: "
     "the scale is that of the training speakers.",
-    "Epoch and settings are chosen inside each training fold, by its validation speakers, between "
-    "the candidates of the notebook; `chosen by each fold` chooses "
-    "between the fusions as well. The candidates were drawn up on validation scores of these "
-    "folds, whose speakers test in other folds, and by people who "
-    "had seen earlier test scores of these actors.",
+    "The epoch is chosen inside each training fold, by its validation speakers; so are settings, "
+    "where more than one of the notebook's list was run, and, in `chosen by each fold`, the "
+    "fusion. The list and the recipe's numbers were drawn up on validation scores of these folds, "
+    "whose speakers test in other folds, by people who had seen earlier test scores of these "
+    "actors.",
+    "Fusions that learn a layer had one setting and ten epochs, more than which was not affordable "
+    "here: that they are no better than the product says little of them.",
     "Rows are ordered by validation. `gauss` and `late` learn nothing below their heads; the "
     "others learn a layer of 32 before they meet.",
     "Logistic regression is scikit-learn's, on mean and deviation of the same sequence, `C` "

@@ -103,18 +103,10 @@ def _of_data(cfg: Config) -> dict[str, Any]:
 def _data_key(cfg: Config, who: Mapping[str, Any]) -> str:
     "The same for runs that read the same arrays"
     hashes = {k: v for k, v in who.items() if k != "config_hash"}
-    return content_key(_of_data(cfg), _split_seed(cfg), modalities(cfg), hashes)
+    return content_key(_of_data(cfg), _split_seed(cfg), _draw_seed(cfg), modalities(cfg), hashes)
 
 # %% ../../nbs/4_training/12_grid.ipynb #d2715c18
 _LAST: dict[str, RunData] = {}
-
-
-def _data_key(cfg: Config, who: Mapping[str, Any]) -> str:
-    "The same for runs that read the same arrays"
-    parts = ("data", "features")
-    read = {n: cfg[n] for n, d in DECLARED.items() if d.part in parts and n != "recipe"}
-    hashes = {k: v for k, v in who.items() if k != "config_hash"}
-    return content_key(read, _split_seed(cfg), _draw_seed(cfg), modalities(cfg), hashes)
 
 
 def data_of(cfg: Config, who: Mapping[str, Any]) -> RunData:
