@@ -463,6 +463,9 @@ class VectorEncoder(Encoder):
 # %% ../../nbs/3_models/04_encoders.ipynb #mom00002
 class MomentEncoder(Encoder):
     "(B,T,n_in) -> (B,T,w) -> (B,T,2w), whose mean over the steps is mean and deviation of stage 1"
+    shift: Tensor  # (2w,)
+    scale: Tensor  # (2w,)
+
     def __init__(
         self,
         n_in: int,                    # width of the features

@@ -236,10 +236,11 @@ def _settle_head(model: AVModel, given: Given, target: Tensor) -> None:
     some = torch.stack([m.any(1) for _, m in given.values()]).all(0) & (target >= 0)
     each = {k: _masked(x[some], m[some]) for k, (x, m) in given.items()}
     x = side_by_side(model.fusion.for_head(*model.encode(each)), None)
-    model.fusion.settle(model.classifier_1, x, target[some])
+    fusion: Any = model.fusion
+    fusion.settle(model.classifier_1, x, target[some])
 
 # %% ../../nbs/3_models/06_model.ipynb #set00006
-def reads_averages(model: nn.Module) -> bool:
+def reads_averages(model: AVModel) -> bool:
     "Would a model answer the same to the averages over time of what its encoders make?"
     if not settles(model): return False
     encoders = [e for e in (model.audio, model.video) if e is not None]
@@ -250,9 +251,9 @@ def reads_averages(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def on_averages(model: nn.Module) -> Iterator[None]:
+def on_averages(model: AVModel) -> Iterator[None]:
     "Within it a model takes `averages` of clips for clips"
-    some = [e for e in (model.audio, model.video) if e is not None]
+    some: list[Any] = [e for e in (model.audio, model.video) if e is not None]
     for e in some: e.averaged = True
     try: yield
     finally:

@@ -315,7 +315,8 @@ def _over_speakers(
 ) -> list[float]:
     "The sum of one over that of the other, and the ends of its interval over speakers"
     columns = dict(total=np.asarray(total), count=np.asarray(count))
-    t: Any = pd.DataFrame(columns).groupby(list(who)).sum().query("count > 0")
+    sums: Any = pd.DataFrame(columns).groupby(list(who)).sum()
+    t = sums.query("count > 0")
     n = t["count"].round().astype(int)
     each = np.repeat((t["total"] / t["count"]).to_numpy(), n)
     return [round(v, 6) for v in mean_with_interval(each, np.repeat(t.index.to_numpy(), n))]

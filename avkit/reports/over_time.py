@@ -149,7 +149,8 @@ def baselines(cfg: Config, corpus: RunData | None = None) -> list[dict[str, Any]
     "A row for each of voice, face, product in a run's fold: validation, test, speakers"
     corpus = corpus or data_of(cfg, identity(cfg))
     d, y = corpus.data, corpus.data.target.numpy()
-    who = corpus.manifest.clips.set_index("clip")["speaker"][d.clips].to_numpy()
+    clips: Any = corpus.manifest.clips.set_index("clip")["speaker"][d.clips]
+    who = clips.to_numpy()
     p = {s: _best(clip_vectors(corpus, s), y, d.split, PENALTIES[s]) for s in ("audio", "video")}
     said = {PLAIN_VOICE: p["audio"], PLAIN_FACE: p["video"], PLAIN_PRODUCT: p["audio"] + p["video"]}
     test = d.split == "test"
@@ -206,14 +207,15 @@ def chosen_runs(records: Sequence[dict]) -> list[dict]:
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00051
 def tallies_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
     "(seeds, speakers, 2, 2) of baselines or of runs, pooled over folds"
-    return pooled([r if "av" in r["speakers"] else {**r, "speakers": dict(av=r["speakers"])}
-                   for r in rows], "av")[0]
+    given = lambda r: r["speakers"] if "av" in r["speakers"] else dict(av=r["speakers"])
+    return pooled([{**r, "speakers": given(r)} for r in rows], "av")[0]
 
 
 def _common(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Tallies with as many seeds: what has one seed is the same for all"
     n = max(len(A), len(B))
-    return tuple(np.repeat(T, n, 0) if len(T) == 1 else T for T in (A, B))
+    as_long = lambda T: np.repeat(T, n, 0) if len(T) == 1 else T
+    return as_long(A), as_long(B)
 
 
 def _row(
@@ -322,7 +324,8 @@ def curve_figure(t: pd.DataFrame) -> "Figure":
     fig, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
     at = {str(n): i for i, n in enumerate(ENROLMENT)}
     marks = dict(zip([*CURVES, PLAIN_PRODUCT, PLAIN_VOICE, PLAIN_FACE], "os^vD"))
-    for m, own in t.groupby("method", sort=False):
+    groups: Any = t.groupby("method", sort=False)
+    for m, own in groups:
         x = own.clips.map(at)
         ax.plot(x, own.accuracy, marker=marks[m], ms=4, lw=1, label=m)
         if m == CURVES[0]: ax.fill_between(x, own.low, own.high, alpha=.15, lw=0)

@@ -386,7 +386,7 @@ def check_balance(cfg: Config, data: AVData) -> None:
                          "several: choose loss=auto, or votes=majority.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #setl0002
-def settle_by_training(cfg: Config, corpus: RunData, model: nn.Module) -> None:
+def settle_by_training(cfg: Config, corpus: RunData, model: Any) -> None:
     "Give the parts of a model that do not learn their numbers, from the training clips"
     if not settles(model): return
     d = corpus.data
@@ -395,7 +395,7 @@ def settle_by_training(cfg: Config, corpus: RunData, model: nn.Module) -> None:
     settle(model, given, d.target[idx])
 
 
-def averaged(cfg: Config, corpus: RunData, model: nn.Module) -> RunData:
+def averaged(cfg: Config, corpus: RunData, model: Any) -> RunData:
     "The data as averages over time, once, where a model reads no more and nothing is drawn of them"
     drawn = cfg["spec_augment"] or cfg["mixup"] or cfg["modality_dropout"] != "nodropout"
     if drawn or not reads_averages(model): return corpus
@@ -710,6 +710,21 @@ def _stop_early(t: Training) -> bool:
     if not patience or best is None: return False
     return len(t.history) - 1 - best["epoch"] >= patience
 
+# %% ../../nbs/4_training/11_learner.ipynb #avmade01
+@contextlib.contextmanager
+def _averages_made(t: Training) -> Iterator[None]:
+    "Within it a model that reads averages over time is given them"
+    model: Any = t.accelerator.unwrap_model(t.model)
+    t.quick = t.quick or averaged(t.cfg, t.corpus, model)
+    if t.quick is t.corpus:
+        yield
+        return
+    t.on_quick = True
+    scored: Any = t.scored
+    try:
+        with on_averages(model), on_averages(scored): yield
+    finally: t.on_quick = False
+
 # %% ../../nbs/4_training/11_learner.ipynb #81ef673a
 def finish(
     t: Training,     # the run
@@ -809,20 +824,6 @@ def train(
             keep(t, t.cfg.run_dir)
             if verbose and t.accelerator.is_main_process: print(line(t))
             board(t.history[-1])
-
-
-@contextlib.contextmanager
-def _averages_made(t: Training) -> Iterator[None]:
-    "Within it a model that reads averages over time is given them"
-    model = t.accelerator.unwrap_model(t.model)
-    t.quick = t.quick or averaged(t.cfg, t.corpus, model)
-    if t.quick is t.corpus:
-        yield
-        return
-    t.on_quick = True
-    try:
-        with on_averages(model), on_averages(t.scored): yield
-    finally: t.on_quick = False
 
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(
