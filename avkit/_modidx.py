@@ -71,6 +71,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'avkit.core._alone': ('0_core/core.html#_alone', 'avkit/core.py'),
                             'avkit.core._began': ('0_core/core.html#_began', 'avkit/core.py'),
                             'avkit.core._end': ('0_core/core.html#_end', 'avkit/core.py'),
+                            'avkit.core._end_with': ('0_core/core.html#_end_with', 'avkit/core.py'),
                             'avkit.core._exchange': ('0_core/core.html#_exchange', 'avkit/core.py'),
                             'avkit.core._fits': ('0_core/core.html#_fits', 'avkit/core.py'),
                             'avkit.core._flush_folder': ('0_core/core.html#_flush_folder', 'avkit/core.py'),

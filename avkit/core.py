@@ -440,9 +440,13 @@ def _there(
 def _serve(home: int) -> None:  # number of the process that asks
     "Let a worker end with the process that asks, and leave Ctrl-C to it"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end = getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)  # Linux alone has it
-    end(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if not psutil.pid_exists(home): os._exit(1)
+    threading.Thread(target=_end_with, args=(home,), daemon=True).start()
+
+
+def _end_with(home: int) -> None:
+    "End this process, a second after the other"
+    while _began(home) is not None: time.sleep(1)
+    os._exit(1)
 
 
 def _served(home: int, f: Callable, i: int, job: tuple) -> tuple[int, Any]:
