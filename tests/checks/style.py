@@ -65,7 +65,8 @@ def semicolons(cell: Cell) -> list[str]:
 
 
 def left_patched(notebook: list[Cell]) -> list[str]:
-    "`module.name = ...` in a notebook that never sets it back: the next notebooks would see it"
+    """`module.name = ...`, or `module.name[...] = ...`, in a notebook that never sets it back: the
+    next notebooks would see it"""
     statements = [(c, s) for c in notebook for s in c.tree.body]
     froms = (ast.Import, ast.ImportFrom)
     imports = [a for _, s in statements if isinstance(s, froms) for a in s.names]
@@ -73,7 +74,8 @@ def left_patched(notebook: list[Cell]) -> list[str]:
     sets: dict[str, list[str]] = {}
     for c, s in statements:
         for t in s.targets if isinstance(s, ast.Assign) else []:
-            if isinstance(t, ast.Attribute) and ast.unparse(t).split(".")[0] in known:
+            of = t.value if isinstance(t, ast.Subscript) else t
+            if isinstance(of, ast.Attribute) and ast.unparse(of).split(".")[0] in known:
                 sets.setdefault(ast.unparse(t), []).append(c.at(s.lineno))
     once = {name: at[0] for name, at in sets.items() if len(at) == 1}
     return [

@@ -331,6 +331,8 @@ def test_style_finds_a_module_left_patched(tmp_path: Path) -> None:
     ]
     notebook(tmp_path / "nbs/00_a.ipynb", first, restored, "y.a = 1")
     assert style.check(tmp_path) == []
+    notebook(tmp_path / "nbs/00_a.ipynb", 'import os\nos.environ["A"] = "b"', "x = 1")
+    assert "os.environ['A'] is never set back" in style.check(tmp_path)[0]
 
 
 def test_style_reads_tests_and_benchmarks(tmp_path: Path) -> None:
