@@ -4876,8 +4876,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots._judged': ( '1_preprocessing/tracks.html#shots._judged',
                                                                                           'avkit/preprocessing/tracks.py'),
-                                            'avkit.preprocessing.tracks.Shots._seen_enough': ( '1_preprocessing/tracks.html#shots._seen_enough',
-                                                                                               'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots._stands_out': ( '1_preprocessing/tracks.html#shots._stands_out',
                                                                                               'avkit/preprocessing/tracks.py'),
                                             'avkit.preprocessing.tracks.Shots.end': ( '1_preprocessing/tracks.html#shots.end',

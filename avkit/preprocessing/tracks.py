@@ -120,13 +120,10 @@ class Shots:
         return out
 
     def _can_judge(self, last: bool) -> bool:
-        "Is there a next frame, and has enough been seen after it, or all?"
-        return self.at < len(self.times) and (last or self._seen_enough())
-
-    def _seen_enough(self) -> bool:
-        "Has what follows been seen: half a second, two frames or more?"
-        after = len(self.times) - 1 - self.at > 2
-        return after and self.times[-1] - self.times[self.at] > REACH + 1e-6
+        "Is there a next frame, and seen after it half a second, two frames or more, or all?"
+        i, n = self.at, len(self.times)
+        enough = n - 1 - i > 2 and self.times[-1] - self.times[i] > REACH + 1e-6
+        return i < n and (last or enough)
 
     def _around(self, i: int) -> tuple[int, int]:
         "The first and the last place within reach, two frames or more to either side"

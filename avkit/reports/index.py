@@ -523,7 +523,7 @@ def _ravdess_whisper(report: Report, n_jobs: int) -> pd.DataFrame:
     runs = kit_path("reports/runs/ravdess_whisper")
     return over_time_report(same, report.path, report.title, runs, n_jobs=n_jobs)
 
-
+# %% ../../nbs/6_reports/17_index.ipynb #realrep2
 _ON_RAVDESS = "real RAVDESS speech and facial action units"
 REAL_REPORTS = [
     Report("ravdess_choice", "choice", _ravdess_choice,

@@ -155,7 +155,7 @@ def test_finds_what_is_planted(group, clean, store, tmp_path):
     assert group in got and STRICT in got or group == "loudness", (group, got)
     assert group in brief(found)["found"]
     rows = {r["group"]: r for r in found["groups"]}
-    assert rows[group]["score"] > 0.7 and rows[group]["low"] > 0.5
+    assert rows[group]["score"] > 0.7 and rows[group]["p_holm"] < 0.05
 
 
 def test_finds_the_background(clean, store, tmp_path):

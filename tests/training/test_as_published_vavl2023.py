@@ -59,7 +59,7 @@ def run(request, corpus):
 
 def waves_of(cfg, c, store):
     "Every clip's samples, at most 12 s"
-    keys = loading._keys(cfg, c.manifest, "audio")
+    keys = loading._keys(cfg, c.manifest, "audio", store)
     return [store.get(k, ["sound"])[0]["sound"].numpy()[: 12 * 16000] for k in keys]
 
 
@@ -87,7 +87,7 @@ def test_waveforms_are_scaled_by_the_training_set_and_features_left_as_they_are(
 def test_frames_are_scaled_by_the_training_set(run, corpus):
     cfg, c = run
     net, raw = frozen_backbone("resnet18_small"), []
-    keys = loading._keys(cfg, c.manifest, "video")
+    keys = loading._keys(cfg, c.manifest, "video", corpus[2])
     imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     colours = [torch.tensor(v).view(3, 1, 1) for v in imagenet]
     for k in keys:
