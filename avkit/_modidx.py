@@ -7222,6 +7222,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'avkit/training/learner.py'),
                                         'avkit.training.learner._stop_early': ( '4_training/learner.html#_stop_early',
                                                                                 'avkit/training/learner.py'),
+                                        'avkit.training.learner._unless_told': ( '4_training/learner.html#_unless_told',
+                                                                                 'avkit/training/learner.py'),
                                         'avkit.training.learner.augmented': ( '4_training/learner.html#augmented',
                                                                               'avkit/training/learner.py'),
                                         'avkit.training.learner.averaged': ( '4_training/learner.html#averaged',

@@ -12,7 +12,7 @@ __all__ = ['output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 'rebuilt', '
            'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
-import contextlib, math, shutil, time
+import contextlib, math, shutil, threading, time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
-from ..core import AvkitError, child_seed, folder_lock, sweep_tmp, write_json, write_text
+from ..core import (AvkitError, child_seed, folder_lock, sweep_tmp, write_error, write_json,
+                        write_text)
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -685,6 +686,12 @@ def _scores_in_words(t: Training) -> str:
     known = [k for k in names if f"validation_{k}" in row]
     return "  ".join(f"{name_of(k)} {row[f'validation_{k}']:.3f}" for k in known)
 
+# %% ../../nbs/4_training/11_learner.ipynb #tbquiet1
+def _unless_told(args: Any) -> None:
+    "Report a thread's error, but for what TensorBoard's cannot write: the next writing says that"
+    ours = type(args.thread).__module__.startswith("tensorboard")
+    if not (ours and issubclass(args.exc_type, OSError)): threading.__excepthook__(args)
+
 # %% ../../nbs/4_training/11_learner.ipynb #f5198a41
 def tensorboard(
     t: Training,    # the run
@@ -694,12 +701,15 @@ def tensorboard(
     "A function that writes a row of the history as TensorBoard events"
     if not t.accelerator.is_main_process: return lambda row: None
     from torch.utils.tensorboard import SummaryWriter  # heavy: seconds to import
+    threading.excepthook = _unless_told
     w = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first)
 
     def write(row: dict[str, Any]) -> None:
-        for k, v in row.items():
-            if k != "epoch": w.add_scalar(k.replace("_", "/", 1), v, row["epoch"])
-        w.flush()
+        try:
+            for k, v in row.items():
+                if k != "epoch": w.add_scalar(k.replace("_", "/", 1), v, row["epoch"])
+            w.flush()
+        except OSError as e: raise write_error(run_dir / "tensorboard", e) from e
 
     return write
 

@@ -55,9 +55,13 @@ def test_a_killed_writer_leaves_the_old_file_and_what_sweep_removes(tmp_path):
     child = subprocess.run([sys.executable, "-c", code])
     assert child.returncode == -signal.SIGKILL and (tmp_path / "a.txt").read_text() == "old"
     left = [n for n in os.listdir(tmp_path) if n.startswith(".tmp-")]
-    assert len(left) == 1 and sweep_tmp(tmp_path) == 0  # it may still be written
-    long_ago = time.time() - 7200
-    os.utime(tmp_path / left[0], (long_ago, long_ago))
+    assert len(left) == 1
+    elsewhere = tmp_path / left[0].replace(".tmp-", ".tmp-another")
+    elsewhere.mkdir()
+    assert sweep_tmp(tmp_path) == 1  # its process is gone; the other machine's may still write
+    assert sorted(os.listdir(tmp_path)) == [elsewhere.name, "a.txt"]
+    long_ago = time.time() - 2 * 86400
+    os.utime(elsewhere, (long_ago, long_ago))
     assert sweep_tmp(tmp_path) == 1 and os.listdir(tmp_path) == ["a.txt"]
 
 

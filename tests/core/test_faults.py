@@ -48,7 +48,7 @@ def test_any_operation_may_fail(failing, tmp_path, most, scenarios):
 
 
 NAPS = """
-import sys, time
+import signal, sys, time
 from avkit.core import command, parallel
 
 def nap(folder, i):
@@ -60,7 +60,8 @@ def main(argv):
     list(parallel(nap, [(argv[0], i) for i in range(4)], "naps", n_jobs=2))
     return 0
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # what runs in the background may be told to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
 """
 
