@@ -55,7 +55,7 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
 	@$(MAKE) --no-print-directory -j 2 check-style check-types
 	@echo "== the fast tests (test_repository is check-style)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist worksteal tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
 
 check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
