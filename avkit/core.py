@@ -230,7 +230,8 @@ def write_json(path: str | Path, obj: Any) -> None:
 def read_json(path: str | Path) -> Any:
     "Read a JSON file; a missing or damaged one is an `AvkitError` that names it"
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
+    except (OSError, ValueError, RecursionError) as e:
+        raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
 
 # %% ../nbs/0_core/00_core.ipynb #60475882
 _STAGED = re.compile(r"\.tmp-(?P<machine>[^-]+)-(?P<pid>\d+)-(?P<began>\d+)-\w+")

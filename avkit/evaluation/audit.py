@@ -26,7 +26,7 @@ from .statistics import holm, interval, score_of, stacked, tallies
 from ..preprocessing.circumstances import circumstances, GROUPS, MEASURES_VERSION, WORDS
 from ..store import Store
 from ..training.inference import conditions as usual_conditions
-from ..training.record import audit_key, found_audit
+from ..training.record import audit_key, found_audit, read_record
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #2d88d7a7
 @dataclass(frozen=True)
@@ -617,7 +617,7 @@ def keep_audit(run: str | Path | Run, found: Mapping[str, Any]) -> None:  # of `
     "Write what an audit found, in short, into the record of a run on the same real data"
     folder = open_run(run).folder
     with folder_lock(folder, WAIT):
-        record = read_json(folder / "record.json")
+        record = read_record(folder / "record.json")
         if record["data_hash"] != found["data_hash"]:
             raise AvkitError(f"The data have changed since {folder.name} was trained: its record "
                              "keeps no audit of others")

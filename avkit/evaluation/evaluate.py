@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import (AvkitError, folder_lock, read_json, resolve, sweep_tmp, unknown, write_json,
+from ..core import (AvkitError, folder_lock, resolve, sweep_tmp, unknown, write_json,
                         write_text)
 from ..datasets.corruptions import corruptions_of, split_source
 from ..datasets.manifest import read_cells
@@ -31,7 +31,7 @@ from ..training.distributed import accelerator
 from ..training.inference import conditions as usual_conditions, missing, score_conditions
 from ..training.loading import load_data, modalities, preparation_of, RunData
 from ..training.quirks import with_quirks
-from ..training.record import commit
+from ..training.record import commit, read_record
 from ..training.settings import setting_help
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #bbd1d6f9
@@ -116,7 +116,7 @@ def update(
     "Merge into the predictions and the record of a run; returns the record"
     with folder_lock(run.folder, WAIT):
         sweep_tmp(run.folder)
-        record = read_json(run.folder / "record.json")
+        record = read_record(run.folder / "record.json")
         for subset, found in metrics.items():
             record["metrics"].setdefault(subset, {}).update(found)
         order = {subset: list(c) for subset, c in record["metrics"].items()}

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import pandas as pd
 from pandas import DataFrame
-from ..core import AvkitError, kit_path, read_json, resolve
+from ..core import AvkitError, kit_path, resolve
 from ..evaluation.runs import newest_run, open_run, record_paths, Run
 from ..markup import html_text
 from .curves import label_timeline, plane
 from .errors import predictions_of
 from .side_by_side import Beside, narrow_cell, run_table
 from .stored_clips import find
+from ..training.record import read_record
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
 # %% ../../nbs/6_reports/16_browser.ipynb #8f273b2c
@@ -231,7 +232,7 @@ class Look:
 # %% ../../nbs/6_reports/16_browser.ipynb #aec79295
 def of_one_corpus(folder: str | Path, run: Run) -> list[Run]:
     "The runs below a folder on the same clips and labels as a run, the oldest first"
-    records = {p.parent: read_json(p) for p in record_paths(folder)}
+    records = {p.parent: read_record(p) for p in record_paths(folder)}
     return [open_run(f) for f, r in records.items() if r["data_hash"] == run.record["data_hash"]]
 
 # %% ../../nbs/6_reports/16_browser.ipynb #ae83ba21

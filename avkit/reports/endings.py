@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..core import AvkitError, read_json
+from ..core import AvkitError
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, few_data, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
 from .selection import grid_worth
 from ..training.loading import nothing_scored
-from ..training.record import begun_lines, name_of, rater_lines
+from ..training.record import begun_lines, name_of, rater_lines, read_record
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
 def shown_path(path: str | Path) -> str:
@@ -100,7 +100,7 @@ def usual_subsets(m: Manifest) -> str:
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00016
 def main_scores(folder: str | Path) -> dict[str, Any]:
     "side, given and scores of a finished run; nothing of one that is not"
-    try: metrics = read_json(Path(folder) / "record.json")["metrics"]
+    try: metrics = read_record(Path(folder) / "record.json")["metrics"]
     except AvkitError: return {}
     side = "test" if "test" in metrics else "validation"
     given, scores = next(iter(metrics[side].items()))
@@ -131,12 +131,12 @@ def grid_ending(done: pd.DataFrame) -> str:
     finished = [Path(f) for f in done.run_dir[done.status != "failed"]]
     folder = Path(done.run_dir.iloc[-1]).parent
     told = run_facts(finished[-1]) if finished else []
-    told += grid_worth([read_json(f / "record.json") for f in finished])
+    told += grid_worth([read_record(f / "record.json") for f in finished])
     step = next_step("report", *finished, "--to", folder / "report") if finished else ""
     return "\n".join([*told, f"runs: {shown_path(folder)}", *([step] if step else [])])
 
 
 def run_facts(folder: Path) -> list[str]:
     "Subsets of a finished run, and what was set aside"
-    record = read_json(folder / "record.json")
+    record = read_record(folder / "record.json")
     return [subset_line(record), *aside_lines(record)]

@@ -130,8 +130,9 @@ def _remembered(
 
 def _json_or_nothing(path: Path) -> dict:
     "What a JSON file holds; nothing where it is missing or damaged"
-    try: return read_json(path)
+    try: known = read_json(path)
     except AvkitError: return {}
+    return known if isinstance(known, dict) else {}
 
 # %% ../../nbs/6_reports/09_overview.ipynb #164e8b86
 PROBED = ["duration", "fps", "width", "height", "rate", "channels", "problem"]

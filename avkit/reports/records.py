@@ -26,7 +26,7 @@ from ..training.checkpoint import load_model
 from ..training.configure import configure
 from ..training.loading import open_manifest
 from ..training.calibration import calibration_of
-from ..training.record import begun_lines, data_lines, drawn_networks
+from ..training.record import begun_lines, data_lines, drawn_networks, read_record
 from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
@@ -200,7 +200,7 @@ def slim(
 ) -> dict:
     "What a comparison needs of a run"
     run = resolve(run_dir)
-    record, p = read_json(run / "record.json"), read_predictions(run)
+    record, p = read_record(run / "record.json"), read_predictions(run)
     subset = next(s for s in subsets if s in record["metrics"])
     known = [c for c in record["metrics"][subset] if c in conditions]
     rows = {c: p.loc[(p.split == subset) & (p.condition == c)] for c in known}
@@ -332,7 +332,7 @@ def finished(run_dir: str | Path) -> dict:
     path = resolve(run_dir) / "record.json"
     if not path.is_file():
         raise AvkitError(f"{path.parent} holds no finished run")
-    return read_json(path)
+    return read_record(path)
 
 
 def gather(
@@ -373,7 +373,7 @@ def _below(runs: Sequence[str | Path]) -> list[tuple[Path, dict]]:
     "(record.json, record) of the runs below some folders, the oldest first"
     read_records(runs)  # an error where there are none
     paths = {p for f in runs for p in record_paths(f)}
-    return [(p, read_json(p)) for p in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+    return [(p, read_record(p)) for p in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
 
 
 def _not_finished(runs: Sequence[str | Path]) -> list[str]:

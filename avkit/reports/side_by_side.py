@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd
 from pandas import DataFrame
-from ..core import read_json, resolve
+from ..core import resolve
 from ..evaluation.runs import open_run, record_paths, Run
 from ..markup import html_text
 from .curves import curves, run_names
 from .errors import data_uri, predictions_of
 from .stored_clips import screen_style
 from .tables import fusion_used, settings_of
-from ..training.record import name_of
+from ..training.record import name_of, read_record
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
 # %% ../../nbs/6_reports/15_side_by_side.ipynb #9bca7f41
@@ -55,7 +55,7 @@ def run_table(folder: str | Path) -> DataFrame:
     "A row per finished run below a folder: what it is and its main score (UAR or CCC)"
     folder = resolve(folder)
     paths = record_paths(folder)
-    rows = [_run_row(p.parent.relative_to(folder).as_posix(), read_json(p)) for p in paths]
+    rows = [_run_row(p.parent.relative_to(folder).as_posix(), read_record(p)) for p in paths]
     return DataFrame(rows, columns=list(rows[0]) if rows else ["run"])
 
 # %% ../../nbs/6_reports/15_side_by_side.ipynb #3991d761

@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, read_json, resolve, write_text
+from ..core import AvkitError, content_key, resolve, write_text
 from ..datasets.manifest import corpus_info, known_datasets
 from ..evaluation.audit import audit_line
 from ..evaluation.runs import record_paths
 from ..markup import latex_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
-from ..training.record import CHOSE, mark_of, selection_note
+from ..training.record import CHOSE, mark_of, read_record, selection_note
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
 def read_records(folders: Sequence[str | Path]) -> list[dict]:
@@ -30,7 +30,7 @@ def read_records(folders: Sequence[str | Path]) -> list[dict]:
     if not paths:
         names = ", ".join(map(str, folders))
         raise AvkitError(f"No record.json below {names}: train a run first.")
-    return [read_json(p) for p in paths]
+    return [read_record(p) for p in paths]
 
 # %% ../../nbs/6_reports/00_tables.ipynb #grp0000f
 def fusion_used(record: Mapping[str, Any]) -> str:
