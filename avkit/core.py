@@ -7,10 +7,10 @@ __all__ = ['STOPPED', 'AvkitError', 'repo_root', 'in_jupyter', 'resolve', 'base_
            'write_error', 'staging_path', 'atomic_path', 'atomic_folder', 'folder_lock', 'write_text', 'write_json',
            'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything', 'unknown',
            'check_types', 'guard', 'progress', 'hush', 'stderr_without', 'reason_of', 'attempt', 'parallel',
-           'Terminated', 'terminable', 'command']
+           'Terminated', 'terminable', 'printable_streams', 'command']
 
 # %% ../nbs/0_core/00_core.ipynb #acb46d66
-import contextlib, ctypes, difflib, errno, functools, hashlib, inspect, json, os, random, re
+import contextlib, ctypes, difflib, errno, functools, hashlib, inspect, io, json, os, random, re
 import shutil, signal, socket, sys, tempfile, threading, time, types, typing, warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
@@ -50,6 +50,9 @@ def in_jupyter() -> bool:
 
 def resolve(path: str | os.PathLike) -> Path:
     "An absolute path of a user's: relative to the working directory, `~` expanded"
+    try: named = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError: named = False
+    if not named: raise AvkitError(f"{path!r} is no path that a file could have")
     p = Path(path).expanduser()
     here = Path.cwd() / p
     if not in_jupyter() or os.path.lexists(here): return here
@@ -592,11 +595,18 @@ def terminable() -> Iterator[None]:
     try: yield
     finally: signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+# %% ../nbs/0_core/00_core.ipynb #prstrm02
+def printable_streams() -> None:
+    "Let what the terminal cannot show appear as \\udce9, in place of an error"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors="backslashreplace")
+
 # %% ../nbs/0_core/00_core.ipynb #beba5b2a
 def command(main: Callable) -> Callable:  # main(argv) -> exit status
     "Run `main`; print an `AvkitError`, or that it was stopped, as one line; return the exit status"
     @functools.wraps(main)
     def run(argv=None):
+        printable_streams()
         try:
             try:
                 with terminable(): return main(argv)

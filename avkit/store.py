@@ -24,13 +24,20 @@ def _sums(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     return {k: zlib.crc32(as_bytes(t)) for k, t in tensors.items()}
 
 
+def _said(head: Mapping[str, str], name: str) -> dict:
+    "What an entry of a file's head says; a ValueError for what is none of avkit's"
+    said = json.loads(head.get(name, "{}"))
+    if not isinstance(said, dict): raise ValueError(f"{name} is no mapping")
+    return said
+
+
 def _read(f: Any, names: Iterable[str] | None) -> tuple[dict, dict] | None:
     "(tensors, meta) of an open file; None where a tensor is not what was written"
     tensors = {k: f.get_tensor(k) for k in (f.keys() if names is None else names)}
     head = f.metadata() or {}
-    written = json.loads(head.get("crc32", "{}"))
+    written = _said(head, "crc32")
     damaged = any(written.get(k, s) != s for k, s in _sums(tensors).items())
-    return None if damaged else (tensors, json.loads(head.get("meta", "{}")))
+    return None if damaged else (tensors, _said(head, "meta"))
 
 
 # %% ../nbs/0_core/01_store.ipynb #85b5b640
@@ -73,7 +80,7 @@ class Store:
         "f(the open file); None when it is missing or damaged"
         try:
             with safe_open(self.path(key), "pt") as file: return f(file)
-        except (OSError, SafetensorError): return None
+        except (OSError, SafetensorError, ValueError, RecursionError): return None
 
     def shape(self, key: str, name: str) -> list[int] | None:
         "The shape of a tensor, without reading it; None when the entry is missing"
@@ -183,10 +190,11 @@ def _is_whole(folder: Path) -> bool:
     "Are all arrays of a pack there, as they were written?"
     try:
         sums = json.loads((folder / CHECKSUMS).read_text())
+        if not all(type(s) is int for s in sums.values()): return False
         stamps = {k: os.stat(folder / k) for k in sums}
         return all(_agrees(folder / k, s, (stamps[k].st_size, stamps[k].st_mtime_ns))
                    for k, s in sums.items())
-    except (OSError, ValueError): return False
+    except (OSError, ValueError, AttributeError, RecursionError): return False
 
 
 # %% ../nbs/0_core/01_store.ipynb #c012700e

@@ -118,7 +118,7 @@ def _alike(a, b):
 def _expression_number(text, top, where):
     "The number of a line, -1..top-1"
     v = _numbers(text, 1)
-    if v is None or v[0] != int(v[0]) or not -1 <= v[0] < top:
+    if v is None or not -1 <= v[0] < top or v[0] != int(v[0]):
         raise AvkitError(f"{where}: {text!r}; a number from -1 to {top - 1} is expected")
     return int(v[0])
 

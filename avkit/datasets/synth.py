@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import (AvkitError, child_seed, content_key, parallel, read_json, sweep_tmp,
-    write_json, write_text)
+from ..core import (AvkitError, child_seed, content_key, parallel, sweep_tmp, write_json,
+    write_text)
+from ..fields import read_checked
 from ..preprocessing.writing import write_video, write_wav
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #e1ebb7e1
@@ -628,7 +629,7 @@ VERSION = 1  # of the drawing and the voice: raise it when the same settings giv
 def _settings_in(root):
     "The settings that a folder was made for; None where it is new or empty"
     for path in (root / "synth.json", root / "synth.part.json"):
-        if path.is_file(): return read_json(path)
+        if path.is_file(): return read_checked(path, dict[str, Any])
     if root.is_dir() and any(not p.name.startswith(".") for p in root.iterdir()):
         raise AvkitError(f"{root} holds other files: give render an empty or a new folder.")
     return None

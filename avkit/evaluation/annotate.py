@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, kit_path, read_json, resolve, write_json, write_text
+from ..core import AvkitError, content_key, kit_path, resolve, write_json, write_text
+from ..fields import read_kept
 from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
@@ -510,7 +511,8 @@ def _another(folder: Path, owner: Mapping[str, Any]) -> str:
     there = [name for name in _MADE if (folder / name).exists()]
     if not there: return ""
     known = folder / "settings.json"
-    theirs = (read_json(known) if known.is_file() else {}).get("belongs_to", {})
+    theirs = (read_kept(known, dict[str, Any]) or {}).get("belongs_to")
+    if not isinstance(theirs, dict): theirs = {}
     mine = json.loads(json.dumps(owner))
     return " and ".join(k for k in mine if theirs.get(k) != mine[k])
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import (AvkitError, child_seed, content_key, folder_lock, kit_path, progress,
-                        read_json, write_json)
+    write_json)
+from ..fields import read_kept
 from ..datasets.manifest import Manifest
 from ..datasets.splits import apply_split, kept_together, units
 from .evaluate import evaluate, WAIT
@@ -676,7 +677,7 @@ def brief_line(b: Mapping[str, Any]) -> str:
 def committed_audit(data_hash: str) -> dict[str, Any] | None:
     "The audit of a data set that stands in a report of avkit, or None"
     for path in sorted(kit_path("reports").glob("audit_*/records.json")):
-        told = read_json(path)
+        told = read_kept(path, dict[str, Any]) or {}
         if told.get("data_hash") == data_hash: return told["brief"]
     return None
 

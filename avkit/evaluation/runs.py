@@ -24,7 +24,7 @@ from ..models.model import build_model
 from ..models.backbones import spec_of
 from ..models.hub import is_hub
 from ..preprocessing.prepare import Preparation
-from ..training.checkpoint import load_model, ModelFile, rebuilt, Size, stats_of
+from ..training.checkpoint import load_model, model_of_file, ModelFile, Size, stats_of
 from ..store import Store
 from ..training.configure import (check_saved, Config, config_of, configure,
     SavedRecipe, SavedSettings)
@@ -155,7 +155,7 @@ _MADE_OF = ("config.json", "model.safetensors")  # what is used of a card
 
 
 def is_verified(folder: Path) -> bool:
-    "Are the files of a card those that were exported? False where no hashes tell; others are refused"
+    "Are a card's files those that were exported? False where no hashes tell; others are refused"
     path = folder / "hashes.json"
     if not path.is_file(): return False
     hashes = checked(read_json(path), dict[_PlainName, str], path, "Copy the card again.")
@@ -189,7 +189,7 @@ def _of_card(folder: Path, config: dict) -> Trained:
     path = folder / "model.safetensors"
     try: tensors = load_file(path)
     except Exception as e: raise AvkitError(f"Cannot read the weights {path}: {e}") from e
-    model = rebuilt(config["model"], tensors, path)
+    model = model_of_file(config["model"], tensors, path)
     return Trained(model, config["classes"], stats_of(tensors), _as_tuples(config["shapes"]))
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #c0de0081

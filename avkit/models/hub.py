@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from typing_extensions import TypedDict
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
-from ..core import AvkitError, content_key, read_json, resolve, unknown
+from ..core import AvkitError, content_key, reason_of, resolve, unknown
+from ..fields import read_checked
 from .face_landmarker import FaceLandmarks, NUMBERS
 from .masks import grouped
 from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
@@ -166,13 +168,18 @@ def _hf_folder(name: str, weights: Any) -> tuple[Path, str | None]:
     return local, None
 
 # %% ../../nbs/3_models/08_hub.ipynb #h8b46eb3
+class _IndexFile(TypedDict):
+    "The index of weights in several files"
+    weight_map: dict[str, str]
+
+
 def _weight_files(folder: Path) -> list[Path]:
     "The files with the weights of a folder: one, or the shards of an index"
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if (folder / name).is_file(): return [folder / name]
         if index.is_file():
-            shards = {Path(n).name for n in read_json(index)["weight_map"].values()}
+            shards = {Path(n).name for n in read_checked(index, _IndexFile)["weight_map"].values()}
             return [folder / n for n in sorted(shards)]
     raise AvkitError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
 
@@ -521,8 +528,11 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 # %% ../../nbs/3_models/08_hub.ipynb #heb49d6a
 def _encoder_of(config: Any) -> nn.Module:
     "The part of a network of Hugging Face that hears or sees, without memory for its weights"
-    with torch.device("meta"):
-        net = _transformers().AutoModel.from_config(config, trust_remote_code=False)
+    try:
+        with torch.device("meta"):
+            net = _transformers().AutoModel.from_config(config, trust_remote_code=False)
+    except Exception as e:  # transformers takes any number
+        raise AvkitError(f"no network can be built of its config.json: {reason_of(e)}") from e
     return net.get_encoder() if getattr(config, "is_encoder_decoder", False) else net
 
 # %% ../../nbs/3_models/08_hub.ipynb #hf1e9f00
@@ -541,7 +551,9 @@ def _left_over(net: nn.Module, state: State, unused: Iterable[str]) -> list[str]
 # %% ../../nbs/3_models/08_hub.ipynb #hc9eab47
 def _fill_hf(config: Any, folder: Path) -> tuple[nn.Module, list[str]]:
     "A network filled from its folder; the weights that the folder may lack, and does"
-    empty, state = _encoder_of(config), _read_folder(folder)
+    try: empty = _encoder_of(config)
+    except AvkitError as e: raise AvkitError(f"{folder}: {e}") from e
+    state = _read_folder(folder)
     if getattr(config, "is_encoder_decoder", False): state = _own_weights(empty, state)
     load: Any = type(empty).from_pretrained  # type: ignore
     how = dict(config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)

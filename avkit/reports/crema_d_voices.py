@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
-from ..core import AvkitError, content_key, kit_path, read_json, write_json, write_text
+from ..core import AvkitError, content_key, kit_path, write_json, write_text
+from ..fields import read_kept
 from ..datasets.batches import AVData, standardise
 from ..datasets.crema_d import parse_crema_d, read_votes
 from ..datasets.features import Stream
@@ -629,7 +630,8 @@ def _measured(
     "`voice_record` of a run, made once"
     run, path = open_run(cfg.run_dir), Path(cfg.run_dir) / "voices.json"
     who = list(which(run.record))
-    if path.is_file() and (known := read_json(path))["which"] == who: return known["record"]
+    known = read_kept(path, dict[str, Any]) or {}
+    if known.get("which") == who: return known["record"]
     subset = _subsets(cfg)
     found = voice_record(target, run, raw, facts.loc[[subset[c] == "test" for c in facts.index]])
     write_json(path, dict(which=who, record=found))
@@ -654,7 +656,8 @@ def _baselines(
     audio: Any = raw.audio
     path, subsets = Path(folds[0].run_dir).parent / "baselines.json", [_subsets(c) for c in folds]
     key = content_key("voices", BASELINE_VERSION, audio.key, subsets)
-    if path.is_file() and (known := read_json(path))["key"] == key: return known["records"]
+    known = read_kept(path, dict[str, Any]) or {}
+    if known.get("key") == key: return known["records"]
     x, each = moments(audio), zip(folds, subsets)
     out = [r for cfg, of in each for r in baseline_records(x, facts, of, cfg["fold"])]
     write_json(path, dict(key=key, records=out))

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd
-from ..core import read_json, write_json
+from ..core import write_json
+from ..fields import read_kept
 from ..evaluation.figures import style
 from ..numerics import with_threads
 from .comparison import about, method_of, write_figure
@@ -62,7 +63,7 @@ def epoch_run(cfg: Config) -> dict[str, Any]:
     "The lean record of a run, trained where its folder does not hold it"
     path = Path(cfg.run_dir) / "epochs.json"
     who = {k: v for k, v in identity(cfg).items()}
-    held = read_json(path) if path.is_file() else {}
+    held = read_kept(path, dict[str, Any]) or {}
     if held.get("who") != who:
         held = dict(who=who, record=lean_epochs(tested_epochs(cfg)))
         write_json(path, held)

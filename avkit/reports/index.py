@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..core import AvkitError, kit_path, read_json, repo_root, resolve, write_text
+from ..core import (AvkitError, kit_path, read_json, reason_of, repo_root, resolve, unknown,
+    write_text)
+from ..fields import FAULTS, read_kept
 from ..datasets.manifest import read_cells
 from ..datasets.registry import open_dataset
 from ..evaluation.audit import audit, EVERYTHING, STRICT
@@ -228,10 +230,14 @@ KINDS = dict(
 def remake(folder: str | Path, to: str | Path | None = None) -> pd.DataFrame:
     "A report's tables and figures from its own records (in `to`); returns the readable table"
     spec = read_spec(folder)
+    if spec["kind"] not in KINDS: raise unknown("kind of report", spec["kind"], KINDS)
     write = KINDS[spec["kind"]].write
     if write is None:
         raise AvkitError(f"{folder} keeps no records to be made from")
-    return write(spec, resolve(to or folder))
+    try: return write(spec, resolve(to or folder))
+    except FAULTS as e:
+        raise AvkitError(f"{folder}/records.json holds odd content ({reason_of(e)}): restore it, "
+                         "or make the report again") from e
 
 # %% ../../nbs/6_reports/17_index.ipynb #ea1873f0
 def _is_run(path: Path, top: Path) -> bool:
@@ -473,7 +479,7 @@ def _corpus(report: Report, n_jobs: int) -> None:
     name, root = Path(report.name).name, (real_data(*report.real) or Path()) / report.real[0]
     told = report.path / "params.json"
     now = open_dataset(name, root, **report.settings).data_hash
-    if told.is_file() and read_json(told)["data_hash"] == now:
+    if (read_kept(told, dict[str, Any]) or {}).get("data_hash") == now:
         print("the same files and labels: left as it is")
         return
     run_notebook(f"nbs/{report.name}.ipynb", f"reports/runs/corpora-{name}.ipynb", data_root=root,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import AvkitError, content_key, kit_path, read_json, reason_of, resolve, write_text
+from ..fields import FAULTS
 from ..datasets.corruptions import streams_needed
 from ..datasets.manifest import labels_frames, read_cells
 from ..datasets.registry import is_rendered
@@ -47,8 +48,7 @@ class Aside:
     why: str
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0007
-_FAULTS = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError,
-           ValueError, AvkitError)  # what odd content of a record makes of code that reads it
+_FAULTS = (*FAULTS, AvkitError)  # what odd content of a record makes of code that reads it
 
 
 def _read(path: Path) -> Any:
@@ -56,7 +56,6 @@ def _read(path: Path) -> Any:
     try: return read_json(path)
     except AvkitError as e:
         raise AvkitError(f"cannot be read: {reason_of(e.__cause__ or e)}") from e
-    except RecursionError as e: raise AvkitError("cannot be read: nested too deep") from e
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0009
 _NO_RESULTS = dict(

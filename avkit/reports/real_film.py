@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, file_hash, kit_path, progress, read_json, write_json
+from ..core import AvkitError, content_key, file_hash, kit_path, progress, write_json
+from ..fields import read_kept
 from ..datasets.manifest import Manifest
 from ..evaluation.annotate import annotated, time_line
 from ..evaluation.figures import style
@@ -436,7 +437,7 @@ def sound_figure(records: Sequence[dict]) -> "Figure":
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm055
 def _kept(path: Path, key: str, make: Any) -> dict[str, Any]:
     "What `make` gives, remembered in a file under a key"
-    known: Any = read_json(path) if path.is_file() else {}
+    known: Any = read_kept(path, dict[str, Any]) or {}
     if known.get("key") != key:
         known = dict(key=key, record=make())
         write_json(path, known)

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'GIVEN', 'without_folders', 'without_paths', 'settings_told', 'slim_record', 'cost', 'one_clip', 'cost_of',
-           'slim', 'speakers_of', 'common_of', 'with_common', 'write_spec', 'read_spec', 'own_condition', 'keep_own',
-           'which', 'held', 'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
+           'slim', 'speakers_of', 'common_of', 'with_common', 'write_spec', 'SlimFile', 'SpecFile', 'read_spec',
+           'own_condition', 'keep_own', 'which', 'held', 'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
 
 # %% ../../nbs/6_reports/02_records.ipynb #d4259f56
 import json, re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
+from typing_extensions import TypedDict
 import numpy as np, pandas as pd, torch
-from ..core import AvkitError, read_json, resolve, write_json, write_text
+from ..core import AvkitError, resolve, write_json, write_text
+from ..fields import checked, read_checked, read_kept
 from ..datasets.splits import units
 from ..evaluation.audit import audit_of
 from ..evaluation.figures import all_figures
@@ -23,10 +25,11 @@ from ..evaluation.statistics import tallies
 from .tables import experiments, gaps, read_records, was_rendered, write_table
 from ..store import Store
 from ..training.checkpoint import load_model
-from ..training.configure import configure
+from ..training.configure import configure, SavedRecipe, SavedSettings
 from ..training.loading import open_manifest
 from ..training.calibration import calibration_of
-from ..training.record import begun_lines, data_lines, drawn_networks, read_record
+from ..training.record import (AsideFile, begun_lines, data_lines, drawn_networks, NotesFile,
+    read_record, ScoresFile, SplitFile)
 from ..training.settings import portable
 
 # %% ../../nbs/6_reports/02_records.ipynb #241f5390
@@ -160,10 +163,12 @@ def _activations(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> i
 def cost(run_dir: str | Path) -> dict[str, float]:
     "{mb: of the weights and of one clip's activations}; measured once, then read"
     path = resolve(run_dir) / "cost.json"
-    if not path.is_file():
+    known = read_kept(path, dict[str, float]) or {}
+    if "mb" not in known:
         model, meta = load_model(resolve(run_dir))
-        write_json(path, cost_of(model, meta.get("shapes") or {}))
-    return dict(mb=read_json(path)["mb"])
+        known = cost_of(model, meta.get("shapes") or {})
+        write_json(path, known)
+    return dict(mb=known["mb"])
 
 
 def one_clip(shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -286,11 +291,51 @@ def write_spec(folder: str | Path, spec: dict) -> None:
     write_text(resolve(folder) / "records.json", text)
 
 # %% ../../nbs/6_reports/02_records.ipynb #565f898f
+class SlimFile(TypedDict, total=False):
+    "A run's record in records.json, what tables read of it"
+    config: SavedSettings
+    recipe: SavedRecipe
+    recipe_name: str
+    dataset: str
+    classes: list[str] | None
+    rendered: bool | None
+    notes: NotesFile | None
+    split: SplitFile | None
+    split_hash: str | None
+    data_hash: str | None
+    counts: dict[str, int] | None
+    seed: int | None
+    quirks: list[str] | str | None
+    set_aside: int | list[AsideFile]
+    metrics: dict[str, dict[str, ScoresFile]]
+    parameters: int | None
+    best_epoch: int | None
+    epochs: int | None
+    drawn: dict[str, list[str]]
+
+
+class SpecFile(TypedDict, total=False):
+    "records.json of a report"
+    kind: Required[str]
+    title: str
+    notes: list[str]
+    records: Required[list[dict[str, Any]]]
+    common: dict[str, Any]
+
+# %% ../../nbs/6_reports/02_records.ipynb #slimfil2
+_OF_RUNS = ("runs", "compare", "paper", "robustness", "choice", "unpaired", "over_time", "moments",
+            "epochs")  # kinds of reports whose records are those of runs
+
+
 def read_spec(folder: str | Path) -> dict:
     "What `write_spec` wrote"
-    spec = read_json(resolve(folder) / "records.json")
+    path = resolve(folder) / "records.json"
+    spec = read_checked(path, SpecFile, "Restore it, or make the report again.")
     common = spec.pop("common", {})
-    return spec | dict(records=[with_common(r, common) for r in spec["records"]])
+    records = [with_common(r, common) for r in spec["records"]]
+    for i, r in enumerate(records if spec["kind"] in _OF_RUNS else ()):
+        checked(r, SlimFile, f"{path}, record {i + 1}")
+    return spec | dict(records=records)
 
 # %% ../../nbs/6_reports/02_records.ipynb #e0c9b773
 def own_condition(record: dict) -> str:
@@ -373,7 +418,8 @@ def _below(runs: Sequence[str | Path]) -> list[tuple[Path, dict]]:
     "(record.json, record) of the runs below some folders, the oldest first"
     read_records(runs)  # an error where there are none
     paths = {p for f in runs for p in record_paths(f)}
-    return [(p, read_record(p)) for p in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p)))]
+    by_age = sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p)))
+    return [(p, read_record(p)) for p in by_age]
 
 
 def _not_finished(runs: Sequence[str | Path]) -> list[str]:

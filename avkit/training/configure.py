@@ -29,7 +29,7 @@ from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
 from .recipes import RECIPES, merged
 from .settings import (COMMON, DECLARED, DEFAULTS, PATHS, portable, Settings,
-    check_choices, settings_parser)
+    check_bounds, check_choices, check_items, settings_parser)
 
 # %% ../../nbs/4_training/04_configure.ipynb #af71e606
 def names_of(x: str | Iterable[str] | None) -> list[str]:
@@ -500,7 +500,8 @@ def _apart(s: Settings) -> Settings:
     "The settings, with a name and a place of weights for each `hf:<folder>`"
     options, found = options_of(s.options), {}
     own = options.get("backbone_options", {})
-    if own: options["backbone_options"] = {without_folder(k)[0]: v for k, v in own.items()}
+    if own and isinstance(own, dict):
+        options["backbone_options"] = {without_folder(k)[0]: v for k, v in own.items()}
     for k in ("audio", "video"):
         name, holder = f"{k}_backbone", options if f"{k}_backbone" in options else found
         asked = options.get(name, getattr(s, name))
@@ -561,8 +562,8 @@ def configure(**settings: Any) -> Config:
     s = replace(s, data_root=normal_root(s.data_root))
     s = replace(_apart(s), **_placed(_apart(s)))
     s = replace(s, **answers_about(asdict(s)))
-    check_choices(asdict(s))
     given = {k: v for k, v in asdict(s).items() if v is not None}
+    _check_values(given)
     r = _recipe(s)
     r = merged(r, {k: v for k, v in given.items() if DECLARED[k].in_recipe})
     r["init_sha256"] = _first_hash(s)
@@ -572,9 +573,9 @@ def configure(**settings: Any) -> Config:
     _check_options(options, s.recipe, r)
     r = _with_hub(merged(r, options, "options"), options)
     r["enrolment"] = _enrolment(r)
-    check_choices(r)
+    _check_values(r)
     _check_nested(r)
-    _check_numbers(r, s)
+    _check_together(r, s)
     s = _with_modality(replace(s, face_model=r["preparation"].get("face_model")), r)
     return Config(s, r | dict(steps=_steps(r, s)))
 
@@ -596,17 +597,18 @@ def _check_options(
     hints = typing.get_type_hints(Settings)
     for k, v in options.items():
         if k not in r: raise unknown(f"option of the recipe {recipe}", k, r)
-        if k in hints and not isinstance(v, list):
-            check_types({k: v}, {k: hints[k]})
+        if k in hints: check_types({k: v}, {k: hints[k]})
 
 
-def _check_numbers(r: dict, s: Settings) -> None:
-    "Refuse numbers that cannot be meant"
-    at_least_0 = "lr", "weight_decay", "warmup", "mixup", "label_smoothing", "aux_loss"
-    for least, names in ((1, ("epochs", "batch_size", "heads")), (0, at_least_0)):
-        for k in names:
-            if not r[k] >= least:
-                raise AvkitError(f"{k} should be {least} or more, got {r[k]}")
+def _check_values(values: Mapping[str, Any]) -> None:
+    "Refuse words, numbers and lists that no setting of their name can have"
+    check_choices(values)
+    check_bounds(values)
+    check_items(values)
+
+
+def _check_together(r: dict, s: Settings) -> None:
+    "Refuse values that contradict each other"
     if s.picture_rate is not None and not s.picture_rate > 0:
         raise AvkitError(f"picture_rate should be more than 0, got {s.picture_rate}")
     if r["unpaired"] and r["mixup"]:
@@ -647,8 +649,8 @@ def check_saved(
 ) -> Config:
     "The same config; an `AvkitError` names the file where nobody knows what its recipe names"
     try:
-        check_choices(asdict(cfg.settings))
-        check_choices(cfg.recipe)
+        _check_values({k: v for k, v in asdict(cfg.settings).items() if v is not None})
+        _check_values(cfg.recipe)
         _check_nested(cfg.recipe)
     except AvkitError as e: raise AvkitError(f"{where}: {e}") from e
     return cfg
