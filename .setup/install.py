@@ -1,4 +1,4 @@
-"""Installs into the environment that runs this: by uv, which takes a third of pip's time, or by pip.
+"""Installs into the environment that runs this: by uv, in a third of pip's time, or by pip.
 
     python .setup/install.py ARGUMENTS OF pip install
 """
@@ -34,8 +34,9 @@ def by_uv(args: list[str]) -> bool:
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
     # of several places the best version, as pip chooses; the system's certificates, as pip's
     ways = dict(UV_INDEX_STRATEGY="unsafe-best-match", UV_SYSTEM_CERTS="1")
-    got = subprocess.run([*PIP, "install", "-c", "constraints.txt", "uv"])
-    return not got.returncode and not subprocess.run(uv + args, env=os.environ | ways | told()).returncode
+    if subprocess.run([*PIP, "install", "-c", "constraints.txt", "uv"]).returncode:
+        return False
+    return subprocess.run(uv + args, env=os.environ | ways | told()).returncode == 0
 
 
 def main(args: list[str]) -> int:

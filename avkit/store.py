@@ -42,7 +42,7 @@ def _as_os_error(e: Exception) -> OSError:
 def write_tensors(
     path: str | Path,
     tensors: Mapping[str, torch.Tensor],     # contiguous, on the CPU
-    head: Mapping[str, str] | None = None,   # what else the file says
+    head: dict[str, str],                    # what else the file says
 ) -> None:
     "Write a safetensors file, atomically"
     with atomic_path(path) as tmp:
