@@ -17,7 +17,7 @@ export PYTHONFAULTHANDLER := 1
 # import everything again, for as long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
 
-.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks reports
+.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks faults reports
 .DEFAULT_GOAL := help
 
 help:
@@ -99,6 +99,9 @@ export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleane
 lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab LAB="--no-browser --port 8899"
 	$(BIN)/avkit env $(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
+
+faults: $(READY)  ## an hour: kills, failing disks, races, damaged media, odd input; tests/faults/table.md
+	$(BIN)/avkit env $(BIN)/python tests/faults/run.py
 
 benchmarks: $(READY)  ## the speed tables
 	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
