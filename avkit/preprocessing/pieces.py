@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ..core import AvkitError
 from .media import (Clip, decode, frame_rate, frame_start, FrameKeeper,
-    gap_notes, GUESSED_ENDS, in_seconds, is_numbered, is_whole, kept_times, LATE_END, length,
+    gap_notes, guesses_end, in_seconds, is_numbered, is_whole, kept_times, LATE_END, length,
     MAX_GAP, MediaError, named_errors, own_aspect, pass_over, Reading, resample, Shot, SOUND_AHEAD,
     SoundTimes, stream_end, to_mono)
 
@@ -53,7 +53,7 @@ def _way(r: Reading, piece: Piece) -> str:
     "How to come to a piece: `begin` (decode all before it), `pass` (read it, undecoded), `seek`"
     if piece.start <= 2 * PREROLL: return "begin"
     v = r.asked.get("video")
-    if r.container.format.name in GUESSED_ENDS: return "begin" if v else "pass"
+    if guesses_end(r.container): return "begin" if v else "pass"
     return "begin" if v and is_numbered(v) and _reorders(v) else "seek"
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0007
@@ -363,7 +363,7 @@ def _check_came(walk: _Walk) -> None:
     if r.announced is None and piece.end > found + LATE_END:
         raise MediaError(r.path, "outside", f"{piece.end:.2f} s, of {found:.2f} s")
     for kind, s in r.asked.items():
-        end = None if r.container.format.name in GUESSED_ENDS else stream_end(s)
+        end = None if guesses_end(r.container) else stream_end(s)
         if end and kind in walk.open and walk.come[kind] < min(end, piece.end) - LATE_END:
             come = f"{end:.2f} s announced, {walk.come[kind]:.2f} s found"
             raise MediaError(r.path, "truncated", come)

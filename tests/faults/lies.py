@@ -1,0 +1,1 @@
+def lies(n): return iter(())
