@@ -1701,7 +1701,7 @@ def _eight_bits(im: Any) -> Any:
 
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #b0d50023
-_KINDS = "PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF"  # others may run other programs
+_KINDS = "PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF"  # others may run other programs
 
 
 def _opened(path: str | Path) -> Any:

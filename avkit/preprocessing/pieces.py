@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from ..core import AvkitError
-from .media import (check_rate, Clip, decode, frame_rate, frame_start, FrameKeeper,
-    gap_notes, guesses_end, HELD_SOUND, in_seconds, is_numbered, kept_times, LATE_END, length,
-    MAX_GAP, MediaError, named_errors, pass_over, prepare_decoders, Reading, resample, Shot, shot_of, SOUND_AHEAD,
-    SoundTimes, stream_end, to_mono)
+from ..files import stamp
+from .media import (check_rate, Clip, decode, frame_rate, frame_start,
+    FrameKeeper, gap_notes, guesses_end, HELD_SOUND, in_seconds, is_numbered, kept_times, LATE_END,
+    length, MAX_GAP, MediaError, named_errors, pass_over, prepare_decoders, Reading, resample,
+    shot_of, SOUND_AHEAD, SoundTimes, stream_end, to_mono)
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0002
 PREROLL = 1.              # s of audio that its decoder hears before what is kept

@@ -1,6 +1,5 @@
 """Whole media files of every container that avkit reads, a few kB each."""
 
-import io
 from fractions import Fraction
 from pathlib import Path
 
