@@ -6,7 +6,7 @@
 __all__ = ['UNLIKE', 'EACH', 'REACH', 'SURE', 'WIDEN', 'QUALITY', 'NOTHING', 'VIEWS', 'PART', 'SECONDS', 'follow', 'on_side',
            'small_copy', 'unlikeness', 'least_unlike', 'Shots', 'cuts_of', 'follows_face', 'read_joints', 'joints_box',
            'person_box', 'to_jpeg', 'from_jpeg', 'smooth_boxes', 'crop_files', 'given_crop', 'Cutter', 'ShotCutter',
-           'Writer', 'block_of', 'make_track', 'Track']
+           'Writer', 'track_block', 'make_track', 'Track']
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #c8983b0f
 import functools, json
@@ -590,7 +590,7 @@ class Writer:
         self.store.put(self.key, entry, about)
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #b0d50103
-def block_of(path: str | Path) -> int:
+def track_block(path: str | Path) -> int:
     "How many frames of a video are read at a time; a `MediaError` where they are too large"
     v = probe(path).video
     if not v: return 16
@@ -617,7 +617,7 @@ def _read(
     video, audio = "video" in streams, "audio" in streams
     shots = video and follows_face(prep)
     path, every = Path(root) / file, 1 if shots else prep.every
-    block = block_of(path) if video else 16
+    block = track_block(path) if video else 16
     cut: Cutter | None = None
     if video: cut = ShotCutter(row, prep, root, block) if shots else Cutter(row, prep, root)
     notes = ()

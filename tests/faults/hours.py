@@ -1,6 +1,6 @@
 """Sound of many hours becomes a clip and a track in memory that does not grow with it.
 
-    python tests/faults/hours.py --hours 0.1 1 12 --out hours.json
+python tests/faults/hours.py --hours 0.1 1 12 --out hours.json
 """
 
 import argparse

@@ -6,6 +6,7 @@ import zlib
 
 import small_media
 
+
 def _at(data, tag, offset, new, which=0):
     "A copy with bytes replaced, counted from the end of the which-th occurrence of a tag"
     i = -1
@@ -92,7 +93,10 @@ def _mkv(kind):
         for x in (0.0, -1.0, 1.0, 500.0, 1e9, 1e300, float("nan"), float("inf")):
             yield f"length={x}.{kind}", kind, _at(whole[:d] + whole[d:], b"\x44\x89\x88", 0,
                                                   struct.pack(">d", x))  # fmt: skip
-    for name, tag, sizes in (("width", b"\xb0\x81", (0, 1, 255)), ("height", b"\xba\x81", (0, 255))):
+    for name, tag, sizes in (
+        ("width", b"\xb0\x81", (0, 1, 255)),
+        ("height", b"\xba\x81", (0, 255)),
+    ):
         for n in sizes:
             if tag in whole:
                 yield f"{name}={n}.{kind}", kind, _at(whole, tag, 0, bytes([n]))
@@ -102,10 +106,16 @@ def _mkv(kind):
     for n in (0, 2, 200):
         yield f"channels={n}.{kind}", kind, _at(whole, b"\x9f\x81", 0, bytes([n]))
     for k in range(whole.count(b"\x1f\x43\xb6\x75")):
-        at = whole.index(b"\xe7", [i for i in range(len(whole)) if whole[i : i + 4] == b"\x1f\x43\xb6\x75"][k])
+        at = whole.index(
+            b"\xe7", [i for i in range(len(whole)) if whole[i : i + 4] == b"\x1f\x43\xb6\x75"][k]
+        )
         n = whole[at + 1] & 15
         for x in (0, 255):
-            yield f"cluster{k}={x}.{kind}", kind, whole[: at + 2] + bytes([x] * n) + whole[at + 2 + n :]
+            yield (
+                f"cluster{k}={x}.{kind}",
+                kind,
+                whole[: at + 2] + bytes([x] * n) + whole[at + 2 + n :],
+            )
 
 
 def _avi():
@@ -167,7 +177,10 @@ def _flac():
 def _mp3():
     whole = small_media.bytes_of("mp3")
     at = max(whole.find(b"Xing"), whole.find(b"Info"))
-    for name, offset, values in (("frames", 8, (0, 1, 40, 60, 10**6, BIG32)), ("bytes", 12, (0, 1, 10**4, BIG32))):
+    for name, offset, values in (
+        ("frames", 8, (0, 1, 40, 60, 10**6, BIG32)),
+        ("bytes", 12, (0, 1, 10**4, BIG32)),
+    ):
         for v in values:
             data = whole[: at + offset] + struct.pack(">I", v) + whole[at + offset + 4 :]
             yield f"{name}={v}.mp3", "mp3", data
@@ -205,7 +218,16 @@ def _sealed(page):
     return page[:22] + struct.pack("<I", crc) + page[26:]
 
 
-SHAPES = ((0, 0), (1, 1), (96, 81), (97, 80), (96, 40), (16000, 16000), (60000, 60000), (65535, 65535))
+SHAPES = (
+    (0, 0),
+    (1, 1),
+    (96, 81),
+    (97, 80),
+    (96, 40),
+    (16000, 16000),
+    (60000, 60000),
+    (65535, 65535),
+)
 
 
 def _pictures():
@@ -223,8 +245,17 @@ def _pictures():
     kinds = {k: small_media.bytes_of(k) for k in ("png", "jpg", "mp4", "wav", "flac")}
     for ext, inside in (("jpg", "png"), ("png", "jpg")):
         yield f"in_truth_{inside}.{ext}", ext, kinds[inside]
-    for ext, inside in (("jpg", "mp4"), ("png", "wav"), ("mp4", "wav"), ("wav", "mp4"), ("mp4", "png"),
-                        ("wav", "png"), ("flac", "jpg"), ("mkv", "flac"), ("mp3", "png")):  # fmt: skip
+    for ext, inside in (
+        ("jpg", "mp4"),
+        ("png", "wav"),
+        ("mp4", "wav"),
+        ("wav", "mp4"),
+        ("mp4", "png"),
+        ("wav", "png"),
+        ("flac", "jpg"),
+        ("mkv", "flac"),
+        ("mp3", "png"),
+    ):
         yield f"in_truth_{inside}.{ext}", ext, kinds[inside]
     for ext in ("jpg", "png", "mp4", "wav", "mp3", "mkv"):
         yield f"empty.{ext}", ext, b""
@@ -249,9 +280,13 @@ def lies(most=10**6):
 def _png_bomb(path, side=30000):
     rows = zlib.compressobj(9)
     data = b"".join(rows.compress(bytes(side + 1)) for _ in range(side)) + rows.flush()
-    chunk = lambda name, x: struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x))
+    chunk = lambda name, x: (
+        struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x))
+    )
     head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def _wide(codec, size, frames=3):
@@ -288,7 +323,9 @@ def _far(kind, seconds, sound=True):
             v.width, v.height, v.pix_fmt = 96, 80, "yuv420p"
             packets = []
             for k in range(2):
-                f = av.VideoFrame.from_ndarray(small_media.picture(k), "rgb24").reformat(format="yuv420p")
+                f = av.VideoFrame.from_ndarray(small_media.picture(k), "rgb24").reformat(
+                    format="yuv420p"
+                )
                 f.pts, f.time_base = k * (1 if sound else seconds * 25), Fraction(1, 25)
                 packets += v.encode(f)
             packets += v.encode(None)
@@ -314,8 +351,22 @@ def _wav_of(rate, channels, samples=24000, bits=16):
     def write(path):
         n = samples * channels * bits // 8
         align = channels * bits // 8
-        head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", (n + 36) & BIG32, b"WAVE", b"fmt ", 16, 1, channels,
-                           rate, (rate * align) & BIG32, align & 0xFFFF, bits, b"data", n)  # fmt: skip
+        head = struct.pack(
+            "<4sI4s4sIHHIIHH4sI",
+            b"RIFF",
+            (n + 36) & BIG32,
+            b"WAVE",
+            b"fmt ",
+            16,
+            1,
+            channels,
+            rate,
+            (rate * align) & BIG32,
+            align & 0xFFFF,
+            bits,
+            b"data",
+            n,
+        )
         with open(path, "wb") as f:
             f.write(head)
             f.truncate(44 + n)

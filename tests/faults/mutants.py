@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import avkit  # noqa: F401 before numpy
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -100,7 +100,9 @@ MARKS = rb"moov|mdat|free|\x1f\x43\xb6\x75|\x16\x54\xae\x6b|LIST|idx1|data|OggS|
 
 def atoms(b):
     "A file in pieces that begin where its boxes, clusters, chunks or pages do"
-    at = [m.start() - (4 if m[0][:1].islower() or m[0][0] == 73 else 0) for m in re.finditer(MARKS, b)]
+    at = [
+        m.start() - (4 if m[0][:1].islower() or m[0][0] == 73 else 0) for m in re.finditer(MARKS, b)
+    ]
     at = [0, *(i for i in at if 0 < i < len(b)), len(b)]
     return [b[i:j] for i, j in zip(at, at[1:])]
 
@@ -177,7 +179,9 @@ def look(path, kind, folder):
     preps = [clip] if _is(kind, small_media.PICTURES) else [clip, Preparation(
         size=32, rate=8000, detector="none", long=True)]  # fmt: skip
     for prep in preps:
-        line = prepare_clip(path.parent, row, prep, store, [s for s in ("audio", "video") if row[s]])
+        line = prepare_clip(
+            path.parent, row, prep, store, [s for s in ("audio", "video") if row[s]]
+        )
         seen = None
         if line["status"] != "failed" and prep.long:
             seen = _track(store, row, prep)
@@ -321,7 +325,9 @@ def trials(files, folder):
 
 def table(rows):
     lines = ["| fault | tried | held | not |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {r['fault']} | {r['tried']} | {r['held']} | {r['not']} |" for r in rows])
+    return "\n".join(
+        lines + [f"| {r['fault']} | {r['tried']} | {r['held']} | {r['not']} |" for r in rows]
+    )
 
 
 def warm():
@@ -356,11 +362,15 @@ def main(argv=None):
         counts[fault]["most MB"] = max((t["mb"] for t in found), default=0)
         held = [t for t in found if t["end"] not in BAD]
         bad += [t for t in found if t["end"] in BAD]
-        rows.append(dict(fault=fault, tried=len(found), held=len(held), **{"not": len(found) - len(held)}))
+        rows.append(
+            dict(fault=fault, tried=len(found), held=len(held), **{"not": len(found) - len(held)})
+        )
     print(table(rows))
     print(json.dumps(counts), file=sys.stderr)
     if a.out:
-        a.out.write_text(json.dumps(dict(rows=rows, counts=counts, did_not_hold=bad), indent=1) + "\n")
+        a.out.write_text(
+            json.dumps(dict(rows=rows, counts=counts, did_not_hold=bad), indent=1) + "\n"
+        )
     return int(bool(bad))
 
 

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import av
 import numpy as np
 from PIL import Image

@@ -1,5 +1,5 @@
-"""No file, damaged, lying or endless, ends the others or takes the machine's memory; what is missing
-from one is said. `tests/faults/mutants.py` tries thousands, here are some."""
+"""No file, damaged, lying or endless, ends the others or takes the machine's memory; what is
+missing from one is said. `tests/faults/mutants.py` tries thousands, here are some."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from avkit.preprocessing.writing import write_wav
 
 FAULTS = Path(__file__).parents[1] / "faults"
 sys.path.insert(0, str(FAULTS))
-import small_media  # noqa: E402
+import small_media
 
 
 def test_some_of_the_mutants_and_lies(tmp_path):
