@@ -475,8 +475,9 @@ def check_pixels(path: str | Path, width: int, height: int) -> None:
 def check_rate(path: str | Path, rate: int) -> None:
     "Refuse audio of a rate that no microphone has"
     if SOUND_RATES[0] <= rate <= SOUND_RATES[1]: return
-    raise MediaError(path, "too much", f"its sound has {rate} samples a second; from {SOUND_RATES[0]} to "
-                     f"{SOUND_RATES[1]} are read. Where its header is wrong, write the file anew")
+    least, most = SOUND_RATES
+    raise MediaError(path, "too much", f"its sound has {rate} samples a second; from {least} to "
+                     f"{most} are read. Where its header is wrong, write the file anew")
 
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #79ee1cd0
