@@ -272,7 +272,7 @@ def lies(most=10**6):
         every += _mkv(kind)
     for kind in ("ogg", "opus"):
         every += _ogg(kind)
-    step = max(1, len(every) / most)
+    step = max(1, len(every) / max(1, most))
     yield from (every[int(k * step)] for k in range(min(most, len(every))))
 
 
