@@ -11,7 +11,7 @@ LONG = [  # the files that take longest, longest first
     "training/test_numerics.py",
     "whole/test_end_to_end.py",
     "evaluation/test_predict.py",
-    "preprocessing/test_fuzz.py",
+    "preprocessing/test_bounds.py",
     "training/test_resume.py",
     "training/test_processes.py",
     "training/test_grid.py",
