@@ -6,8 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# What is imported is compiled then: a small part of 5 GB.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := $(BIN)/python .setup/install.py
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -18,7 +17,7 @@ export PYTHONFAULTHANDLER := 1
 # import everything again, for as long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
 
-.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks reports
+.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks faults reports
 .DEFAULT_GOAL := help
 
 help:
@@ -26,10 +25,10 @@ help:
 
 setup: $(READY)  ## everything that is needed, pinned, in .venv
 
-$(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
+$(READY): constraints.txt pyproject.toml Makefile .setup/install.py .lab/ipython_kernel_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python && echo "== set-up: $(VENV) is there; what it lacks of constraints.txt is added" || \
-	  echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 5 GB, a few minutes, once)"
+	  echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 6 GB, a minute or two, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -c constraints.txt -e ".[dev]"
 	$(INSTALL) --no-deps facenet-pytorch==2.6.0
@@ -100,6 +99,9 @@ export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleane
 lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab LAB="--no-browser --port 8899"
 	$(BIN)/avkit env $(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
+
+faults: $(READY)  ## an hour: kills, failing disks, races, damaged media, odd input; tests/faults/table.md
+	$(BIN)/avkit env $(BIN)/python tests/faults/run.py
 
 benchmarks: $(READY)  ## the speed tables
 	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 from ..core import AvkitError
-from .media import (Clip, decode, frame_rate, frame_start, FrameKeeper,
-    gap_notes, GUESSED_ENDS, in_seconds, is_numbered, is_whole, kept_times, LATE_END, length,
-    MAX_GAP, MediaError, named_errors, own_aspect, pass_over, Reading, resample, Shot, SOUND_AHEAD,
-    SoundTimes, stream_end, to_mono)
+from ..files import stamp
+from .media import (check_rate, Clip, decode, frame_rate, frame_start,
+    FrameKeeper, gap_notes, guesses_end, HELD_SOUND, in_seconds, is_numbered, kept_times, LATE_END,
+    length, MAX_GAP, MediaError, named_errors, pass_over, prepare_decoders, Reading, resample,
+    shot_of, SOUND_AHEAD, SoundTimes, stream_end, to_mono)
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0002
 PREROLL = 1.              # s of audio that its decoder hears before what is kept
@@ -53,7 +54,7 @@ def _way(r: Reading, piece: Piece) -> str:
     "How to come to a piece: `begin` (decode all before it), `pass` (read it, undecoded), `seek`"
     if piece.start <= 2 * PREROLL: return "begin"
     v = r.asked.get("video")
-    if r.container.format.name in GUESSED_ENDS: return "begin" if v else "pass"
+    if guesses_end(r.container): return "begin" if v else "pass"
     return "begin" if v and is_numbered(v) and _reorders(v) else "seek"
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0007
@@ -101,7 +102,7 @@ class _Walk(_Packets):
     "Reads a file until all that is wanted of a piece has come"
     def __iter__(self) -> Iterator[tuple[str, Any, float]]:
         "Yield (kind, `Shot` or frame of audio, time), as `walk_file` does"
-        for s in self.r.asked.values(): s.codec_context.thread_count = 1
+        prepare_decoders(self.r.asked, strict=False)
         for p in self.r.container.demux(*self.r.asked.values()):
             kind = self.r.kinds[p.stream.index]
             if kind not in self.open or (p.buffer_ptr and not p.size): continue
@@ -129,7 +130,7 @@ class _Walk(_Packets):
         self.begun.add(kind)
         if f.is_corrupt and not self._is_early(t) and self.r.container.format.name != "wav":
             raise MediaError(self.r.path, "truncated", "a packet or frame is corrupt")
-        yield kind, f if sound else Shot(f, self.r.aspect or own_aspect(self.r.video)), t
+        yield kind, f if sound else shot_of(self.r, f), t
         if self._is_past(kind, t): self.open.discard(kind)
 
     def _check_begin(self, kind: str, f: Any, t: float) -> None:
@@ -144,24 +145,6 @@ class _Walk(_Packets):
         if kind == "video": return t > self.piece.last + 2e-3
         self.past += t > self.piece.end + _SLACK
         return self.past > SOUND_AHEAD
-
-# %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e001f
-def _file_stamp(path: str | Path) -> tuple[int, int]:
-    "What changes when a file does; a missing file is a `MediaError`"
-    try: s = Path(path).stat()
-    except OSError as e: raise MediaError(path, "missing") from e
-    return s.st_size, s.st_mtime_ns
-
-
-@functools.lru_cache(256)
-def _whole_then(path: str | Path, _stamp: tuple[int, int]) -> bool | None:
-    "`is_whole`, as it was when a file had this stamp"
-    return is_whole(path)
-
-# %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e0020
-def _whole_once(path: str | Path) -> bool | None:
-    "`is_whole`, remembered"
-    return _whole_then(path, _file_stamp(path))
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #pc0e000a
 def _lateness(
@@ -214,9 +197,9 @@ def _placed_first(r: Reading) -> list[tuple[float, int, int]]:
 
 
 @functools.lru_cache(64)
-def _grid(path: Path, _stamp: tuple) -> SoundGrid | None:
+def _grid(path: Path, _stamp: str) -> SoundGrid | None:
     "The grid of a file's audio; None where its beginning does not tell"
-    with Reading(path, video=False, check=_whole_once) as r:
+    with Reading(path, video=False) as r:
         a = r.asked["audio"]
         rate, tick = a.codec_context.sample_rate, a.time_base
         placed = _placed_first(r)[2:-1]  # the first ones may be cut
@@ -242,11 +225,18 @@ class _PlacedSound:
 
     def feed(self, f: Any, t: float) -> None:
         "Take a frame"
+        check_rate(self.r.path, f.sample_rate)
+        self._check_length(f.sample_rate)
         x = to_mono(f)
         if self.stored and f.sample_rate != self.stored or not self._is_known(f): raise _TooLate
         self.stored = f.sample_rate
         self.early.append((x, t))
         if not self.grid: self._place()
+
+    def _check_length(self, rate: int) -> None:
+        if (self.piece.end - self.piece.start) * rate <= HELD_SOUND: return
+        raise MediaError(self.r.path, "too much", f"{self.piece.end - self.piece.start:.0f} s of "
+                         f"sound at {rate} Hz at once: cut it into shorter pieces")
 
     def _is_known(self, f: Any) -> bool:
         return self.grid is None or self.grid.rate == f.sample_rate
@@ -330,7 +320,7 @@ def _go_to(
     "Where a piece is read from; and the grid of its audio, where that is not the beginning"
     way, begin = _way(r, piece), piece.start - PREROLL - (back or 0.)
     if back is None or begin <= 0 or way == "begin": return _Walk(r, piece), None
-    grid = _grid(piece.path, _file_stamp(piece.path)) if "audio" in r.asked else None
+    grid = _grid(piece.path, stamp(piece.path)) if "audio" in r.asked else None
     if "audio" in r.asked and grid is None: return _Walk(r, piece), None
     if way == "seek": _seek(r, begin)
     return _Walk(r, piece, way == "seek", piece.start - PREROLL), grid
@@ -363,7 +353,7 @@ def _check_came(walk: _Walk) -> None:
     if r.announced is None and piece.end > found + LATE_END:
         raise MediaError(r.path, "outside", f"{piece.end:.2f} s, of {found:.2f} s")
     for kind, s in r.asked.items():
-        end = None if r.container.format.name in GUESSED_ENDS else stream_end(s)
+        end = None if guesses_end(r.container) else stream_end(s)
         if end and kind in walk.open and walk.come[kind] < min(end, piece.end) - LATE_END:
             come = f"{end:.2f} s announced, {walk.come[kind]:.2f} s found"
             raise MediaError(r.path, "truncated", come)
@@ -435,13 +425,13 @@ def decode_piece(
         at = np.clip(np.asarray(at, float) + start, start, max(start, end - 2e-3))
     piece = Piece(Path(path), start, end, at)
     for back in _BACK:
-        with (Reading(path, video, audio, _whole_once) as r,
+        with (Reading(path, video, audio) as r,
               named_errors(path, "truncated")):
             _check_inside(r, piece)
             try:
                 walk, grid = _go_to(r, piece, back)
                 sound = _PieceSound(r, piece, rate, max_gap, grid) if audio else None
-                return _read_piece(walk, FrameKeeper(piece.times, size), sound)
+                return _read_piece(walk, FrameKeeper(piece.times, size, path), sound)
             except _TooLate: continue
     return _cut_piece(decode(path, video, audio, piece.times, rate, size, max_gap), piece)
 

@@ -7,7 +7,7 @@ __all__ = ['USUAL_RATE', 'ASSUMED_FPS', 'ON_PURPOSE', 'Preparation', 'stream_key
            'picked_numbers', 'NoFace', 'decode_clip', 'prepare_clip', 'has_broken_on_purpose', 'Summary', 'prepare']
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #2b4ec0fa
-import os, re, time
+import functools, os, re, time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -202,6 +202,17 @@ def _pictures(
     return {k: v.transpose(0, 3, 1, 2) for k, v in out.items()} | more, about
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #fb9dd241
+def _span_of(prep: Preparation, start: float | None = None) -> Any:
+    "(s, samples or None) -> which samples of the audio are the window's"
+    def span(seconds: float, samples: int | None) -> tuple[int, int]:
+        window: Any = prep.window
+        n, at = round(window * prep.rate), window_start(seconds, window) if start is None else start
+        total = round(seconds * prep.rate) if samples is None else samples
+        first = max(0, total - n) // 2 if prep.own_middle else round(at * prep.rate)
+        return first, first + n
+    return span
+
+
 def _sound(
     clip: media.Clip,
     start: float,  # of the window, s
@@ -210,8 +221,8 @@ def _sound(
     "The window's audio (n,)"
     sound: Any = clip.sound
     if prep.window is not None:
-        at = None if prep.own_middle else start
-        sound = fit_window(sound, clip.rate or prep.rate, prep.window, at)
+        first, _ = _span_of(prep, start)(0., clip.samples or len(sound))
+        sound = fit_window(sound[max(0, first - clip.first):], prep.rate, prep.window, 0.)
     return dict(sound=sound)
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #cbc282c4
@@ -406,6 +417,19 @@ def _decode_piece(
         got["audio"] = _beside(root / row["audio"], start + late, end + late, prep)
     return got, window_start(end - start, prep.window or end - start)
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #b0d50107
+def _less(prep: Preparation, audio: bool, start: float | None) -> dict:
+    "What `decode` need not hold: audio outside of the window, and more of frames than is stored"
+    span = _span_of(prep, start) if audio and prep.window is not None else None
+    small = prep.views == ("frame",) and not prep.long
+    return dict(span=span, make=functools.partial(_squashed, size=prep.size) if small else None)
+
+
+def _squashed(image: np.ndarray, size: int) -> np.ndarray:
+    "(H,W,3) -> (size,size,3)"
+    return faces.squash(image[None], size)[0]
+
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #6d6f28c3
 def _decode(
     root: Any,            # the data set's folder
@@ -426,8 +450,9 @@ def _decode(
     for f in sorted({row[s] for s in want}, key=lambda f: f != main):
         video, audio = (s in want and f == row[s] for s in ("video", "audio"))
         at = times(duration) if times and duration else times  # the other file: the same window
+        start = window_start(duration, prep.window or duration) if duration else None
         got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate,
-                              max_gap=prep.max_gap)
+                              max_gap=prep.max_gap, **_less(prep, audio, start))
         duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 

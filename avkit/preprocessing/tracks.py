@@ -6,7 +6,7 @@
 __all__ = ['UNLIKE', 'EACH', 'REACH', 'SURE', 'WIDEN', 'QUALITY', 'NOTHING', 'VIEWS', 'PART', 'SECONDS', 'follow', 'on_side',
            'small_copy', 'unlikeness', 'least_unlike', 'Shots', 'cuts_of', 'follows_face', 'read_joints', 'joints_box',
            'person_box', 'to_jpeg', 'from_jpeg', 'smooth_boxes', 'crop_files', 'given_crop', 'Cutter', 'ShotCutter',
-           'Writer', 'make_track', 'Track']
+           'Writer', 'track_block', 'make_track', 'Track']
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #c8983b0f
 import functools, json
@@ -19,7 +19,7 @@ import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
 from .faces import crop, iou, main_path
-from .media import stream
+from .media import HELD_FRAMES, MediaError, probe, read_image, stream
 from .pieces import offset_of, piece_of
 
 if TYPE_CHECKING: from avkit.store import Store
@@ -305,8 +305,11 @@ def given_crop(
     "The owner's crop of frame n as a JPEG, `NOTHING` without; and whether it can be read"
     import cv2  # optional: OpenCV
     if n not in files: return NOTHING, True
+    try: read_image(files[n])  # OpenCV fills with grey what is cut off, and knows no bounds
+    except AvkitError: return NOTHING, False
     data = np.frombuffer(files[n].read_bytes(), np.uint8)
-    x = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+    try: x = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+    except cv2.error: x = None
     if x is None: return NOTHING, False
     as_it_is = x.shape[:2] == (size, size) and files[n].suffix.lower() != ".png"
     return data if as_it_is else to_jpeg(_resized(x, size)), True
@@ -470,9 +473,10 @@ class ShotCutter(Cutter):
         row: Mapping,  # of the manifest
         prep: Any,     # a `Preparation`
         root: Any,     # the data set's folder; None: there is none
+        block: int = 16,  # frames at a time
     ):
         super().__init__(row, prep, root)
-        self.by_shot, self.shot = _ByShot(prep.every), 0
+        self.by_shot, self.shot = _ByShot(prep.every, block), 0
         self.shots = deque([np.zeros(0, int)] * 3, 3)  # of the block before, the held, the new one
 
     def feed(
@@ -585,6 +589,18 @@ class Writer:
         about = dict(clip=self.clip, parts=self.parts, part=PART) | meta
         self.store.put(self.key, entry, about)
 
+# %% ../../nbs/1_preprocessing/04_tracks.ipynb #b0d50103
+def track_block(path: str | Path) -> int:
+    "How many frames of a video are read at a time; a `MediaError` where they are too large"
+    v = probe(path).video
+    if not v: return 16
+    size = max(1, 3 * v["width"] * v["height"])
+    block = int(min(16, max(4, HELD_FRAMES // (5 * size))))
+    if (5 * block + v["fps"] * REACH) * size <= 1.5 * HELD_FRAMES: return block
+    raise MediaError(path, "too much", f"{v['width']} x {v['height']} pixels, {v['fps']:g} times a "
+                     "second, are more than a track's frames may have: make a smaller copy")
+
+
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #ffd4164c
 SECONDS = 30  # of audio in a part
 
@@ -600,11 +616,13 @@ def _read(
     "Read a file to its end, and give its blocks to the writers; returns what is unusual about it"
     video, audio = "video" in streams, "audio" in streams
     shots = video and follows_face(prep)
-    cut = (ShotCutter if shots else Cutter)(row, prep, root) if video else None
-    notes = ()
     path, every = Path(root) / file, 1 if shots else prep.every
+    block = track_block(path) if video else 16
+    cut: Cutter | None = None
+    if video: cut = ShotCutter(row, prep, root, block) if shots else Cutter(row, prep, root)
+    notes = ()
     offset = offset_of(row) if file == row.get("audio") else 0.
-    how: Any = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap, offset=offset)
+    how: Any = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap, offset=offset, block=block)
     for kind, *x in stream(path, video, audio, prep.rate, **how):
         if kind == "video" and cut:
             for block in cut.feed(*x): out["video"].pictures(*block)

@@ -28,8 +28,8 @@ from ..preprocessing.audio import log_mel, mfcc
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
 from .recipes import RECIPES, merged
-from .settings import (COMMON, DECLARED, DEFAULTS, PATHS, portable, Settings,
-    check_bounds, check_choices, check_items, settings_parser)
+from .settings import (check_bounds, check_choices, check_items, COMMON, DECLARED,
+    DEFAULTS, PATHS, portable, SETTING_TYPES, Settings, settings_parser)
 
 # %% ../../nbs/4_training/04_configure.ipynb #af71e606
 def names_of(x: str | Iterable[str] | None) -> list[str]:
@@ -557,7 +557,7 @@ def _with_hub(
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
-    check_types(settings, typing.get_type_hints(Settings))
+    check_types(settings, SETTING_TYPES)
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
     s = replace(_apart(s), **_placed(_apart(s)))
@@ -594,10 +594,9 @@ def _check_options(
     r: dict,        # what it says
 ) -> None:
     "Refuse options that the recipe does not have, and values of another type"
-    hints = typing.get_type_hints(Settings)
     for k, v in options.items():
         if k not in r: raise unknown(f"option of the recipe {recipe}", k, r)
-        if k in hints: check_types({k: v}, {k: hints[k]})
+        if k in SETTING_TYPES: check_types({k: v}, {k: SETTING_TYPES[k]})
 
 
 def _check_values(values: Mapping[str, Any]) -> None:
@@ -636,10 +635,9 @@ def config_of(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Config:
     return Config(mine, COMMON | dict(quirks=[], preparation={}) | dict(recipe))
 
 # %% ../../nbs/4_training/04_configure.ipynb #rec00032
-_HINTS: Any = typing.get_type_hints(Settings)
-_OF_RECIPE: Any = {n: _HINTS[n] for n in COMMON} | dict(
+_OF_RECIPE: Any = {n: SETTING_TYPES[n] for n in COMMON} | dict(
     preparation=dict[str, Any], quirks=list[str], about=str, size=str)
-SavedSettings = TypedDict("SavedSettings", _HINTS, total=False)
+SavedSettings = TypedDict("SavedSettings", dict(SETTING_TYPES), total=False)
 SavedRecipe = TypedDict("SavedRecipe", _OF_RECIPE, total=False)
 
 
