@@ -472,3 +472,200 @@ def test_command_line(server, tmp_path, monkeypatch, capsys):
         == 2
     )
     assert "it has audio" in capsys.readouterr().err
+
+
+class Odd(http.server.BaseHTTPRequestHandler):
+    "server.answer(start, asked so far) -> status, headers, body (an iterator of blocks)"
+
+    def log_message(self, *a):
+        pass
+
+    def do_GET(self):
+        m = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        self.server.asked.append(int(m[1]) if m else 0)
+        status, headers, body = self.server.answer(self.server.asked[-1], len(self.server.asked))
+        self.send_response(status)
+        for k, v in headers.items():
+            self.send_header(k, v)
+        self.end_headers()
+        try:
+            for block in body:
+                self.wfile.write(block)
+        except OSError:
+            self.server.left = True
+
+
+@pytest.fixture
+def odd():
+    s = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    s.daemon_threads, s.asked, s.left = True, [], False
+    s.url = f"http://127.0.0.1:{s.server_port}/a.bin"
+    threading.Thread(target=s.serve_forever, args=(0.01,), daemon=True).start()
+    yield s
+    s.shutdown()
+    s.server_close()
+
+
+def test_the_same_bytes_again_and_again_come_to_an_end(odd, tmp_path):
+    "Each second answer fits to nothing, so that the part begins anew: no attempt gets further"
+    odd.answer = lambda start, n: (
+        (200, {"Content-Length": "90", "ETag": '"v1"'}, [b"x" * 40])
+        if n % 2
+        else (206, {"Content-Range": "bytes 7-89/90"}, [b""])
+    )
+    with pytest.raises(AvkitError, match="broke off after"):
+        d.fetch(odd.url, tmp_path / "a.bin", tries=3, **FAST)
+    assert len(odd.asked) == 4
+
+
+def test_a_byte_at_a_time_comes_to_an_end(odd, tmp_path, monkeypatch):
+    monkeypatch.setattr(d, "ATTEMPTS", 7)
+    odd.answer = lambda start, n: (
+        206 if start else 200,
+        {"Content-Range": f"bytes {start}-89/90", "Content-Length": str(90 - start), "ETag": '"1"'},
+        [b"x"],
+    )
+    with pytest.raises(AvkitError, match="broke off after 7 bytes"):
+        d.fetch(odd.url, tmp_path / "a.bin", **FAST)
+    assert odd.asked == [*range(7)]
+    monkeypatch.setattr(d, "HOURS", 0)
+    with pytest.raises(AvkitError, match="not done in 0 hours"):
+        d.fetch(odd.url, tmp_path / "a.bin", **FAST)
+    assert len(odd.asked) == 8
+
+
+def forever():
+    while True:
+        yield bytes(1 << 16)
+
+
+@pytest.mark.parametrize("told", ["announced", "not announced", "no size known"])
+def test_more_than_there_can_be_is_refused_as_it_comes(odd, tmp_path, told):
+    announced = {"Content-Length": str(10**15)} if told == "announced" else {}
+    odd.answer = lambda start, n: (200, announced, forever())
+    size, most = (None, 300_000) if told == "no size known" else (300_000, d.LARGEST)
+    with pytest.raises(AvkitError, match="300,000 were expected.*It was not kept"):
+        d.fetch(odd.url, tmp_path / "a.bin", None, size, most=most, **FAST)
+    assert len(odd.asked) == 1 and not list((tmp_path / ".part").glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "9" * 5000},
+        {"Content-Range": "bytes 0-1/" + "9" * 5000},
+        {"ETag": '"a\x01b"'},
+        {"Last-Modified": "x" * 9000},
+        {"Content-Encoding": "gzip"},
+        {"Location": "http://[::1"},
+    ],
+)
+def test_odd_headers_are_a_sentence(odd, tmp_path, headers):
+    status = 302 if "Location" in headers else 206 if "Content-Range" in headers else 200
+    odd.answer = lambda start, n: (status, headers, [b"abc"])
+    try:
+        assert d.fetch(odd.url, tmp_path / "a.bin", tries=2, **FAST).read_bytes() == b"abc"
+    except AvkitError as e:
+        assert "broke off" in str(e)
+
+
+@pytest.mark.parametrize("note", ["[1]", '{"tag": [1]}', '{"tag": "a\\nb"}', "{", '{"tag": 3}'])
+def test_an_odd_note_is_no_note(server, tmp_path, note):
+    part_of(tmp_path, DATA[:100])
+    (tmp_path / ".part/a.bin.part.json").write_text(note)
+    assert d.fetch(server.url + "/a.bin", tmp_path / "a.bin", SHA, **FAST).read_bytes() == DATA
+    assert server.log == [("/a.bin", None, None)]
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder", "desk"])
+def test_nobody_writes_through_a_part(server, tmp_path, kind):
+    import os
+
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"mine")
+    desk, part = tmp_path / ".part", tmp_path / ".part/a.bin.part"
+    (tmp_path / "elsewhere").mkdir()
+    desk.symlink_to(tmp_path / "elsewhere") if kind == "desk" else desk.mkdir()
+    make = {"link": part.symlink_to, "second name": part.hardlink_to}.get(kind)
+    if make:
+        make(mine)
+    elif kind != "desk":
+        os.mkfifo(part) if kind == "pipe" else part.mkdir()
+    (desk / "a.bin.part.json").write_text('{"tag": "\\"v1\\""}')
+    if kind in ("folder", "desk"):
+        with pytest.raises(AvkitError, match="remove it"):
+            d.fetch(server.url + "/a.bin", tmp_path / "a.bin", SHA, **FAST)
+    else:
+        got = d.fetch(server.url + "/a.bin", tmp_path / "a.bin", SHA, **FAST)
+        assert got.read_bytes() == DATA and not got.is_symlink()
+    assert mine.read_bytes() == b"mine" and not list((tmp_path / "elsewhere").glob("*.part"))
+
+
+def header(name=b"a.wav", size=b"00000000004\0", kind=b"0"):
+    "A tar header of any bytes, with its checksum"
+    h = bytearray(512)
+    h[: len(name)], h[100:108], h[124 : 124 + len(size)] = name, b"0000644\0", size
+    h[136:148], h[156:157], h[257:265] = b"00000000000\0", kind, b"ustar\x0000"
+    h[148:156] = b" " * 8
+    h[148:156] = b"%06o\0 " % sum(h)
+    return bytes(h)
+
+
+def pax(**fields):
+    "A tar member, after a pax header that says something else of it"
+    text = b"".join(pax_record(k.replace("__", "."), v) for k, v in fields.items())
+    size = b"%011o\0" % len(text)
+    return header(b"x", size, b"x") + text.ljust(-(-len(text) // 512) * 512, b"\0") + one()
+
+
+def pax_record(key, value):
+    rest = f" {key}={value}\n".encode()
+    n = len(rest) + len(str(len(rest)))
+    n += len(str(n)) - len(str(len(rest)))
+    return str(n).encode() + rest
+
+
+def one(**odd):
+    return header(**odd) + b"data".ljust(512, b"\0")
+
+
+BELOW_0 = b"\xff" * 12  # -1, as numbers beyond octal ones are written
+TARS = {
+    "size below 0": one(size=BELOW_0) + one(name=b"b.wav"),
+    "far below 0": one(size=b"\xff" * 10 + b"\xfc\x00") + one(name=b"b.wav"),
+    "huge": one(size=b"77777777777\0"),
+    "no number": one(size=b"zzzzzzzzzzz\0"),
+    "twice": one() + one(),
+    "twice, spelt otherwise": one() + one(name=b"./a.wav"),
+    "sparse": one(kind=b"S"),
+    "of a kind that nobody knows": one(kind=b"Z"),
+    "pipe": one(kind=b"6"),
+    "pax: above": pax(path="../a.wav"),
+    "pax: absolute": pax(path="/a.wav"),
+    "pax: size below 0": pax(size="-512"),
+    "pax: no size": pax(size="x"),
+    "pax: no time": pax(mtime="nan"),
+    "pax: no end of time": pax(mtime="1e999"),
+    "pax: sparse": pax(GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="9" * 9),
+    "pax: sparse map": pax(GNU__sparse__map="0,1,x", GNU__sparse__size="4"),
+    "name below 0": header(b"x", BELOW_0, b"L") + b"y".ljust(512, b"\0") + one(),
+}
+
+
+@pytest.mark.parametrize("kind", TARS)
+def test_odd_headers_of_a_tar_leave_nothing(tmp_path, kind):
+    "Or, where they are harmless, a file inside the folder"
+    (tmp_path / "x.tar").write_bytes(TARS[kind] + bytes(1024))
+    try:
+        d.unpack(tmp_path / "x.tar", tmp_path / "in/x")
+    except AvkitError as e:
+        assert "x.tar" in str(e) and left(tmp_path) == ["x.tar"]
+    else:
+        assert kind in ("of a kind that nobody knows", "pax: no size")
+        assert left(tmp_path) == ["a.wav", "x.tar"] and (tmp_path / "in/x/a.wav").is_file()
+
+
+def test_a_pointer_is_a_short_text(odd, tmp_path):
+    odd.answer = lambda start, n: (200, {}, forever())
+    with pytest.raises(AvkitError, match="1,024 were expected at most"):
+        d._pointer(odd.url, tmp_path / "a.flv", wait=0)
