@@ -7,7 +7,7 @@ __all__ = ['MOST_STRIPS', 'Bars', 'Mark', 'PREDICT_HELP', 'timeline', 'box_at', 
            'time_line', 'prediction_folder', 'save_prediction', 'predict_to']
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #b533e1e1
-import json
+import itertools, json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
 from .released_runs import RELEASED_HELP, released_run
 from .runs import open_run, Run
-from ..markup import csv_text, legend_text
+from ..markup import answer_columns, csv_text, legend_text
 from ..models.released import RELEASED
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
@@ -60,7 +60,7 @@ def _dots(ax: Any, edges: np.ndarray, p: np.ndarray) -> None:
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #24819c8e
 def _class_strip(ax: Any, t: pd.DataFrame, classes: Sequence[str]) -> None:
     "Probabilities of one face over time"
-    edges, p = _cells(t), t[list(classes)].to_numpy(float).T
+    edges, p = _cells(t), t[answer_columns(classes)].to_numpy(float).T
     rows = np.arange(len(classes) + 1)
     ax.pcolormesh(edges, rows, np.nan_to_num(p), cmap="Greys", vmin=0, vmax=1, rasterized=True)
     if len(t) <= 80: _dots(ax, edges, p)
@@ -99,8 +99,9 @@ def _legend(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
 def _curves(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
     "Numbers of one face over time, without holes"
     few = len(t) < 40
-    for i, (name, line) in enumerate(zip(p.classes, ("-", "--", ":", "-."))):
-        ax.plot((t.start + t.end) / 2, t[name], line, marker="o" if few else None, ms=2.5, lw=1.2,
+    styles = itertools.cycle(("-", "--", ":", "-."))
+    for i, (name, column, line) in enumerate(zip(p.classes, p.columns, styles)):
+        ax.plot((t.start + t.end) / 2, t[column], line, marker="o" if few else None, ms=2.5, lw=1.2,
                 color=f"C{i}", label=legend_text(name))
 
 
@@ -108,7 +109,7 @@ def _common_ends(p: Prediction) -> tuple[float, float] | None:
     "The least and the greatest of all numbers: as declared, else -1 and 1 where they fit; or None"
     known = [tuple(v) for v in p.settings.get("scale", {}).values()]
     if len(known) == len(p.classes): return min(known)[0], max(v[1] for v in known)
-    return (-1., 1.) if p.table[p.classes].abs().max().max() <= 1.05 else None
+    return (-1., 1.) if p.table[p.columns].abs().max().max() <= 1.05 else None
 
 
 def _number_axes(ax: Any, p: Prediction) -> None:
@@ -142,7 +143,7 @@ MOST_STRIPS = 20  # faces in a figure: those that take most of the video
 
 def _answered(t: pd.DataFrame, p: Prediction) -> bool:
     "Whether any row has an answer"
-    return bool(t[p.classes].notna().to_numpy().any())
+    return bool(t[p.columns].notna().to_numpy().any())
 
 
 def _faces(p: Prediction) -> list[tuple[str, pd.DataFrame]]:
@@ -170,7 +171,7 @@ def _one_face(
     side, ax = axes
     _portrait(side, p, name)
     if _answered(t, p):
-        _strip(ax, t.loc[t[p.classes[0]].notna()], p)
+        _strip(ax, t.loc[t[p.columns[0]].notna()], p)
         _legend(ax, t, p)
     ax.set(xlim=(0, p.settings["duration"]))
 
@@ -255,7 +256,7 @@ class Said:
         "Bars of the nearest row, or None"
         if name not in self.rows: return None
         row = _nearest(self.rows[name], t)
-        x = np.asarray(row[self.p.classes], float)
+        x = np.asarray(row[self.p.columns], float)
         if not row.start - slack <= t <= row.end + slack or np.isnan(x).all(): return None
         return self._bars(x)
 
@@ -472,7 +473,8 @@ def _in_shot(t: pd.DataFrame, first: float, last: float) -> pd.DataFrame:
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #lt26476d
 def _in_words(t: pd.DataFrame, names: Sequence[str]) -> pd.Series:
     "The numbers of each row beside their names: `valence 0.2, arousal -0.1`"
-    words: Any = [name + " " + t[name].map("{:.1f}".format) for name in names]
+    words: Any = [name + " " + t[column].map("{:.1f}".format)
+                  for name, column in zip(names, answer_columns(names))]
     return words[0].str.cat(words[1:], sep=", ")
 
 
@@ -484,7 +486,7 @@ def _labels(p: Prediction) -> pd.Series:
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #tl0e0004
 def time_line(p: Prediction) -> pd.DataFrame:
     "start, end (s), label, tier (the face, or audio) of what a run says; no two of a tier overlap"
-    said: Any = p.table[p.table[p.classes].notna().all(axis=1)]
+    said: Any = p.table[p.table[p.columns].notna().all(axis=1)]
     if said.empty: return pd.DataFrame(columns=["start", "end", "label", "tier"])
     told = replace(p, table=said)
     rows = said[["start", "end"]].assign(label=_labels(told), tier=said.face.replace("", "audio"))

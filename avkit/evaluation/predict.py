@@ -28,6 +28,7 @@ from ..datasets.manifest import COLUMNS, declared_scale, label_ends, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
 from .runs import check_backbones, open_run, Run, unlike_training
+from ..markup import answer_columns
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
 from ..preprocessing.media import MediaError, probe, stream
@@ -458,7 +459,8 @@ def _likeliest(classes: Sequence[str], logits: np.ndarray) -> str:
 def _class_columns(classes: Sequence[str], logits: torch.Tensor) -> pd.DataFrame:
     "(N,C) -> the likeliest class, and the probability of each"
     best = [_likeliest(classes, x) for x in logits.numpy()]
-    probabilities = pd.DataFrame(logits.softmax(1).numpy(), columns=list(classes)).round(6)
+    told = pd.DataFrame(logits.softmax(1).numpy(), columns=answer_columns(classes))
+    probabilities = told.round(6)
     return pd.concat([pd.Series(best, name="prediction", dtype=str), probabilities], axis=1)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #790ec843
@@ -475,7 +477,7 @@ def prediction_columns(run: Run, out: torch.Tensor) -> pd.DataFrame:
     (mean, std), span = run.stats["target"], _span(run)
     numbers = out * std + mean
     if span: numbers = numbers.clamp(*map(torch.tensor, span))
-    return pd.DataFrame(numbers.numpy(), columns=run.classes).round(6)
+    return pd.DataFrame(numbers.numpy(), columns=answer_columns(run.classes)).round(6)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #ca912259
 def window_audio(
@@ -883,6 +885,11 @@ class Prediction:
     pictures: dict       # {face: (64,64,3) uint8}
     settings: dict       # how it was made
 
+    @property
+    def columns(self) -> list[str]:
+        "The table's columns of the classes, or targets"
+        return answer_columns(self.classes)
+
 
 def name_faces(
     table: pd.DataFrame,  # rows whose face is a number or None
@@ -1130,10 +1137,10 @@ def prediction_owner(
 # %% ../../nbs/5_evaluation/04_predict.ipynb #18608c17
 def _face_line(p: Prediction, name: str, rows: pd.DataFrame) -> str:
     "What was said of one face"
-    said, who = rows[rows[p.classes[0]].notna()], name or "audio"
+    said, who = rows[rows[p.columns[0]].notna()], name or "audio"
     if not len(said):
         return f"{who}: {len(rows)} rows without a prediction (nothing this run can use)"
-    mean = said[p.classes].mean()
+    mean = pd.Series(said[p.columns].mean().to_numpy(), index=p.classes)
     told = p.classes if p.task == "regression" else mean.nlargest(3).index
     what = ", ".join(f"{c} {mean[c]:.2f}" for c in told)
     span = f"{said.start.min():.1f}-{said.end.max():.1f} s"

@@ -18,6 +18,7 @@ from ..datasets.splits import SUBSETS
 from .predict import predict
 from .runs import open_run, Run
 from ..files import media_kind, one_form, walk
+from ..markup import answer_columns
 from ..preprocessing.media import frame_count
 from ..training.loading import open_manifest
 
@@ -71,7 +72,8 @@ def submission_text(
 def _columns(run: Run, rows: pd.DataFrame, lead: str = "prediction") -> np.ndarray:
     "(n,k) the predictions of some rows, as numbers"
     if run.task == "class": return _numbers_of(run, rows[lead])
-    return rows[[f"{lead}_{c}" if lead else c for c in run.classes]].to_numpy(float)
+    columns = [f"{lead}_{c}" for c in run.classes] if lead else answer_columns(run.classes)
+    return rows[columns].to_numpy(float)
 
 
 def _numbers_of(run: Run, names: Iterable) -> np.ndarray:

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from ..core import AvkitError
 from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
-from ..markup import legend_text
+from ..markup import answer_columns, legend_text
 from .errors import predictions_of
 from .tables import settings_of, telling
 from avkit.reports.stored_clips import (draw_frames, from_track, open_tracks, screen_style,
@@ -271,7 +271,7 @@ def _probabilities(
     "Probabilities of the classes over time, the true one marked"
     edges = np.append(x, 2 * x[-1] - x[-2]) if len(x) > 1 else np.array([0, 1])
     rows = np.arange(len(classes) + 1) - .5
-    values = p[classes].to_numpy(float).T
+    values = p[answer_columns(classes)].to_numpy(float).T
     im = ax.pcolormesh(edges, rows, values, cmap="viridis", vmin=0, vmax=1, rasterized=True)
     square = dict(c="w", mec="k", mew=.3, ms=2.5, markevery=max(1, len(x) // 120))
     y = p.target.map({c: i for i, c in enumerate(classes)})

@@ -16,7 +16,7 @@ from pandas import DataFrame, Series
 from ..core import AvkitError
 from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
-from ..markup import html_text
+from ..markup import answer_columns, html_text
 from .stored_clips import from_clip, from_track, screen_style, StoredClip
 if TYPE_CHECKING: from matplotlib.figure import Figure  # heavy
 
@@ -44,7 +44,7 @@ def _distance(p: DataFrame, targets: Sequence[str]) -> Series:
 def _probability_of(p: DataFrame, classes: list[str], column: str) -> np.ndarray:
     "(N,) the probability of the class that stands in a column"
     at = [classes.index(k) for k in p.loc[:, column]]
-    return p[classes].to_numpy(float)[np.arange(len(p)), at]
+    return p[answer_columns(classes)].to_numpy(float)[np.arange(len(p)), at]
 
 # %% ../../nbs/6_reports/13_errors.ipynb #36932b3d
 def confident_errors(

@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 from pandas import DataFrame, Series
 from ..core import (
     AvkitError, cache_dir, content_key, kit_path, read_json, resolve, write_json, write_text)
-from ..markup import legend_text, markdown_text, pipe_table, sheet_text
+from ..markup import columns_of, legend_text, markdown_text, pipe_table, sheet_text
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
@@ -78,11 +78,12 @@ def counts(m: Manifest) -> DataFrame:
     "A row per class and one for all: clips (or frames), by subset and by sex"
     rows, counted = rows_by_label(m), "clips" if m.level == "clip" else "frames"
     known = [*m.classes, "labelled", "unlabelled", "all"]
-    order = [c for c in known if (rows.what == c).any()]
+    order = [c for c in dict.fromkeys(known) if (rows.what == c).any()]
     t = rows.groupby("what").n.sum().reindex(order).to_frame(counted)
     for column in CROSSED:
-        if column in rows: t = t.join(_crossed(rows, column, order))
-    if order != ["all"]: t.loc["all"] = t.sum()
+        if column in rows: t = t.join(_renamed(_crossed(rows, column, order), t))
+    whole, = columns_of(["all"], m.classes)
+    if order != ["all"] or m.classes: t.loc[whole] = t.sum()
     return t.rename_axis("class").reset_index()
 
 # %% ../../nbs/6_reports/09_overview.ipynb #e0c617d5
@@ -94,8 +95,13 @@ def speakers(m: Manifest) -> DataFrame | None:
     by = rows.groupby("speaker")
     t = DataFrame({c: by[c].agg(_joined) for c in ("sex", "split") if c in rows})
     t["clips"] = by["clip"].nunique()
-    if m.task == "class": t = t.join(_per_class(rows, m.classes))
+    if m.task == "class": t = t.join(_renamed(_per_class(rows, m.classes), t))
     return t.reset_index()
+
+
+def _renamed(more: DataFrame, t: DataFrame) -> DataFrame:
+    "A table under names that do not stand in the one it is joined to"
+    return more.set_axis(columns_of(more, [*t, t.index.name]), axis=1)
 
 
 def _joined(values: Series) -> str:
@@ -240,7 +246,8 @@ def _slots(m: Manifest, bins: int) -> tuple[np.ndarray, np.ndarray]:
 def _class_rates(y: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     "(N,) class numbers, -1 unlabelled -> {class: its part of the labelled frames}"
     y = y[y >= 0]
-    return {c: (y == i).mean() if len(y) else np.nan for i, c in enumerate(classes)}
+    columns = columns_of(classes, ["time"])
+    return {c: (y == i).mean() if len(y) else np.nan for i, c in enumerate(columns)}
 
 # %% ../../nbs/6_reports/09_overview.ipynb #204155d0
 def _target_band(name: str, x: np.ndarray) -> dict[str, float]:
@@ -297,7 +304,8 @@ def _stack(t: DataFrame, classes: list[str]) -> "Figure":  # from `label_rows`
     fig, (ax,) = _panels(1, 6, 2.4)
     colours = style()[1].color_palette("colorblind", len(classes))
     names = list(map(legend_text, classes))
-    ax.stackplot(t.time, t[classes].fillna(0).T, labels=names, colors=colours, linewidth=0)
+    shares = t[columns_of(classes, ["time"])].fillna(0).T
+    ax.stackplot(t.time, shares, labels=names, colors=colours, linewidth=0)
     _legend_right(ax)
     ax.set(xlabel=CLOCK, ylabel="share of frames", xlim=(0, 1), ylim=(0, 1))
     return fig

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 import numpy as np, pandas as pd
 from numpy.typing import ArrayLike
+from ..markup import answer_columns
 
 # %% ../../nbs/4_training/13_calibration.ipynb #cal00006
 def _bins(sure: np.ndarray, n: int) -> np.ndarray:
@@ -91,7 +92,7 @@ def _answers(rows: pd.DataFrame, classes: Sequence[str]) -> tuple[np.ndarray, np
     number: Any = {c: i for i, c in enumerate(classes)}
     target = rows.target.map(number)
     known = target.notna().to_numpy()
-    return target[known].to_numpy(int), rows.loc[known, list(classes)].to_numpy(float)
+    return target[known].to_numpy(int), rows.loc[known, answer_columns(classes)].to_numpy(float)
 
 # %% ../../nbs/4_training/13_calibration.ipynb #cal0020b
 def _before_and_after(

@@ -20,6 +20,7 @@ from ..datasets.batches import AVData, cut_padding, draws, longest
 from ..datasets.corruptions import corrupt, split_source, streams_needed
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
+from ..markup import answer_columns
 from .calibration import brier
 from .configure import Config
 from .distributed import in_order, rank_and_world
@@ -257,7 +258,8 @@ def class_columns(
     "target, prediction, and the probability of each class"
     told = dict(target=got["target"], prediction=got["out"].argmax(1))
     names = pd.DataFrame({k: [data.classes[i] for i in v] for k, v in told.items()})
-    p = pd.DataFrame(got["out"].softmax(1).numpy(), columns=data.classes).round(6)
+    columns = answer_columns(data.classes)
+    p = pd.DataFrame(got["out"].softmax(1).numpy(), columns=columns).round(6)
     return pd.concat([names, p], axis=1)
 
 # %% ../../nbs/4_training/08_inference.ipynb #6b1de4cb

@@ -646,7 +646,9 @@ TARS = {
     "pax: no size": pax(size="x"),
     "pax: no time": pax(mtime="nan"),
     "pax: no end of time": pax(mtime="1e999"),
-    "pax: sparse": pax(GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="9" * 9),
+    "pax: sparse": pax(
+        GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="9" * 9
+    ),
     "pax: sparse map": pax(GNU__sparse__map="0,1,x", GNU__sparse__size="4"),
     "name below 0": header(b"x", BELOW_0, b"L") + b"y".ljust(512, b"\0") + one(),
 }

@@ -13,7 +13,7 @@ import tempfile, time, traceback, zipfile
 from collections import Counter
 from pathlib import Path
 
-import avkit
+import avkit  # noqa: F401 first, since it decides on numerics
 import numpy as np, pandas as pd, torch
 
 from avkit.cli import main
@@ -27,7 +27,8 @@ ODD = [None, True, False, 0, -1, 3, 10**30, 1e308, -0.5, float("nan"), float("in
        json.loads("[" * 90 + "]" * 90)]  # fmt: skip
 TEXTS = ["", " ", "x", "-1", "nan", "inf", "1e999", "0", "9" * 400, "\x00", "é\u202e\U0001f600",
          "a" * 20000, "=1+1", '"', "'", ",", "[", "{}", "[]", "null", "None", "True", "../..", "/",
-         "$x_{$", "%s", "a\nb", "1,2", "x=", "{\"x\": 1}", "\ud800", "1:2:3", "{speaker", "("]  # fmt: skip
+         "$x_{$", "%s", "a\nb", "1,2", "x=", "{\"x\": 1}", "\ud800", "1:2:3", "{speaker",
+         "("]  # fmt: skip
 NAMES = ["$x_{$", "prediction", "target", "condition", "split", "<img src=x onerror=alert(1)>",
          "=cmd|' /C calc'!A0", "+1", "@SUM(1)", "a\nb", "\\frac{", "50%", "R&D", "a|b", "`c`",
          "\u202egnp", "e" * 120, "\U0001f600", "clip", "fold", "None", "nan", ".", "time", "_x",
@@ -117,13 +118,17 @@ def make_films(root):
     from avkit.datasets.intervals import write_intervals
     from avkit.preprocessing.writing import write_wav
 
-    rows = [dict(start=0.1 + i / 4, end=0.3 + i / 4, label=("calm", "angry")[i % 2]) for i in range(4)]
+    rows = [
+        dict(start=0.1 + i / 4, end=0.3 + i / 4, label=("calm", "angry")[i % 2]) for i in range(4)
+    ]
     for i, ending in enumerate(("eaf", "TextGrid", "srt", "vtt", "txt")):
         film = root / f"films-{ending}"
         film.mkdir()
         for j in range(2):
             write_wav(film / f"f{j}.wav", np.ones(12000, np.float32) * 0.1, 8000)
-            write_intervals(film / f"f{j}.{ending}", pd.DataFrame(rows).assign(tier="emotion", speaker=""))
+            write_intervals(
+                film / f"f{j}.{ending}", pd.DataFrame(rows).assign(tier="emotion", speaker="")
+            )
     trace = root / "traces"
     trace.mkdir()
     write_wav(trace / "f0.wav", np.ones(12000, np.float32) * 0.1, 8000)
@@ -229,15 +234,23 @@ def odd_table(rng, path, sep=","):
     i, j = rng.randrange(len(rows)), rng.randrange(len(rows[0]))
     what = rng.choice(["cell"] * 5 + ["column", "header", "long", "short", "lost", "twice", "head"])
     text = rng.choice(TEXTS)
-    if what == "cell": rows[i][j] = text
+    if what == "cell":
+        rows[i][j] = text
     elif what == "column":
-        for r in rows[1:]: r[j] = text
-    elif what == "header": rows[0][j] = text
-    elif what == "long": rows[i] += [text] * 3
-    elif what == "short": rows[i] = rows[i][:j]
-    elif what == "lost": rows = [r[:j] + r[j + 1 :] for r in rows]
-    elif what == "twice": rows = [[*r, r[j]] for r in rows]
-    else: rows = rows[:1]
+        for r in rows[1:]:
+            r[j] = text
+    elif what == "header":
+        rows[0][j] = text
+    elif what == "long":
+        rows[i] += [text] * 3
+    elif what == "short":
+        rows[i] = rows[i][:j]
+    elif what == "lost":
+        rows = [r[:j] + r[j + 1 :] for r in rows]
+    elif what == "twice":
+        rows = [[*r, r[j]] for r in rows]
+    else:
+        rows = rows[:1]
     lines = "\n".join(sep.join(r) for r in rows) + "\n"
     path.write_bytes(lines.encode("utf-8", "surrogatepass"))
     return f"{what} {rows[0][j] if j < len(rows[0]) else j}, line {i + 1}: {text[:30]!r}"
@@ -307,24 +320,34 @@ def odd_tensors(rng, path):
     elif kind < 0.9:
         odd = dict(
             nan=lambda t: t * float("nan"), bool=lambda t: t.bool(), long=lambda t: t.long(),
-            half=lambda t: t.half(), empty=lambda t: torch.zeros(0), scalar=lambda t: torch.ones(()),
+            half=lambda t: t.half(), empty=lambda t: torch.zeros(0),
+            scalar=lambda t: torch.ones(()),
             flat=lambda t: t.reshape(-1), wide=lambda t: torch.cat([t.reshape(-1)] * 3),
             deep=lambda t: t[None, None], complex=lambda t: t.to(torch.complex64))  # fmt: skip
         how = rng.choice([*odd, "lost", "renamed", "all lost"])
         said = f"{name}: {how}"
-        if how in odd: tensors[name] = odd[how](tensors[name]).contiguous()
-        elif how == "lost": del tensors[name]
-        elif how == "renamed": tensors["optimizer.x." + name] = tensors.pop(name)
-        else: tensors = dict(x=torch.ones(1))
+        if how in odd:
+            tensors[name] = odd[how](tensors[name]).contiguous()
+        elif how == "lost":
+            del tensors[name]
+        elif how == "renamed":
+            tensors["optimizer.x." + name] = tensors.pop(name)
+        else:
+            tensors = dict(x=torch.ones(1))
     else:
         data = path.read_bytes()
         how = rng.choice(["cut", "head", "huge", "empty", "flip"])
         said = how
-        if how == "cut": data = data[: rng.randrange(len(data))]
-        elif how == "head": data = data[:8] + b"{" * 50 + data[58:]
-        elif how == "huge": data = (2**62).to_bytes(8, "little") + data[8:]
-        elif how == "empty": data = b""
-        else: data = data[:20] + bytes([data[20] ^ 1]) + data[21:]
+        if how == "cut":
+            data = data[: rng.randrange(len(data))]
+        elif how == "head":
+            data = data[:8] + b"{" * 50 + data[58:]
+        elif how == "huge":
+            data = (2**62).to_bytes(8, "little") + data[8:]
+        elif how == "empty":
+            data = b""
+        else:
+            data = data[:20] + bytes([data[20] ^ 1]) + data[21:]
         path.write_bytes(data)
         return said
     save_file(tensors, path, metadata={k: str(v) for k, v in meta.items()})
@@ -339,8 +362,8 @@ def opened(run):
     from avkit.evaluation.runs import check_backbones, open_run
 
     r = open_run(run)
-    r.trained
-    told = [r.name, r.classes, r.task, r.level, r.streams, repr(r), r.preparation]
+    told = [r.trained.classes, r.name, r.classes, r.task, r.level, r.streams, repr(r)]
+    told.append(r.preparation)
     if not r.card:
         told += [r.side, r.condition, r.predictions]
     check_backbones(r)
@@ -422,7 +445,7 @@ def report(rng, w):
     said = odd_json(rng, w / "report" / which)
     use = rng.choice([lambda w: main(["leaderboard", str(w / "report"), "--to", str(w / "l")]),
                       lambda w: remake(w / "report", w / "r"),
-                      lambda w: main(["report", str(w / "run"), "--to", str(w / "report")])])  # fmt: skip
+                      lambda w: main(["report", f"{w}/run", "--to", f"{w}/report"])])  # fmt: skip
     return f"{which}: {said}", use
 
 
@@ -433,8 +456,9 @@ def settings(rng, w):
     from avkit.training.settings import DECLARED
 
     name, value = rng.choice(list(DECLARED)), rng.choice([*ODD, *TEXTS])
-    usual = dict(dataset="folder", data_root=str(w / "voices"), modality="audio", layout="class", split="kfold3",
-                 epochs=1, n_jobs=1, batch_size=4, device="cpu", run_dir=str(w / "new"))  # fmt: skip
+    usual = dict(dataset="folder", data_root=str(w / "voices"), modality="audio", layout="class",
+                 split="kfold3", epochs=1, n_jobs=1, batch_size=4,
+                 device="cpu", run_dir=str(w / "new"))  # fmt: skip
 
     def use(w):
         cfg = configure(**usual | {name: value})
@@ -455,13 +479,16 @@ def options(rng, w):
              "fusion_options.ca.heads"]  # fmt: skip
     name, value = rng.choice(names), rng.choice(ODD)
     form = rng.choice(["mapping", "json", "pairs"])
-    usual = dict(dataset="folder", data_root=str(w / "voices"), modality="audio", layout="class", split="kfold3",
-                 epochs=1, n_jobs=1, batch_size=4, device="cpu", run_dir=str(w / "new"))  # fmt: skip
+    usual = dict(dataset="folder", data_root=str(w / "voices"), modality="audio", layout="class",
+                 split="kfold3", epochs=1, n_jobs=1, batch_size=4,
+                 device="cpu", run_dir=str(w / "new"))  # fmt: skip
 
     def use(w):
         given = {name: value}
-        if form == "json": given = json.dumps(given)
-        if form == "pairs": given = f"{name}={value}"
+        if form == "json":
+            given = json.dumps(given)
+        if form == "pairs":
+            given = f"{name}={value}"
         cfg = configure(**usual, options=given)
         return fit(cfg, verbose=False) if 0 < cfg["epochs"] < 4 else cfg
 
@@ -476,9 +503,12 @@ def command_line(rng, w):
     if name in ("epochs", "threads") and text.startswith("9"):
         text = "-9"
     mine = flags(w, w / "new")[1:]
-    if command == "index": mine = mine[:2]
-    if command == "prepare": mine = mine[:3]
-    if command == "grid": mine = [*mine[:-1], f"--to={w}/g"]
+    if command == "index":
+        mine = mine[:2]
+    if command == "prepare":
+        mine = mine[:3]
+    if command == "grid":
+        mine = [*mine[:-1], f"--to={w}/g"]
     return f"{command} --{name}={text[:40]!r}", lambda w: main([command, *mine, f"--{name}={text}"])
 
 
@@ -540,7 +570,8 @@ def facts(rng, w):
         manifest.labels_frames(name)
         manifest.label_ends(name, ["valence"])
         with contextlib.suppress(AvkitError):
-            for e in download.entries(name): download._expand(e, root)
+            for e in download.entries(name):
+                download._expand(e, root)
         status = main(["index", f"--dataset={name}", f"--data_root={root}"])
         return status or main(["verify", f"--dataset={name}", f"--data_root={root}"])
 
@@ -565,11 +596,13 @@ def own_labels(rng, w):
     "A table of one's own labels"
     ending = rng.choice(["csv", "csv", "json", "tsv", "parquet"])
     path = w / f"labels.{ending}"
-    if ending == "json": said = odd_json(rng, path)
+    if ending == "json":
+        said = odd_json(rng, path)
     elif ending == "parquet":
         data, said = odd_bytes(rng, path.read_bytes())
         path.write_bytes(data)
-    else: said = odd_table(rng, path, "\t" if ending == "tsv" else ",")
+    else:
+        said = odd_table(rng, path, "\t" if ending == "tsv" else ",")
     label = rng.choice(["label", "arousal"])
     more = rng.choice([[], [f"--label={label}"], ["--scale=arousal:-5:5", "--label=arousal"]])
     argv = ["index", "--dataset=folder", f"--data_root={w}/voices", f"--annotations={path}", *more]
@@ -597,9 +630,12 @@ def own_features(rng, w):
     ending = rng.choice(["csv", "jsonl", "npz", "safetensors", "npy", "arff", "pt"])
     path = w / f"features.{ending}"
     t = pd.read_csv(w / "features.csv")
-    if ending == "npz": np.savez(path, **{n: t[["a", "b"]].to_numpy()[i] for i, n in enumerate(t.name)})
-    if ending == "npy": np.save(path, t[["a", "b"]].to_numpy())
-    if ending == "pt": torch.save({n: torch.ones(2) for n in t.name}, path)
+    if ending == "npz":
+        np.savez(path, **{n: t[["a", "b"]].to_numpy()[i] for i, n in enumerate(t.name)})
+    if ending == "npy":
+        np.save(path, t[["a", "b"]].to_numpy())
+    if ending == "pt":
+        torch.save({n: torch.ones(2) for n in t.name}, path)
     if ending == "safetensors":
         from safetensors.torch import save_file
 
@@ -608,9 +644,12 @@ def own_features(rng, w):
         rows = "\n".join(",".join(map(str, r)) for r in t.values)
         path.write_text("@relation x\n@attribute name string\n@attribute a numeric\n"
                         f"@attribute b numeric\n@data\n{rows}\n")  # fmt: skip
-    if ending == "csv": said = odd_table(rng, path)
-    elif ending in ("jsonl", "arff"): said = odd_text(rng, path)
-    elif ending == "safetensors": said = odd_tensors(rng, path)
+    if ending == "csv":
+        said = odd_table(rng, path)
+    elif ending in ("jsonl", "arff"):
+        said = odd_text(rng, path)
+    elif ending == "safetensors":
+        said = odd_tensors(rng, path)
     else:
         data, said = odd_bytes(rng, path.read_bytes())
         path.write_bytes(data)
@@ -662,9 +701,9 @@ def kept(rng, w):
     files = [p for p in sorted((w / "home").rglob("*")) if p.is_file() and p.suffix in
              (".safetensors", ".json", ".npy")]  # fmt: skip
     path = rng.choice(files)
-    if path.suffix == ".json": said = odd_json(rng, path)
+    if path.suffix == ".json":
+        said = odd_json(rng, path)
     elif path.suffix == ".safetensors":
-        from avkit.store import Store
 
         said = odd_store(rng, path)
     else:
@@ -691,7 +730,7 @@ def odd_store(rng, path):
 
 def hub(rng, w):
     "A folder as transformers saves it"
-    from avkit.models.hub import _read_hf, folder_hash, licence_of
+    from avkit.models.hub import folder_hash, licence_of
 
     which = rng.choice(["config.json", "preprocessor_config.json", "model.safetensors.index.json"])
     said = odd_json(rng, w / "hf" / which)
@@ -708,7 +747,8 @@ def checkpoint_files(rng, w):
     from avkit.models.released import load, RELEASED
 
     recipe = rng.choice(list(RELEASED))
-    if rng.random() < 0.3: said = odd_json(rng, w / "opts1.json")
+    if rng.random() < 0.3:
+        said = odd_json(rng, w / "opts1.json")
     elif rng.random() < 0.5:
         data, said = odd_bytes(rng, (w / "net.pt").read_bytes())
         (w / "net.pt").write_bytes(data)
@@ -746,12 +786,14 @@ def archives(rng, w):
 
 
 MEMBERS = [(n, {}) for n in ["a.txt", "../x", "/etc/x", "a/../../x", "a" * 300, "C:\\x", "a\\..\\x",
-                             "con", ".", "", "a/", "\u202ea", "a\nb", "-rf", "a.txt", "é", "./a.txt",
+                             "con", ".", "", "a/", "\u202ea", "a\nb", "-rf", "a.txt", "é",
+                             "./a.txt",
                              "a.txt/b", "/".join("d" * 200)]]  # fmt: skip
 MEMBERS += [("b", dict(type=t, linkname=n)) for t in (tarfile.SYMTYPE, tarfile.LNKTYPE)
             for n in ("/etc/passwd", "../..", "a.txt", "b", "")]  # fmt: skip
 MEMBERS += [("c", dict(type=t)) for t in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
-                                          tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE, b"Z")]  # fmt: skip
+                                          tarfile.CONTTYPE, tarfile.GNUTYPE_SPARSE,
+                                          b"Z")]  # fmt: skip
 MEMBERS += [("d", dict(size=-1)), ("d", dict(size=10**15)), ("d", dict(mode=0)),
             ("d", dict(mtime=-1)), ("d", dict(mtime=10**11)), ("d", dict(uid=-5)),
             ("d", dict(pax={"size": "-1"})), ("d", dict(pax={"size": "x"})),
@@ -761,16 +803,8 @@ MEMBERS += [("d", dict(size=-1)), ("d", dict(size=10**15)), ("d", dict(mode=0)),
             ("d", dict(pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
                             "GNU.sparse.realsize": "x"})),
             ("d", dict(pax={"GNU.sparse.map": "0,1,x"})), ("d", dict(pax={"uid": "x"})),
-            ("d", dict(pax={"linkpath": "/etc"})), ("d", dict(pax={"hdrcharset": "BINARY"}))]  # fmt: skip
-
-
-def header(info):
-    "The bytes of a tar header, as odd as asked"
-    pax = info.__dict__.pop("pax", None) if hasattr(info, "__dict__") else None
-    try:
-        return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
-    except Exception:
-        return tarfile.TarInfo("y").tobuf()
+            ("d", dict(pax={"linkpath": "/etc"})),
+            ("d", dict(pax={"hdrcharset": "BINARY"}))]  # fmt: skip
 
 
 def write_archive(path, members):
@@ -789,18 +823,22 @@ def write_archive(path, members):
             info.size = 4
             info.pax_headers = odd.get("pax", {})
             for k, v in odd.items():
-                if k not in ("pax", "size"): setattr(info, k, v)
+                if k not in ("pax", "size"):
+                    setattr(info, k, v)
             if "size" in odd:  # a number that no header would hold otherwise
                 info.size = odd["size"] if odd["size"] > 0 else 0
                 raw = bytearray(info.tobuf(tarfile.GNU_FORMAT))
-                if odd["size"] < 0: raw[124:136] = b"\xff" * 12
+                if odd["size"] < 0:
+                    raw[124:136] = b"\xff" * 12
                 raw[148:156] = b" " * 8
                 raw[148:156] = b"%06o\0 " % sum(raw[:512])
                 t.fileobj.write(bytes(raw) + b"data".ljust(512, b"\0"))
                 t.offset += 1024
                 continue
             with contextlib.suppress(ValueError, UnicodeError):
-                t.addfile(info, io.BytesIO(b"data") if not info.issym() and not info.islnk() else None)
+                t.addfile(
+                    info, io.BytesIO(b"data") if not info.issym() and not info.islnk() else None
+                )
 
 
 def notes(rng, w):
@@ -814,7 +852,8 @@ def notes(rng, w):
     kind = rng.choice(["note", "note", "folder", "link", "pointer"])
     part.write_bytes(b"x" * 10)
     said = kind
-    if kind == "note": said = odd_json(rng, note)
+    if kind == "note":
+        said = odd_json(rng, note)
     if kind == "folder":
         part.unlink()
         part.mkdir()
@@ -951,7 +990,7 @@ def base_at(top):
 
 def preload():
     "What takes seconds to import, once and not in each fork"
-    import avkit.datasets.folder, avkit.evaluation.annotate, avkit.evaluation.export  # noqa: F401
+    import avkit.datasets.folder, avkit.evaluation.annotate, avkit.evaluation.export
     import avkit.reports.index, avkit.training.learner, sklearn.metrics  # noqa: F401
     import torch.utils.tensorboard, transformers  # noqa: F401
 
@@ -963,7 +1002,8 @@ def run(n, seed, top, only=(), say=print, first=0):
     preload()
     base, work, out = base_at(top), top / "work", []
     for i, surface in enumerate(surfaces(n, seed, only)):
-        if i < first: continue
+        if i < first:
+            continue
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
         os.environ["AVKIT_HOME"] = str(work / "home")
@@ -1010,5 +1050,6 @@ if __name__ == "__main__":
     a = p.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         found = run(a.inputs, a.seed, Path(a.work or temporary).resolve(), (a.only or "").split(",")
-                    if a.only else (), (lambda *_: None) if a.quiet else print, a.first)  # fmt: skip
+                    if a.only else (), (lambda *_: None) if a.quiet else print,
+                    a.first)  # fmt: skip
         sys.exit(min(1, write(found, a.out)))
