@@ -648,7 +648,7 @@ def check_saved(
     "The same config; an `AvkitError` names the file where nobody knows what its recipe names"
     try:
         _check_values({k: v for k, v in asdict(cfg.settings).items() if v is not None})
-        _check_values(cfg.recipe)
+        _check_values({**cfg.recipe, "epochs": cfg["epochs"] or 1})  # of others' weights: 0
         _check_nested(cfg.recipe)
     except AvkitError as e: raise AvkitError(f"{where}: {e}") from e
     return cfg

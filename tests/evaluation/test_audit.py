@@ -261,13 +261,18 @@ def test_a_line_for_every_report(tmp_path):
     assert audit_line(dict(dataset="mine", data_hash="abc"), store) == line
 
 
+RECORD = dict(
+    data_hash="abc", seed=1, config={}, recipe={}, dataset="folder", classes=["a", "b"],
+    split=dict(name="kfold5"), metrics=dict(test=dict(audio=dict(uar=0.5))))  # fmt: skip
+
+
 def test_keep_audit_writes_into_the_record_of_the_same_data(tmp_path, monkeypatch):
-    write_json(tmp_path / "record.json", dict(data_hash="abc", seed=1))
+    write_json(tmp_path / "record.json", RECORD)
     monkeypatch.setattr(audits, "open_run", lambda run: SimpleNamespace(folder=tmp_path))
     with pytest.raises(AvkitError, match="The data have changed"):
         keep_audit(tmp_path, dict(data_hash="other"))
     keep_audit(tmp_path, FOUND)
-    assert read_json(tmp_path / "record.json") == dict(data_hash="abc", seed=1, audit=brief(FOUND))
-    write_json(tmp_path / "record.json", dict(data_hash="abc"))
+    assert read_json(tmp_path / "record.json") == RECORD | dict(audit=brief(FOUND))
+    write_json(tmp_path / "record.json", RECORD)
     keep_audit(tmp_path, FOUND | dict(rendered=True))
-    assert read_json(tmp_path / "record.json") == dict(data_hash="abc")
+    assert read_json(tmp_path / "record.json") == RECORD
