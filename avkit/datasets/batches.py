@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np, torch
 from torch import Tensor
 from ..core import child_seed
+from ..devices import both, known, to_device
 from .features import is_large, Stream
 from ..numerics import exact_sqrt
 
@@ -50,14 +51,17 @@ class AVData:
         both = dict(audio=self.audio, video=self.video)
         return {k: s for k, s in both.items() if s is not None}
 
-    def batch(self, idx: Tensor) -> dict[str, Tensor]:
-        "(B,) clip numbers -> audio, audio_mask, video, video_mask, target, index and what else is"
-        out = dict(target=self.target[idx], index=idx)
-        if self.steps is not None: out["step_mask"] = self.steps[idx]
-        if self.shares is not None: out["shares"] = self.shares[idx]
-        for k, s in self.streams.items():
-            out |= {k: s.x[idx], f"{k}_mask": s.mask[idx]}
-        return out
+    def batch(
+        self,
+        idx: Tensor,                         # (B,) clip numbers
+        device: torch.device | str = "cpu",  # where to
+    ) -> dict[str, Tensor]:
+        "audio, audio_mask, video, video_mask, target, index (on the CPU) and what else there is"
+        small = dict(target=self.target, step_mask=self.steps, shares=self.shares)
+        small |= {f"{k}_mask": s.mask for k, s in self.streams.items()}
+        some = {k: v[idx] for k, v in small.items() if v is not None}
+        out = {k: known(to_device(v, device), v) for k, v in some.items()}
+        return out | dict(index=idx) | {k: s.rows(idx, device) for k, s in self.streams.items()}
 
 # %% ../../nbs/2_datasets/25_batches.ipynb #18c402d1
 def mean_and_deviation(stream: Stream, idx: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,4 +230,5 @@ def cut_padding(
     steps: Mapping[str, int],  # of `longest`, of the whole batch
 ) -> dict[str, Tensor]:
     "The batch without the steps behind its longest clip"
-    return batch | {k: batch[k][:, :n] for s, n in steps.items() for k in (s, f"{s}_mask")}
+    cut = {k: n for s, n in steps.items() for k in (s, f"{s}_mask")}
+    return batch | {k: both(lambda x, n=n: x[:, :n], batch[k]) for k, n in cut.items()}

@@ -35,9 +35,10 @@ def _wave_item(
     wanted: int,         # Hz
 ) -> Tensor:
     "(1,n): a waveform at the rate that the backbone takes"
-    from torchaudio.functional import resample  # heavy: a second to import
     x = x[:int(real.sum())]
-    if rate not in (0, wanted): x = resample(x, rate, wanted)
+    if rate not in (0, wanted):
+        from torchaudio.functional import resample  # heavy: a second to import
+        x = resample(x, rate, wanted)
     return F.pad(x, (0, max(0, 800 - len(x))))[None]
 
 # %% ../../nbs/4_training/05_frozen.ipynb #2cb9ba70
