@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 import numpy as np, torch
 from torch import Tensor
-from ..devices import both, is_full, pick, to_device
+from ..devices import on_both, is_full, pick, to_device
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #974e897c
 def unit_range(frames: Tensor) -> Tensor:
@@ -160,8 +160,8 @@ def _dimmed(
 ) -> dict[str, Tensor]:
     "The batch with audio times u, video times 1 - u; u a draw of each clip, in hundredths"
     a, v = batch["audio"], batch["video"]
-    u = to_device(torch.cat([torch.randint(0, 100, (1,), generator=g) for g in generators]), a.device)
-    u = u / 100
+    each = torch.cat([torch.randint(0, 100, (1,), generator=g) for g in generators])
+    u = to_device(each, a.device) / 100
     like = lambda x: u.view(-1, *[1] * (x.ndim - 1))
     return batch | dict(audio=a * like(a), video=v * (1 - like(v)))
 
@@ -182,7 +182,7 @@ def modality_dropout(
         audio, video = dict(audio=_noise_like(a, own)), dict(video=_noise_like(v, own))
         parts = [batch | audio, batch | video]
     parts = [batch, *(_paired(p) for p in parts)]
-    return {k: both(_one_after_another, *(p[k] for p in parts)) for k in batch}
+    return {k: on_both(_one_after_another, *(p[k] for p in parts)) for k in batch}
 
 
 def _one_after_another(*parts: Tensor) -> Tensor: return torch.cat(parts)
@@ -191,9 +191,9 @@ def _one_after_another(*parts: Tensor) -> Tensor: return torch.cat(parts)
 def _paired(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     "The clips that have both modalities: of any other nothing would be left without one"
     masks = [batch[k] for k in ("audio_mask", "video_mask") if k in batch]
-    there = [both(lambda m: m.any(1), m) for m in masks]
+    there = [on_both(lambda m: m.any(1), m) for m in masks]
     if all(map(is_full, there)): return batch
-    paired = both(lambda *m: torch.stack(m).all(0), *there)
+    paired = on_both(lambda *m: torch.stack(m).all(0), *there)
     return {k: pick(v, paired) for k, v in batch.items()}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np, torch
 from torch import Tensor
 from ..core import child_seed
-from ..devices import both, known, to_device
+from ..devices import on_both, known, to_device
 from .features import is_large, Stream
 from ..numerics import exact_sqrt
 
@@ -231,4 +231,4 @@ def cut_padding(
 ) -> dict[str, Tensor]:
     "The batch without the steps behind its longest clip"
     cut = {k: n for s, n in steps.items() for k in (s, f"{s}_mask")}
-    return batch | {k: both(lambda x, n=n: x[:, :n], batch[k]) for k, n in cut.items()}
+    return batch | {k: on_both(lambda x, n=n: x[:, :n], batch[k]) for k, n in cut.items()}

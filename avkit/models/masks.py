@@ -13,7 +13,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, unknown
-from ..devices import both, is_full, known, on_host, places, to_device
+from ..devices import is_full, on_both, on_host, places, to_device
 
 # %% ../../nbs/3_models/00_masks.ipynb #43c9f8ac
 Masked = tuple[Tensor, Tensor]  # a sequence (B,T,D) and its mask (B,T)
@@ -158,7 +158,7 @@ def grouped(
     "-> (B,n,D), (B,n): means over n equal parts of each clip, and which of them are valid"
     S = min(n, x.shape[1])
     steps = torch.arange(S, device=x.device) < lengths(mask).clamp(max=S)[:, None]
-    return pool_to_steps(x, mask, steps), both(lambda m: _valid_groups(m, S), mask)
+    return pool_to_steps(x, mask, steps), on_both(lambda m: _valid_groups(m, S), mask)
 
 
 def _valid_groups(mask: Tensor, n: int) -> Tensor:
@@ -176,7 +176,7 @@ def coarser(
     more = -x.shape[1] % n
     total = F.pad(zero_padding(x, mask), (0, 0, 0, more)).unflatten(1, (-1, n)).sum(2)
     count = F.pad(mask, (0, more)).unflatten(1, (-1, n)).sum(2)
-    valid = both(lambda m: F.pad(m, (0, more)).unflatten(1, (-1, n)).any(2), mask)
+    valid = on_both(lambda m: F.pad(m, (0, more)).unflatten(1, (-1, n)).any(2), mask)
     return total / count.clamp(min=1)[..., None], valid
 
 # %% ../../nbs/3_models/00_masks.ipynb #230223e4
@@ -189,7 +189,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 def counted_steps(mask: Tensor, masked: bool) -> Tensor:
     "(B,T): the mask; with masked=False every step of a clip that has the modality"
     if masked: return mask
-    return both(lambda m: m.any(1, keepdim=True).expand_as(m), mask)
+    return on_both(lambda m: m.any(1, keepdim=True).expand_as(m), mask)
 
 # %% ../../nbs/3_models/00_masks.ipynb #6d5fabe5
 def has_modality(mask: Tensor, x: Tensor) -> Tensor:
@@ -204,15 +204,15 @@ def at_present(
     dim: int,      # width that f gives
 ) -> Masked:
     "f on the clips that have a valid step; the others are not read, and have none afterwards"
-    there = both(lambda m: m.any(1), mask)
+    there = on_both(lambda m: m.any(1), mask)
     if is_full(mask) or is_full(there): return f(x, mask)
     if not on_host(there).any() and not _joined(f):
-        return x.new_zeros(len(x), 1, dim), both(lambda m: m[:, :1], mask)
+        return x.new_zeros(len(x), 1, dim), on_both(lambda m: m[:, :1], mask)
     where = places(there)
-    y, m = f(x[where], both(lambda m, t: m[places(t)], mask, there))
+    y, m = f(x[where], on_both(lambda m, t: m[places(t)], mask, there))
     out = y.new_zeros(len(x), *y.shape[1:])
     out[where] = y
-    return out, both(_put_back, m, there)
+    return out, on_both(_put_back, m, there)
 
 
 def _put_back(m: Tensor, there: Tensor) -> Tensor:  # (n,T) of the clips where (B,) is true
@@ -224,7 +224,7 @@ def _put_back(m: Tensor, there: Tensor) -> Tensor:  # (n,T) of the clips where (
 # %% ../../nbs/3_models/00_masks.ipynb #8221fcef
 def common_steps(mask: Tensor, n: int) -> Tensor:
     "(B,T), how many -> (B,n) bool: all of them, for a clip that has the modality"
-    return both(lambda m: m.any(1, keepdim=True).expand(-1, n), mask)
+    return on_both(lambda m: m.any(1, keepdim=True).expand(-1, n), mask)
 
 # %% ../../nbs/3_models/00_masks.ipynb #a170a5f2
 def align_steps(
@@ -234,7 +234,7 @@ def align_steps(
     vm: Tensor,  # (B,Tv)
 ) -> tuple[Tensor, Tensor, Tensor]:
     "-> (B,S,Da), (B,S,Dv), (B,S): both sequences on common steps, and which steps are valid"
-    steps = both(_common, am, vm)
+    steps = on_both(_common, am, vm)
     return pool_to_steps(a, am, steps), pool_to_steps(v, vm, steps), steps
 
 def _common(am: Tensor, vm: Tensor) -> Tensor:  # (B,Ta), (B,Tv)

@@ -23,7 +23,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import (AvkitError, child_seed, folder_lock, sweep_tmp, write_error, write_json,
                         write_text)
-from ..devices import both, is_full, known, on_host, pick, to_device
+from ..devices import on_both, is_full, known, on_host, pick, to_device
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -42,7 +42,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, LOWER_IS_BETTER, reconstruction_loss)
+    class_weights, labelled, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -166,7 +166,7 @@ def mixed_batch(
     for s in [s for s in ("audio", "video") if s in a]:
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
-    for k in [k for k in a if k.endswith("_mask")]: out[k] = both(torch.logical_or, a[k], b[k])
+    for k in [k for k in a if k.endswith("_mask")]: out[k] = on_both(torch.logical_or, a[k], b[k])
     return out | mixed_targets(learned_target(a), learned_target(b), weight, task)
 
 
@@ -178,7 +178,7 @@ def mixed_targets(
 ) -> dict[str, torch.Tensor]:
     "Numbers between two; of classes those of the partners, and the weight (B,)"
     if task == "regression":
-        return dict(target=both(lambda a, b: weight * a + (1 - weight) * b, a, b))
+        return dict(target=on_both(lambda a, b: weight * a + (1 - weight) * b, a, b))
     return dict(other=b, weight=torch.full((len(a),), weight, device=a.device))
 
 
@@ -513,13 +513,13 @@ def _count_clips(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor,
 def given_streams(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     "{stream: 1 for clips that have it, else 0 (B,)}"
     masks = {s: batch[f"{s}_mask"] for s in ("audio", "video") if f"{s}_mask" in batch}
-    return {s: both(lambda m: m.any(1).long(), m) for s, m in masks.items()}
+    return {s: on_both(lambda m: m.any(1).long(), m) for s, m in masks.items()}
 
 
 def _of_part(batch: Mapping[str, Any], part: str | None) -> list[torch.Tensor]:
     "For each stream that a step is about: which clips have it (B,)"
     given, asked = given_streams(batch), [part] if part else []
-    return [both(torch.Tensor.bool, given[s]) for s in (given if part == "fusion" else asked)]
+    return [on_both(torch.Tensor.bool, given[s]) for s in (given if part == "fusion" else asked)]
 
 # %% ../../nbs/4_training/11_learner.ipynb #unp00085
 def batch_of_part(
@@ -529,8 +529,8 @@ def batch_of_part(
     "The clips that a step learns from: those with its modality, or with both; `real` marks them"
     need = _of_part(batch, part)
     if all(map(is_full, need)): return batch
-    keep = both(lambda *m: torch.stack(m).all(0), *need, batch["real"])
-    some = keep if on_host(keep).any() else both(_first_alone, keep)
+    keep = on_both(lambda *m: torch.stack(m).all(0), *need, batch["real"])
+    some = keep if on_host(keep).any() else on_both(_first_alone, keep)
     return {k: pick(v, some) for k, v in (batch | dict(real=keep)).items()}
 
 
@@ -554,7 +554,7 @@ def train_step(
     targets = [batch[k] if k in batch else None for k in ("target", "other", "shares")]
     told = *targets, given_streams(batch)
     out, target, other, shares, given = over_processes(acc, batch["real"], out, *told)
-    how = task, t.weight, {k: both(torch.Tensor.bool, v) for k, v in given.items()}
+    how = task, t.weight, {k: on_both(torch.Tensor.bool, v) for k, v in given.items()}
     loss = loss_of(cfg, out, target if shares is None else shares, *how)
     if other is not None:
         own = batch["weight"][0]

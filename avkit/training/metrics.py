@@ -14,7 +14,7 @@ import numpy as np, torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
-from ..devices import both, on_host, places
+from ..devices import on_both, on_host, places
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fc0f6740
 def scores(
@@ -125,7 +125,7 @@ def ccc(
     "The concordance correlation coefficient, differentiable; 0 where both are constant"
     x, y = torch.as_tensor(x).flatten(), torch.as_tensor(y).flatten()
     if mask is not None:
-        known = places(both(torch.flatten, torch.as_tensor(mask)))
+        known = places(on_both(torch.flatten, torch.as_tensor(mask)))
         x, y = x[known], y[known]
     x, y = (v if v.dtype == torch.float64 else v.float() for v in (x, y))
     dx, dy = x - x.mean(), y - y.mean()
@@ -147,8 +147,8 @@ def ccc_scores(
 # %% ../../nbs/4_training/00_metrics.ipynb #b57c14a9
 def labelled(target: Tensor) -> list[Tensor]:  # (...,k), NaN for unlabelled
     "(N,) bool for each of k targets: where there is a label"
-    known = both(lambda t: ~t.flatten(0, -2).isnan(), target)
-    return [both(lambda m, i=i: m[:, i], known) for i in range(target.shape[-1])]
+    known = on_both(lambda t: ~t.flatten(0, -2).isnan(), target)
+    return [on_both(lambda m, i=i: m[:, i], known) for i in range(target.shape[-1])]
 
 
 def ccc_loss(

@@ -4,7 +4,7 @@ Every recipe trains on PyTorch's device `meta`, which holds shapes alone: whoeve
 there gets an error. Each copy to it says that nobody waits, as a GPU's must.
 """
 
-import numpy as np, pytest, torch
+import pytest, torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from avkit.training import learner
 from avkit.training.checkpoint import make_model

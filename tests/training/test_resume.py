@@ -152,6 +152,6 @@ def test_adam_on_a_cpu_takes_exact_roots():
     optimizer.step()
     state = optimizer.state[layer.weight]
     assert optimizer.param_groups[0]["fused"] and torch.allclose(state["exp_avg_sq"], second)
-    assert make_optimizer(cfg, layer, "cuda").param_groups[0]["fused"] is None
+    assert make_optimizer(cfg, layer, "mps").param_groups[0]["fused"] is None
     step = (before - layer.weight).detach()
     assert math.isclose(float(step.mean()), 1.0, rel_tol=1e-3)
