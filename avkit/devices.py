@@ -36,9 +36,14 @@ def on_host(x: Tensor) -> Tensor:
     return getattr(x, "host", x).cpu()
 
 # %% ../nbs/0_core/05_devices.ipynb #dev00013
-def on_both(f: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+def on_both(
+    f: Callable[..., Tensor],
+    *tensors: Tensor,
+    keeps: bool = False,  # of full masks f makes a full one
+) -> Tensor:
     "f of tensors; where all of them are known, the result is known as well"
     out = f(*tensors)
+    if keeps and all(getattr(t, "full", False) for t in tensors): out.full = True  # type: ignore
     if torch.compiler.is_compiling() or not all(hasattr(t, "host") for t in tensors): return out
     return known(out, f(*(t.host for t in tensors)))  # type: ignore
 

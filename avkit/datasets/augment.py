@@ -182,16 +182,16 @@ def modality_dropout(
         audio, video = dict(audio=_noise_like(a, own)), dict(video=_noise_like(v, own))
         parts = [batch | audio, batch | video]
     parts = [batch, *(_paired(p) for p in parts)]
-    return {k: on_both(_one_after_another, *(p[k] for p in parts)) for k in batch}
+    return {k: on_both(_joined, *(p[k] for p in parts), keeps=True) for k in batch}
 
 
-def _one_after_another(*parts: Tensor) -> Tensor: return torch.cat(parts)
+def _joined(*parts: Tensor) -> Tensor: return torch.cat(parts)
 
 
 def _paired(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     "The clips that have both modalities: of any other nothing would be left without one"
     masks = [batch[k] for k in ("audio_mask", "video_mask") if k in batch]
-    there = [on_both(lambda m: m.any(1), m) for m in masks]
+    there = [on_both(lambda m: m.any(1), m, keeps=True) for m in masks]
     if all(map(is_full, there)): return batch
     paired = on_both(lambda *m: torch.stack(m).all(0), *there)
     return {k: pick(v, paired) for k, v in batch.items()}

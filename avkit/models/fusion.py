@@ -103,7 +103,7 @@ class Fusion(Overridable):
         "`head_inputs`, on common steps where the block needs them; their width is checked"
         if self.needs_common_steps:
             a, v, steps = align_steps(a, am, v, vm)
-            am, vm = (on_both(_those_of, steps, m) for m in (am, vm))
+            am, vm = (on_both(_those_of, steps, m, keeps=True) for m in (am, vm))
         inputs = self.head_inputs(a, am, v, vm)
         self.check_width([x.shape[-1] for x, _ in inputs])
         return inputs
@@ -433,7 +433,7 @@ class Recurrent(Fusion):
         self.out_dim = 2 * hidden
 
     def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
-        steps = on_both(torch.logical_or, am, vm)
+        steps = on_both(torch.logical_or, am, vm, keeps=True)
         return [(over_steps(self.rnn, torch.cat([a, v], -1), steps), steps)]
 
 # %% ../../nbs/3_models/05_fusion.ipynb #fbf4339f

@@ -158,13 +158,15 @@ def grouped(
     "-> (B,n,D), (B,n): means over n equal parts of each clip, and which of them are valid"
     S = min(n, x.shape[1])
     steps = torch.arange(S, device=x.device) < lengths(mask).clamp(max=S)[:, None]
-    return pool_to_steps(x, mask, steps), on_both(lambda m: _valid_groups(m, S), mask)
+    return pool_to_steps(x, mask, steps), _groups_there(mask, S)
 
 
-def _valid_groups(mask: Tensor, n: int) -> Tensor:
+def _groups_there(mask: Tensor, n: int) -> Tensor:
     "(B,T) -> (B,n): which of n equal parts of a clip have a valid step"
-    steps = torch.arange(n, device=mask.device) < lengths(mask).clamp(max=n)[:, None]
-    return pool_to_steps(mask[..., None].float(), mask, steps)[..., 0] > 0
+    def there(m: Tensor) -> Tensor:
+        steps = torch.arange(n, device=m.device) < lengths(m).clamp(max=n)[:, None]
+        return pool_to_steps(m[..., None].float(), m, steps)[..., 0] > 0
+    return on_both(there, mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #coarse02
 def coarser(
@@ -176,7 +178,8 @@ def coarser(
     more = -x.shape[1] % n
     total = F.pad(zero_padding(x, mask), (0, 0, 0, more)).unflatten(1, (-1, n)).sum(2)
     count = F.pad(mask, (0, more)).unflatten(1, (-1, n)).sum(2)
-    valid = on_both(lambda m: F.pad(m, (0, more)).unflatten(1, (-1, n)).any(2), mask)
+    valid = on_both(lambda m: F.pad(m, (0, more)).unflatten(1, (-1, n)).any(2), mask,
+                    keeps=True)
     return total / count.clamp(min=1)[..., None], valid
 
 # %% ../../nbs/3_models/00_masks.ipynb #230223e4
@@ -189,7 +192,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 def counted_steps(mask: Tensor, masked: bool) -> Tensor:
     "(B,T): the mask; with masked=False every step of a clip that has the modality"
     if masked: return mask
-    return on_both(lambda m: m.any(1, keepdim=True).expand_as(m), mask)
+    return on_both(lambda m: m.any(1, keepdim=True).expand_as(m), mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #6d5fabe5
 def has_modality(mask: Tensor, x: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ def at_present(
     dim: int,      # width that f gives
 ) -> Masked:
     "f on the clips that have a valid step; the others are not read, and have none afterwards"
-    there = on_both(lambda m: m.any(1), mask)
+    there = on_both(lambda m: m.any(1), mask, keeps=True)
     if is_full(mask) or is_full(there): return f(x, mask)
     if not on_host(there).any() and not _joined(f):
         return x.new_zeros(len(x), 1, dim), on_both(lambda m: m[:, :1], mask)
@@ -224,7 +227,7 @@ def _put_back(m: Tensor, there: Tensor) -> Tensor:  # (n,T) of the clips where (
 # %% ../../nbs/3_models/00_masks.ipynb #8221fcef
 def common_steps(mask: Tensor, n: int) -> Tensor:
     "(B,T), how many -> (B,n) bool: all of them, for a clip that has the modality"
-    return on_both(lambda m: m.any(1, keepdim=True).expand(-1, n), mask)
+    return on_both(lambda m: m.any(1, keepdim=True).expand(-1, n), mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #a170a5f2
 def align_steps(

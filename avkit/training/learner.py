@@ -166,7 +166,8 @@ def mixed_batch(
     for s in [s for s in ("audio", "video") if s in a]:
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
-    for k in [k for k in a if k.endswith("_mask")]: out[k] = on_both(torch.logical_or, a[k], b[k])
+    for k in [k for k in a if k.endswith("_mask")]:
+        out[k] = on_both(torch.logical_or, a[k], b[k], keeps=True)
     return out | mixed_targets(learned_target(a), learned_target(b), weight, task)
 
 
@@ -457,6 +458,20 @@ def _for_gpu(model: nn.Module, processes: int) -> nn.Module:
     if processes > 1: model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last)
 
+# %% ../../nbs/4_training/11_learner.ipynb #resid004
+def _size(x: Any) -> int:
+    "Bytes of an array, or of what is read like one"
+    if x is None: return 0
+    return math.prod(x.shape) * x.dtype.itemsize
+
+
+def _fits_on(device: torch.device | str, streams: Iterable[Stream]) -> bool:
+    "Does half of a GPU's free memory hold these? Of what is no GPU: no"
+    device = torch.device(device)
+    if device.type != "cuda": return False
+    need = sum(_size(s.x) + _size(s.mirrored) for s in streams)
+    return need < torch.cuda.mem_get_info(device)[0] / 2
+
 # %% ../../nbs/4_training/11_learner.ipynb #resid002
 def resident(corpus: RunData, device: torch.device | str) -> RunData:
     "What a run reads, with all streams on a GPU, where half of its free memory holds them"
@@ -471,20 +486,6 @@ def _moved(s: Stream, device: torch.device | str) -> Stream:
     parts = torch.arange(len(s.mask)).split(256)
     def whole(*which): return torch.cat([s.rows(i, device, *which) for i in parts])
     return replace(s, x=whole(), mirrored=None if s.mirrored is None else whole(True))
-
-# %% ../../nbs/4_training/11_learner.ipynb #resid004
-def _size(x: Any) -> int:
-    "Bytes of an array, or of what is read like one"
-    if x is None: return 0
-    return math.prod(x.shape) * x.dtype.itemsize
-
-
-def _fits_on(device: torch.device | str, streams: Iterable[Stream]) -> bool:
-    "Does half of a GPU's free memory hold these? Of what is no GPU: no"
-    device = torch.device(device)
-    if device.type != "cuda": return False
-    need = sum(_size(s.x) + _size(s.mirrored) for s in streams)
-    return need < torch.cuda.mem_get_info(device)[0] / 2
 
 # %% ../../nbs/4_training/11_learner.ipynb #9fb324d8
 def tally(
@@ -513,7 +514,7 @@ def _count_clips(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor,
 def given_streams(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     "{stream: 1 for clips that have it, else 0 (B,)}"
     masks = {s: batch[f"{s}_mask"] for s in ("audio", "video") if f"{s}_mask" in batch}
-    return {s: on_both(lambda m: m.any(1).long(), m) for s, m in masks.items()}
+    return {s: on_both(lambda m: m.any(1).long(), m, keeps=True) for s, m in masks.items()}
 
 
 def _of_part(batch: Mapping[str, Any], part: str | None) -> list[torch.Tensor]:
