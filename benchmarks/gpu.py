@@ -219,13 +219,22 @@ def settings_of(recipe, a, **more):
     return configure(recipe=recipe, **fixed | more)
 
 
+def pictures(n, shape, g):
+    """(n,T,C,H,W) 8-bit: blotches of random colours, each frame its own. Of white noise all frames
+    look alike to a network, and what it makes of them is rounding"""
+    low = torch.rand(n * shape[0], shape[1], 4, 4, generator=g)
+    low = low * torch.rand(n * shape[0], shape[1], 1, 1, generator=g)
+    x = torch.nn.functional.interpolate(low, shape[2:], mode="bilinear")
+    return (x * 255).byte().view(n, *shape)
+
+
 def inputs(cfg, n, seed=0):
     "Random streams of n clips; where clips differ in length, some steps are padding"
     g, out = torch.Generator().manual_seed(seed), {}
     for k, s in shapes(cfg).items():
         x = torch.randn(n, *s, generator=g)
         if k == "video" and len(s) == 4:
-            x = torch.randint(0, 255, (n, *s), dtype=torch.uint8, generator=g)
+            x = pictures(n, s, g)
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
         if cfg["recipe"] == "vavl2023" and k == "audio":
             length = (torch.rand(n, generator=g) * 0.4 + 0.6) * s[0]

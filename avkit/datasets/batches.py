@@ -57,11 +57,15 @@ class AVData:
         device: torch.device | str = "cpu",  # where to
     ) -> dict[str, Tensor]:
         "audio, audio_mask, video, video_mask, target, index (on the CPU) and what else there is"
-        small = dict(target=self.target, step_mask=self.steps, shares=self.shares)
-        small |= {f"{k}_mask": s.mask for k, s in self.streams.items()}
-        some = {k: v[idx] for k, v in small.items() if v is not None}
-        out = {k: known(to_device(v, device), v) for k, v in some.items()}
-        return out | dict(index=idx) | {k: s.rows(idx, device) for k, s in self.streams.items()}
+        def some(x: Tensor) -> Tensor:
+            rows = x[idx]
+            return known(to_device(rows, device), rows)
+        out = dict(target=some(self.target), index=idx)
+        if self.steps is not None: out["step_mask"] = some(self.steps)
+        if self.shares is not None: out["shares"] = some(self.shares)
+        for k, s in self.streams.items():
+            out |= {k: s.rows(idx, device), f"{k}_mask": some(s.mask)}
+        return out
 
 # %% ../../nbs/2_datasets/25_batches.ipynb #18c402d1
 def mean_and_deviation(stream: Stream, idx: Tensor) -> tuple[Tensor, Tensor]:

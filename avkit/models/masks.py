@@ -13,7 +13,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, unknown
-from ..devices import is_full, on_both, on_host, places, to_device
+from ..devices import is_full, on_both, on_host, where_true, to_device
 
 # %% ../../nbs/3_models/00_masks.ipynb #43c9f8ac
 Masked = tuple[Tensor, Tensor]  # a sequence (B,T,D) and its mask (B,T)
@@ -73,7 +73,7 @@ def at_valid(
     if torch.compiler.is_exporting():  # a graph cannot choose steps
         return zero_padding(f(x.flatten(0, 1)).view(*mask.shape, dim), mask)
     if is_full(mask): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
-    where = places(mask)
+    where = where_true(mask)
     valid = x[where]
     y = f(valid).view(-1, dim) if len(valid) or _joined(f) else valid.new_zeros(0, dim)
     out = y.new_zeros(*mask.shape, dim)
@@ -211,8 +211,8 @@ def at_present(
     if is_full(mask) or is_full(there): return f(x, mask)
     if not on_host(there).any() and not _joined(f):
         return x.new_zeros(len(x), 1, dim), on_both(lambda m: m[:, :1], mask)
-    where = places(there)
-    y, m = f(x[where], on_both(lambda m, t: m[places(t)], mask, there))
+    where = where_true(there)
+    y, m = f(x[where], on_both(lambda m, t: m[where_true(t)], mask, there))
     out = y.new_zeros(len(x), *y.shape[1:])
     out[where] = y
     return out, on_both(_put_back, m, there)
@@ -221,7 +221,7 @@ def at_present(
 def _put_back(m: Tensor, there: Tensor) -> Tensor:  # (n,T) of the clips where (B,) is true
     "-> (B,T): the masks of some clips at their places, nothing elsewhere"
     out = m.new_zeros(len(there), m.shape[1])
-    out[places(there)] = m
+    out[where_true(there)] = m
     return out
 
 # %% ../../nbs/3_models/00_masks.ipynb #8221fcef

@@ -42,7 +42,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, labelled, LOWER_IS_BETTER, reconstruction_loss)
+    class_weights, labels_known, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -67,7 +67,8 @@ def output_loss(
 def biased_ccc_loss(target: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
     "`ccc_loss` with the moments of ntua2021's released code"
     t, p = target.flatten(0, -2), prediction.flatten(0, -2)
-    ccc = [ccc_mixed_moments(p[:, i], t[:, i], known) for i, known in enumerate(labelled(target))]
+    each = enumerate(labels_known(target))
+    ccc = [ccc_mixed_moments(p[:, i], t[:, i], known) for i, known in each]
     return torch.stack([1 - c for c in ccc]).mean()
 
 # %% ../../nbs/4_training/11_learner.ipynb #unp00072
@@ -374,11 +375,12 @@ def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
 def move_average(ema: "AveragedModel", model: nn.Module) -> None:
     "Its `update_parameters`, without telling the GPU each time which step it is, which waits"
     if ema.n_averaged == 0: return ema.update_parameters(model)
+    mean: Any = ema.multi_avg_fn
     pairs = [*zip(ema.module.parameters(), model.parameters()),
              *zip(ema.module.buffers(), model.buffers())]
     for floats in (True, False):
         some = [(a.detach(), b.detach()) for a, b in pairs if a.is_floating_point() == floats]
-        if some: ema.multi_avg_fn(*map(list, zip(*some)), ema.n_averaged)
+        if some: mean(*map(list, zip(*some)), ema.n_averaged)
     ema.n_averaged += 1
 
 
@@ -453,7 +455,7 @@ def start(
     return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight, began)
 
 
-def _for_gpu(model: nn.Module, processes: int) -> nn.Module:
+def _for_gpu(model: Any, processes: int) -> nn.Module:
     "The model with channels last in memory; of several processes with common batch norms"
     if processes > 1: model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(memory_format=torch.channels_last)
