@@ -6,6 +6,8 @@ there gets an error. Each copy to it says that nobody waits, as a GPU's must.
 
 import pytest, torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from avkit.datasets import batches
+from avkit.devices import known
 from avkit.training import learner
 from avkit.training.checkpoint import make_model
 from avkit.training.distributed import accelerator
@@ -74,20 +76,40 @@ CASES = {name: (name, {}) for name in PAPERS} | dict(
 )
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_an_epoch_asks_for_nothing(case, tmp_path, on_meta, monkeypatch):
-    recipe, more = CASES[case]
-    corpus = toy(recipe)
-    for s in corpus.data.streams.values():  # some steps are padding, in some clips more
-        if s.mask.shape[1] > 14:
+def padded(case):
+    "A recipe's random clips, of different lengths where its networks leave padding out"
+    corpus = toy(CASES[case][0])
+    for s in corpus.data.streams.values():
+        if case in ("vavl2023", "ntua2021", "jca2023", "unpaired") or s.mask.shape[1] > 14:
             s.mask[1::2, -1:] = False
     if case == "unpaired":
         corpus.data.audio.mask[2] = False
         corpus.data.video.mask[3] = False
-    t = on_meta(config(recipe, tmp_path, **more), corpus)
+    return corpus
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_epoch_asks_for_nothing(case, tmp_path, on_meta, monkeypatch):
+    recipe, more = CASES[case]
+    t = on_meta(config(recipe, tmp_path, **more), padded(case))
     if case == "noise":  # is drawn on the device, and meta has no generators
         monkeypatch.setattr(learner, "generators", lambda *args: None)
     assert steps_of_an_epoch(t, monkeypatch) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_known_of_a_batch_changes_no_bit(case, tmp_path, monkeypatch):
+    "On a CPU with copies of all masks, as a GPU has them, and without"
+    recipe, more = CASES[case]
+    weights = []
+    for copies in (False, True):
+        if copies:
+            for module in (batches, learner):
+                monkeypatch.setattr(module, "known", lambda x, host: known(x, host.clone()))
+        t = learner.start(config(recipe, tmp_path, **more), padded(case))
+        learner.train_epoch(t, 0)
+        weights.append(t.model.state_dict())
+    assert all(torch.equal(v, weights[1][k]) for k, v in weights[0].items())
 
 
 def test_whoever_waits_is_seen(tmp_path, on_meta, monkeypatch):
