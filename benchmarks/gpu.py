@@ -36,7 +36,7 @@ from avkit.training.loading import RunData
 RECIPES = list(WHERE)
 GOALS = dict(joint=20.0, ia=3.0, emotiw2023=300.0, vavl2023=20.0)
 STDOUT = 11_500  # characters of tables
-BOUNDS = {"fp32": (1e-4, 1e-2)}  # of the relative errors of loss and gradient
+BOUNDS = 1e-4, 1e-2  # of the relative errors of loss and gradient in fp32
 
 
 # What is written
@@ -219,22 +219,13 @@ def settings_of(recipe, a, **more):
     return configure(recipe=recipe, **fixed | more)
 
 
-def pictures(n, shape, g):
-    """(n,T,C,H,W) 8-bit: blotches of random colours, each frame its own. Of white noise all frames
-    look alike to a network, and what it makes of them is rounding"""
-    low = torch.rand(n * shape[0], shape[1], 4, 4, generator=g)
-    low = low * torch.rand(n * shape[0], shape[1], 1, 1, generator=g)
-    x = torch.nn.functional.interpolate(low, shape[2:], mode="bilinear")
-    return (x * 255).byte().view(n, *shape)
-
-
 def inputs(cfg, n, seed=0):
     "Random streams of n clips; where clips differ in length, some steps are padding"
     g, out = torch.Generator().manual_seed(seed), {}
     for k, s in shapes(cfg).items():
         x = torch.randn(n, *s, generator=g)
         if k == "video" and len(s) == 4:
-            x = pictures(n, s, g)
+            x = torch.randint(0, 255, (n, *s), dtype=torch.uint8, generator=g)
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
         if cfg["recipe"] == "vavl2023" and k == "audio":
             length = (torch.rand(n, generator=g) * 0.4 + 0.6) * s[0]
@@ -346,29 +337,38 @@ def relative(x, ref):
 
 
 def against_float64(recipe, a):
-    "Relative errors of loss and gradient in each precision"
+    """Relative errors of loss and gradient in each precision. Networks differ in how they amplify
+    rounding, so fp32 may be off by three times what it is on the CPU"""
     cfg = settings_of(recipe, a, precision="fp32")
     c = inputs(cfg, 2)
-    u, idx = draws(2, 0, 0), torch.arange(2)
     model = without_chance(built(cfg, c.data))
-    b = training_batch(cfg, c.data, idx, u, 0, "cpu")
+    b = training_batch(cfg, c.data, torch.arange(2), draws(2, 0, 0), 0, "cpu")
+    task, rows = c.data.task, []
     exact = copy.deepcopy(model).double()
-    ref = loss_and_gradient(cfg, exact, as_type(b, torch.float64), c.data.task)
+    ref = loss_and_gradient(cfg, exact, as_type(b, torch.float64), task)
     del exact
-    rows = []
+
+    def errors(device, bf16=False):
+        there = copy.deepcopy(model).to(device)
+        if device != "cpu":
+            there = there.to(memory_format=torch.channels_last)
+        moved = {k: v.to(device) for k, v in as_type(b, torch.float32).items()}
+        got = loss_and_gradient(cfg, there, moved, task, bf16)
+        return [relative(x, y) for x, y in zip(got, ref)]
+
+    def row(what, found, held=""):
+        rows.append({"recipe": recipe, "precision": what, "loss": found[0], "gradient": found[1]}
+                    | {"ok": held})
+
+    bounds = BOUNDS
+    if is_gpu(a):
+        row("fp32 on the CPU", here := errors("cpu"))
+        bounds = [max(x, 3 * y) for x, y in zip(BOUNDS, here)]
     for precision in ("fp32", "tf32", "bf16"):
         round_products(precision != "fp32")
-        there = copy.deepcopy(model).to(a.device)
-        if is_gpu(a):
-            there = there.to(memory_format=torch.channels_last)
-        moved = {k: v.to(a.device) for k, v in as_type(b, torch.float32).items()}
-        got = loss_and_gradient(cfg, there, moved, c.data.task, precision == "bf16")
-        errors = [relative(x, y) for x, y in zip(got, ref)]
-        bound = BOUNDS.get(precision)
-        held = "" if bound is None else "yes" if all(map(float.__le__, errors, bound)) else "no"
-        rows.append(
-            {"recipe": recipe, "precision": precision, "loss": errors[0], "gradient": errors[1]}
-            | {"ok": held})
+        found = errors(a.device, precision == "bf16")
+        held = "yes" if all(x <= y for x, y in zip(found, bounds)) else "no"
+        row(precision, found, held if precision == "fp32" else "")
     return rows
 
 
