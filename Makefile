@@ -6,8 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# What is imported is compiled then: a small part of 5 GB.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := $(BIN)/python .setup/install.py
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -26,10 +25,10 @@ help:
 
 setup: $(READY)  ## everything that is needed, pinned, in .venv
 
-$(READY): constraints.txt pyproject.toml Makefile .lab/ipython_kernel_config.py
+$(READY): constraints.txt pyproject.toml Makefile .setup/install.py .lab/ipython_kernel_config.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avkit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python && echo "== set-up: $(VENV) is there; what it lacks of constraints.txt is added" || \
-	  echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 5 GB, a few minutes, once)"
+	  echo "== set-up: a virtual environment in $(VENV), pinned by constraints.txt (about 6 GB, a minute or two, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -c constraints.txt -e ".[dev]"
 	$(INSTALL) --no-deps facenet-pytorch==2.6.0

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STOPPED', 'AvkitError', 'repo_root', 'in_jupyter', 'resolve', 'base_dir', 'kit_path', 'cache_dir', 'WriteError',
-           'write_error', 'staging_path', 'atomic_path', 'atomic_folder', 'folder_lock', 'write_text', 'write_json',
-           'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything', 'unknown',
-           'check_types', 'guard', 'progress', 'hush', 'stderr_without', 'reason_of', 'attempt', 'parallel',
+           'write_error', 'staging_path', 'atomic_path', 'atomic_folder', 'folder_lock', 'write_bytes', 'write_text',
+           'write_json', 'read_json', 'sweep_tmp', 'content_key', 'file_hash', 'child_seed', 'seed_everything',
+           'unknown', 'check_types', 'guard', 'progress', 'hush', 'stderr_without', 'reason_of', 'attempt', 'parallel',
            'Terminated', 'terminable', 'command']
 
 # %% ../nbs/0_core/00_core.ipynb #acb46d66
@@ -217,9 +217,14 @@ def _plain(x: Any) -> Any:
     raise TypeError(f"{type(x).__name__} has no JSON form")
 
 # %% ../nbs/0_core/00_core.ipynb #97a66305
+def write_bytes(path: str | Path, data: bytes) -> None:
+    "Write a file atomically"
+    with atomic_path(path) as tmp: tmp.write_bytes(data)
+
+
 def write_text(path: str | Path, text: str) -> None:
     "Write `text` to `path` atomically, as UTF-8"
-    with atomic_path(path) as tmp: tmp.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: str | Path, obj: Any) -> None:
@@ -436,11 +441,12 @@ def _there(
         with contextlib.suppress(KilledWorker): yield future.result()
 
 # %% ../nbs/0_core/00_core.ipynb #served01
-@functools.cache
 def _serve(home: int) -> None:  # number of the process that asks
-    "Let a worker end with the process that asks, and leave Ctrl-C to it"
+    "Let a worker end with the process that asks, and leave Ctrl-C to it; once is enough"
+    name = f"end with {home}"
+    if name in {t.name for t in threading.enumerate()}: return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(home,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(home,), name=name, daemon=True).start()
 
 
 def _end_with(home: int) -> None:

@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest
 from avkit.core import repo_root
 
 os.environ["AVKIT_PROGRESS"] = "0"
+os.fsync = lambda fd: None  # no test cuts the power; failing disks are tried in other processes
 
 LONG = [  # the files that take longest, longest first
     "training/test_numerics.py",

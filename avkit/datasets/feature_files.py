@@ -282,10 +282,14 @@ def _columns(
     return name, numbers, [c for c in t if c not in numbers and c != name]
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #72e0c92b
-def _by_clip(t: pd.DataFrame, name: str | None) -> list[tuple[str, pd.DataFrame]]:
-    "Each clip and its rows, without openSMILE's quotes around the name; '' where none is given"
-    if name is None: return [("", t)]
-    return [(str(k).strip("'"), rows) for k, rows in t.groupby(name, sort=False)]
+def _by_clip(t: pd.DataFrame, name: str | None) -> dict[str, np.ndarray]:
+    "{clip: its rows' places}, without openSMILE's quotes around the name; '' where none is given"
+    if name is None: return {"": np.arange(len(t))}
+    number, names = pd.factorize(t[name])  # as they come; -1 where there is no name
+    order = np.argsort(number, kind="stable")
+    first = np.searchsorted(number[order], np.arange(len(names) + 1))
+    each = zip(names, first, first[1:])
+    return {str(clip).strip("'"): order[i:j] for clip, i, j in each}
 
 
 def _add(found: Found, clip: str, t: pd.DataFrame, form: Form) -> None:
@@ -294,6 +298,14 @@ def _add(found: Found, clip: str, t: pd.DataFrame, form: Form) -> None:
     x = t[found.columns].to_numpy(np.float32)
     found.named[clip] = ClipSteps(x, _seen(t), _middles(t, form)).in_order()
     if faces > 1: found.faces.append(clip)
+
+
+# %% ../../nbs/2_datasets/24_feature_files.ipynb #d42ebfef
+def _add_plain(found: Found, clips: Mapping[str, np.ndarray], t: pd.DataFrame) -> None:
+    "`_add` of all clips of a table that tells neither times nor faces"
+    x, seen = t[found.columns].to_numpy(np.float32), _seen(t)
+    found.named |= {clip: ClipSteps(x[rows], seen[rows]) for clip, rows in clips.items()}
+
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #92cbfbee
 def _of_table(t: pd.DataFrame, alone: bool) -> Found:
@@ -305,7 +317,10 @@ def _of_table(t: pd.DataFrame, alone: bool) -> Found:
         raise AvkitError("no text column names the clip. Files of one clip each come as a folder")
     if not numbers: raise AvkitError("no column of numbers that could be features")
     out = Found(form.tool, {}, numbers, aside)
-    for clip, rows in _by_clip(t, name): _add(out, clip, rows, form)
+    clips = _by_clip(t, name)
+    if form.begin or any(c in t for c in _PERSON):
+        for clip, rows in clips.items(): _add(out, clip, t.iloc[rows], form)
+    else: _add_plain(out, clips, t)
     return out
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #b6f45fb6

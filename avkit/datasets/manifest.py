@@ -10,7 +10,7 @@ __all__ = ['FACTS', 'Ends', 'PIECE', 'COLUMNS', 'PROBLEMS', 'manifests_dir', 'kn
            'read_lines', 'column_hint', 'read_table']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
-import csv, gzip, re, tomllib, unicodedata, zlib
+import csv, functools, gzip, re, tomllib, unicodedata, zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from ..files import check_root, media_kind, one_form, stamp, walk
 from ..markup import csv_text
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
+@functools.cache
 def manifests_dir() -> Path:
     "The folder of `<dataset>.toml`: the clone's, else the installed one"
     package = Path(str(find_spec("avkit").origin)).parent  # type: ignore[union-attr]  it is there
@@ -48,8 +49,14 @@ def known_datasets() -> list[str]:
     return sorted(found, key=lambda name: found[name].get("order", 1000))
 
 
-def _read_toml(path):
-    try: return tomllib.loads(path.read_text(encoding="utf-8"))
+@functools.lru_cache(64)
+def _parsed(path: Path, written: int) -> dict[str, Any]:
+    "What a TOML says, as long as it is not written again"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try: return dict(_parsed(path, path.stat().st_mtime_ns))
     except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path}: {e}") from e
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #849893b9

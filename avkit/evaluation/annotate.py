@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, kit_path, read_json, resolve, write_json, write_text
+from ..core import (AvkitError, content_key, kit_path, read_json, resolve, sweep_tmp,
+                        write_json, write_text)
 from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
@@ -548,8 +549,9 @@ def save_prediction(
     table, drawn = folder / "predictions.csv", folder / "annotated.mp4"
     text = _csv_of(p)
     stale = drawn.is_file() and table.is_file() and table.read_text(encoding="utf-8") != text
+    sweep_tmp(folder, deep=False)
+    write_json(folder / "settings.json", p.settings)  # first: it says whose the folder is
     write_text(table, text)
-    write_json(folder / "settings.json", p.settings)
     made = [table, folder / "settings.json", _save_timeline(p, folder), *_save_intervals(p, folder)]
     return made + ([annotated(p, drawn)] if annotate or stale else [])
 

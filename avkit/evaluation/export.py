@@ -19,7 +19,7 @@ from ..core import (AvkitError, atomic_folder, file_hash, resolve, sweep_tmp, wr
 from ..datasets.manifest import corpus_info, declared_scale
 from .audit import audit_line, audit_of
 from .runs import open_run, Run
-from ..store import Store
+from ..store import Store, write_tensors
 from ..markup import markdown_text, pipe_table
 from ..models.hub import is_hub
 from ..models.model import count_parameters
@@ -450,14 +450,13 @@ def export_card(
     onnx: bool = True,      # False: without model.onnx
 ) -> dict[str, dict]:
     "Write a run as a card; returns what the checks of its graphs found"
-    from safetensors.torch import save_file  # heavy: only where files are read or written
     run, folder = open_run(run), resolve(folder)
     _check_folder(run, folder)
     tensors, meta = read_checkpoint(run.folder / "checkpoints/best.safetensors")
     _check_weights(run, tensors)
     sweep_tmp(folder.parent, deep=False)
     with atomic_folder(folder) as new:
-        save_file(tensors, new / "model.safetensors", metadata=dict(format="pt"))
+        write_tensors(new / "model.safetensors", tensors, dict(format="pt"))
         found = to_graphs(run, new, onnx)
         write_json(new / "config.json", card_config(run, meta) | dict(graphs=found))
         write_json(new / "metrics.json", run.record["metrics"])

@@ -7,12 +7,12 @@ __all__ = ['HEAVY', 'style', 'is_raster', 'save_figure', 'minimised', 'learning_
            'agreement_figure', 'even_places', 'edges_between', 'glance', 'contact_sheet', 'run_figures', 'all_figures']
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #79044d33
-import shutil, textwrap
+import io, shutil, textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
-from ..core import resolve
+from ..core import resolve, write_bytes
 from ..datasets.batches import AVData
 from ..datasets.features import Stream
 from ..datasets.manifest import Manifest
@@ -51,6 +51,13 @@ def is_raster(fig: Any) -> bool:
                for ax in fig.axes)
 
 
+def _drawn(fig: Any, kind: str, **metadata: Any) -> bytes:
+    "A figure as a file of this kind"
+    file = io.BytesIO()
+    fig.savefig(file, format=kind, metadata=metadata)
+    return file.getvalue()
+
+
 def save_figure(
     fig: Any,
     folder: str | Path,  # made where it is missing
@@ -62,15 +69,14 @@ def save_figure(
     folder = resolve(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, drawn = folder / f"{name}.png", folder / f"{name}.svg"
-    drawn.unlink(missing_ok=True)
-    if svg or not is_raster(fig):
-        fig.savefig(drawn, metadata={"Date": None})
-        if drawn.stat().st_size > HEAVY and not svg:
-            drawn.unlink()
-    fig.savefig(png, metadata={"Software": None})
-    with Image.open(png) as image:
+    lines = _drawn(fig, "svg", Date=None) if svg or not is_raster(fig) else b""
+    if lines and (svg or len(lines) <= HEAVY): write_bytes(drawn, lines)
+    else: drawn.unlink(missing_ok=True)
+    with Image.open(io.BytesIO(_drawn(fig, "png", Software=None))) as image:
         small = image.convert("RGB").quantize(256)  # colours: half the bytes, or less
-    small.save(png, optimize=True)
+    whole = io.BytesIO()
+    small.save(whole, "png", optimize=True)
+    write_bytes(png, whole.getvalue())
     return png
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #c8aed3a0

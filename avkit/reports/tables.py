@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import AvkitError, content_key, read_json, resolve, write_text
+from ..core import AvkitError, content_key, read_json, resolve, sweep_tmp, write_text
 from ..datasets.manifest import corpus_info, known_datasets
 from ..evaluation.audit import audit_line
 from ..evaluation.runs import record_paths
@@ -477,6 +477,7 @@ def write_frame(
     folder = resolve(folder)
     numbers = shown if csv is None else csv
     text = f"# {title}\n\n" + "\n".join(notes) + f"\n\n{to_markdown(shown)}\n"
+    sweep_tmp(folder, deep=False)
     write_text(folder / f"{name}.csv", sheet_text(numbers, "%.6f"))
     write_text(folder / f"{name}.md", text)
     write_text(folder / f"{name}.tex", _tex(shown, rank))

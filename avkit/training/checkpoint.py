@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TYPE_CHECKING
 import pandas as pd, torch
 from torch import nn
-from ..core import atomic_path, AvkitError, child_seed, resolve, seed_everything
+from ..core import AvkitError, child_seed, resolve, seed_everything
 from ..datasets.batches import AVData
 from ..datasets.manifest import Manifest, read_cells
 from ..datasets.splits import LeakError
@@ -23,6 +23,7 @@ from ..models.model import build_model
 from ..models.released import load, recipe_of, RELEASED
 from ..models.weights import read_file, refuse_weights, restoring, State, weights_file
 from ..numerics import numerics
+from ..store import write_tensors
 from .configure import Config, differing, in_words, own_encoder
 from .loading import RunData
 
@@ -102,8 +103,7 @@ def _meta(t: Resumable) -> str:
 
 def save_checkpoint(t: Resumable, path: Path) -> None:
     "Write all state between two epochs to `path`, atomically"
-    from safetensors.torch import save_file  # heavy: only where files are read or written
-    with atomic_path(path) as tmp: save_file(_tensors(t), tmp, metadata=dict(avkit=_meta(t)))
+    write_tensors(path, _tensors(t), dict(avkit=_meta(t)))
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #064b87c1
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -179,18 +179,18 @@ def load_checkpoint(t: Resumable, path: Path) -> None:
 # %% ../../nbs/4_training/09_checkpoint.ipynb #adfd39d2
 def save_best(t: Resumable, path: Path) -> None:
     "The model as it is scored, with what is needed to use it again"
-    from safetensors.torch import save_file  # heavy: only where files are read or written
     tensors = {f"model.{k}": cpu_copy(v) for k, v in t.scored.state_dict().items()}
     for s, (mean, std) in t.corpus.stats.items():
         tensors |= {f"stats.{s}.mean": mean, f"stats.{s}.std": std}
     meta = json.dumps(_use_of(t.cfg, t.corpus.data))
-    with atomic_path(path) as tmp: save_file(tensors, tmp, metadata=dict(avkit=meta))
+    write_tensors(path, tensors, dict(avkit=meta))
 
 
 def _use_of(cfg: Config, data: AVData) -> dict[str, Any]:
-    "What has to be known to build the model again and give it clips"
+    "What has to be known to build the model again and give it clips; not how often it was begun"
+    settings = asdict(cfg.settings) | dict(resume=False, again=False)
     shapes = {s: list(v.x.shape[1:]) for s, v in data.streams.items()}
-    return dict(settings=asdict(cfg.settings), recipe=cfg.recipe, classes=data.classes,
+    return dict(settings=settings, recipe=cfg.recipe, classes=data.classes,
                 model=model_settings(cfg, data), shapes=shapes)
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #f53a76b1

@@ -27,8 +27,8 @@ from ..preprocessing.audio import log_mel, mfcc
 from ..preprocessing.prepare import Preparation
 from .quirks import QUIRKS
 from .recipes import RECIPES, merged
-from .settings import (COMMON, DECLARED, DEFAULTS, PATHS, portable, Settings,
-    check_choices, settings_parser)
+from .settings import (check_choices, COMMON, DECLARED, DEFAULTS, PATHS, portable,
+    SETTING_TYPES, Settings, settings_parser)
 
 # %% ../../nbs/4_training/04_configure.ipynb #af71e606
 def names_of(x: str | Iterable[str] | None) -> list[str]:
@@ -555,7 +555,7 @@ def _with_hub(
 # %% ../../nbs/4_training/04_configure.ipynb #380b7a71
 def configure(**settings: Any) -> Config:
     "A checked `Config`, from the names of `Settings`"
-    check_types(settings, typing.get_type_hints(Settings))
+    check_types(settings, SETTING_TYPES)
     s = Settings(**settings)
     s = replace(s, data_root=normal_root(s.data_root))
     s = replace(_apart(s), **_placed(_apart(s)))
@@ -592,11 +592,10 @@ def _check_options(
     r: dict,        # what it says
 ) -> None:
     "Refuse options that the recipe does not have, and values of another type"
-    hints = typing.get_type_hints(Settings)
     for k, v in options.items():
         if k not in r: raise unknown(f"option of the recipe {recipe}", k, r)
-        if k in hints and not isinstance(v, list):
-            check_types({k: v}, {k: hints[k]})
+        if k in SETTING_TYPES and not isinstance(v, list):
+            check_types({k: v}, {k: SETTING_TYPES[k]})
 
 
 def _check_numbers(r: dict, s: Settings) -> None:

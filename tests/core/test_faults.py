@@ -29,7 +29,7 @@ def failing(tmp_path_factory):
 def trials(failing, folder, most, *scenarios):
     "What became of each operation that failed: lines of `faults/child.py`"
     env = os.environ | dict(LD_PRELOAD=str(failing), AVKIT_PROGRESS="0")
-    flags = [sys.executable, HERE / "child.py", folder, str(most), *scenarios]
+    flags = [sys.executable, HERE / "child.py", folder, "operations", str(most), *scenarios]
     r = subprocess.run(flags, env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     return [json.loads(line) for line in r.stdout.splitlines()]

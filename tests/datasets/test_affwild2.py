@@ -18,7 +18,7 @@ SMALL = dict(videos=4, takes=0, size=(96, 72), progress=False)
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory):
-    return render(tmp_path_factory.mktemp("aff") / "ä b", n_jobs=2, **SMALL)
+    return render(tmp_path_factory.mktemp("aff") / "ä b", n_jobs=1, **SMALL)
 
 
 def test_labels_are_what_was_rendered(twin):

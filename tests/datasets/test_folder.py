@@ -18,7 +18,7 @@ def twin(tmp_path_factory):
         speakers=6,
         takes=3,
         size=(96, 80),
-        n_jobs=2,
+        n_jobs=1,
         progress=False,
     )
 

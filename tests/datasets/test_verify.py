@@ -42,7 +42,7 @@ def real(shared_data):
 
 def test_the_real_files_verify(real):
     m = ravdess.index(real)
-    t = v.verify(m, n_jobs=2)
+    t = v.verify(m)
     assert (
         v.verification_summary(t, m)
         == "1200 of 1440 clips found; 240 missing; 0 invalid; 1 unexpected"

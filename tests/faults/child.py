@@ -1,12 +1,16 @@
-"""Run with `failing.c` preloaded: every operation of a scenario fails once, each in a fork.
+"""Run with `failing.c` preloaded: what a scenario leaves when something goes wrong, each in a fork.
 
-    LD_PRELOAD=failing.so python child.py FOLDER MOST [SCENARIO ...]
+    LD_PRELOAD=failing.so python child.py FOLDER operations MOST [SCENARIO ...]
+    python child.py FOLDER kills MOST [SCENARIO ...]
+    python child.py FOLDER races MOST [RACE ...]
 
-prints a line of JSON for each: scenario, which operation, how it ended, what the repeat gave. MOST
-operations of a scenario are tried, spread evenly.
+prints a line of JSON a trial: scenario, what went wrong, how it ended, what a repeat gave.
+`operations`: MOST of a scenario's writes, spread evenly, fail once, or with all that follow, or are
+the last moment. `kills`: SIGKILL to all its processes at MOST moments. `races`: commands at once,
+MOST times.
 """
 
-import contextlib, ctypes, errno, hashlib, io, json, os, shutil, sys, traceback
+import contextlib, ctypes, errno, hashlib, io, json, os, shutil, signal, sys, time, traceback
 from pathlib import Path
 
 import avkit
@@ -18,7 +22,6 @@ from avkit.store import Store, pack
 
 FAULTS = ((errno.ENOSPC, True), (errno.EIO, False), (0, False))  # 0: killed
 LIB = ctypes.CDLL(None)
-LIB.fault_count.restype = ctypes.c_long
 
 
 def arm(root, k=0, error=errno.ENOSPC, lasting=False):
@@ -53,11 +56,42 @@ def prepare(folder):
              "--modality=audio", "--n_jobs=1")  # fmt: skip
 
 
-def train(folder):
+def learns(folder, *flags):
     toy = folder.parent
-    run_main("train", "--dataset=folder", f"--data_root={toy}/voices", "--modality=audio",
-             f"--audio_features={toy}/features.csv", "--recipe=demo", "--epochs=2", "--n_jobs=1",
-             "--batch_size=4", "--device=cpu", f"--run_dir={folder}/run")  # fmt: skip
+    return ("--dataset=folder", f"--data_root={toy}/voices", "--modality=audio", "--recipe=demo",
+            "--epochs=2", "--n_jobs=1", "--batch_size=4", "--device=cpu", *flags)  # fmt: skip
+
+
+def given(folder):
+    return f"--audio_features={folder.parent}/features.csv"
+
+
+def train(folder):
+    run_main("train", *learns(folder, given(folder)), f"--run_dir={folder}/run")
+
+
+def resume(folder):
+    "The same, going on from what is there"
+    more = ["--resume"] if (folder / "run").exists() else []
+    run_main("train", *learns(folder, given(folder)), f"--run_dir={folder}/run", *more)
+
+
+def hear(folder):
+    "One that is trained on sound, not on given features: it can predict"
+    run_main("train", *learns(folder), f"--run_dir={folder}/heard")
+
+
+def grid(folder):
+    run_main("grid", *learns(folder, given(folder)), "--seed=1,2", f"--to={folder}/grid")
+
+
+def report(folder):
+    run_main("report", f"{folder}/run", f"--to={folder}/table")
+
+
+def predict(folder):
+    clip = sorted((folder.parent / "voices").rglob("*.wav"))[0]
+    run_main("predict", f"--run={folder}/heard", f"--to={folder}/predicted", str(clip))
 
 
 def evaluate(folder):
@@ -68,8 +102,42 @@ def export(folder):
     run_main("export", f"--run={folder}/run", f"--to={folder}/card", "--no-onnx")
 
 
-SCENARIOS = dict(json_file=[json_file], store_put=[store_put], packed=[packed], prepare=[prepare],
-                 train=[train], evaluate=[train, evaluate], export=[train, export])  # fmt: skip
+SCENARIOS = dict(
+    json_file=[json_file],
+    store_put=[store_put],
+    packed=[packed],
+    prepare=[prepare],
+    train=[train],
+    resume=[resume],
+    evaluate=[train, evaluate],
+    grid=[grid],
+    report=[train, report],
+    export=[train, export],
+    predict=[hear, predict],
+)
+
+COMMANDS = [*SCENARIOS][3:]
+
+
+def hears_noise(folder):
+    run_main("evaluate", f"--run={folder}/run", "--conditions=audio_noise", "--device=cpu")
+
+
+def hears_all(folder):
+    run_main("evaluate", f"--run={folder}/run", "--conditions=audio", "--device=cpu")
+
+
+# what comes before, and what happens at once
+RACES = dict(
+    prepare=([], [prepare, prepare]),
+    train=([prepare], [train, train]),
+    evaluate=([train], [hears_all, hears_noise]),
+    grid=([prepare], [grid, grid]),
+    export=([train], [export, export]),
+    report=([train], [report, report]),
+    pack=([store_put], [packed, packed]),
+    features=([], [hear, train]),
+)
 
 
 def voices(root):
@@ -139,6 +207,7 @@ def attempt(step, folder, k, error, lasting, said):
 def count(step, folder, said):
     arm(folder)
     step(folder)
+    LIB.fault_count.restype = ctypes.c_long
     return LIB.fault_count()
 
 
@@ -148,41 +217,123 @@ def spread(n, most):
         *range(1, n + 1)]  # fmt: skip
 
 
-def trials(name, folder, most=10**9):
+def operations(name, folder, most=10**9):
     "Each operation of a scenario's last step fails, alone and with all that follow"
     *before, step = SCENARIOS[name]
-    base, work = folder / f"{name}-base", folder / "work"
-    base.mkdir()
-
-    def fresh():
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(base, work)
-        return work
-
-    def plain(steps, said):
-        for s in steps:
-            s(work)
-        return state(work)
-
-    os.environ["AVKIT_HOME"] = str(work)
-    fresh()
-    in_fork(plain, before)
-    shutil.rmtree(base)
-    shutil.copytree(work, base)
-    right = in_fork(plain, [step])
-    n = in_fork(count, step, fresh())
+    bench = Bench(name, folder, before)
+    right = bench.plain([step])
+    n = in_fork(count, step, bench.fresh())
     if not isinstance(n, int):
         print(json.dumps(dict(scenario=name, n=0, end="broken", said=n)))
         return
     for k in spread(n, most):
         for error, lasting in FAULTS:
-            end, said = in_fork(attempt, step, fresh(), k, error, lasting)
-            again = in_fork(plain, [step])
-            left = [p.name for p in work.rglob(".tmp*")]
-            differs = again if isinstance(again, list) else changed(right, again)
+            end, said = in_fork(attempt, step, bench.fresh(), k, error, lasting)
             kind = errno.errorcode.get(error, "SIGKILL")
-            line = dict(scenario=name, n=n, k=k, error=kind, end=end, said=said[-600:])
-            print(json.dumps(line | dict(repeat=differs, left=left)), flush=True)
+            tell(bench, right, step, end, said, n=n, k=k, error=kind)
+
+
+def kills(name, folder, most):
+    "SIGKILL to all processes of a scenario's last step, at moments that are spread evenly"
+    *before, step = SCENARIOS[name]
+    bench = Bench(name, folder, before)
+    began = time.monotonic()
+    right = bench.plain([step])
+    lasts = time.monotonic() - began
+    for k in range(most):
+        work = bench.fresh()
+        process = start(step, work)
+        time.sleep(lasts * (k + 0.5) / most)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        end = "killed" if os.WIFSIGNALED(status) else "ok"
+        tell(bench, right, step, end, "", n=most, k=k, error="SIGKILL")
+
+
+def races(name, folder, most):
+    "Steps at once, started a little apart: nothing is lost, and each ends well or says why not"
+    before, steps = RACES[name]
+    bench = Bench(f"race-{name}", folder, before)
+    right = bench.plain(steps)
+    for k in range(most):
+        work = bench.fresh()
+        began = []
+        for step in steps:
+            began.append(start(step, work, folder / f"said-{len(began)}"))
+            time.sleep(0.05 * k)
+        ends = [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in began]
+        said = " ".join((folder / f"said-{i}").read_text() for i in range(len(began)))
+        found = changed(right, state(work))
+        end = "ok" if set(ends) <= {0, 2} and 0 in ends and not found else "lost"
+        tell(bench, right, steps, end, said, n=most, k=k, error="race", found=found)
+
+
+class Bench:
+    "A folder that is as it was before a scenario's last step, as often as that is asked for"
+
+    def __init__(self, name, folder, before):
+        self.base, self.work = folder / f"{name}-base", folder / "work"
+        os.environ["AVKIT_HOME"] = str(self.work)
+        self.base.mkdir()
+        self.fresh()
+        self.plain(before)
+        shutil.rmtree(self.base)
+        shutil.copytree(self.work, self.base)
+
+    def fresh(self):
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.base, self.work)
+        return self.work
+
+    def plain(self, steps):
+        "What is there after these steps without a fault, each in a process of its own"
+        told = state(self.work)
+        for step in steps:
+            told = in_fork(after, step, self.work)
+        return told
+
+
+def after(step, work, said):
+    step(work)
+    return state(work)
+
+
+def start(step, work, said="/dev/null"):
+    "The number of a process, and of its group, that does one step"
+    if pid := os.fork():
+        return pid
+    os.setsid()
+    status = 3
+    try:
+        with open(said, "w") as out:
+            sys.stdout = sys.stderr = out
+            status = ended(step, work)
+    finally:
+        os._exit(status)
+
+
+def ended(step, work):
+    "0: well; 2: with a sentence; 3: otherwise"
+    try:
+        step(work)
+        return 0
+    except AvkitError as e:
+        print(e)
+        return 2
+    except BaseException:
+        traceback.print_exc()
+        return 3
+
+
+def tell(bench, right, steps, end, said, **trial):
+    "A line: the trial, its end, in what a repeat differs from a run without faults, what is left"
+    steps = steps if isinstance(steps, list) else [steps]
+    again = bench.plain(steps)
+    differs = again if isinstance(again, list) else changed(right, again)
+    left = [str(p.relative_to(bench.work)) for p in bench.work.rglob(".tmp*")]
+    line = dict(scenario=bench.base.name.removesuffix("-base"), end=end, said=said[-300:])
+    print(json.dumps(line | trial | dict(repeat=differs, left=left)), flush=True)
 
 
 def changed(right, again):
@@ -195,7 +346,9 @@ if __name__ == "__main__":
     import avkit.evaluation.export, avkit.training.learner  # noqa: F401 the same
 
     torch.set_num_threads(1)
-    top = Path(sys.argv[1])
+    top, kind, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    todo = dict(operations=(operations, SCENARIOS), kills=(kills, COMMANDS), races=(races, RACES))
+    trial, names = todo[kind]
     voices(top)
-    for name in sys.argv[3:] or SCENARIOS:
-        trials(name, top, int(sys.argv[2]))
+    for name in sys.argv[4:] or names:
+        trial(name, top, most)
