@@ -67,6 +67,8 @@ def gpu():
         yield module
     finally:
         sys.path.remove(str(folder))
+        for name in "common", "frozen", "joint_attention", "training":
+            sys.modules.pop(name, None)
 
 
 def test_it_runs_with_nothing_but_what_it_asks_for(bare, tmp_path):
