@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'WANTED', 'LocalFeatures',
            'Modulator', 'first_of_equals', 'counted', 'counted_moments', 'counted_norm', 'counting', 'counts_once',
-           'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock', 'TemporalNet', 'I3D', 'i3d_name',
-           'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of', 'place_of',
-           'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone', 'PerView']
+           'made_again', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock', 'TemporalNet',
+           'I3D', 'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of',
+           'place_of', 'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone', 'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
-import contextlib, difflib, functools, re
+import contextlib, difflib, functools, itertools, re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 from ..core import AvkitError, unknown
 from .hub import find_network, is_hub
 from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
@@ -168,11 +169,12 @@ def counted_norm(
     bn: nn.Module,          # a `BatchNorm`, in training
     x: Tensor,              # (n,C,...)
     counts: Sequence[int],  # n of them, sorted: how often a row counts
+    moves: bool = True,     # its running statistics
 ) -> Tensor:
     "What a batch norm gives for rows that come so often, and its running statistics after them"
     with torch.no_grad(): mean, var, n = counted_moments(x, counts)
     b: Any = bn
-    if b.track_running_stats:
+    if b.track_running_stats and moves:
         with torch.no_grad():
             b.num_batches_tracked.add_(1)
             b.running_mean.lerp_(mean, b.momentum)
@@ -181,13 +183,20 @@ def counted_norm(
 
 # %% ../../nbs/3_models/02_backbones.ipynb #cnt00012
 @contextlib.contextmanager
-def counting(net: nn.Module, counts: Sequence[int]) -> Iterator[None]:
+def counting(
+    net: nn.Module,
+    counts: Sequence[int],  # sorted
+    moves: bool = True,     # the running statistics
+) -> Iterator[None]:
     "Within it the batch norms of a network let rows count as often as `counts` (sorted) says"
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for m in norms: m.forward = functools.partial(counted_norm, m, counts=counts)
+    before = [vars(m).pop("forward", None) for m in norms]
+    for m in norms: m.forward = functools.partial(counted_norm, m, counts=counts, moves=moves)
     try: yield
     finally:
-        for m in norms: del m.forward
+        for m, f in zip(norms, before):
+            if f is None: del m.forward
+            else: m.forward = f
 
 
 def counts_once(net: nn.Module, x: Tensor) -> bool:
@@ -197,6 +206,21 @@ def counts_once(net: nn.Module, x: Tensor) -> bool:
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return all(m.training and m.momentum is not None and m.affine
                and type(m) is not nn.SyncBatchNorm for m in norms)
+
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00016
+def made_again(
+    part: nn.Module,                      # of a network
+    x: Tensor,                            # (n,...)
+    counts: Sequence[int] | None = None,  # how often a row counts; None: all once, nothing is new
+) -> Tensor:
+    "What a part gives, `counting`; of it only the input is kept for the gradient"
+    if not counts: return part(x)
+    passes = itertools.count()
+
+    def run(x: Tensor) -> Tensor:
+        with counting(part, counts, next(passes) == 0): return part(x)
+
+    return checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #7eec8e48
 class EfficientFace(nn.Module):
@@ -229,24 +253,29 @@ class EfficientFace(nn.Module):
         from torchvision.models.shufflenetv2 import InvertedResidual as Block  # heavy: a second
         return nn.Sequential(Block(a, b, 2), *[Block(b, b, 1) for _ in range(n - 1)])
 
-    def stem(self, x: Tensor) -> Tensor:
-        "(n,3,224,224) -> (n,29,56,56)"
+    def laid_out(self, x: Tensor) -> Tensor:
+        "(n,3,224,224), as its convolutions read them fastest"
         if x.shape[-1] != 224:
             raise AvkitError(f"EfficientFace looks at 224 pixels, it got {x.shape[-1]}: "
                              "set video_size=224.")
-        return self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+        return x.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         "Each frame once, however often it comes"
         if not counts_once(self, x): return self.look(x)
         rows, counts, back = counted(x)
         if counts[-1] == 1: return self.look(x)
-        with counting(self, counts): return self.look(x[rows])[back]
+        with counting(self, counts): return self.look(x[rows], counts)[back]
 
-    def look(self, x: Tensor) -> Tensor:
-        "Each row of it"
-        x = self.stem(x)
-        x = self.modulator(self.stage2(x)) + self.local(x)
+    def look(
+        self,
+        x: Tensor,                            # (n,3,224,224)
+        counts: Sequence[int] | None = None,  # how often a row counts: its first layers twice
+    ) -> Tensor:
+        "-> (n,1024)"
+        x = h = made_again(nn.Sequential(self.conv1, self.maxpool), self.laid_out(x), counts)
+        for block in self.stage2: h = made_again(block, h, counts)
+        x = self.modulator(h) + made_again(self.local, x, counts)
         return self.conv5(self.stage4(self.stage3(x))).mean((2, 3))
 
 # %% ../../nbs/3_models/02_backbones.ipynb #0b8ed2b2
