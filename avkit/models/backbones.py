@@ -200,7 +200,7 @@ def counting(
 
 
 def counts_once(net: nn.Module, x: Tensor) -> bool:
-    "May equal frames be looked at once? In training on a CPU, where no batch norm has ways of its own"
+    "May equal frames be looked at once? In training on a CPU, by ordinary batch norms"
     if torch.compiler.is_compiling() or x.device.type != "cpu" or not net.training: return False
     if not torch.is_grad_enabled() or x.requires_grad: return False
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
