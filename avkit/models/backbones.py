@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'WANTED', 'LocalFeatures',
-           'Modulator', 'first_of_equals', 'counted', 'counted_moments', 'counted_norm', 'counting', 'counts_once',
-           'made_again', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock', 'TemporalNet',
-           'I3D', 'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of',
-           'place_of', 'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone', 'PerView']
+           'Modulator', 'first_of_equals', 'distinct_rows', 'counted_moments', 'counted_norm', 'counting',
+           'counts_once', 'made_again', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock',
+           'TemporalNet', 'I3D', 'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped',
+           'spec_of', 'place_of', 'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone',
+           'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
 import contextlib, difflib, functools, itertools, re
@@ -111,7 +112,7 @@ def first_of_equals(x: Tensor) -> list[int]:
     return out
 
 
-def counted(x: Tensor) -> tuple[list[int], list[int], Tensor]:
+def distinct_rows(x: Tensor) -> tuple[list[int], list[int], Tensor]:
     "Rows to look at, sorted by how often they come; how often; where each row of (n,...) went (n,)"
     first = first_of_equals(x)
     often = Counter(first)
@@ -189,7 +190,8 @@ def counting(
     moves: bool = True,     # the running statistics
 ) -> Iterator[None]:
     "Within it the batch norms of a network let rows count as often as `counts` (sorted) says"
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms: list[Any] = [
+        m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [vars(m).pop("forward", None) for m in norms]
     for m in norms: m.forward = functools.partial(counted_norm, m, counts=counts, moves=moves)
     try: yield
@@ -220,7 +222,8 @@ def made_again(
     def run(x: Tensor) -> Tensor:
         with counting(part, counts, next(passes) == 0): return part(x)
 
-    return checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    y: Any = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    return y
 
 # %% ../../nbs/3_models/02_backbones.ipynb #7eec8e48
 class EfficientFace(nn.Module):
@@ -263,7 +266,7 @@ class EfficientFace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         "Each frame once, however often it comes"
         if not counts_once(self, x): return self.look(x)
-        rows, counts, back = counted(x)
+        rows, counts, back = distinct_rows(x)
         if counts[-1] == 1: return self.look(x)
         with counting(self, counts): return self.look(x[rows], counts)[back]
 
