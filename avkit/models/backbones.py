@@ -139,8 +139,8 @@ def counted_moments(
     parts = [(torch.batch_norm_update_stats(x[s], None, None, 0.), c * (s.stop - s.start))
              for s, c in _slices(counts)]
     n = sum(rows for _, rows in parts)
-    mean = sum(m * (rows / n) for (m, _), rows in parts)
-    var = sum((v + (m - mean).square()) * (rows / n) for (m, v), rows in parts)
+    mean: Any = sum(m * (rows / n) for (m, _), rows in parts)
+    var: Any = sum((v + (m - mean).square()) * (rows / n) for (m, v), rows in parts)
     return mean, var, n * each
 
 # %% ../../nbs/3_models/02_backbones.ipynb #cnt00009
