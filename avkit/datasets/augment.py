@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 import numpy as np, torch
 from torch import Tensor
+from ..devices import on_both, is_full, pick, to_device
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #974e897c
 def unit_range(frames: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def flip_rotate(
     angle = (2 * u[:, 1] - 1) * np.deg2rad(degrees)
     sign = torch.where(u[:, 0] < .5, -1., 1.)
     size = [len(frames), 1, *frames.shape[-2:]]
-    turn = _turn(angle, sign).to(frames.device)
+    turn = to_device(_turn(angle, sign), frames.device)
     grid = torch.nn.functional.affine_grid(turn, size, align_corners=False)
     x = unit_range(frames).flatten(1, 2)  # a frame's channels behind the other's
     y = torch.nn.functional.grid_sample(x, grid, align_corners=False)
@@ -66,7 +67,7 @@ def mirror_steps(
     u: Tensor,       # (B,) in [0,1)
 ) -> Tensor:
     "(B,S,F): each step from one of the two"
-    return torch.where(coins(u, x.shape[1]).to(x.device)[..., None], mirror, x)
+    return torch.where(to_device(coins(u, x.shape[1]), x.device)[..., None], mirror, x)
 
 # %% ../../nbs/2_datasets/26_augment.ipynb #9468bcc8
 def _band(
@@ -128,7 +129,7 @@ def spec_augment(
     if x.ndim == 4:
         own = _apart(u, x.shape[1]) if apart else u.repeat_interleave(x.shape[1], 0)
         return _each_step(x, own, time=time, freq=freq, shift=shift, gain=gain, zero=zero)
-    u, n = u.to(x.device), _length(x, mask)
+    u, n = to_device(u, x.device), _length(x, mask)
     if shift: x = _shifted(x, ((2 * u[:, 4] - 1) * shift).round().long(), n)
     x = x + gain * (2 * u[:, 5, None, None] - 1)
     run = _band(x.shape[1], n, u[:, 0], u[:, 1], time)[:, :, None]
@@ -159,8 +160,8 @@ def _dimmed(
 ) -> dict[str, Tensor]:
     "The batch with audio times u, video times 1 - u; u a draw of each clip, in hundredths"
     a, v = batch["audio"], batch["video"]
-    draw = lambda g: torch.randint(0, 100, (1,), generator=g, device=a.device)
-    u = torch.cat([draw(g) for g in generators]) / 100
+    each = torch.cat([torch.randint(0, 100, (1,), generator=g) for g in generators])
+    u = to_device(each, a.device) / 100
     like = lambda x: u.view(-1, *[1] * (x.ndim - 1))
     return batch | dict(audio=a * like(a), video=v * (1 - like(v)))
 
@@ -181,14 +182,19 @@ def modality_dropout(
         audio, video = dict(audio=_noise_like(a, own)), dict(video=_noise_like(v, own))
         parts = [batch | audio, batch | video]
     parts = [batch, *(_paired(p) for p in parts)]
-    return {k: torch.cat([p[k] for p in parts]) for k in batch}
+    return {k: on_both(_joined, *(p[k] for p in parts), keeps=True) for k in batch}
+
+
+def _joined(*parts: Tensor) -> Tensor: return torch.cat(parts)
 
 
 def _paired(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     "The clips that have both modalities: of any other nothing would be left without one"
     masks = [batch[k] for k in ("audio_mask", "video_mask") if k in batch]
-    both = [m.any(1) for m in masks if not m.any(1).all()]
-    return {k: v[torch.stack(both).all(0)] for k, v in batch.items()} if both else batch
+    there = [on_both(lambda m: m.any(1), m, keeps=True) for m in masks]
+    if all(map(is_full, there)): return batch
+    paired = on_both(lambda *m: torch.stack(m).all(0), *there)
+    return {k: pick(v, paired) for k, v in batch.items()}
 
 
 def _noise_like(x: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np, torch
 from torch import Tensor
 from ..core import child_seed
+from ..devices import on_both, known, to_device
 from .features import is_large, Stream
 from ..numerics import exact_sqrt
 
@@ -50,13 +51,20 @@ class AVData:
         both = dict(audio=self.audio, video=self.video)
         return {k: s for k, s in both.items() if s is not None}
 
-    def batch(self, idx: Tensor) -> dict[str, Tensor]:
-        "(B,) clip numbers -> audio, audio_mask, video, video_mask, target, index and what else is"
-        out = dict(target=self.target[idx], index=idx)
-        if self.steps is not None: out["step_mask"] = self.steps[idx]
-        if self.shares is not None: out["shares"] = self.shares[idx]
+    def batch(
+        self,
+        idx: Tensor,                         # (B,) clip numbers
+        device: torch.device | str = "cpu",  # where to
+    ) -> dict[str, Tensor]:
+        "audio, audio_mask, video, video_mask, target, index (on the CPU) and what else there is"
+        def some(x: Tensor) -> Tensor:
+            rows = x[idx]
+            return known(to_device(rows, device), rows)
+        out = dict(target=some(self.target), index=idx)
+        if self.steps is not None: out["step_mask"] = some(self.steps)
+        if self.shares is not None: out["shares"] = some(self.shares)
         for k, s in self.streams.items():
-            out |= {k: s.x[idx], f"{k}_mask": s.mask[idx]}
+            out |= {k: s.rows(idx, device), f"{k}_mask": some(s.mask)}
         return out
 
 # %% ../../nbs/2_datasets/25_batches.ipynb #18c402d1
@@ -226,4 +234,5 @@ def cut_padding(
     steps: Mapping[str, int],  # of `longest`, of the whole batch
 ) -> dict[str, Tensor]:
     "The batch without the steps behind its longest clip"
-    return batch | {k: batch[k][:, :n] for s, n in steps.items() for k in (s, f"{s}_mask")}
+    cut = {k: n for s, n in steps.items() for k in (s, f"{s}_mask")}
+    return batch | {k: on_both(lambda x, n=n: x[:, :n], batch[k]) for k, n in cut.items()}

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np, torch
 from torch import Tensor
 from ..core import AvkitError, child_seed, content_key, unknown
+from ..devices import to_device
 from ..preprocessing import faces
 from ..preprocessing.audio import log_mel, mel_power, mfcc, segment_mel
 from ..preprocessing.speech import without_speech
@@ -75,6 +76,17 @@ class Stream:
     def present(self) -> Tensor:
         "(N,) bool: which clips have the modality"
         return self.mask.any(1)
+
+    def rows(
+        self,
+        idx: Tensor,                 # (B,) clip numbers
+        device: torch.device | str,  # where to
+        mirrored: bool = False,      # of the mirrored ones
+    ) -> Tensor:
+        "(B,T,...): picked where the clips lie, on the device or here"
+        x = self.mirrored if mirrored else self.x
+        there = getattr(x, "device", None)
+        return to_device(x[idx if there is None else to_device(idx, there)], device)
 
     def take(self, rows: Tensor) -> "Stream":
         "These rows alone"

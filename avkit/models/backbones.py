@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['BACKBONE_INPUTS', 'Scale', 'IMAGENET', 'CLIP', 'KINETICS', 'HALVES', 'BACKBONES', 'WANTED', 'LocalFeatures',
-           'Modulator', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock', 'TemporalNet', 'I3D',
-           'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped', 'spec_of', 'place_of',
-           'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone', 'PerView']
+           'Modulator', 'first_of_equals', 'distinct_rows', 'counted_moments', 'counted_norm', 'counting',
+           'counts_once', 'made_again', 'EfficientFace', 'LightNet', 'same_pad', 'Unit3D', 'Mixed', 'CausalBlock',
+           'TemporalNet', 'I3D', 'i3d_name', 'wav2vec2_name', 'wav2vec2', 'SegmentCNN', 'BackboneSpec', 'is_shipped',
+           'spec_of', 'place_of', 'wanted_weights', 'Backbone', 'load_weights', 'backbones_of', 'build_backbone',
+           'PerView']
 
 # %% ../../nbs/3_models/02_backbones.ipynb #f5c84225
-import difflib, functools, re
-from collections.abc import Callable, Sequence
+import contextlib, difflib, functools, itertools, re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.checkpoint import checkpoint
 from ..core import AvkitError, unknown
 from .hub import find_network, is_hub
 from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
@@ -95,6 +99,132 @@ class Modulator(nn.Module):
         channels = self.channel_att(x.mean((2, 3)))[..., None, None]
         return x * torch.sigmoid(channels * self.spatial_att(x))
 
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00002
+def first_of_equals(x: Tensor) -> list[int]:
+    "For each row of (n,...) the number of the first row that holds the same"
+    seen: dict[float, list[int]] = {}
+    out = []
+    for i, key in enumerate(x.flatten(1).sum(1).tolist()):
+        others = seen.setdefault(key, [])
+        same = next((j for j in others if torch.equal(x[j], x[i])), i)
+        if same == i: others.append(i)
+        out.append(same)
+    return out
+
+
+def distinct_rows(x: Tensor) -> tuple[list[int], list[int], Tensor]:
+    "Rows to look at, sorted by how often they come; how often; where each row of (n,...) went (n,)"
+    first = first_of_equals(x)
+    often = Counter(first)
+    rows = sorted(often, key=lambda i: (often[i], i))
+    place = {row: k for k, row in enumerate(rows)}
+    return rows, [often[i] for i in rows], torch.tensor([place[i] for i in first])
+
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00006
+def _slices(counts: Sequence[int]) -> list[tuple[slice, int]]:
+    "Of sorted counts: each slice of equal ones, and its count"
+    out, at = [], 0
+    for count, n in sorted(Counter(counts).items()):
+        out.append((slice(at, at + n), count))
+        at += n
+    return out
+
+
+def counted_moments(
+    x: Tensor,              # (n,C,...)
+    counts: Sequence[int],  # n of them, sorted: how often a row counts
+) -> tuple[Tensor, Tensor, int]:
+    "Mean (C,) and variance (C,) of a batch in which rows count more than once; how many values"
+    each = x[0, 0].numel()
+    parts = [(torch.batch_norm_update_stats(x[s], None, None, 0.), c * (s.stop - s.start))
+             for s, c in _slices(counts)]
+    n = sum(rows for _, rows in parts)
+    mean: Any = sum(m * (rows / n) for (m, _), rows in parts)
+    var: Any = sum((v + (m - mean).square()) * (rows / n) for (m, v), rows in parts)
+    return mean, var, n * each
+
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00009
+class _CountedNorm(torch.autograd.Function):
+    "Batch norm of rows that count more than once, by given statistics"
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, var, counts, n, eps):
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.counts, ctx.n, ctx.eps = counts, n, eps
+        return F.batch_norm(x, mean, var, weight, bias, False, 0., eps)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight, mean, var = ctx.saved_tensors
+        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+            g, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True])
+        rate = (var + ctx.eps).rsqrt()
+        shape = 1, -1, *[1] * (x.ndim - 2)
+        slope = weight * rate * rate * dweight / ctx.n
+        level = weight * rate * dbias / ctx.n - slope * mean
+        for s, c in _slices(ctx.counts):
+            dx[s].addcmul_(x[s], (slope * c).view(shape), value=-1).sub_((level * c).view(shape))
+        return dx, dweight, dbias, None, None, None, None, None
+
+
+def counted_norm(
+    bn: nn.Module,          # a `BatchNorm`, in training
+    x: Tensor,              # (n,C,...)
+    counts: Sequence[int],  # n of them, sorted: how often a row counts
+    moves: bool = True,     # its running statistics
+) -> Tensor:
+    "What a batch norm gives for rows that come so often, and its running statistics after them"
+    with torch.no_grad(): mean, var, n = counted_moments(x, counts)
+    b: Any = bn
+    if b.track_running_stats and moves:
+        with torch.no_grad():
+            b.num_batches_tracked.add_(1)
+            b.running_mean.lerp_(mean, b.momentum)
+            b.running_var.lerp_(var * (n / (n - 1)), b.momentum)
+    return _CountedNorm.apply(x, b.weight, b.bias, mean, var, tuple(counts), n, b.eps)
+
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00012
+@contextlib.contextmanager
+def counting(
+    net: nn.Module,
+    counts: Sequence[int],  # sorted
+    moves: bool = True,     # the running statistics
+) -> Iterator[None]:
+    "Within it the batch norms of a network let rows count as often as `counts` (sorted) says"
+    norms: list[Any] = [
+        m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    before = [vars(m).pop("forward", None) for m in norms]
+    for m in norms: m.forward = functools.partial(counted_norm, m, counts=counts, moves=moves)
+    try: yield
+    finally:
+        for m, f in zip(norms, before):
+            if f is None: del m.forward
+            else: m.forward = f
+
+
+def counts_once(net: nn.Module, x: Tensor) -> bool:
+    "May equal frames be looked at once? In training on a CPU, by ordinary batch norms"
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or not net.training: return False
+    if not torch.is_grad_enabled() or x.requires_grad: return False
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return all(m.training and m.momentum is not None and m.affine
+               and type(m) is not nn.SyncBatchNorm for m in norms)
+
+# %% ../../nbs/3_models/02_backbones.ipynb #cnt00016
+def made_again(
+    part: nn.Module,                      # of a network
+    x: Tensor,                            # (n,...)
+    counts: Sequence[int] | None = None,  # how often a row counts; None: all once, nothing is new
+) -> Tensor:
+    "What a part gives, `counting`; of it only the input is kept for the gradient"
+    if not counts: return part(x)
+    passes = itertools.count()
+
+    def run(x: Tensor) -> Tensor:
+        with counting(part, counts, next(passes) == 0): return part(x)
+
+    y: Any = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+    return y
+
 # %% ../../nbs/3_models/02_backbones.ipynb #7eec8e48
 class EfficientFace(nn.Module):
     "(n,3,224,224) in [0,1] -> (n,1024), under the parameter names of its published weights"
@@ -126,16 +256,29 @@ class EfficientFace(nn.Module):
         from torchvision.models.shufflenetv2 import InvertedResidual as Block  # heavy: a second
         return nn.Sequential(Block(a, b, 2), *[Block(b, b, 1) for _ in range(n - 1)])
 
-    def stem(self, x: Tensor) -> Tensor:
-        "(n,3,224,224) -> (n,29,56,56)"
+    def laid_out(self, x: Tensor) -> Tensor:
+        "(n,3,224,224), as its convolutions read them fastest"
         if x.shape[-1] != 224:
             raise AvkitError(f"EfficientFace looks at 224 pixels, it got {x.shape[-1]}: "
                              "set video_size=224.")
-        return self.maxpool(self.conv1(x.contiguous(memory_format=torch.channels_last)))
+        return x.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = self.modulator(self.stage2(x)) + self.local(x)
+        "Each frame once, however often it comes"
+        if not counts_once(self, x): return self.look(x)
+        rows, counts, back = distinct_rows(x)
+        if counts[-1] == 1: return self.look(x)
+        with counting(self, counts): return self.look(x[rows], counts)[back]
+
+    def look(
+        self,
+        x: Tensor,                            # (n,3,224,224)
+        counts: Sequence[int] | None = None,  # how often a row counts: its first layers twice
+    ) -> Tensor:
+        "-> (n,1024)"
+        x = h = made_again(nn.Sequential(self.conv1, self.maxpool), self.laid_out(x), counts)
+        for block in self.stage2: h = made_again(block, h, counts)
+        x = self.modulator(h) + made_again(self.local, x, counts)
         return self.conv5(self.stage4(self.stage3(x))).mean((2, 3))
 
 # %% ../../nbs/3_models/02_backbones.ipynb #0b8ed2b2

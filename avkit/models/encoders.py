@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError, unknown
+from ..devices import on_both
 from .backbones import Backbone, build_backbone, load_weights
 from .conformer import Conformer, sinusoids
 from .masks import (at_valid, coarser, counted_steps, grouped, Masked, over_steps,
@@ -114,7 +115,8 @@ class ValidBlock(nn.Sequential):
     def forward(self, x: Tensor, mask: Tensor) -> Masked:
         self.check_length(x)
         h = self.pooled(super().forward(x.transpose(1, 2)))
-        return h.transpose(1, 2), mask.unfold(1, 4, 1).all(-1)
+        whole = on_both(lambda m: m.unfold(1, 4, 1).all(-1), mask, keeps=True)
+        return h.transpose(1, 2), whole
 
 # %% ../../nbs/3_models/04_encoders.ipynb #ea5cda67
 class AudioCNN(Encoder):
@@ -208,7 +210,8 @@ class LogMelCNN(Encoder):
         if self.pool > 1: x, mask = coarser(x, mask, self.pool)
         h = x.unsqueeze(1)  # (B,1,T,n_mels)
         for block in self.flat:
-            h, mask = block(h), mask[:, ::2].contiguous()
+            h = block(h)
+            mask = on_both(lambda m: m[:, ::2].contiguous(), mask, keeps=True)
             h = torch.where(mask[:, None, :, None], h, 0.)
         h = self.time[0](h.transpose(2, 3).flatten(1, 2))
         return zero_padding(h.transpose(1, 2), mask), mask

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError
+from ..devices import on_both
 from .conformer import Conformer, DropPath
 from .masks import (align_steps, common_steps, counted_steps, has_modality, Masked,
     masked_softmax, over_steps, pool_to_steps, recurrent, side_by_side, zero_padding)
@@ -77,6 +78,11 @@ class Overridable(nn.Module):
         return fused
 
 # %% ../../nbs/3_models/05_fusion.ipynb #b58f7994
+def _those_of(steps: Tensor, mask: Tensor) -> Tensor:  # (B,S), (B,T)
+    "(B,S): the steps of the clips that have the modality"
+    return steps & mask.any(1, keepdim=True)
+
+
 class Fusion(Overridable):
     "Where audio and video meet. Override what your block does otherwise"
     out_dim: int | None  # widths of `head_inputs` together; None: no common head
@@ -97,7 +103,7 @@ class Fusion(Overridable):
         "`head_inputs`, on common steps where the block needs them; their width is checked"
         if self.needs_common_steps:
             a, v, steps = align_steps(a, am, v, vm)
-            am, vm = (steps & m.any(1, keepdim=True) for m in (am, vm))
+            am, vm = (on_both(_those_of, steps, m, keeps=True) for m in (am, vm))
         inputs = self.head_inputs(a, am, v, vm)
         self.check_width([x.shape[-1] for x, _ in inputs])
         return inputs
@@ -427,7 +433,7 @@ class Recurrent(Fusion):
         self.out_dim = 2 * hidden
 
     def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
-        steps = am | vm
+        steps = on_both(torch.logical_or, am, vm, keeps=True)
         return [(over_steps(self.rnn, torch.cat([a, v], -1), steps), steps)]
 
 # %% ../../nbs/3_models/05_fusion.ipynb #fbf4339f

@@ -13,6 +13,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, unknown
+from ..devices import is_full, on_both, on_host, where_true, to_device
 
 # %% ../../nbs/3_models/00_masks.ipynb #43c9f8ac
 Masked = tuple[Tensor, Tensor]  # a sequence (B,T,D) and its mask (B,T)
@@ -71,11 +72,12 @@ def at_valid(
     "-> (B,T,dim): f on the valid steps, 0 at the others"
     if torch.compiler.is_exporting():  # a graph cannot choose steps
         return zero_padding(f(x.flatten(0, 1)).view(*mask.shape, dim), mask)
-    if mask.all(): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
-    valid = x[mask]
+    if is_full(mask): return f(x.flatten(0, 1)).reshape(*mask.shape, dim)
+    where = where_true(mask)
+    valid = x[where]
     y = f(valid).view(-1, dim) if len(valid) or _joined(f) else valid.new_zeros(0, dim)
     out = y.new_zeros(*mask.shape, dim)
-    out[mask] = y
+    out[where] = y
     return out
 
 
@@ -94,11 +96,12 @@ def over_steps(
     "-> (B,T,D'): each clip read up to its last valid step"
     # heavy: seconds to import
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-    n = lengths(mask).clamp(min=1)
-    if torch.compiler.is_exporting(): return _both_ways(rnn, zero_padding(x, mask), n)
-    packed = pack_padded_sequence(zero_padding(x, mask), n.cpu(), batch_first=True,
-                                  enforce_sorted=False)
-    return pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+    x = zero_padding(x, mask)
+    if torch.compiler.is_exporting(): return _both_ways(rnn, x, lengths(mask).clamp(min=1))
+    n, order = lengths(on_host(mask)).clamp(min=1).sort(descending=True)  # as packing wants it
+    packed = pack_padded_sequence(x.index_select(0, to_device(order, x.device)), n, True)
+    y = pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+    return y.index_select(0, to_device(order.argsort(), x.device))
 
 # %% ../../nbs/3_models/00_masks.ipynb #174487eb
 def _one_way(rnn, x, layer, suffix):  # suffix "_reverse": the weights of the other direction
@@ -155,8 +158,15 @@ def grouped(
     "-> (B,n,D), (B,n): means over n equal parts of each clip, and which of them are valid"
     S = min(n, x.shape[1])
     steps = torch.arange(S, device=x.device) < lengths(mask).clamp(max=S)[:, None]
-    valid = pool_to_steps(mask[..., None].to(x.dtype), mask, steps)[..., 0] > 0
-    return pool_to_steps(x, mask, steps), valid
+    return pool_to_steps(x, mask, steps), _groups_there(mask, S)
+
+
+def _groups_there(mask: Tensor, n: int) -> Tensor:
+    "(B,T) -> (B,n): which of n equal parts of a clip have a valid step"
+    def there(m: Tensor) -> Tensor:
+        steps = torch.arange(n, device=m.device) < lengths(m).clamp(max=n)[:, None]
+        return pool_to_steps(m[..., None].float(), m, steps)[..., 0] > 0
+    return on_both(there, mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #coarse02
 def coarser(
@@ -168,7 +178,9 @@ def coarser(
     more = -x.shape[1] % n
     total = F.pad(zero_padding(x, mask), (0, 0, 0, more)).unflatten(1, (-1, n)).sum(2)
     count = F.pad(mask, (0, more)).unflatten(1, (-1, n)).sum(2)
-    return total / count.clamp(min=1)[..., None], count > 0
+    valid = on_both(lambda m: F.pad(m, (0, more)).unflatten(1, (-1, n)).any(2), mask,
+                    keeps=True)
+    return total / count.clamp(min=1)[..., None], valid
 
 # %% ../../nbs/3_models/00_masks.ipynb #230223e4
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -179,7 +191,8 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 # %% ../../nbs/3_models/00_masks.ipynb #a6a81482
 def counted_steps(mask: Tensor, masked: bool) -> Tensor:
     "(B,T): the mask; with masked=False every step of a clip that has the modality"
-    return mask if masked else mask.any(1, keepdim=True).expand_as(mask)
+    if masked: return mask
+    return on_both(lambda m: m.any(1, keepdim=True).expand_as(m), mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #6d5fabe5
 def has_modality(mask: Tensor, x: Tensor) -> Tensor:
@@ -194,18 +207,27 @@ def at_present(
     dim: int,      # width that f gives
 ) -> Masked:
     "f on the clips that have a valid step; the others are not read, and have none afterwards"
-    there = mask.any(1)
-    if there.all(): return f(x, mask)
-    if not there.any() and not _joined(f): return x.new_zeros(len(x), 1, dim), mask[:, :1]
-    y, m = f(x[there], mask[there])
-    out, valid = y.new_zeros(len(x), *y.shape[1:]), m.new_zeros(len(x), m.shape[1])
-    out[there], valid[there] = y, m
-    return out, valid
+    there = on_both(lambda m: m.any(1), mask, keeps=True)
+    if is_full(mask) or is_full(there): return f(x, mask)
+    if not on_host(there).any() and not _joined(f):
+        return x.new_zeros(len(x), 1, dim), on_both(lambda m: m[:, :1], mask)
+    where = where_true(there)
+    y, m = f(x[where], on_both(lambda m, t: m[where_true(t)], mask, there))
+    out = y.new_zeros(len(x), *y.shape[1:])
+    out[where] = y
+    return out, on_both(_put_back, m, there)
+
+
+def _put_back(m: Tensor, there: Tensor) -> Tensor:  # (n,T) of the clips where (B,) is true
+    "-> (B,T): the masks of some clips at their places, nothing elsewhere"
+    out = m.new_zeros(len(there), m.shape[1])
+    out[where_true(there)] = m
+    return out
 
 # %% ../../nbs/3_models/00_masks.ipynb #8221fcef
 def common_steps(mask: Tensor, n: int) -> Tensor:
     "(B,T), how many -> (B,n) bool: all of them, for a clip that has the modality"
-    return mask.any(1, keepdim=True).expand(-1, n)
+    return on_both(lambda m: m.any(1, keepdim=True).expand(-1, n), mask, keeps=True)
 
 # %% ../../nbs/3_models/00_masks.ipynb #a170a5f2
 def align_steps(
@@ -215,7 +237,10 @@ def align_steps(
     vm: Tensor,  # (B,Tv)
 ) -> tuple[Tensor, Tensor, Tensor]:
     "-> (B,S,Da), (B,S,Dv), (B,S): both sequences on common steps, and which steps are valid"
-    S = max(a.shape[1], v.shape[1])
-    n = torch.where(vm.any(1), lengths(vm), lengths(am))
-    steps = torch.arange(S, device=a.device)[None] < n[:, None]
+    steps = on_both(_common, am, vm)
     return pool_to_steps(a, am, steps), pool_to_steps(v, vm, steps), steps
+
+def _common(am: Tensor, vm: Tensor) -> Tensor:  # (B,Ta), (B,Tv)
+    "-> (B,S): the steps of the video, or of the audio alone"
+    n = torch.where(vm.any(1), lengths(vm), lengths(am))
+    return torch.arange(max(am.shape[1], vm.shape[1]), device=am.device)[None] < n[:, None]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 from ..core import AvkitError, unknown
+from ..devices import on_both, known
 from .encoders import AUDIO_ENCODERS, Encoder, Head, LayerMix, VIDEO_ENCODERS
 from .fusion import accepted, Fusion, FUSIONS
 from avkit.models.masks import (at_present, has_modality, Masked, pool, side_by_side,
@@ -26,12 +27,19 @@ Given = Mapping[str, Masked]  # {stream: (sequence, mask)}
 def _absent(mask: Tensor, width: int) -> Masked:
     "(B,T) of the other stream -> (B,1,width), (B,1): one step that is not valid"
     x = torch.zeros(len(mask), 1, width, device=mask.device)
-    return x, mask.new_zeros(len(mask), 1)
+    return x, on_both(lambda m: m.new_zeros(len(m), 1), mask)
 
 # %% ../../nbs/3_models/06_model.ipynb #5993f6f7
+def _all_valid(x: Tensor) -> Tensor:
+    "(B,T,...) -> (B,T): every step is valid"
+    mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    if torch.compiler.is_compiling(): return mask
+    return known(mask, torch.ones(x.shape[:2], dtype=torch.bool))
+
+
 def _masked(x: Tensor, mask: Tensor | None) -> Masked:
     "(B,T,...) with zeros in its padding, and its mask; without one all steps are valid"
-    if mask is None: mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    if mask is None: mask = _all_valid(x)
     return zero_padding(x, mask), mask
 
 

@@ -9,7 +9,6 @@ __all__ = ['window_start', 'fit_window', 'estimate_offset', 'mel_power', 'log_me
 import functools
 from typing import Any, TypeVar
 import numpy as np, torch
-from torchaudio.functional import amplitude_to_DB, create_dct, melscale_fbanks
 
 # %% ../../nbs/1_preprocessing/02_audio.ipynb #884cdf43
 def window_start(
@@ -101,6 +100,7 @@ def _bank(
     block: int = 32,
 ) -> tuple[torch.Tensor, list]:
     "Hann window (n_fft,), and mel filters as `_blocks`"
+    from torchaudio.functional import melscale_fbanks  # heavy: only where audio is prepared
     norm = "slaney" if mel == "slaney" else None
     filters = melscale_fbanks(n_fft // 2 + 1, 0., rate / 2, n_mels, rate, norm, mel)
     window, before = torch.hann_window(win or n_fft), (n_fft - (win or n_fft)) // 2
@@ -133,6 +133,7 @@ def log_mel(
     mel: str = "slaney",     # the scale: slaney, htk
 ) -> torch.Tensor:
     "(B,N) -> (B,n_mels,T) in dB, T = 1 + N // hop; each clip has a floor of its own"
+    from torchaudio.functional import amplitude_to_DB  # heavy: only where audio is prepared
     padded = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2))
     frames = padded.unfold(-1, n_fft, hop)
     power = torch.cat([mel_power(f, rate, n_mels, win, mel) for f in frames.split(4)])
@@ -149,6 +150,7 @@ def segment_mel(
     top_db: float = 80.,  # how far below the clip's loudest point the floor lies
 ) -> torch.Tensor:
     "(N,) -> (S,n_mels,width) in dB: an image of each of S equal segments"
+    from torchaudio.functional import amplitude_to_DB  # heavy: only where audio is prepared
     n = steps * width
     at = ((torch.arange(n) + .5) * len(wave) / n).long()
     padded = torch.nn.functional.pad(wave.float(), (n_fft // 2, n_fft // 2))
@@ -167,6 +169,7 @@ def mfcc(
     hop: int = 512,      # samples from one piece to the next
 ) -> torch.Tensor:
     "(B,N) -> (B,n_mfcc,T); librosa's defaults (chumachenko2022, sec. IV-A)"
+    from torchaudio.functional import create_dct  # heavy: only where audio is prepared
     dct = create_dct(n_mfcc, n_mels, "ortho").to(wave.device)
     return dct.T @ log_mel(wave, rate, n_mels, n_fft, hop)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rank_and_world', 'lengths_of_all', 'gather_rows', 'all_gather_with_grad', 'in_order', 'over_processes', 'in_bf16',
-           'quiet_first_pass', 'device_name', 'accelerator', 'sync_buffers']
+           'round_products', 'quiet_first_pass', 'device_name', 'accelerator', 'sync_buffers']
 
 # %% ../../nbs/4_training/07_distributed.ipynb #a395dd45
 import contextlib
@@ -93,6 +93,12 @@ def in_bf16(device: str, precision: str) -> bool:
     if precision != "auto": return precision == "bf16"
     return device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
+# %% ../../nbs/4_training/07_distributed.ipynb #tf320002
+def round_products(on: bool) -> None:
+    "Whether a GPU rounds what it multiplies in float32 to TensorFloat-32"
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
+
 # %% ../../nbs/4_training/07_distributed.ipynb #29e074dd
 def _habits() -> list:
     "How accelerate starts DDP and the group of processes"
@@ -140,7 +146,9 @@ def accelerator(
     AcceleratorState._reset_state(reset_partial_state=alone)
     if device.startswith("cuda:"): torch.cuda.set_device(device)
     mixed = "bf16" if in_bf16(device, precision) else "no"
-    return Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=_habits())
+    acc = Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=_habits())
+    round_products(mixed == "bf16" or precision == "tf32")
+    return acc
 
 # %% ../../nbs/4_training/07_distributed.ipynb #68d014e7
 def sync_buffers(model: torch.nn.Module) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import child_seed, content_key, progress
+from ..devices import to_device
 from ..datasets.augment import unit_range
 from ..datasets.features import PACKING, Source, Stream
 from avkit.models.backbones import (Backbone, build_backbone, is_shipped, PerView, place_of,
@@ -35,9 +36,10 @@ def _wave_item(
     wanted: int,         # Hz
 ) -> Tensor:
     "(1,n): a waveform at the rate that the backbone takes"
-    from torchaudio.functional import resample  # heavy: a second to import
     x = x[:int(real.sum())]
-    if rate not in (0, wanted): x = resample(x, rate, wanted)
+    if rate not in (0, wanted):
+        from torchaudio.functional import resample  # heavy: a second to import
+        x = resample(x, rate, wanted)
     return F.pad(x, (0, max(0, 800 - len(x))))[None]
 
 # %% ../../nbs/4_training/05_frozen.ipynb #2cb9ba70
@@ -107,9 +109,9 @@ def apply_backbone(
     "The outputs (n,...) of a backbone, float32 on the CPU; half precision on a GPU"
     gpu, out = torch.device(device).type == "cuda", []
     for x in items.split(_AT_ONCE[t.takes] if gpu else 16):
-        x = unit_range(x.to(device, non_blocking=True))
-        with torch.autocast("cuda", torch.float16, enabled=gpu): out.append(t(x).float().cpu())
-    return torch.cat(out)
+        x = unit_range(to_device(x, device))
+        with torch.autocast("cuda", torch.float16, enabled=gpu): out.append(t(x).float())
+    return torch.cat(out).cpu()
 
 # %% ../../nbs/4_training/05_frozen.ipynb #ltf4bfbe
 _Row = tuple[int, _Items]  # its number, and what goes through

@@ -83,7 +83,7 @@ def evaluation_batch(
     device: str | torch.device,  # where it computes
 ) -> dict[str, Any]:
     "The batch that a model is scored on"
-    b = {k: v.to(device) for k, v in data.batch(idx).items()}
+    b = data.batch(idx, device)
     if cfg.has("unmasked_padding"): b = cut_padding(b, longest(data, idx))
     if "video" in b and b["video"].ndim == 5: b["video"] = unit_range(b["video"])
     if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]:
@@ -124,12 +124,11 @@ def predict_logits(
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
     model.eval()
     if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
-    alone, out = rank_and_world()[1] == 1, []
-    for i in clips_of_rank(idx).split(size):
-        z = forward(model, evaluation_batch(cfg, data, i, condition, device)).float()
-        out.append(z.cpu() if alone else z)
-    if not out: return torch.zeros(0, len(data.classes))
-    logits = torch.cat(out) if alone else in_order(torch.cat(out), len(idx)).cpu()
+    each = [forward(model, evaluation_batch(cfg, data, i, condition, device)).float()
+            for i in clips_of_rank(idx).split(size)]
+    if not each: return torch.zeros(0, len(data.classes))
+    alone, some = rank_and_world()[1] == 1, torch.cat(each)
+    logits = (some if alone else in_order(some, len(idx))).cpu()
     check_answers(logits, [data.name(i) for i in idx.tolist()])
     return logits
 

@@ -5,15 +5,16 @@
 # %% auto #0
 __all__ = ['output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 'rebuilt', 'augmented', 'images', 'mixing', 'mixed_batch',
            'mixed_targets', 'learned_target', 'generators', 'training_batch', 'scheduled', 'cosine_angle', 'plateaus',
-           'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'balanced_weights',
-           'check_balance', 'settle_by_training', 'averaged', 'start', 'tally', 'given_streams', 'batch_of_part',
-           'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank', 'diverged', 'train_epoch', 'validate',
-           'validation_columns', 'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard',
-           'finish', 'threads_of', 'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'fit']
+           'lr_at', 'Training', 'make_optimizer', 'parameter_groups', 'moving_average', 'move_average',
+           'balanced_weights', 'check_balance', 'settle_by_training', 'averaged', 'start', 'resident', 'tally',
+           'given_streams', 'batch_of_part', 'train_step', 'parts_of', 'train_order', 'set_rate', 'batch_of_rank',
+           'diverged', 'train_epoch', 'validate', 'validation_columns', 'keep', 'write_history', 'goes_on_from',
+           'resume_told', 'line', 'tensorboard', 'finish', 'threads_of', 'check_numerics', 'finished_before',
+           'check_free', 'begin', 'train', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import contextlib, math, shutil, threading, time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import (AvkitError, child_seed, folder_lock, sweep_tmp, write_error, write_json,
                         write_text)
+from ..devices import on_both, is_full, known, on_host, pick, to_device
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -40,7 +42,7 @@ from .distributed import accelerator, over_processes, quiet_first_pass, sync_buf
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
-    class_weights, LOWER_IS_BETTER, reconstruction_loss)
+    class_weights, labels_known, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
 from .record import (
     ccc_names, clips_table, folder_of, found_in, Held, in_folder, made_of, name_of, record_of,
@@ -65,7 +67,8 @@ def output_loss(
 def biased_ccc_loss(target: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
     "`ccc_loss` with the moments of ntua2021's released code"
     t, p = target.flatten(0, -2), prediction.flatten(0, -2)
-    ccc = [ccc_mixed_moments(p[:, i], t[:, i], ~t[:, i].isnan()) for i in range(t.shape[1])]
+    each = enumerate(labels_known(target))
+    ccc = [ccc_mixed_moments(p[:, i], t[:, i], known) for i, known in each]
     return torch.stack([1 - c for c in ccc]).mean()
 
 # %% ../../nbs/4_training/11_learner.ipynb #unp00072
@@ -76,7 +79,7 @@ def of_given(
 ) -> tuple[torch.Tensor, ...]:
     "The rows of the clips that have a stream"
     there = None if given is None else given.get(stream)
-    return rows if there is None or there.all() else tuple(x[there] for x in rows)
+    return rows if there is None or is_full(there) else tuple(pick(x, there) for x in rows)
 
 # %% ../../nbs/4_training/11_learner.ipynb #c68632e9
 def loss_of(
@@ -116,11 +119,10 @@ def augmented(
     device: torch.device | str,
 ) -> dict[str, Any]:
     "A batch on `device`, augmented"
-    b = {k: v.to(device, non_blocking=True) for k, v in data.batch(idx).items()}
+    b = data.batch(idx, device)
     if "video" in b and b["video"].ndim == 5: b["video"] = images(cfg, b["video"], u[idx, :2])
     if data.video is not None and data.video.mirrored is not None:
-        mirror = data.video.mirrored[idx].to(device, non_blocking=True)
-        b["video"] = mirror_steps(b["video"], mirror, u[idx, 0])
+        b["video"] = mirror_steps(b["video"], data.video.rows(idx, device, True), u[idx, 0])
     if "audio" in b and cfg["spec_augment"]:
         options = cfg["spec_augment"]
         b["audio"] = spec_augment(b["audio"], u[idx, 2:], b["audio_mask"], **options)
@@ -165,7 +167,8 @@ def mixed_batch(
     for s in [s for s in ("audio", "video") if s in a]:
         x, y = (zero_padding(z[s], z[f"{s}_mask"]) for z in (a, b))
         out[s] = weight * x + (1 - weight) * y
-    for mask in [k for k in a if k.endswith("_mask")]: out[mask] = a[mask] | b[mask]
+    for k in [k for k in a if k.endswith("_mask")]:
+        out[k] = on_both(torch.logical_or, a[k], b[k], keeps=True)
     return out | mixed_targets(learned_target(a), learned_target(b), weight, task)
 
 
@@ -176,7 +179,8 @@ def mixed_targets(
     task: str,        # class, regression
 ) -> dict[str, torch.Tensor]:
     "Numbers between two; of classes those of the partners, and the weight (B,)"
-    if task == "regression": return dict(target=weight * a + (1 - weight) * b)
+    if task == "regression":
+        return dict(target=on_both(lambda a, b: weight * a + (1 - weight) * b, a, b))
     return dict(other=b, weight=torch.full((len(a),), weight, device=a.device))
 
 
@@ -208,12 +212,13 @@ def training_batch(
     "A batch, augmented, mixed, with modality dropout; `real` (B,) marks clips that count"
     real = torch.full((max(1, len(idx)),), len(idx) > 0)
     if not len(idx): idx = data.indices("train")[:1]
-    b = augmented(cfg, data, idx, u, device) | dict(real=real.to(device))
+    b = augmented(cfg, data, idx, u, device) | dict(real=known(to_device(real, device), real))
     if pairs is not None:
         partners = pairs[0] if len(pairs[0]) else idx
         b = mixed_batch(b, augmented(cfg, data, partners, u, device), pairs[1], data.task)
     if cfg["modality"] != "av" or cfg["modality_dropout"] == "nodropout": return b
-    own = generators(cfg, idx, epoch, device)
+    noise = cfg["modality_dropout"] == "noise"  # many numbers; else one a clip, drawn here
+    own = generators(cfg, idx, epoch, device if noise else "cpu")
     return modality_dropout(cfg["modality_dropout"], b, own)
 
 # %% ../../nbs/4_training/11_learner.ipynb #284cbd6f
@@ -340,10 +345,14 @@ def make_optimizer(
     groups = parameter_groups(cfg, model)
     if cfg["optimizer"] == "sgd":
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
-        return torch.optim.SGD(groups, **momentum, **opts)
+        return torch.optim.SGD(groups, fused=_fused(device, "cuda"), **momentum, **opts)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    exact = True if torch.device(device).type == "cpu" else None  # 0_core/03_numerics, Roots
-    return kind(groups, betas=tuple(cfg["betas"]), fused=exact, **opts)
+    return kind(groups, betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"), **opts)
+
+
+def _fused(device: str | torch.device, *on: str) -> bool | None:
+    "Is the optimizer one kernel: on a GPU the fastest, on a CPU exact (0_core/03_numerics, Roots)"
+    return True if torch.device(device).type in on else None
 
 
 def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
@@ -361,6 +370,18 @@ def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
         AveragedModel, get_ema_multi_avg_fn)
     if not cfg["ema"]: return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg["ema"]), use_buffers=True)
+
+
+def move_average(ema: "AveragedModel", model: nn.Module) -> None:
+    "Its `update_parameters`, without telling the GPU each time which step it is, which waits"
+    if ema.n_averaged == 0: return ema.update_parameters(model)
+    mean: Any = ema.multi_avg_fn
+    pairs = [*zip(ema.module.parameters(), model.parameters()),
+             *zip(ema.module.buffers(), model.buffers())]
+    for floats in (True, False):
+        some = [(a.detach(), b.detach()) for a, b in pairs if a.is_floating_point() == floats]
+        if some: mean(*map(list, zip(*some)), ema.n_averaged)
+    ema.n_averaged += 1
 
 
 def balanced_weights(cfg: Config, data: AVData) -> torch.Tensor | None:
@@ -406,7 +427,9 @@ def averaged(cfg: Config, corpus: RunData, model: Any) -> RunData:
 
 def _averages(s: Stream, encoder: Any) -> Stream:
     "A stream as averages of what an encoder makes of it"
-    x = [averages(encoder, s.x[i].float(), s.mask[i]) for i in torch.arange(len(s.mask)).split(8)]
+    device = next(encoder.buffers()).device  # an encoder with a scale of its own
+    x = [averages(encoder, s.rows(i, device).float(), to_device(s.mask[i], device))
+         for i in torch.arange(len(s.mask)).split(8)]
     return replace(s, x=torch.cat(x), mask=s.present[:, None], mirrored=None)
 
 # %% ../../nbs/4_training/11_learner.ipynb #9d242b7b
@@ -422,14 +445,49 @@ def start(
     model = model or make_model(cfg, corpus.data)
     settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
-    if acc.num_processes > 1 and acc.device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
     wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
+    if cfg["compile"]: wrapped.compile()
     quiet_first_pass(wrapped)
     ema = moving_average(cfg, acc.unwrap_model(wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
     return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight, began)
+
+
+def _for_gpu(model: Any, processes: int) -> nn.Module:
+    "The model with channels last in memory; of several processes with common batch norms"
+    if processes > 1: model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(memory_format=torch.channels_last)
+
+# %% ../../nbs/4_training/11_learner.ipynb #resid004
+def _size(x: Any) -> int:
+    "Bytes of an array, or of what is read like one"
+    if x is None: return 0
+    return math.prod(x.shape) * x.dtype.itemsize
+
+
+def _fits_on(device: torch.device | str, streams: Iterable[Stream]) -> bool:
+    "Does half of a GPU's free memory hold these? Of what is no GPU: no"
+    device = torch.device(device)
+    if device.type != "cuda": return False
+    need = sum(_size(s.x) + _size(s.mirrored) for s in streams)
+    return need < torch.cuda.mem_get_info(device)[0] / 2
+
+# %% ../../nbs/4_training/11_learner.ipynb #resid002
+def resident(corpus: RunData, device: torch.device | str) -> RunData:
+    "What a run reads, with all streams on a GPU, where half of its free memory holds them"
+    streams = corpus.data.streams
+    if not _fits_on(device, streams.values()): return corpus
+    made = {k: _moved(s, device) for k, s in streams.items()}
+    return replace(corpus, data=replace(corpus.data, **made))
+
+
+def _moved(s: Stream, device: torch.device | str) -> Stream:
+    "A stream whose arrays lie on a device; its mask stays here as well"
+    parts = torch.arange(len(s.mask)).split(256)
+    def whole(*which): return torch.cat([s.rows(i, device, *which) for i in parts])
+    return replace(s, x=whole(), mirrored=None if s.mirrored is None else whole(True))
 
 # %% ../../nbs/4_training/11_learner.ipynb #9fb324d8
 def tally(
@@ -451,20 +509,20 @@ def _count_classes(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tenso
 
 def _count_clips(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "Numbers are never right: 0, and how many clips there are"
-    n = torch.tensor(len(target), device=target.device)
+    n = torch.full((), len(target), device=target.device)
     return n * 0, n
 
 # %% ../../nbs/4_training/11_learner.ipynb #unp00082
 def given_streams(batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     "{stream: 1 for clips that have it, else 0 (B,)}"
     masks = {s: batch[f"{s}_mask"] for s in ("audio", "video") if f"{s}_mask" in batch}
-    return {s: m.any(1).long() for s, m in masks.items()}
+    return {s: on_both(lambda m: m.any(1).long(), m, keeps=True) for s, m in masks.items()}
 
 
 def _of_part(batch: Mapping[str, Any], part: str | None) -> list[torch.Tensor]:
     "For each stream that a step is about: which clips have it (B,)"
     given, asked = given_streams(batch), [part] if part else []
-    return [given[s].bool() for s in (given if part == "fusion" else asked)]
+    return [on_both(torch.Tensor.bool, given[s]) for s in (given if part == "fusion" else asked)]
 
 # %% ../../nbs/4_training/11_learner.ipynb #unp00085
 def batch_of_part(
@@ -473,10 +531,10 @@ def batch_of_part(
 ) -> dict[str, Any]:
     "The clips that a step learns from: those with its modality, or with both; `real` marks them"
     need = _of_part(batch, part)
-    if all(n.all() for n in need): return batch
-    keep = torch.stack(need).all(0) & batch["real"]
-    some = keep if keep.any() else _first_alone(keep)
-    return {k: v[some] for k, v in batch.items()} | dict(real=keep[some])
+    if all(map(is_full, need)): return batch
+    keep = on_both(lambda *m: torch.stack(m).all(0), *need, batch["real"])
+    some = keep if on_host(keep).any() else on_both(_first_alone, keep)
+    return {k: pick(v, some) for k, v in (batch | dict(real=keep)).items()}
 
 
 def _first_alone(keep: torch.Tensor) -> torch.Tensor:
@@ -492,13 +550,14 @@ def train_step(
     "Forward, loss, backward, step; returns `tally` over all processes"
     cfg, acc, task = t.cfg, t.accelerator, t.corpus.data.task
     batch = batch_of_part(batch, part)
-    if acc.num_processes == 1 and not batch["real"].any(): return torch.zeros(3, device=acc.device)
+    if acc.num_processes == 1 and not on_host(batch["real"]).any():
+        return torch.zeros(3, device=acc.device)
     aux = cfg["reconstruction"] > 0 or (cfg["modality"] == "av" and cfg["aux_loss"] > 0)
     with acc.autocast(): out = forward(t.model, batch, aux, **(dict(only=part) if part else {}))
     targets = [batch[k] if k in batch else None for k in ("target", "other", "shares")]
     told = *targets, given_streams(batch)
     out, target, other, shares, given = over_processes(acc, batch["real"], out, *told)
-    how = task, t.weight, {k: v.bool() for k, v in given.items()}
+    how = task, t.weight, {k: on_both(torch.Tensor.bool, v) for k, v in given.items()}
     loss = loss_of(cfg, out, target if shares is None else shares, *how)
     if other is not None:
         own = batch["weight"][0]
@@ -583,7 +642,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
         lr = set_rate(t, epoch, step, len(whole))
         b = batch_of_rank(t, data, idx, u, epoch, step)
         for part in parts_of(cfg): sums = train_step(t, b, part)
-        if t.ema: t.ema.update_parameters(acc.unwrap_model(t.model))
+        if t.ema: move_average(t.ema, acc.unwrap_model(t.model))
         total += sums
     loss, right, n = total.tolist()  # the same in every process
     if not math.isfinite(loss): raise AvkitError(diverged(cfg, epoch))
@@ -862,6 +921,7 @@ def fit(
     for said in scarce_data(cfg, corpus) if loud else (): print(f"note: {said}")
     with with_threads(threads_of(cfg, acc.device)):
         t = start(cfg, with_quirks(cfg, corpus), model, acc)
+        t.corpus = resident(t.corpus, acc.device)
         if loud and t.began: print(f"begins with {t.began['told']}")
         with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
             sweep_tmp(cfg.run_dir)

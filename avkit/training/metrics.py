@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOWER_IS_BETTER', 'scores', 'abaw_expr', 'js_distances', 'js_distance', 'class_weights', 'class_loss', 'share_loss',
-           'ccc', 'ccc_scores', 'ccc_loss', 'reconstruction_loss', 'ccc_mixed_moments', 'ccc_unlabelled_as_zero']
+           'ccc', 'ccc_scores', 'labels_known', 'ccc_loss', 'reconstruction_loss', 'ccc_mixed_moments',
+           'ccc_unlabelled_as_zero']
 
 # %% ../../nbs/4_training/00_metrics.ipynb #3e402833
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np, torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
+from ..devices import on_both, on_host, where_true
 
 # %% ../../nbs/4_training/00_metrics.ipynb #fc0f6740
 def scores(
@@ -123,7 +125,7 @@ def ccc(
     "The concordance correlation coefficient, differentiable; 0 where both are constant"
     x, y = torch.as_tensor(x).flatten(), torch.as_tensor(y).flatten()
     if mask is not None:
-        known = torch.as_tensor(mask).flatten()
+        known = where_true(on_both(torch.flatten, torch.as_tensor(mask)))
         x, y = x[known], y[known]
     x, y = (v if v.dtype == torch.float64 else v.float() for v in (x, y))
     dx, dy = x - x.mean(), y - y.mean()
@@ -143,15 +145,20 @@ def ccc_scores(
     return each | dict(ccc=float(np.mean(list(each.values()))))
 
 # %% ../../nbs/4_training/00_metrics.ipynb #b57c14a9
+def labels_known(target: Tensor) -> list[Tensor]:  # (...,k), NaN for unlabelled
+    "(N,) bool for each of k targets: where there is a label"
+    known = on_both(lambda t: ~t.flatten(0, -2).isnan(), target)
+    return [on_both(lambda m, i=i: m[:, i], known) for i in range(target.shape[-1])]
+
+
 def ccc_loss(
     target: Tensor,      # (...,k), NaN for unlabelled
     prediction: Tensor,  # (...,k)
 ) -> Tensor:
     "The mean over targets of 1 - CCC over the labelled steps of a batch; 0 without a label"
     t, p = target.flatten(0, -2), prediction.flatten(0, -2)
-    known = ~t.isnan()
-    some = [i for i in range(t.shape[1]) if known[:, i].sum() > 1]
-    each = [1 - ccc(p[:, i], t[:, i], known[:, i]) for i in some]
+    some = [(i, m) for i, m in enumerate(labels_known(target)) if on_host(m).sum() > 1]
+    each = [1 - ccc(p[:, i], t[:, i], m) for i, m in some]
     return torch.stack(each).mean() if each else (prediction * 0).sum()
 
 # %% ../../nbs/4_training/00_metrics.ipynb #2792eb85
@@ -171,7 +178,7 @@ def ccc_mixed_moments(
     mask: Tensor | None = None,  # (N,) bool: where there is a label
 ) -> Tensor:
     "Biased covariance over unbiased variances: (n-1)/n at a perfect fit (ntua2021, model/loss.py)"
-    if mask is not None: x, y = x[mask], y[mask]
+    if mask is not None: x, y = x[where_true(mask)], y[where_true(mask)]
     bottom = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     return 2 * ((x - x.mean()) * (y - y.mean())).mean() / bottom.clamp(min=1e-12)
 

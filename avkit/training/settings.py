@@ -275,6 +275,8 @@ class RunSettings:
     n_jobs: int = setting(-1, "processes for preparation; -1: every core", "run")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
+    compile: bool = setting(
+        False, "torch.compile: the first epoch takes a minute longer, the others less", "run")
     numerics: str | None = setting(
         None, "portable: the same bits on every x86-64 processor with AVX2, the default on a CPU;"
         " fast: the libraries' own choice", "run")
@@ -320,7 +322,7 @@ CHOICES: dict[str, Collection[str]] = dict(
     audio_encoder=AUDIO_ENCODERS, video_encoder=VIDEO_ENCODERS,
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
     detector=("mtcnn", "mtcnn_full", "centerface", "yunet", "none", "given"),
-    precision=("auto", "fp32", "bf16"),
+    precision=("auto", "fp32", "tf32", "bf16"),
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
     numerics=NUMERICS, votes=("majority", "distribution"), raters=("mean", "ewe"),
     class_weights=("none", "balanced"), sampling=("none", "balanced"),

@@ -20,7 +20,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ORDER = "core preprocessing datasets training evaluation reports cli".split()
 # the modules that make up the room "core"
-CORE = {f"avkit.{m}" for m in ("numerics", "core", "store", "files", "markup", "fields")}
+CORE = {
+    "avkit.numerics",
+    "avkit.core",
+    "avkit.store",
+    "avkit.files",
+    "avkit.markup",
+    "avkit.devices",
+    "avkit.fields",
+}
 DOORS = {"avkit", "avkit.__main__"}  # they open every room; no room imports them
 LAZY = DOORS | {"avkit.cli"}  # may import avkit's modules inside functions
 BY_NAME = {"avkit.datasets.registry"}  # may import a module whose name is made of a string

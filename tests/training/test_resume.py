@@ -14,11 +14,12 @@ EPOCHS = 50  # ten kills take one or a few each
 
 def train(flags, kill_at=None):
     "What a run's process does; `kill_at`: die in the middle of writing the n-th safetensors file"
-    import safetensors.torch as st, torch
+    import torch
+    from avkit import store
 
     torch.set_num_threads(1)
     sys.stdout = open(os.devnull, "w")
-    whole, calls = st.save_file, [0]
+    whole, calls = store.save_file, [0]
 
     def half(tensors, path, metadata=None):
         whole(tensors, path, metadata=metadata)
@@ -28,7 +29,7 @@ def train(flags, kill_at=None):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if kill_at:
-        st.save_file = half
+        store.save_file = half
     from avkit.cli import main
 
     sys.exit(main(["train", *flags]))
@@ -152,6 +153,6 @@ def test_adam_on_a_cpu_takes_exact_roots():
     optimizer.step()
     state = optimizer.state[layer.weight]
     assert optimizer.param_groups[0]["fused"] and torch.allclose(state["exp_avg_sq"], second)
-    assert make_optimizer(cfg, layer, "cuda").param_groups[0]["fused"] is None
+    assert make_optimizer(cfg, layer, "mps").param_groups[0]["fused"] is None
     step = (before - layer.weight).detach()
     assert math.isclose(float(step.mean()), 1.0, rel_tol=1e-3)
