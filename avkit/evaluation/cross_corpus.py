@@ -233,10 +233,13 @@ def _check_other(run: Run, m: Manifest) -> None:
                          f"about {m.task}")
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #leakcd01
+_HASHES = ["audio_sha256", "video_sha256"]
+
+
 def clips_of_run(run: Run) -> pd.DataFrame | None:
     "clip, split, speaker and hashes of a run's own clips; None where nobody can tell any more"
     listed = run.folder / "clips.csv"
-    if listed.is_file(): return read_cells(listed)
+    if listed.is_file(): return read_cells(listed, needed=("clip", "split", "speaker", *_HASHES))
     try:
         cfg = config_of(run.record["config"], run.record["recipe"])
         m = apply_split(open_manifest(cfg), cfg["split"], cfg["fold"], cfg["seed"])
@@ -245,9 +248,6 @@ def clips_of_run(run: Run) -> pd.DataFrame | None:
     return m.clips if same else None
 
 # %% ../../nbs/5_evaluation/03_cross_corpus.ipynb #leakcd02
-_HASHES = ["audio_sha256", "video_sha256"]
-
-
 def _contents(clips: pd.DataFrame) -> set[str]:
     "The hashes of the files of some clips"
     return set(clips[_HASHES].to_numpy().ravel()) - {""}

@@ -97,7 +97,8 @@ def merge_predictions(
     rows = _as_text(rows)
     new, known = set(_keys(rows)), {(subset, c) for subset in order for c in order[subset]}
     if path.is_file():
-        old = read_cells(path)  # the record may not know all, where its writing was cut short
+        # the record may not know all, where its writing was cut short
+        old = read_cells(path, needed=("split", "condition"))
         stays = [k in known and k not in new for k in _keys(old)]
         rows = pd.concat([old.loc[stays], rows])
     write_text(path, csv_text(_in_order(rows, order)))
@@ -178,8 +179,8 @@ def _facts(run: Run, corpus: RunData) -> dict[str, Any]:
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #lteval01
 def _read_meanings(path: Path) -> pd.DataFrame:
     "The cells of a CSV file with class and meaning; an `AvkitError` where it cannot be read"
-    try: return read_cells(path)
-    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read labels={path}: {e}") from e
+    try: return read_cells(path, needed=("class", "meaning"))
+    except AvkitError as e: raise AvkitError(f"labels={path}: {e}") from e
 
 
 def _own_meanings(labels: str | Path | None) -> dict[str, str] | None:

@@ -36,13 +36,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # %% ../../nbs/6_reports/04_papers.ipynb #08f48baa
+_REPORTED = ("paper", "corpus", "method", "given", "side", "metric", "value", "spread", "source",
+             "split", "speakers", "clips")  # columns of the list of published numbers
+
+
 def reported(
     key: str | None = None,          # a recipe's name; None: all papers
     dataset: str | None = None,      # as `affwild2 va`; None: all data sets
     path: str | Path | None = None,  # another list than avkit's own
 ) -> pd.DataFrame:
     "A paper's numbers on a data set; NaN: not recovered"
-    t = read_cells(resolve(path) if path else manifests_dir() / "reported.csv")
+    of = resolve(path) if path else manifests_dir() / "reported.csv"
+    t = read_cells(of, needed=_REPORTED)
     for c in ("value", "spread"):
         t[c] = pd.to_numeric(t[c], errors="coerce")
     mine = (t.paper == (key or t.paper)) & (t.corpus == (dataset or t.corpus))

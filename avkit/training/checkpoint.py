@@ -435,7 +435,7 @@ def check_unlearned(place: str | Path, m: Manifest) -> str:
     listed = weights_file(place).parent.parent / "clips.csv"
     if weights_file(place).parent.name != "checkpoints" or not listed.is_file():
         return "not known: the file does not tell which clips it was trained on"
-    theirs = read_cells(listed)
+    theirs = read_cells(listed, needed=("split", "audio_sha256", "video_sha256"))
     pairs = (("test", ("train", "validation")), ("validation", ("train",)))
     for subset, learned in pairs:
         seen = _contents(m.clips, [subset]) & _contents(theirs, learned)

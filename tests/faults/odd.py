@@ -38,18 +38,18 @@ NAMES = ["$x_{$", "prediction", "target", "condition", "split", "<img src=x oner
 # ---- valid files
 
 
-def voices(root, classes=("calm", "angry"), ending=".wav"):
+def voices(root, classes=("calm", "angry"), name="voices", seed=0):
     "Twelve clips of three people, and their features"
     from avkit.preprocessing.writing import write_wav
 
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(seed), []
     for i in range(12):
-        speaker, label = f"p{i % 3}", classes[i // 3 % len(classes)]
-        path = root / "voices" / label.replace("/", "_") / f"{speaker}_{i}{ending}"
+        speaker, label = f"p{i % 3 + 3 * seed}", classes[i // 3 % len(classes)]
+        path = root / name / label.replace("/", "_") / f"{speaker}_{i}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_wav(path, (rng.standard_normal(4000) * 0.1).astype(np.float32), 8000)
-        name = f"{path.parent.name}/{path.stem}"
-        rows.append((name, label, speaker, i % 2 + rng.normal(), rng.normal()))
+        clip = f"{path.parent.name}/{path.stem}"
+        rows.append((clip, label, speaker, i % 2 + rng.normal(), rng.normal()))
     return pd.DataFrame(rows, columns=["name", "label", "speaker", "a", "b"])
 
 
@@ -81,6 +81,7 @@ def make_base(root):
     from avkit.datasets.ravdess import index as ravdess  # noqa: F401
 
     t = voices(root)
+    voices(root, ("calm", "anger"), "others", 1)
     t[["name", "a", "b"]].to_csv(root / "features.csv", index=False)
     t[["name", "a", "b"]].to_json(root / "features.jsonl", orient="records", lines=True)
     table = t.assign(file=t.name + ".wav", arousal=t.a)[["file", "label", "speaker", "arousal"]]
@@ -91,7 +92,7 @@ def make_base(root):
     split = t.assign(clip=t.name, split=["train", "validation", "test"] * 4)
     split[["clip", "split"]].to_csv(root / "split.csv", index=False)
     (root / "answers.json").write_text(json.dumps(dict(layout="class", label="label")))
-    (root / "meanings.csv").write_text("class,meaning\ncalm,calm\nangry,anger\n")
+    (root / "meanings.csv").write_text("class,meaning\ncalm,calm\nangry,anger\nanger,anger\n")
     ok(*flags(root, root / "run"))
     ok("report", root / "run", "--to", root / "report")
     export(root / "run", root / "card")
@@ -137,22 +138,20 @@ def make_films(root):
 
 
 def make_weights(root):
-    "A folder as transformers saves it, and a checkpoint as torch does"
-    (root / "hf").mkdir()
-    config = dict(model_type="wav2vec2", hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                  intermediate_size=16, conv_dim=[16], conv_kernel=[10], conv_stride=[5],
-                  num_feat_extract_layers=1, num_conv_pos_embeddings=4,
-                  num_conv_pos_embedding_groups=2)  # fmt: skip
-    (root / "hf/config.json").write_text(json.dumps(config))
-    (root / "hf/preprocessor_config.json").write_text(json.dumps(dict(
-        feature_extractor_type="Wav2Vec2FeatureExtractor", feature_size=1, sampling_rate=16000,
-        do_normalize=True, return_attention_mask=False, padding_value=0.0)))  # fmt: skip
-    (root / "hf/model.safetensors.index.json").write_text(
-        json.dumps(dict(metadata={}, weight_map={"a": "part.safetensors"}))
-    )
-    from safetensors.torch import save_file
+    "A folder as transformers saves it, its weights in a part, and a checkpoint as torch does"
+    from safetensors.torch import load_file
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-    save_file(dict(a=torch.ones(2)), root / "hf/part.safetensors")
+    small = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        conv_dim=[16], conv_kernel=[10], conv_stride=[5], num_feat_extract_layers=1,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2)  # fmt: skip
+    Wav2Vec2Model(small).save_pretrained(root / "hf")
+    Wav2Vec2FeatureExtractor().save_pretrained(root / "hf")
+    (root / "hf/model.safetensors").rename(root / "hf/part.safetensors")
+    weights = dict.fromkeys(load_file(root / "hf/part.safetensors"), "part.safetensors")
+    index = dict(metadata={}, weight_map=weights)
+    (root / "hf/model.safetensors.index.json").write_text(json.dumps(index))
     torch.save(dict(state_dict={"module.classifier_1.0.weight": torch.ones(8, 4)}), root / "net.pt")
     (root / "opts1.json").write_text(json.dumps(dict(num_heads=1)))
 
@@ -627,15 +626,13 @@ def split_list(rng, w):
 
 def own_features(rng, w):
     "Features of one's own"
-    ending = rng.choice(["csv", "jsonl", "npz", "safetensors", "npy", "arff", "pt"])
+    ending = rng.choice(["csv", "jsonl", "npz", "safetensors", "npy", "arff"])
     path = w / f"features.{ending}"
     t = pd.read_csv(w / "features.csv")
     if ending == "npz":
         np.savez(path, **{n: t[["a", "b"]].to_numpy()[i] for i, n in enumerate(t.name)})
     if ending == "npy":
         np.save(path, t[["a", "b"]].to_numpy())
-    if ending == "pt":
-        torch.save({n: torch.ones(2) for n in t.name}, path)
     if ending == "safetensors":
         from safetensors.torch import save_file
 
@@ -685,7 +682,7 @@ def submission(rng, w):
 def meanings(rng, w):
     said = odd_table(rng, w / "meanings.csv")
     return said, lambda w: main(["evaluate", f"--run={w}/run", "--dataset=folder", "--n_jobs=1",
-                                 f"--data_root={w}/traces/..//voices", "--device=cpu",
+                                 f"--data_root={w}/others", "--split=kfold3", "--device=cpu",
                                  f"--labels={w}/meanings.csv"])  # fmt: skip
 
 
@@ -704,7 +701,6 @@ def kept(rng, w):
     if path.suffix == ".json":
         said = odd_json(rng, path)
     elif path.suffix == ".safetensors":
-
         said = odd_store(rng, path)
     else:
         data, said = odd_bytes(rng, path.read_bytes())
