@@ -740,7 +740,8 @@ def read_table(
     "A CSV as text and a column `line`; `columns` are there, rows are as long as the header"
     lines = read_lines(path)
     if not lines: raise AvkitError(f"{path} is empty")
-    (first, head), *rows = [(i, _fields(text, sep)) for i, text in lines]
+    try: (first, head), *rows = [(i, _fields(text, sep)) for i, text in lines]
+    except csv.Error as e: raise AvkitError(f"{path} is no CSV: {e}") from e
     _check_head(f"{path}, line {first}", lines[0][1], head, columns, sep)
     for i, r in rows:
         if len(r) == len(head): continue

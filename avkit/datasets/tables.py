@@ -293,4 +293,4 @@ def as_numbers(
     _check_numbers(rows, column, form, path)
     decimal = "," if form == "comma" else "."
     numbers = [float(cell.replace(decimal, ".") or "nan") for cell in rows[column]]
-    return pd.Series(numbers, rows.index, name=column)
+    return pd.Series(numbers, rows.index, float, name=column)

@@ -22,7 +22,7 @@ from .predict import (check_video, demo_clip, predict, Prediction,
     prediction_owner, prediction_summary, WHOLE_FRAME)
 from .released_runs import RELEASED_HELP, released_run
 from .runs import open_run, Run
-from ..markup import answer_columns, csv_text, legend_text
+from ..markup import answer_columns, csv_text, figure_text, legend_text
 from ..models.released import RELEASED
 from ..preprocessing.faces import DETECTORS
 from ..preprocessing.writing import redraw
@@ -134,7 +134,8 @@ def _strip(ax: Any, t: pd.DataFrame, p: Prediction) -> None:
             _hatched(ax, some, (n + .1, n + .7))
         else: _curves(ax, some, p)
     if p.task == "class":
-        ax.set(yticks=np.arange(n) + .5, yticklabels=p.classes, ylim=(0, n + .8))
+        names = [*map(figure_text, p.classes)]
+        ax.set(yticks=np.arange(n) + .5, yticklabels=names, ylim=(0, n + .8))
     else: _number_axes(ax, p)
 
 # %% ../../nbs/5_evaluation/05_annotate.ipynb #438eeeef

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd, torch
-from ..core import resolve, write_bytes
+from ..core import AvkitError, resolve, write_bytes
 from ..datasets.batches import AVData
 from ..datasets.features import Stream
 from ..datasets.manifest import Manifest
 from .runs import open_run, Run
+from ..markup import figure_text
 from ..preprocessing.prepare import Preparation, stream_key
 from ..preprocessing.tracks import Track
 from ..store import Store
@@ -177,8 +178,9 @@ def heatmap(
 ) -> None:
     "A matrix, its numbers written into its cells"
     _, sns = style()
+    names = list(map(figure_text, classes))
     sns.heatmap(m, annot=True, fmt=fmt, cmap="Blues", vmin=0, cbar=False, square=True, ax=ax,
-                annot_kws={"size": 6}, xticklabels=classes, yticklabels=classes, linewidths=.3,
+                annot_kws={"size": 6}, xticklabels=names, yticklabels=names, linewidths=.3,
                 **more)
     ax.set(title=title, xlabel="predicted")
     ax.tick_params(axis="x", rotation=45)
@@ -477,6 +479,9 @@ def _score_figure(run: Run, condition: str) -> tuple[str, Any]:
     "Confusion of classes, or agreement of numbers, in the subset that is reported: name, figure"
     p, scores = run.predictions, run.record["metrics"][run.side][condition]
     rows = p.loc[(p.split == run.side) & (p.condition == condition)]
+    if rows.empty:
+        raise AvkitError(f"{run.folder}/predictions.csv has no row of {run.side} given "
+                         f"{condition}, and its record scores of it: evaluate the run again")
     title = ", ".join(filter(None, [mark_of(run.record), run.side, f"given {condition}: "]))
     if run.record.get("task") == "regression":
         title += f"CCC {scores['ccc']:.3f}"

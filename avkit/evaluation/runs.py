@@ -20,6 +20,7 @@ from ..fields import checked, some, that
 from ..datasets.manifest import read_cells
 from ..datasets.registry import is_rendered
 from ..datasets.synth import render_demo
+from ..markup import answer_columns
 from ..models.model import build_model
 from ..models.backbones import spec_of
 from ..models.hub import is_hub
@@ -200,6 +201,18 @@ def read_predictions(run: Path) -> pd.DataFrame:
     "predictions.csv of a run; clips and classes are text (`01`, `None`, `nan`), the rest numbers"
     return read_cells(run / "predictions.csv", text=_NAMES, needed=("clip", "split", "condition"))
 
+
+def _check_answers(t: pd.DataFrame, record: Mapping[str, Any], path: Path) -> None:
+    "Refuse predictions without the columns of a run's classes or targets, or with other cells"
+    names = record["classes"]
+    numbers = answer_columns(names)
+    if record["task"] != "class":
+        numbers = [f"{what}_{n}" for what in ("target", "prediction") for n in names]
+    lost = [c for c in numbers if c not in t]
+    if lost: raise AvkitError(f"{path} lacks the column(s) {', '.join(lost)} of its record")
+    odd = [c for c in numbers if not pd.api.types.is_numeric_dtype(t[c])]
+    if odd: raise AvkitError(f"{path}: the column {odd[0]!r} should hold numbers alone")
+
 # %% ../../nbs/5_evaluation/00_runs.ipynb #10662f04
 class Run(RunFacts):
     "A finished run, or a card: its facts and, when first asked for, model, data and predictions"
@@ -226,7 +239,9 @@ class Run(RunFacts):
 
     @functools.cached_property
     def predictions(self) -> pd.DataFrame:
-        return read_predictions(self.folder)
+        t = read_predictions(self.folder)
+        _check_answers(t, self.record, self.folder / "predictions.csv")
+        return t
 
     @functools.cached_property
     def corpus(self) -> RunData:

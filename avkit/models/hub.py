@@ -13,13 +13,13 @@ import contextlib, functools, re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from typing_extensions import TypedDict
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from ..core import AvkitError, content_key, reason_of, resolve, unknown
-from ..fields import read_checked
+from ..fields import checked, FAULTS, read_checked, that
 from .face_landmarker import FaceLandmarks, NUMBERS
 from .masks import grouped
 from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
@@ -277,11 +277,27 @@ def _of_waves(folder: Path) -> dict[str, Any]:
     return dict(takes="wave", rate=e.sampling_rate, setup=_plain(vars(e)))
 
 
+class _MadeFile(TypedDict, total=False):
+    "What a preprocessor_config.json says, as it is used"
+    rate: Annotated[int, that(lambda n: 1000 <= n <= 1_000_000, "should be samples a second")]
+    size: Annotated[int, that(lambda n: 0 < n < 1 << 14, "should be a number of pixels")]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def _made(config: Any, folder: Path) -> dict[str, Any]:
+    "How the input of a network of Hugging Face is made"
+    try: made = (_of_frames if hasattr(config, "num_channels") else _of_waves)(folder)
+    except (*FAULTS, StopIteration) as e:
+        raise AvkitError(f"{folder}/preprocessor_config.json: {reason_of(e)}") from e
+    return checked(made, _MadeFile, f"{folder}/preprocessor_config.json")
+
+# %% ../../nbs/3_models/08_hub.ipynb #hfc67b10
 def _find_hf(name: str, weights: Any) -> HubEntry:
     "A folder of Hugging Face, or a name of its hub"
     folder, revision = _hf_folder(name, weights)
     config = _part(_read_hf("AutoConfig", folder))
-    made = (_of_frames if hasattr(config, "num_channels") else _of_waves)(folder)
+    made = _made(config, folder)
     setup = dict(_plain(config.to_diff_dict()), input=made.pop("setup", {}))
     known: dict[str, Any] = dict(licence=licence_of(folder), revision=revision)
     return HubEntry(name, folder, **made, setup=setup, **known)

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from ..core import AvkitError
 from ..evaluation.figures import even_places
 from ..evaluation.runs import Run
-from ..markup import answer_columns, legend_text
+from ..markup import answer_columns, figure_text, legend_text
 from .errors import predictions_of
 from .tables import settings_of, telling
 from avkit.reports.stored_clips import (draw_frames, from_track, open_tracks, screen_style,
@@ -276,7 +276,7 @@ def _probabilities(
     square = dict(c="w", mec="k", mew=.3, ms=2.5, markevery=max(1, len(x) // 120))
     y = p.target.map({c: i for i, c in enumerate(classes)})
     ax.plot(x, y, "s", label="truth", **square)
-    ax.set_yticks(range(len(classes)), classes)
+    ax.set_yticks(range(len(classes)), [*map(figure_text, classes)])
     ax.set_title("probability; squares: truth", loc="left", pad=3)
     ax.figure.colorbar(im, ax=ax, pad=.01, aspect=12)
 

@@ -277,7 +277,8 @@ def _aside_of(record: Mapping[str, Any]) -> Any:
 
 def _count(record: Mapping[str, Any]) -> int | None:
     "How many clips a run scored, where that is known"
-    return (record.get("counts") or {}).get(_scored_side(record))
+    n = (record.get("counts") or {}).get(_scored_side(record))
+    return n if isinstance(n, int) else None
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0043
 def rows_hash(records: Sequence[Mapping[str, Any]]) -> str:

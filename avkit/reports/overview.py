@@ -18,7 +18,8 @@ import numpy as np, pandas as pd
 from pandas import DataFrame, Series
 from ..core import (
     AvkitError, cache_dir, content_key, kit_path, read_json, resolve, write_json, write_text)
-from ..markup import columns_of, legend_text, markdown_text, pipe_table, sheet_text
+from avkit.markup import (columns_of, figure_text, legend_text, markdown_text, pipe_table,
+    sheet_text)
 from ..datasets.manifest import corpus_info, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.splits import apply_split, LeakError, SUBSETS
@@ -546,6 +547,7 @@ def _boxes(
     hue = dict(hue="sex", hue_order=["female", "male"]) if "sex" in v else {}
     sns.boxplot(v, y="label", x=column, order=classes, ax=ax, fliersize=1, linewidth=.6,
                 legend=column == "pitch" and bool(hue), **hue)
+    ax.set_yticks(range(len(classes)), [*map(figure_text, classes)])
     ax.set(xlabel=VOICE_PANELS[column], ylabel="")
 
 # %% ../../nbs/6_reports/09_overview.ipynb #853e3ac1
@@ -704,7 +706,7 @@ NOT_PEOPLE = ("**Rendered by avkit in this corpus's layout: these are not people
 def _facts(m: Manifest, o: Overview) -> list[str]:
     "The lines above the tables"
     info = corpus_info(m.corpus)
-    head = [f"# {o.title}" + (" (rendered)" if o.rendered else ""), ""]
+    head = [f"# {markdown_text(o.title)}" + (" (rendered)" if o.rendered else ""), ""]
     if o.rendered: head += [NOT_PEOPLE, ""]
     source = f"{info['citation']}. Licence: {info['licence']}."
     if info["citation"] == info["licence"]: source = ""

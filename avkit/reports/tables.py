@@ -18,7 +18,7 @@ from ..core import AvkitError, content_key, resolve, sweep_tmp, write_text
 from ..datasets.manifest import corpus_info, known_datasets
 from ..evaluation.audit import audit_line
 from ..evaluation.runs import record_paths
-from ..markup import latex_text, pipe_table, sheet_text
+from ..markup import latex_text, markdown_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
 from ..training.record import CHOSE, mark_of, read_record, selection_note
@@ -476,7 +476,7 @@ def write_frame(
     "`name`.md, .csv and .tex of a table; returns `shown`"
     folder = resolve(folder)
     numbers = shown if csv is None else csv
-    text = f"# {title}\n\n" + "\n".join(notes) + f"\n\n{to_markdown(shown)}\n"
+    text = f"# {markdown_text(title)}\n\n" + "\n".join(notes) + f"\n\n{to_markdown(shown)}\n"
     sweep_tmp(folder, deep=False)
     write_text(folder / f"{name}.csv", sheet_text(numbers, "%.6f"))
     write_text(folder / f"{name}.md", text)

@@ -585,12 +585,15 @@ def test_nobody_writes_through_a_part(server, tmp_path, kind):
     mine.write_bytes(b"mine")
     desk, part = tmp_path / ".part", tmp_path / ".part/a.bin.part"
     (tmp_path / "elsewhere").mkdir()
-    desk.symlink_to(tmp_path / "elsewhere") if kind == "desk" else desk.mkdir()
+    if kind == "desk":
+        desk.symlink_to(tmp_path / "elsewhere")
+    else:
+        desk.mkdir()
     make = {"link": part.symlink_to, "second name": part.hardlink_to}.get(kind)
     if make:
         make(mine)
     elif kind != "desk":
-        os.mkfifo(part) if kind == "pipe" else part.mkdir()
+        (os.mkfifo if kind == "pipe" else os.mkdir)(part)
     (desk / "a.bin.part.json").write_text('{"tag": "\\"v1\\""}')
     if kind in ("folder", "desk"):
         with pytest.raises(AvkitError, match="remove it"):

@@ -74,11 +74,10 @@ def export(run, card):
     return ex.export_card(run, card)
 
 
-def make_base(root):
-    "All valid files"
+def make_tables(root):
+    "Clips, and lists and tables about them"
     from avkit.datasets.folder import index
-    from avkit.datasets.manifest import manifests_dir, write_manifest
-    from avkit.datasets.ravdess import index as ravdess  # noqa: F401
+    from avkit.datasets.manifest import write_manifest
 
     t = voices(root)
     voices(root, ("calm", "anger"), "others", 1)
@@ -93,11 +92,14 @@ def make_base(root):
     split[["clip", "split"]].to_csv(root / "split.csv", index=False)
     (root / "answers.json").write_text(json.dumps(dict(layout="class", label="label")))
     (root / "meanings.csv").write_text("class,meaning\ncalm,calm\nangry,anger\nanger,anger\n")
-    ok(*flags(root, root / "run"))
-    ok("report", root / "run", "--to", root / "report")
-    export(root / "run", root / "card")
     m = index(root / "voices", layout="class", pattern="{speaker}_{take}")
     write_manifest(m, root / "manifest.csv")
+
+
+def make_others(root):
+    "Facts of data sets, a copy of one, joints, files of a submission"
+    from avkit.datasets.manifest import manifests_dir
+
     (root / "facts").mkdir()
     for p in manifests_dir().iterdir():
         shutil.copy(p, root / "facts" / p.name)
@@ -108,9 +110,15 @@ def make_base(root):
     (root / "joints.json").write_text(json.dumps(joints))
     (root / "submission").mkdir()
     (root / "submission/1.txt").write_text("valence,arousal\n" + "0.1,0.2\n" * 5)
-    (root / "submission/2.txt").write_text("Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,"
-                                           "Other\n" + "3\n" * 5)  # fmt: skip
-    make_films(root)
+    names = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n"
+    (root / "submission/2.txt").write_text(names + "3\n" * 5)
+
+
+def make_run(root):
+    "A run, its report and its card; and weights of others"
+    ok(*flags(root, root / "run"))
+    ok("report", root / "run", "--to", root / "report")
+    export(root / "run", root / "card")
     make_weights(root)
 
 
@@ -732,7 +740,8 @@ def hub(rng, w):
     said = odd_json(rng, w / "hf" / which)
 
     def use(w):
-        folder_hash(w / "hf"), licence_of(w / "hf")
+        folder_hash(w / "hf")
+        licence_of(w / "hf")
         return main(flags(w, w / "new", f"--audio_backbone=hf:{w}/hf"))
 
     return f"{which}: {said}", use
@@ -972,14 +981,23 @@ def surfaces(n, seed, only=()):
     return order[:n]
 
 
-def base_at(top):
-    "All valid files, made once"
+MAKERS = (make_tables, make_others, make_films, make_run)
+
+
+def make_all(base, makers):
+    for make in makers:
+        make(base)
+
+
+def base_at(top, makers=MAKERS):
+    "The valid files, made once"
     base = top / "base"
     os.environ.update(AVKIT_HOME=str(base / "home"), AVKIT_PROGRESS="0", HF_HUB_OFFLINE="1")
     if not base.is_dir():
         base.mkdir(parents=True)
-        made = in_fork(lambda: [*judged(lambda f: make_base(f), base)])
+        made = in_fork(judged, lambda f: make_all(f, makers), base)
         if made[0] != "harmless":
+            shutil.rmtree(base)
             raise SystemExit(f"the valid files cannot be made: {made}")
     return base
 
@@ -988,15 +1006,15 @@ def preload():
     "What takes seconds to import, once and not in each fork"
     import avkit.datasets.folder, avkit.evaluation.annotate, avkit.evaluation.export
     import avkit.reports.index, avkit.training.learner, sklearn.metrics  # noqa: F401
-    import torch.utils.tensorboard, transformers  # noqa: F401
+    import torch.utils.tensorboard
 
     torch.set_num_threads(1)
 
 
-def run(n, seed, top, only=(), say=print, first=0):
+def run(n, seed, top, only=(), say=print, first=0, makers=MAKERS):
     "[(surface, seed, what was odd, end, what was said)] of n odd inputs"
     preload()
-    base, work, out = base_at(top), top / "work", []
+    base, work, out = base_at(top, makers), top / "work", []
     for i, surface in enumerate(surfaces(n, seed, only)):
         if i < first:
             continue
@@ -1044,6 +1062,8 @@ if __name__ == "__main__":
     p.add_argument("--out", help="a JSON file for what came of it")
     p.add_argument("--quiet", action="store_true", help="only the line of the table")
     a = p.parse_args()
+    import transformers  # noqa: F401 once, too
+
     with tempfile.TemporaryDirectory() as temporary:
         found = run(a.inputs, a.seed, Path(a.work or temporary).resolve(), (a.only or "").split(",")
                     if a.only else (), (lambda *_: None) if a.quiet else print,

@@ -105,7 +105,8 @@ def test_a_legend_shows_names_that_begin_with_an_underscore(recwarn):
     assert shown(fig.axes[0]) == ["_mine (1)", "b (1)"]
     _, ax = plt.subplots()
     rows = t.assign(start=[0, 1], end=[1, 2])
-    p = SimpleNamespace(classes=["_calm", "angry"], table=rows, settings={})
+    names = ["_calm", "angry"]
+    p = SimpleNamespace(classes=names, columns=names, table=rows, settings={})
     annotate._curves(ax, rows, p)
     annotate._number_axes(ax, p)
     assert shown(ax) == ["_calm", "angry"]
