@@ -216,7 +216,7 @@ def _objects(text):
 def _read_json(path):
     "A JSON object a line, or a list of objects"
     try: rows = _objects(decoded(path.read_bytes())[0])
-    except ValueError as e: raise AvkitError(f"{path} is no JSON: {e}") from e
+    except (ValueError, RecursionError) as e: raise AvkitError(f"{path} is no JSON: {e}") from e
     wrong = [i for i, row in rows if not isinstance(row, dict)]
     if wrong: raise AvkitError(f"{path}, line {wrong[0]}: an object with named values is expected")
     if not rows: raise AvkitError(f"{path} is empty")

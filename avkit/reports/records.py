@@ -46,7 +46,7 @@ def _object_in(text: str) -> dict | None:
     "The JSON object that a text is; None where it is something else"
     try:
         return json.loads(text) if text.startswith("{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -46,14 +46,15 @@ def options_of(x: str | dict | None) -> dict:
         given = _from_json(x) if x.lstrip().startswith(("{", "[", '"')) else _from_pairs(x)
     if not isinstance(given, dict):
         raise AvkitError(f"options should map names of the recipe to values, got {x!r}")
-    return _nested(given.items())
+    try: return _nested(given.items())
+    except RecursionError as e: raise AvkitError("options are nested too deep") from e
 
 # %% ../../nbs/4_training/04_configure.ipynb #opt00001
 def _from_json(text: str) -> Any:
     "What JSON says"
     try:
         return json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise AvkitError(f"options is no JSON ({e}): write it as "
                          '{"head": {"dropout": 0.5}}, or as head.dropout=0.5') from e
 
@@ -72,7 +73,7 @@ def plain_value(text: str) -> Any:
     "A value as a user types it: Python's or JSON's, a list of names, or the text itself"
     text = text.strip()
     for read in (ast.literal_eval, json.loads):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return read(text)
     inside = re.fullmatch(r"[\[(](.*)[\])]", text)
     return [plain_value(v) for v in inside[1].split(",")] if inside else text

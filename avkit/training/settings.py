@@ -489,7 +489,7 @@ def _portable_options(x: Any) -> Any:
         return portable(x)
     try:
         return json.dumps(portable(json.loads(x)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return ",".join(map(_portable_pair, x.split(",")))
 
 
