@@ -31,7 +31,7 @@ def clone_root(command: str) -> Path:  # for the error
 
 def check_name(name: str) -> None:
     "Refuse what cannot be a module, a file and a value at once"
-    plain = re.fullmatch("[a-z][a-z0-9_]*", name) and not keyword.iskeyword(name)
+    plain = re.fullmatch("[a-z][a-z0-9_]{0,40}", name) and not keyword.iskeyword(name)
     if plain: return
     raise AvkitError(f"{name!r} cannot be a name: take small letters, digits and _, a letter "
                      "first, such as my_data")
