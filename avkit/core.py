@@ -238,8 +238,9 @@ def write_json(path: str | Path, obj: Any) -> None:
 def read_json(path: str | Path) -> Any:
     "Read a JSON file; a missing or damaged one is an `AvkitError` that names it"
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
-        raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
+    except (OSError, ValueError) as e: raise AvkitError(f"Cannot read {path} as JSON: {e}") from e
+    except RecursionError as e:
+        raise AvkitError(f"Cannot read {path} as JSON: nested too deep") from e
 
 # %% ../nbs/0_core/00_core.ipynb #60475882
 _STAGED = re.compile(r"\.tmp-(?P<machine>[^-]+)-(?P<pid>\d+)-(?P<began>\d+)-\w+")
@@ -496,6 +497,7 @@ def reason_of(e: BaseException) -> str:
     "Why something failed, in one line"
     text = " ".join(str(e).split())
     if isinstance(e, AvkitError): return text
+    if isinstance(e, RecursionError): return "nested too deep"
     if isinstance(e, MemoryError): return f"too little memory. {text}".strip()
     if isinstance(e, OSError): return f"{e.strerror or text} ({e.filename})" if e.filename else text
     return f"{type(e).__name__}: {text}"

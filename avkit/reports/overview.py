@@ -74,6 +74,11 @@ def _crossed(rows: DataFrame, column: str, order: list[str]) -> DataFrame:
     t = t.fillna(0).astype(int)
     return t.loc[:, [*[n for n in names if n in t], *[n for n in t if n not in names]]]
 
+
+def _renamed(more: DataFrame, t: DataFrame) -> DataFrame:
+    "A table under names that do not stand in the one it is joined to"
+    return more.set_axis(columns_of(more, [*t, t.index.name]), axis=1)
+
 # %% ../../nbs/6_reports/09_overview.ipynb #04410c12
 def counts(m: Manifest) -> DataFrame:
     "A row per class and one for all: clips (or frames), by subset and by sex"
@@ -98,11 +103,6 @@ def speakers(m: Manifest) -> DataFrame | None:
     t["clips"] = by["clip"].nunique()
     if m.task == "class": t = t.join(_renamed(_per_class(rows, m.classes), t))
     return t.reset_index()
-
-
-def _renamed(more: DataFrame, t: DataFrame) -> DataFrame:
-    "A table under names that do not stand in the one it is joined to"
-    return more.set_axis(columns_of(more, [*t, t.index.name]), axis=1)
 
 
 def _joined(values: Series) -> str:
