@@ -30,7 +30,7 @@ class Preparation:
     rate: int = 22050           # audio, Hz, mono
     frames: int = 15            # images, spread evenly over the window; 0: every one of the clip
     size: int = 224             # pixels of an image's side
-    views: tuple = ("face",)    # face, frame (all of it); of videos also body, context
+    views: tuple[str, ...] = ("face",)  # face, frame (all of it); of videos also body, context
     detector: str = "mtcnn"     # mtcnn, centerface, yunet, none (all of it), given (owner's crops)
     margin: float = 0.0         # widen the face box by this part of its size
     sure: float | None = None   # least score of a face, 0 to 1; None: the detector's own

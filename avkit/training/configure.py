@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from typing_extensions import TypedDict
 from ..core import AvkitError, check_types, content_key, kit_path, resolve, unknown
+from ..fields import checked
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, labels_frames, streams_told
@@ -442,15 +443,26 @@ def _check_own_encoder(stream: str, name: str) -> None:
     if name not in known: raise unknown(f"features_encoder of {stream}", name, known)
 
 # %% ../../nbs/4_training/04_configure.ipynb #chk00003
+_PLAIN = (int, float, str, bool, type(None), Any, ...)
+
+
+def _is_plain(hint: Any) -> bool:
+    "Is a type made of numbers, texts and lists of them?"
+    parts = typing.get_args(hint)
+    return all(map(_is_plain, parts)) if parts else hint in _PLAIN
+
+
 def _check_type(name: str, value: Any, hint: Any) -> None:
     "Refuse a value of another type; a list may be a tuple, a text is no sequence of letters"
     texts = (hint, *typing.get_args(hint))
     if isinstance(value, str) and not any(t in (str, Path, Any) for t in texts):
         raise AvkitError(f"Option {name!r} should be {hint}, got {value!r} (str).")
+    as_tuple = tuple(value) if isinstance(value, list) else value
     try:
         check_types({name: value}, {name: hint})
     except AvkitError:
-        check_types({name: tuple(value) if isinstance(value, list) else value}, {name: hint})
+        check_types({name: as_tuple}, {name: hint})
+    if typing.get_args(hint) and _is_plain(hint): checked(as_tuple, hint, f"option {name}")
 
 # %% ../../nbs/4_training/04_configure.ipynb #8bbbd0bf
 def _check_option(
