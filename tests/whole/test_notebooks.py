@@ -25,7 +25,7 @@ def test_every_notebook(path):
     nbformat.validate(nb)
     assert nb.metadata.kernelspec.name == "python3"
     assert re.match(r"# .+\n\n> .+", nb.cells[0].source), "the first cell is a title and one line"
-    assert path.stat().st_size < 180_000
+    assert path.stat().st_size < 150_000
     for c in nb.cells:
         if "#| export" in c.source:
             assert c.source.count("\n") < 70, c.source[:80]
