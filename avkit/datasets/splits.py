@@ -61,8 +61,9 @@ def _components(ties):
 
 
 def _film_ties(clips):
-    "What several clips may be cut from: their recording and their files"
-    return [clips[c].fillna("").astype(str) for c in ("recording", "audio", "video") if c in clips]
+    "What several clips may be cut from, or belong to: their recording, files, and declared unit"
+    ties = "recording", "audio", "video", "kept_unit"
+    return [clips[c].fillna("").astype(str) for c in ties if c in clips]
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #ee85f270
 def kept_together(
@@ -86,7 +87,7 @@ def _check_blocks(clips, n):
     "Refuse more blocks than there are speakers, or clips of the most frequent label"
     speakers, most = kept_together(clips).nunique(), clips.label.value_counts().max()
     if speakers < n:
-        tied = " groups that no film ties together" if speakers < clips.speaker.nunique() else ""
+        tied = " groups that nothing ties together" if speakers < clips.speaker.nunique() else ""
         raise AvkitError(f"{n} blocks need at least as many speakers, there are {speakers}{tied}: "
                          + _fewer(speakers))
     if most < n:
@@ -94,17 +95,27 @@ def _check_blocks(clips, n):
                          f"has {most}: take fewer blocks (--split kfold3), or add clips")
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #unit2002
+def _own_unit(
+    clips: pd.DataFrame,  # of a manifest
+    corpus: str,  # the data set's name
+) -> pd.Series | None:
+    "What the data set declares as the unit of each clip; None: the speaker"
+    about = unit_of(corpus)
+    own = clips.get(about.get("column", "clip"))
+    if own is None or about["name"] == "speaker": return None
+    own = own.fillna("").astype(str)
+    if "clip" in about: own = own.str.extract(about["clip"], expand=False).fillna("")
+    return own.where(own != "", clips["clip"])
+
+
 def units(
     clips: pd.DataFrame,  # of a manifest
     corpus: str,  # the data set's name
 ) -> pd.Series:
     "The independent unit of each clip: dyad, film, video, or whoever has to stay together"
-    about = unit_of(corpus)
-    own = clips.get(about.get("column", "clip"))
-    if own is None or about["name"] == "speaker": return kept_together(clips)
-    own = own.fillna("").astype(str)
-    if "clip" in about: own = own.str.extract(about["clip"], expand=False).fillna("")
-    return own.where(own != "", clips["clip"])
+    own = _own_unit(clips, corpus)
+    return kept_together(clips) if own is None else own
+
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #76a07b83
 def blocks(
@@ -340,6 +351,13 @@ def _published(
     return _leave_out(m.clips, assign_fold(m.clips, folds[fold], by), about.get("left_out", []))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #8e6e37d1
+def _with_unit(m, films=False):
+    "The clips, with the unit that stays on one side; `films`: only where that is a film or video"
+    about, own = unit_of(m.corpus), _own_unit(m.clips, m.corpus)
+    other = films and "clip" not in about and about["column"] != "recording"
+    return m.clips if own is None or other else m.clips.assign(kept_unit=own)
+
+
 def _assign(
     m,
     name,  # of any split
@@ -347,11 +365,11 @@ def _assign(
     seed,  # of a random split
 ):
     "The subset of each clip of a manifest"
-    if name == "random": return assign_random(m.clips, seed)
+    if name == "random": return assign_random(_with_unit(m, films=True), seed)
     if name == "folds" and "fold" in m.clips: return assign_own_folds(m.clips, fold)
     if name.endswith(".csv"): return assign_file(m.clips, name)
     if re.fullmatch(r"kfold\d+|nested\d+x\d+", name):
-        return assign_blocks(m.clips, name, fold, seed=0)
+        return assign_blocks(_with_unit(m), name, fold, seed=0)
     return _published(m, name, fold)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7d6cb82e
@@ -374,13 +392,25 @@ def _independence(clips, name):
     return None, "speakers not known: independence cannot be checked"
 
 
-def _about(clips, name, fold, published = None):
+def _about(clips, name, fold, published=None, apart=""):
     "What a record says of a split; of a published one also whose it is, and where it was read"
     called = Path(name).name if name.endswith(".csv") else name
-    apart, note = _independence(clips, name)
+    independent, note = _independence(clips, name)
+    note = "; ".join(filter(None, (note, apart)))
     told = {k: v for k, v in (published or {}).items() if k in ("about", "source")}
-    return dict(name=called, fold=fold, speaker_independent=apart, note=note) | (
+    return dict(name=called, fold=fold, speaker_independent=independent, note=note) | (
         told if "source" in told else {})
+
+# %% ../../nbs/2_datasets/01_splits.ipynb #unit2013
+def _units_in_two(clips, corpus):
+    "That declared units stand in several subsets, in words; '' where none does"
+    own, about = _own_unit(clips, corpus), unit_of(corpus)
+    if own is None: return ""
+    used = clips["split"] != ""
+    n = clips[used].groupby(own[used])["split"].nunique()
+    some = f"{(n > 1).sum()} of {len(n)} {about['plural']} have clips in more than one subset"
+    return some if (n > 1).any() else ""
+
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #c63a7c75
 def apply_split(
@@ -398,7 +428,8 @@ def apply_split(
     check_split(clips, speakers=name != "random")
     _check_filled(m, clips, f"{name!r}, fold {fold}")
     published = info.get("splits", {}).get(name)
-    return replace(m, clips=clips, split=_about(clips, name, fold, published))
+    apart = _units_in_two(clips, m.corpus)
+    return replace(m, clips=clips, split=_about(clips, name, fold, published, apart))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00002
 def class_counts(

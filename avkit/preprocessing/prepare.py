@@ -436,6 +436,7 @@ def _decode(
     row: Mapping,
     want: Sequence[str],  # the streams still to be made
     prep: Preparation,
+    whole: bool = False,  # all of the audio, and frames as they are
 ) -> tuple[dict[str, media.Clip], float]:
     "{stream: decoded clip}, and where the window starts in seconds"
     _check_film(root, row)
@@ -451,8 +452,9 @@ def _decode(
         video, audio = (s in want and f == row[s] for s in ("video", "audio"))
         at = times(duration) if times and duration else times  # the other file: the same window
         start = window_start(duration, prep.window or duration) if duration else None
+        less = {} if whole else _less(prep, audio, start)
         got[f] = media.decode(Path(root) / f, video, audio, times=at, rate=prep.rate,
-                              max_gap=prep.max_gap, **_less(prep, audio, start))
+                              max_gap=prep.max_gap, **less)
         duration = duration or got[f].duration
     return {s: got[row[s]] for s in want}, window_start(duration, prep.window or duration)
 
@@ -462,8 +464,8 @@ def decode_clip(
     row: Mapping,         # of the manifest
     prep: Preparation,    # which frames, and the audio's rate
 ) -> dict[str, media.Clip]:
-    "{audio, video: decoded clip} of what a row names"
-    return _decode(root, row, [s for s in ("audio", "video") if row[s]], prep)[0]
+    "{audio, video: decoded clip} of what a row names, frames in their own size"
+    return _decode(root, row, [s for s in ("audio", "video") if row[s]], prep, whole=True)[0]
 
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111009

@@ -112,7 +112,7 @@ def test_folds_of_ravdess_stay(toy_corpus):
 
 def test_too_few_films_say_so():
     t = pieces(6, lambda f: ["anna", "ben", f"s{f}"])
-    with pytest.raises(AvkitError, match="no film ties together"):
+    with pytest.raises(AvkitError, match="nothing ties together"):
         blocks(t, 5)
 
 

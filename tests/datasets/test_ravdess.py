@@ -129,7 +129,7 @@ def test_splits_of_the_twin():
     assert side.to_dict() == {"train": 13, "test": 4, "validation": 3}
 
 
-def test_same_bytes_whatever_the_number_of_processes(twin, tmp_path):
+def test_rendered_again_it_is_the_same_and_nothing_is_written_twice(twin, tmp_path):
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }

@@ -6,6 +6,7 @@ what is missing. Anything else does not hold.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -283,17 +284,18 @@ def _less(seen, right):
     return "longer" if seen[0] >= right[0] - 1 and seen[1] >= right[1] - 0.05 else "gone"
 
 
-def whole_ones(folder):
-    "{kind: what the usual file of a kind gives, and what is stored of it}"
-    out = {}
-    for kind in small_media.KINDS:
-        path = small_media.write_kind(folder, kind)
-        end, told, most, _ = in_child(_both, path, kind, folder / f"s_{kind}")
-        assert end == "end" and isinstance(told, list), (kind, end, told)
-        (ends, kept) = told
-        assert all(status != "failed" for status, *_ in ends), (kind, ends)
-        out[kind] = [seen for *_, seen in ends], kept
-    return out
+@functools.cache
+def whole_one(kind):
+    "What the usual file of a kind gives, and what is stored of it; nothing of no usual kind"
+    if kind not in small_media.KINDS:
+        return [None], None
+    with tempfile.TemporaryDirectory() as folder:
+        path = small_media.write_kind(Path(folder), kind)
+        end, told, _, _ = in_child(_both, path, kind, Path(folder) / "store")
+    assert end == "end" and isinstance(told, list), (kind, end, told)
+    (ends, kept) = told
+    assert all(status != "failed" for status, *_ in ends), (kind, ends)
+    return [seen for *_, seen in ends], kept
 
 
 def _both(path, kind, folder):
@@ -308,7 +310,6 @@ def _both(path, kind, folder):
 
 def trials(files, folder):
     "Yield {name, end, seen, mb, s} of files given as (name, kind, bytes or a writer)"
-    right = whole_ones(folder)
     for name, kind, data in files:
         path = folder / name
         if callable(data):
@@ -317,7 +318,7 @@ def trials(files, folder):
         else:
             path.write_bytes(data)
         end, told, most, seconds = in_child(look, path, kind, folder / f"s_{name}")
-        wanted, kept = right.get(kind, ([None], None))
+        wanted, kept = whole_one(kind)
         sort, seen = judge(name, end, told, most, wanted[0], kept)
         yield dict(name=name, end=sort, seen=str(seen)[:300], mb=round(most), s=round(seconds, 2))
         path.unlink()

@@ -67,12 +67,12 @@ def result(run_dir):
     )
 
 
-def test_ten_kills(toy_corpus, tmp_path):
+def test_five_kills(toy_corpus, tmp_path):
     assert finish(toy_corpus, tmp_path / "whole") == 0
     run, rng, epochs = tmp_path / "killed", random.Random(0), []
     last = run / "checkpoints/last.safetensors"
     written = lambda: last.stat().st_mtime_ns if last.exists() else 0
-    for kill in range(10):
+    for kill in range(5):
         before = written()
         p = start(toy_corpus, run, "--resume")
         while p.is_alive() and written() == before:
