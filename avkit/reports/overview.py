@@ -77,7 +77,7 @@ def _crossed(rows: DataFrame, column: str, order: list[str]) -> DataFrame:
 
 def _renamed(more: DataFrame, t: DataFrame) -> DataFrame:
     "A table under names that do not stand in the one it is joined to"
-    return more.set_axis(columns_of(more, [*t, t.index.name]), axis=1)
+    return more.set_axis(columns_of(map(str, more), [*map(str, t), str(t.index.name)]), axis=1)
 
 # %% ../../nbs/6_reports/09_overview.ipynb #04410c12
 def counts(m: Manifest) -> DataFrame:

@@ -156,7 +156,7 @@ def read_checkpoint(
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #4a8fcb05
 def split_tensors(
-    tensors: dict[str, torch.Tensor],
+    tensors: State,
     name: str,  # model, ema, optimizer, stats
 ) -> dict[str, torch.Tensor]:
     "Those below `name`, by the rest of their names"

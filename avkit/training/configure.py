@@ -650,8 +650,8 @@ def config_of(settings: Mapping[str, Any], recipe: Mapping[str, Any]) -> Config:
 # %% ../../nbs/4_training/04_configure.ipynb #rec00032
 _OF_RECIPE: Any = {n: SETTING_TYPES[n] for n in COMMON} | dict(
     preparation=dict[str, Any], quirks=list[str], about=str, size=str)
-SavedSettings = TypedDict("SavedSettings", dict(SETTING_TYPES), total=False)
-SavedRecipe = TypedDict("SavedRecipe", _OF_RECIPE, total=False)
+SavedSettings = TypedDict("SavedSettings", dict(SETTING_TYPES), total=False)  # type: ignore[misc]
+SavedRecipe = TypedDict("SavedRecipe", _OF_RECIPE, total=False)  # type: ignore[misc]
 
 
 def check_saved(
