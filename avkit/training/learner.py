@@ -38,7 +38,8 @@ from .calibration import calibrated
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
-from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
+from .distributed import (accelerator, over_processes, quiet_first_pass,
+    spare_compiler, sync_buffers, unwrapped)
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
@@ -332,7 +333,7 @@ class Training:
     @property
     def scored(self) -> nn.Module:
         "The model that is evaluated and kept: the average of weights where there is one"
-        return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
+        return self.ema.module if self.ema else unwrapped(self.accelerator, self.model)
 
 # %% ../../nbs/4_training/11_learner.ipynb #3f84de26
 def make_optimizer(
@@ -366,9 +367,9 @@ def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
 # %% ../../nbs/4_training/11_learner.ipynb #395dce81
 def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
     "The exponential average of the weights and buffers, where the recipe wants one"
+    if not cfg["ema"]: return None
     from torch.optim.swa_utils import (  # heavy: seconds to import
         AveragedModel, get_ema_multi_avg_fn)
-    if not cfg["ema"]: return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg["ema"]), use_buffers=True)
 
 
@@ -446,10 +447,11 @@ def start(
     settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
+    if not cfg["compile"]: spare_compiler()
     wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
     if cfg["compile"]: wrapped.compile()
     quiet_first_pass(wrapped)
-    ema = moving_average(cfg, acc.unwrap_model(wrapped))
+    ema = moving_average(cfg, unwrapped(acc, wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
     return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight, began)
@@ -642,7 +644,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
         lr = set_rate(t, epoch, step, len(whole))
         b = batch_of_rank(t, data, idx, u, epoch, step)
         for part in parts_of(cfg): sums = train_step(t, b, part)
-        if t.ema: move_average(t.ema, acc.unwrap_model(t.model))
+        if t.ema: move_average(t.ema, unwrapped(acc, t.model))
         total += sums
     loss, right, n = total.tolist()  # the same in every process
     if not math.isfinite(loss): raise AvkitError(diverged(cfg, epoch))
@@ -783,7 +785,7 @@ def _stop_early(t: Training) -> bool:
 @contextlib.contextmanager
 def _averages_made(t: Training) -> Iterator[None]:
     "Within it a model that reads averages over time is given them"
-    model: Any = t.accelerator.unwrap_model(t.model)
+    model: Any = unwrapped(t.accelerator, t.model)
     t.quick = t.quick or averaged(t.cfg, t.corpus, model)
     if t.quick is t.corpus:
         yield
