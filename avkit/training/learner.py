@@ -38,8 +38,8 @@ from .calibration import calibrated
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
-from .distributed import (accelerator, over_processes, quiet_first_pass,
-    spare_compiler, sync_buffers, unwrapped)
+from .distributed import (accelerator, over_processes, prepared,
+    quiet_first_pass, sync_buffers, uncompiled, unwrapped)
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
@@ -344,11 +344,12 @@ def make_optimizer(
     "The recipe's optimizer; with `backbone_lr`, backbones of images have a rate of their own"
     opts = dict(lr=cfg["lr"], weight_decay=cfg["weight_decay"])
     groups = parameter_groups(cfg, model)
+    as_asked = (lambda kind: kind) if cfg["compile"] else uncompiled
     if cfg["optimizer"] == "sgd":
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
-        return torch.optim.SGD(groups, fused=_fused(device, "cuda"), **momentum, **opts)
+        return as_asked(torch.optim.SGD)(groups, fused=_fused(device, "cuda"), **momentum, **opts)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    return kind(groups, betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"), **opts)
+    return as_asked(kind)(groups, betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"), **opts)
 
 
 def _fused(device: str | torch.device, *on: str) -> bool | None:
@@ -447,8 +448,7 @@ def start(
     settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
-    if not cfg["compile"]: spare_compiler()
-    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
+    wrapped, optimizer = prepared(acc, model, make_optimizer(cfg, model, acc.device))
     if cfg["compile"]: wrapped.compile()
     quiet_first_pass(wrapped)
     ema = moving_average(cfg, unwrapped(acc, wrapped))
