@@ -2304,6 +2304,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'avkit.datasets.windows.step_frames': ( '2_datasets/windows.html#step_frames',
                                                                                 'avkit/datasets/windows.py')},
             'avkit.devices': { 'avkit.devices.is_full': ('0_core/devices.html#is_full', 'avkit/devices.py'),
+                               'avkit.devices.keep_memory': ('0_core/devices.html#keep_memory', 'avkit/devices.py'),
                                'avkit.devices.known': ('0_core/devices.html#known', 'avkit/devices.py'),
                                'avkit.devices.on_both': ('0_core/devices.html#on_both', 'avkit/devices.py'),
                                'avkit.devices.on_host': ('0_core/devices.html#on_host', 'avkit/devices.py'),
