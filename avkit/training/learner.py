@@ -347,9 +347,11 @@ def make_optimizer(
     as_asked = (lambda kind: kind) if cfg["compile"] else uncompiled
     if cfg["optimizer"] == "sgd":
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
-        return as_asked(torch.optim.SGD)(groups, fused=_fused(device, "cuda"), **momentum, **opts)
+        more = momentum | opts
+        return as_asked(torch.optim.SGD)(groups, fused=_fused(device, "cuda"), **more)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    return as_asked(kind)(groups, betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"), **opts)
+    more = dict(betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"))
+    return as_asked(kind)(groups, **more, **opts)
 
 
 def _fused(device: str | torch.device, *on: str) -> bool | None:

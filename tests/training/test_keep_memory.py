@@ -8,7 +8,7 @@ from avkit.devices import keep_memory
 kept = sys.argv[1] == "kept" and keep_memory()
 torch.manual_seed(0)
 net = torch.nn.Sequential(torch.nn.Conv2d(3, 32, 3), torch.nn.BatchNorm2d(32), torch.nn.ReLU())
-x = torch.rand(8, 3, 256, 256)
+x = torch.rand(8, 3, 200, 200)
 
 def step():
     net(x).square().mean().backward()
