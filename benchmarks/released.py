@@ -134,7 +134,7 @@ def alone(recipe, who):
 def measured(recipe, who):
     "`alone`, in a process of its own"
     command = [sys.executable, __file__, "--alone", who, "--recipes", recipe]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(out.splitlines()[-1])
 
 
