@@ -89,10 +89,18 @@ def backbone_seconds(t):
     return total
 
 
+class OfThree(Files):
+    "Classes as few as the random labels have"
+
+    def __getitem__(self, i):
+        audio, video, target = super().__getitem__(i)
+        return audio, video, target % 3
+
+
 def released_chumachenko(t):
     "An epoch of the released loop, on files"
     d = t.corpus.data
-    files = Files(Path(tempfile.mkdtemp()), len(d), training.shapes(t.cfg)["video"], 10)
+    files = OfThree(Path(tempfile.mkdtemp()), len(d), training.shapes(t.cfg)["video"], 10)
     loader = torch.utils.data.DataLoader(files, t.cfg["batch_size"], shuffle=True)
     t.model.train()
     return lambda: released_epoch(t.model, t.optimizer, loader, "cpu")

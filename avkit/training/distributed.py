@@ -176,7 +176,8 @@ def prepared(
 ) -> tuple[torch.nn.Module, Any]:
     "The model and the optimizer as accelerate trains them"
     alone = acc.num_processes == 1 and acc.device.type == "cpu" and acc.mixed_precision == "no"
-    if alone and acc.state.dynamo_plugin.backend.value == "NO":
+    compiles: Any = acc.state.dynamo_plugin
+    if alone and compiles.backend.value == "NO":
         return model, acc.prepare(optimizer)
     return acc.prepare(model, optimizer)
 
