@@ -20,8 +20,8 @@ MEANS = {  # kind: what is tried, and what has to be true afterwards
     "races": "the same commands at once in one folder: nothing is lost, none crashes",
     "mutants": "media files that are damaged, and such whose heads do not say the truth: refused "
     "with a sentence, or read with no more than a frame or .05 s gone without a word; no swelling",
-    "odd": "records, cards, checkpoints, tables, lists, archives, settings and names with something "
-    "wrong in them: a sentence that names it, or no harm; no traceback, crash, hang or swelling",
+    "odd": "records, cards, checkpoints, tables, lists, archives, settings and names with "
+    "something wrong in them: a sentence, or no harm; no traceback, crash, hang or swelling",
     "hours": "sound of many hours becomes a clip and a track: memory does not grow with it",
 }
 MOST = dict(kills=(16, 2), operations=(7, 1), races=(5, 1))  # a scenario: all, quick
