@@ -4277,6 +4277,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'avkit/preprocessing/clip_files.py'),
                                                 'avkit.preprocessing.clip_files.Lookup._keys': ( '1_preprocessing/clip_files.html#lookup._keys',
                                                                                                  'avkit/preprocessing/clip_files.py'),
+                                                'avkit.preprocessing.clip_files.Lookup._known': ( '1_preprocessing/clip_files.html#lookup._known',
+                                                                                                  'avkit/preprocessing/clip_files.py'),
                                                 'avkit.preprocessing.clip_files.Lookup.find': ( '1_preprocessing/clip_files.html#lookup.find',
                                                                                                 'avkit/preprocessing/clip_files.py'),
                                                 'avkit.preprocessing.clip_files._add': ( '1_preprocessing/clip_files.html#_add',
