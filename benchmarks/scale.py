@@ -211,7 +211,7 @@ STAGES = {
 
 def alone(stage, home):
     "Run a stage in this process -> its seconds of the processor, as JSON"
-    import avkit.reports.records, torch  # noqa: F401, E401 imports are no part of a stage
+    import avkit.reports.records, torch  # noqa: F401 imports are no part of a stage
 
     torch.set_num_threads(1)
     before = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])

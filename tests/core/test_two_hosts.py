@@ -1,5 +1,5 @@
-"""Two hosts write into one store at once, on a disk that both see. Processes stand in: each says that
-it is another machine and has the same number as the other, or is in a space of numbers of its own."""
+"""Two hosts write into one store at once, on a disk that both see. Processes stand in: each says
+that it is another machine and has the number of the other, or has a space of numbers of its own."""
 
 import ctypes
 import multiprocessing

@@ -107,7 +107,7 @@ def backbone_rows(n):
 
 @pytest.mark.parametrize("of", [enrolments, scaled, blocks, windows, steps, backbone_rows])
 def test_groups_are_found_in_linear_time(monkeypatch, of):
-    "Eight times as many take about eight times as long; 64 times where all rows are searched for each"
+    "Eight times as many take eight times as long; 64 times where each searches through all rows"
     monkeypatch.setattr("avkit.datasets.features.TrackAudio", Sounds)
     monkeypatch.setattr(Store, "get", lambda *_: None)
     monkeypatch.setattr(Store, "shape", lambda *_: [1, 2])
