@@ -457,11 +457,13 @@ def _asked(rows):
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00004
 def _frame_counts(m, rows):
     "How many labelled frames of each class each subset has"
-    out = pd.DataFrame(0, index=_asked(rows), columns=m.classes)
-    for clip, subset in rows[["clip", "split"]].values:
+    subsets, C = _asked(rows), len(m.classes)
+    out = {s: np.zeros(C, int) for s in subsets}
+    for clip, subset in zip(rows["clip"], rows["split"]):
         y = m.frames.get(clip, np.zeros(0, int))
-        out.loc[subset] += np.bincount(y[y >= 0].astype(int), minlength=len(m.classes))
-    return out
+        out[subset] += np.bincount(y[y >= 0].astype(int), minlength=C)
+    counts = np.array([*out.values()], int).reshape(len(subsets), C)
+    return pd.DataFrame(counts, index=subsets, columns=m.classes)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00007
 def _listed(names):
