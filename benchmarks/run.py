@@ -151,8 +151,9 @@ def run(
         found = json.loads(out.read_text()) if out.exists() else {}
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    if not isinstance(found, dict) or "tables" not in found:
-        found = dict(tables=tables_of(printed))
+    found = found if isinstance(found, dict) else {}
+    if "tables" not in found:
+        found |= dict(tables=tables_of(printed))
     state, why = ("failed", stopped) if stopped else ("done", "")
     if child.returncode and not stopped:
         state, why = reason(child.returncode, said)
