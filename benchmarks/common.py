@@ -45,6 +45,7 @@ def tell(
     if a.out:
         told = dict(tables=[dict(title=t, rows=rows) for t, rows in tables.items()])
         told |= dict(figures=figures, environment=environment, notes=list(notes))
+        told["root"] = str(Path(avkit.__file__).resolve().parents[1])
         a.out.write_text(json.dumps(told, indent=1, default=float) + "\n", encoding="utf-8")
 
 

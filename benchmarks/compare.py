@@ -65,7 +65,13 @@ def measured(folder: Path, script: str, only: list[str]) -> dict[str, float]:
     if r.returncode:
         print(f"compare: {script} failed on {folder.name}:\n{r.stderr[-2000:]}", file=sys.stderr)
         raise SystemExit(2)
-    return {f["name"]: f["value"] for f in json.loads(out.read_text())["figures"]}
+    told = json.loads(out.read_text())
+    if told.get("root", str(folder.resolve())) != str(folder.resolve()):
+        print(f"compare: {script} measured what lies in {told['root']}", file=sys.stderr)
+        raise SystemExit(2)
+    for note in told.get("notes", []):
+        print(f"{folder.name}: {note}", file=sys.stderr)
+    return {f["name"]: f["value"] for f in told["figures"]}
 
 
 def in_turns(

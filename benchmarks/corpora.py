@@ -105,7 +105,7 @@ def memory(lengths):
     return rows
 
 
-COLUMNS = "corpus, clips, min of media, seconds, clips/s, x real time, store in MB, set aside"
+COLUMNS = "data set, clips, min of media, seconds, clips/s, x real time, store in MB, set aside"
 
 
 def main():
@@ -118,7 +118,7 @@ def main():
     if a.only != "memory":
         rows = [dict(zip(COLUMNS.split(", "), r)) for r in speed(a.n_jobs)]
         tables["Rendered data sets, prepared into an empty store"] = rows
-        figures += [figure(r["corpus"], float(r["clips/s"]), "clips/s") for r in rows]
+        figures += [figure(r["data set"], float(r["clips/s"]), "clips/s") for r in rows]
     if a.only != "speed":
         columns = "video, min", "faces", "seconds", "peak memory, MB"
         rows = [dict(zip(columns, r)) for r in memory(a.minutes)]

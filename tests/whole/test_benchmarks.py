@@ -1,6 +1,6 @@
 """What runs the benchmarks, what makes their page, and what compares two commits."""
 
-import importlib, json, random, subprocess, sys
+import importlib.util, json, random, subprocess, sys
 import pytest
 from avkit.core import repo_root
 
@@ -22,25 +22,26 @@ open(p.parse_args().out, "w").write(json.dumps(dict(figures=figures)))
 
 
 def imported(name):
+    "A script as a module; other folders have modules of the same names"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(FOLDER))
     try:
-        return importlib.import_module(name)
+        spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(FOLDER))
+        sys.modules.pop("common", None)
+    return module
 
 
 @pytest.fixture(scope="module")
 def runner():
-    yield imported("run")
-    for name in "run", "common":
-        sys.modules.pop(name, None)
+    return imported("run")
 
 
 @pytest.fixture(scope="module")
 def comparison():
-    yield imported("compare")
-    for name in "compare", "common":
-        sys.modules.pop(name, None)
+    return imported("compare")
 
 
 # The runner
@@ -181,3 +182,13 @@ def test_two_commits(comparison, toy, tmp_path, capsys, base, head, status, told
     with pytest.raises(SystemExit) as e:
         comparison.main(["no-such-commit", *flags])
     assert e.value.code == 2 and "no-such-commit" in capsys.readouterr().err
+
+
+def test_what_measures_another_avkit_is_refused(comparison, tmp_path, capsys):
+    (tmp_path / "benchmarks").mkdir()
+    code = """import json, sys
+open(sys.argv[2], "w").write(json.dumps(dict(root="/elsewhere", figures=[])))"""
+    (tmp_path / "benchmarks/lost.py").write_text(code)
+    with pytest.raises(SystemExit) as e:
+        comparison.measured(tmp_path, "lost.py", [])
+    assert e.value.code == 2 and "/elsewhere" in capsys.readouterr().err
