@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import avkit  # noqa: F401 before torch: it chooses how NumPy and torch compute
+import avkit
 
 
 def arguments(doc):  # the script's docstring

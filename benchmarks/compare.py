@@ -11,7 +11,7 @@ table has the median of the pairs' ratios and an interval that holds the true me
 is more than `--least` slower; then the exit status is 1. It is 2 where nothing can be compared.
 """
 
-import argparse, json, math, os, shutil, subprocess, sys, tempfile
+import argparse, json, math, os, shutil, signal, subprocess, sys, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -143,6 +143,16 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--repository", type=Path, default=ROOT, help="where the commits are")
     p.add_argument("--out", type=Path, help="write the rows to this file too, as JSON")
     a = p.parse_args(argv)
+    stop = lambda *_: sys.exit(143)
+    before = signal.signal(signal.SIGTERM, stop)  # else a checkout would be left behind
+    try:
+        return between(a)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def between(a: argparse.Namespace) -> int:
+    "The same with parsed arguments"
     commits = [git(a.repository, "rev-parse", f"{c}^{{commit}}") for c in (a.base, a.head)]
     if a.head == "HEAD" and git(a.repository, "status", "--porcelain", "-uno"):
         print("compare: what is not committed is not compared", file=sys.stderr)
