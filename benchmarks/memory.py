@@ -58,7 +58,7 @@ def main():
     rows = []
     for recipe in a.recipes:
         command = [sys.executable, __file__, "--alone", "--recipes", recipe, *rest]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append(json.loads(out.splitlines()[-1]))
     figures = [figure(r["recipe"], r["s / clip"], "s / clip") for r in rows]
     where = environment("torch", "torchvision", "timm", threads=a.threads)

@@ -35,21 +35,21 @@ class Plan:
 
 
 PLANS = {  # in this order; a script without a plan comes last, with its own defaults
-    "import_time": Plan("--rounds 3", "--rounds 1 --modules avkit"),
     "methods": Plan("", "--repeats 2", 60),
     "mfcc": Plan("--threads 1", "--clips 20 --threads 1 --repeats 1", 60),
     "joint_attention": Plan("", "--repeats 2", 60),
-    "numerics": Plan("--threads 1", "--threads 1 --clips 16 --epochs 1 --rounds 1"),
-    "windows": Plan("", "--repeats 1", 60),
     "training": Plan("", "--steps 1 --repeats 1", 60),
-    "memory": Plan("--batch 2", "--size small --batch 2 --recipes jca2023", 240),
-    "frozen": Plan(
-        "--modality video --clips 2", "--recipes jca2023 --modality audio --clips 1", 240),
-    "faces": Plan("", "--clips 1 --rounds 1", 120),
+    "windows": Plan("", "--repeats 1", 60),
+    "import_time": Plan("--rounds 3", "--rounds 1 --modules avkit"),
+    "faces": Plan("", "--clips 1 --rounds 1"),
     "prepare": Plan("", "--clips 1 --rounds 1", 180),
-    "corpora": Plan("--only memory --minutes .5 4", "--only memory --minutes .02 .05", 240),
-    "audit": Plan("--repeats 60", "--repeats 1 --permutations 19", 240),
-    "scale": Plan("--quick", "--quick", 300),
+    "numerics": Plan("--threads 1", "--threads 1 --clips 16 --epochs 1 --rounds 1"),
+    "audit": Plan("--repeats 60", "--repeats 1 --permutations 19", 180),
+    "corpora": Plan("--only memory --minutes .5 2", "--only memory --minutes .02 .05", 180),
+    "frozen": Plan(
+        "--modality video --clips 2", "--recipes jca2023 --modality audio --clips 1", 180),
+    "memory": Plan("--batch 2", "--size small --batch 2 --recipes jca2023", 180),
+    "scale": Plan("--quick", "--quick", 180),
     "precision": Plan(
         alone="it trains every recipe twice, in an hour or more: `python benchmarks/precision.py`"),
     "gpu": Plan(alone="it is for a GPU, in eight minutes: `benchmarks/gpu.sh`"),
@@ -119,6 +119,7 @@ def end_of(child: subprocess.Popen, limit: float) -> str:
 def reason(status: int, said: str) -> tuple[str, str]:
     "(failed or left out, why) of a script that ended with a status"
     last = (said.strip().splitlines() or ["nothing was said"])[-1][:300]
+    last = last.replace(f"{ROOT}/", "")
     if m := re.match(r"ModuleNotFoundError: No module named '([\w.]+)'", last):
         return "left out", f"it needs the package {m[1]}"
     return "failed", f"exit status {status}: {last}"
@@ -278,17 +279,17 @@ def main(argv: list[str] | None = None) -> int:
     if a.list:
         print(listing())
         return 0
+    to = a.to or (None if a.only or a.quick else HERE)
     results, began = dict(machine=machine(), scripts={}), time.monotonic()
     print(machine_line(results), flush=True)
     for name in a.only or scripts():
         r = results["scripts"][name] = one(name, a)
         print(f"\n{section(name, r)}", flush=True)
-    results["seconds"] = round(sum(r["seconds"] for r in results["scripts"].values()), 1)
-    results["waited"] = round(time.monotonic() - began, 1)
+        results["seconds"] = round(sum(r["seconds"] for r in results["scripts"].values()), 1)
+        results["waited"] = round(time.monotonic() - began, 1)
+        if to:  # after each, so that a run that is stopped has made the page of what it did
+            write(results, to)
     print(f"\n{machine_line(results)}\n\n{contents(results)}")
-    whole = not a.only and not a.quick
-    if a.to or whole:
-        write(results, a.to or HERE)
     return int(any(r["state"] == "failed" for r in results["scripts"].values()))
 
 
