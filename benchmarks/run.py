@@ -48,7 +48,9 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "corpora": Plan("--only memory --minutes .5 2", "--only memory --minutes .02 .05", 180),
     "frozen": Plan(
         "--modality video --clips 2", "--recipes jca2023 --modality audio --clips 1", 180),
-    "memory": Plan("--batch 2", "--size small --batch 2 --recipes jca2023", 180),
+    "memory": Plan(
+        "--batch 2 --recipes jca2023 vavl2023 chumachenko2022",
+        "--size small --batch 2 --recipes jca2023", 180),
     "scale": Plan("--quick", "--quick", 180),
     "precision": Plan(
         alone="it trains every recipe twice, in an hour or more: `python benchmarks/precision.py`"),

@@ -98,7 +98,8 @@ def test_a_script_that_fails_is_told_and_the_others_go_on(runner, tmp_path, monk
     assert told["scripts"]["plain"]["tables"] == [plain]
     assert told["scripts"]["good"]["figures"][0]["ratio"] == 2
     text = (tmp_path / "to/README.md").read_text()
-    assert text == runner.page(told) + "\n" and "seconds" in told and told["machine"]["processor"] in text
+    assert text == runner.page(told) + "\n"
+    assert told["seconds"] > 0 and told["machine"]["processor"] in text
     printed = capsys.readouterr().out
     for part in "Is it good?", "a note", "| 1.5 |", "no such thing", "Is it endless?":
         assert part in text and part in printed
