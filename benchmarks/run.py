@@ -230,7 +230,9 @@ def machine_line(results: dict) -> str:
 
 def page(results: dict) -> str:
     "The part of README.md between its marks"
-    parts = [machine_line(results), contents(results), "### At a glance", glance(results)]
+    lost = ", ".join(n for n in results["asked"] if n not in results["scripts"])
+    parts = [machine_line(results), f"The run was stopped before: {lost}." if lost else ""]
+    parts += [contents(results), "### At a glance", glance(results)]
     parts += [section(n, r) for n, r in results["scripts"].items()]
     return "\n\n".join([BEGIN, *(p for p in parts if p), END])
 
@@ -282,9 +284,10 @@ def main(argv: list[str] | None = None) -> int:
         print(listing())
         return 0
     to = a.to or (None if a.only or a.quick else HERE)
-    results, began = dict(machine=machine(), scripts={}), time.monotonic()
+    names, began = a.only or scripts(), time.monotonic()
+    results = dict(machine=machine(), asked=names, scripts={})
     print(machine_line(results), flush=True)
-    for name in a.only or scripts():
+    for name in names:
         r = results["scripts"][name] = one(name, a)
         print(f"\n{section(name, r)}", flush=True)
         results["seconds"] = round(sum(r["seconds"] for r in results["scripts"].values()), 1)

@@ -106,11 +106,12 @@ def test_a_script_that_fails_is_told_and_the_others_go_on(runner, tmp_path, monk
 
 
 def test_what_stands_outside_the_marks_stays(runner, tmp_path):
-    results = dict(machine=runner.machine(), scripts={})
+    results = dict(machine=runner.machine(), asked=["slow", "slower"], scripts={})
     (tmp_path / "README.md").write_text(f"Before\n{runner.BEGIN}\nold\n{runner.END}\nAfter\n")
     runner.write(results, tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text == f"Before\n{runner.page(results)}\nAfter\n" and "old" not in text
+    assert "stopped before: slow, slower." in text
 
 
 # The comparison of two commits
