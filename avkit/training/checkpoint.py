@@ -30,6 +30,7 @@ from ..numerics import numerics
 from ..store import write_tensors
 from .configure import (Config, differing, in_words, own_encoder,
     SavedRecipe, SavedSettings)
+from .distributed import unwrapped
 from .loading import RunData
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #fd0b36a1
@@ -85,7 +86,7 @@ def cpu_copy(x: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/4_training/09_checkpoint.ipynb #f53a7fc1
 def _tensors(t: Resumable) -> dict[str, torch.Tensor]:
     "Every tensor that has to survive, by name"
-    model = t.accelerator.unwrap_model(t.model)
+    model = unwrapped(t.accelerator, t.model)
     out = {f"model.{k}": v for k, v in model.state_dict().items()}
     if t.ema: out |= {f"ema.{k}": v for k, v in t.ema.state_dict().items()}
     out |= _optimizer_tensors(t.optimizer)
@@ -241,7 +242,7 @@ def load_checkpoint(t: Resumable, path: Path) -> None:
     "Put a training back to where `save_checkpoint` was called; other settings or data are refused"
     tensors, meta = read_checkpoint(path, LastFile)
     _check_resumable(t, meta, path)
-    _fill(t.accelerator.unwrap_model(t.model), split_tensors(tensors, "model"), path)
+    _fill(unwrapped(t.accelerator, t.model), split_tensors(tensors, "model"), path)
     if t.ema: _fill(t.ema, split_tensors(tensors, "ema"), path)
     _fill_optimizer(t.optimizer, tensors, path)
     t.history = meta["history"]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['rank_and_world', 'lengths_of_all', 'gather_rows', 'all_gather_with_grad', 'in_order', 'over_processes', 'in_bf16',
-           'round_products', 'quiet_first_pass', 'device_name', 'accelerator', 'sync_buffers']
+           'round_products', 'quiet_first_pass', 'device_name', 'accelerator', 'uncompiled', 'unwrapped', 'prepared',
+           'sync_buffers']
 
 # %% ../../nbs/4_training/07_distributed.ipynb #a395dd45
-import contextlib
+import contextlib, functools, inspect, sys
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, TYPE_CHECKING
@@ -149,6 +150,35 @@ def accelerator(
     acc = Accelerator(cpu=cpu, mixed_precision=mixed, kwargs_handlers=_habits())
     round_products(mixed == "bf16" or precision == "tf32")
     return acc
+
+# %% ../../nbs/4_training/07_distributed.ipynb #spare002
+@functools.cache
+def uncompiled(kind: type[torch.optim.Optimizer]) -> Any:
+    "The optimizer, which does not load torch's compiler to be left alone by it"
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        method = getattr(torch.optim.Optimizer, name)
+        plain = getattr(method, "__wrapped__", None)  # set by torch, where it asks
+        if plain is not None: vars(plain).setdefault("__dynamo_disable", plain)
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), dict(step=step))
+
+
+def unwrapped(acc: "Accelerator", model: torch.nn.Module) -> torch.nn.Module:
+    "The model itself, without what `acc` put around it"
+    compiler = "torch._dynamo" in sys.modules
+    return acc.unwrap_model(model) if compiler or acc.num_processes > 1 else model
+
+# %% ../../nbs/4_training/07_distributed.ipynb #spare006
+def prepared(
+    acc: "Accelerator",
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[torch.nn.Module, Any]:
+    "The model and the optimizer as accelerate trains them"
+    alone = acc.num_processes == 1 and acc.device.type == "cpu" and acc.mixed_precision == "no"
+    if alone and acc.state.dynamo_plugin.backend.value == "NO":
+        return model, acc.prepare(optimizer)
+    return acc.prepare(model, optimizer)
 
 # %% ../../nbs/4_training/07_distributed.ipynb #68d014e7
 def sync_buffers(model: torch.nn.Module) -> None:

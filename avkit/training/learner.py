@@ -23,7 +23,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import (AvkitError, child_seed, folder_lock, sweep_tmp, write_error, write_json,
                         write_text)
-from ..devices import on_both, is_full, known, on_host, pick, to_device
+from ..devices import is_full, keep_memory, known, on_both, on_host, pick, to_device
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -38,7 +38,8 @@ from .calibration import calibrated
 from .checkpoint import (begin_with, LAST, load_checkpoint, make_model,
     read_checkpoint, save_best, save_checkpoint, split_tensors)
 from .configure import Config
-from .distributed import accelerator, over_processes, quiet_first_pass, sync_buffers
+from .distributed import (accelerator, over_processes, prepared,
+    quiet_first_pass, sync_buffers, uncompiled, unwrapped)
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
 from .loading import read_clips, RunData, split_manifest
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
@@ -332,7 +333,7 @@ class Training:
     @property
     def scored(self) -> nn.Module:
         "The model that is evaluated and kept: the average of weights where there is one"
-        return self.ema.module if self.ema else self.accelerator.unwrap_model(self.model)
+        return self.ema.module if self.ema else unwrapped(self.accelerator, self.model)
 
 # %% ../../nbs/4_training/11_learner.ipynb #3f84de26
 def make_optimizer(
@@ -343,11 +344,14 @@ def make_optimizer(
     "The recipe's optimizer; with `backbone_lr`, backbones of images have a rate of their own"
     opts = dict(lr=cfg["lr"], weight_decay=cfg["weight_decay"])
     groups = parameter_groups(cfg, model)
+    as_asked = (lambda kind: kind) if cfg["compile"] else uncompiled
     if cfg["optimizer"] == "sgd":
         momentum = dict(momentum=cfg["momentum"], dampening=cfg["dampening"])
-        return torch.optim.SGD(groups, fused=_fused(device, "cuda"), **momentum, **opts)
+        more = momentum | opts
+        return as_asked(torch.optim.SGD)(groups, fused=_fused(device, "cuda"), **more)
     kind = dict(adam=torch.optim.Adam, adamw=torch.optim.AdamW)[cfg["optimizer"]]
-    return kind(groups, betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"), **opts)
+    more = dict(betas=tuple(cfg["betas"]), fused=_fused(device, "cpu", "cuda"))
+    return as_asked(kind)(groups, **more, **opts)
 
 
 def _fused(device: str | torch.device, *on: str) -> bool | None:
@@ -366,9 +370,9 @@ def parameter_groups(cfg: Config, model: nn.Module) -> list[dict[str, Any]]:
 # %% ../../nbs/4_training/11_learner.ipynb #395dce81
 def moving_average(cfg: Config, model: nn.Module) -> "AveragedModel | None":
     "The exponential average of the weights and buffers, where the recipe wants one"
+    if not cfg["ema"]: return None
     from torch.optim.swa_utils import (  # heavy: seconds to import
         AveragedModel, get_ema_multi_avg_fn)
-    if not cfg["ema"]: return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg["ema"]), use_buffers=True)
 
 
@@ -442,14 +446,15 @@ def start(
     "A `Training` before its first epoch; on several GPUs BatchNorm's statistics are those of all"
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
+    if acc.device.type == "cpu": keep_memory()
     model = model or make_model(cfg, corpus.data)
     settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
-    wrapped, optimizer = acc.prepare(model, make_optimizer(cfg, model, acc.device))
+    wrapped, optimizer = prepared(acc, model, make_optimizer(cfg, model, acc.device))
     if cfg["compile"]: wrapped.compile()
     quiet_first_pass(wrapped)
-    ema = moving_average(cfg, acc.unwrap_model(wrapped))
+    ema = moving_average(cfg, unwrapped(acc, wrapped))
     weight = balanced_weights(cfg, corpus.data)
     if weight is not None: weight = weight.to(acc.device)
     return Training(cfg, corpus, wrapped, optimizer, acc, ema, weight, began)
@@ -642,7 +647,7 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
         lr = set_rate(t, epoch, step, len(whole))
         b = batch_of_rank(t, data, idx, u, epoch, step)
         for part in parts_of(cfg): sums = train_step(t, b, part)
-        if t.ema: move_average(t.ema, acc.unwrap_model(t.model))
+        if t.ema: move_average(t.ema, unwrapped(acc, t.model))
         total += sums
     loss, right, n = total.tolist()  # the same in every process
     if not math.isfinite(loss): raise AvkitError(diverged(cfg, epoch))
@@ -783,7 +788,7 @@ def _stop_early(t: Training) -> bool:
 @contextlib.contextmanager
 def _averages_made(t: Training) -> Iterator[None]:
     "Within it a model that reads averages over time is given them"
-    model: Any = t.accelerator.unwrap_model(t.model)
+    model: Any = unwrapped(t.accelerator, t.model)
     t.quick = t.quick or averaged(t.cfg, t.corpus, model)
     if t.quick is t.corpus:
         yield

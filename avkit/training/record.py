@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'NO_RUN', 'FILES', 'CHOSE', 'SELECTED', 'ScoresFile', 'Metrics', 'THIS_RUN', 'EARLIER',
            'SPELT', 'version_of', 'commit', 'environment', 'package_folder', 'code_of_run', 'without_docstrings',
-           'code_hash', 'named_files', 'own_files', 'Finished', 'scarce_data', 'clips_table', 'audit_key',
+           'noted', 'code_hash', 'named_files', 'own_files', 'Finished', 'scarce_data', 'clips_table', 'audit_key',
            'found_audit', 'scored_subset', 'selection_note', 'record_of', 'SplitFile', 'NotesFile', 'BackboneFile',
            'AsideFile', 'ToldFile', 'DataFile', 'EndFile', 'RecordFile', 'read_record', 'hashes_of', 'made_of',
            'run_key', 'Held', 'own_names', 'StartedFile', 'found_in', 'begun_beside', 'folder_of', 'in_folder',
@@ -13,8 +13,8 @@ __all__ = ['PACKAGES', 'CODE', 'TABLES', 'NO_RUN', 'FILES', 'CHOSE', 'SELECTED',
            'data_lines', 'drawn_networks', 'begun_lines', 'mark_of']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
-import ast, functools, math, platform, shutil, subprocess
-from collections.abc import Collection, Iterator, Mapping
+import ast, contextlib, functools, math, platform, shutil, subprocess, sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Protocol, Required
 from typing_extensions import TypedDict
 import torch
-from ..core import AvkitError, content_key, file_hash, read_json, repo_root, resolve
+from ..core import (AvkitError, cache_dir, content_key, file_hash, read_json, repo_root,
+    resolve, WriteError, write_text)
 from ..fields import checked, some, that
 from ..datasets.batches import AVData
 from ..datasets.corruptions import streams_needed
@@ -38,6 +39,7 @@ from ..store import Store
 from .checkpoint import LAST, Resumable
 from .configure import (check_saved, Config, config_of, differing,
     in_words, SavedRecipe, SavedSettings)
+from .distributed import unwrapped
 from .inference import missing
 from .loading import clips_given, keeps_unpaired, RunData
 from .settings import COMMON, DECLARED
@@ -122,6 +124,19 @@ def without_docstrings(source: str) -> str:
             body[:] = body[1:] or [ast.Pass()]
     return ast.unparse(tree)
 
+# %% ../../nbs/4_training/10_record.ipynb #noted002
+def noted(
+    key: str,                  # of all that the text is made of
+    make: Callable[[], str],
+) -> str:
+    "A text that was made before, from the cache; else made, and noted where that can be written"
+    path = cache_dir("noted", key)
+    with contextlib.suppress(OSError, UnicodeError):
+        if text := path.read_text(encoding="utf-8"): return text
+    text = make()
+    with contextlib.suppress(WriteError): write_text(path, text)
+    return text
+
 # %% ../../nbs/4_training/10_record.ipynb #9306ca5e
 @functools.lru_cache
 def code_hash(
@@ -130,6 +145,12 @@ def code_hash(
 ) -> str:
     "Of the code that makes a run on a data set"
     paths = code_of_run(dataset, folder)
+    files = [[p.stem, file_hash(p)] for p in paths]
+    return noted(content_key(files, COMMON, sys.version), lambda: _hash_of(paths))
+
+
+def _hash_of(paths: Sequence[Path]) -> str:
+    "Of these modules and the settings that all recipes share"
     code = [[p.stem, without_docstrings(p.read_text(encoding="utf-8"))] for p in paths]
     return content_key(code, COMMON)
 
@@ -254,7 +275,7 @@ def _audit_of(corpus: RunData) -> dict[str, Any]:
 # %% ../../nbs/4_training/10_record.ipynb #c639fd82
 def _learned(t: Finished) -> dict[str, Any]:
     "The model, and how it was learned"
-    model, best = t.accelerator.unwrap_model(t.model), t.best
+    model, best = unwrapped(t.accelerator, t.model), t.best
     began = getattr(t, "began", {})  # what `begin_with` said, where it was asked
     return (dict(began=began) if began else {}) | dict(
         parameters=sum(p.numel() for p in model.parameters()),

@@ -82,6 +82,14 @@ def test_the_copy_has_the_hash_of_the_package(copied):
     assert hash_now(copied) == code_hash(RAN_ON)
 
 
+def test_the_code_is_parsed_once_for_all_processes(copied, monkeypatch):
+    first = hash_now(copied)
+    monkeypatch.setattr(record, "without_docstrings", lambda source: 1 / 0)
+    assert hash_now(copied) == first
+    with pytest.raises(ZeroDivisionError):
+        hash_after(copied, "training/metrics.py", another_line)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_changed_line_makes_a_run_stale_where_runs_are_made(copied, module):
     assert (hash_after(copied, module, another_line) != hash_now(copied)) == makes_runs(module)

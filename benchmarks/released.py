@@ -1,0 +1,173 @@
+"""A training step of each recipe beside a plain re-statement of its released code's loop, on a
+CPU at paper size and the paper's own batch: processor time of a clip, every measurement in a
+process of its own, in turns. What the released loops do that the kit does not stands in LOOPS."""
+
+import avkit  # first: it chooses how NumPy and torch compute  # noqa: F401
+import argparse, contextlib, functools, json, subprocess, sys, tempfile
+from pathlib import Path
+from unittest.mock import patch
+from common import environment, table
+import frozen, training
+from gpu import Files, released_epoch
+from joint_attention import one_by_one
+from memory import streams_of, used
+import torch
+from avkit.models import backbones
+from avkit.models.fusion import JointCrossAttention
+from avkit.training import learner
+from avkit.training.configure import configure
+from avkit.training.frozen import frozen_backbone, row_items
+from avkit.training.inference import forward
+from avkit.training.learner import loss_of, parts_of, start, train_epoch, training_batch
+
+LOOPS = dict(
+    chumachenko2022="reads files one by one; every frame of the x4 batch, channels first",
+    jca2023="frozen backbones in every step; attention one window after the other",
+    vavl2023="frozen backbones in every step; the fused step's gradient through both branches",
+    ntua2021="the same network, a plain loop",
+    emotiw2023="the ViT forward and backward in every step; beside the variant `frozen`",
+)
+GOAL = 1.5
+MORE = dict(emotiw2023=dict(variants="frozen"))
+
+
+def training_of(recipe):
+    "A `Training` on one batch of random input"
+    where = training.WHERE[recipe] | MORE.get(recipe, {}) | dict(data_root="twin", device="cpu")
+    cfg = configure(recipe=recipe, size="paper", precision="fp32", random_backbone=True, **where)
+    n = cfg["batch_size"]
+    return start(cfg, frozen.corpus(cfg, streams_of(cfg, n), n, cfg["windows"]["steps"]))
+
+
+def each_window(m, audio, audio_mask, video, video_mask):
+    "Joint attention in a Python loop"
+    both = one_by_one(m, audio, video)
+    half = both.shape[-1] // 2
+    return [(both[..., :half], audio_mask), (both[..., half:], video_mask)]
+
+
+def plain_epoch(t):
+    "Forward, loss, backward, step, and a score that is waited for; nothing is left out"
+    cfg, d = t.cfg, t.corpus.data
+    t.model.train()
+    u = torch.rand(len(d), 8)
+    for idx in torch.randperm(len(d)).split(cfg["batch_size"]):
+        b = training_batch(cfg, d, idx, u, 0, "cpu")
+        for part in parts_of(cfg):
+            only = dict(only=part) if part in ("audio", "video") else {}
+            aux = cfg["reconstruction"] > 0 or cfg["aux_loss"] > 0
+            loss = loss_of(cfg, forward(t.model, b, aux, **only), b["target"], d.task)
+            t.optimizer.zero_grad()
+            loss.backward()
+            t.optimizer.step()
+            loss.item()
+
+
+def backbone_seconds(t):
+    "A clip through the frozen backbones; emotiw2023's also backward, its first layer is trained"
+    total = 0.0
+    for stream in ("audio", "video"):
+        name = frozen.backbone_of(t.cfg, stream)[0]
+        if not name:
+            continue
+        frames, seconds = {"jca2023": (64, 8.5), "vavl2023": (30, 2.5)}.get(
+            t.cfg["recipe"], (5, 5.0))
+        x, mask = frozen.raw(t.cfg, stream, 1, frames, seconds)
+        net = frozen_backbone(name, device="cpu")
+        x = row_items(net, x[0], mask[0], t.cfg["windows"]["steps"], 16000)[0]
+        back = t.cfg["recipe"] == "emotiw2023"
+        if back:
+            x = x.float().requires_grad_()
+        for k in range(2):
+            before = used()
+            with torch.set_grad_enabled(back):
+                y = net.trunk(x) if back and hasattr(net, "trunk") else net(x)
+            if back:
+                y.sum().backward()
+            spent = sum(used()[:2]) - sum(before[:2])
+        total += spent
+    return total
+
+
+def released_chumachenko(t):
+    "An epoch of the released loop, on files"
+    d = t.corpus.data
+    files = Files(Path(tempfile.mkdtemp()), len(d), training.shapes(t.cfg)["video"], 10)
+    loader = torch.utils.data.DataLoader(files, t.cfg["batch_size"], shuffle=True)
+    t.model.train()
+    return lambda: released_epoch(t.model, t.optimizer, loader, "cpu")
+
+
+@contextlib.contextmanager
+def as_released():
+    "Without what the kit does in these networks"
+    with (
+        patch.object(backbones, "counts_once", lambda net, x: False),
+        patch.object(backbones.EfficientFace, "laid_out", lambda self, x: x),
+        patch.object(JointCrossAttention, "head_inputs", each_window),
+    ):
+        yield
+
+
+def alone(recipe, who):
+    "Seconds of a clip, share of the kernel, most memory"
+    torch.set_num_threads(1)
+    keeps = patch.object(learner, "keep_memory") if who == "released" else contextlib.nullcontext()
+    with keeps:
+        t = training_of(recipe)
+    n, extra = len(t.corpus.data), 0.0
+    if who == "avkit":
+        epoch = functools.partial(train_epoch, t, 0)
+    elif recipe == "chumachenko2022":
+        epoch = released_chumachenko(t)
+    else:
+        epoch, extra = functools.partial(plain_epoch, t), backbone_seconds(t)
+    with as_released() if who == "released" else contextlib.nullcontext():
+        epoch()
+        before = used()
+        epoch()
+    user, system, *_ = (y - x for x, y in zip(before, used()))
+    return dict(clip=(user + system) / n + extra, kernel=system / (user + system), peak=used()[3],
+                batch=n)
+
+
+def measured(recipe, who):
+    "`alone`, in a process of its own"
+    command = [sys.executable, __file__, "--alone", who, "--recipes", recipe]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def row(recipe):
+    ours, theirs = (measured(recipe, who) for who in ("avkit", "released"))
+    return {
+        "recipe": ", ".join([recipe, *map(str, MORE.get(recipe, {}).values())]),
+        "batch": ours["batch"],
+        "avkit, s / clip": ours["clip"],
+        "released, s / clip": theirs["clip"],
+        "times": theirs["clip"] / ours["clip"],
+        f"{GOAL} or more": "yes" if theirs["clip"] >= GOAL * ours["clip"] else "no",
+        "in the kernel, %": 100 * ours["kernel"],
+        "peak GB": ours["peak"],
+        "released: peak GB": theirs["peak"],
+    }
+
+
+def main():
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("--recipes", nargs="+", default=list(LOOPS), choices=LOOPS, metavar="RECIPE")
+    p.add_argument("--alone", choices=["avkit", "released"], help="in this process, as JSON")
+    a = p.parse_args()
+    if a.alone:
+        return print(json.dumps(alone(a.recipes[0], a.alone)))
+    print("Training steps at paper size, processor time, one thread\n")
+    print(table([row(r) for r in a.recipes]), "\n")
+    for r in a.recipes:
+        print(f"{r}, released: {LOOPS[r]}")
+    print("\n" + environment("torch", "torchvision", "timm", threads=1))
+
+
+if __name__ == "__main__":
+    main()
