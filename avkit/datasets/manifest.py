@@ -390,8 +390,8 @@ def named_clips(
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
     """Rows of clips, each of one file, and problems
 
-    Problems are, in this order, files whose path cannot be read or that a list does not name, what a
-    list names without a file, and media that no clip has.
+    Problems are, in this order, files whose path cannot be read or that a list does not name,
+    what a list names without a file, and media that no clip has.
     """
     rows, problems, taken = [], [], {}
     for path in sorted(p.relative_to(root) for p in root.glob(pattern)):

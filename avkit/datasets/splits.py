@@ -373,8 +373,8 @@ def _assign(
     return _published(m, name, fold)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7d6cb82e
-_RENDERED = ("these are rendered: raise `speakers` in `SAMPLE` (or `plan`) of the data set's module, "
-             "so that people whom the split names are among them, or ")
+_RENDERED = ("these are rendered: raise `speakers` in `SAMPLE` (or `plan`) of the data set's "
+             "module, so that people whom the split names are among them, or ")
 
 
 def _check_filled(m, clips, what):

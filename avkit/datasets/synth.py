@@ -922,7 +922,7 @@ def _check_paths(rows):
     paths = [path for row in rows for path in row["files"]]
     twice = next((p for i, p in enumerate(paths) if p in paths[:i]), None)
     if twice is None: return
-    raise AvkitError(f"The plan calls two clips {twice!r}: its paths need {{speaker}} and {{number}}")
+    raise AvkitError(f"The plan calls two clips {twice!r}: paths need {{speaker}} and {{number}}")
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #plist002
 def list_text(
