@@ -120,7 +120,7 @@ class ValidBlock(nn.Sequential):
 
 # %% ../../nbs/3_models/04_encoders.ipynb #ea5cda67
 class AudioCNN(Encoder):
-    "Convolutions over time (chumachenko2022's audio): (B,156,10) MFCC -> (B,150,128) -> (B,144,128)"
+    "Convolutions over time (chumachenko2022): (B,156,10) MFCC -> (B,150,128) -> (B,144,128)"
     mid_dim = 128
 
     def __init__(
@@ -536,7 +536,7 @@ def efficientface(
     pretrained: str | Path | None = None,  # a file of EfficientFace's weights
     normalise: bool = True,          # scale the colours as AffectNet's were; False: as released
 ) -> TemporalEncoder:
-    "EfficientFace on each frame, then over time (chumachenko2022's video): (B,T,3,224,224) in [0,1]"
+    "EfficientFace on each frame, then over time (chumachenko2022): (B,T,3,224,224) in [0,1]"
     backbone = build_backbone("efficientface", pretrained, say=False, normalise=normalise)
     return TemporalEncoder(backbone, n_out, head)
 

@@ -114,10 +114,10 @@ def options() -> Iterator[tuple[str, str, str]]:
         maker = first if option_defaults(first) or not more else more[0]
         what = (maker.__doc__ or "").splitlines()[0]
         yield f'`audio="{kind}"`', what, defaults(first, *more)
+    both = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
     for name, maker in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}.items():
-        streams = [s for s, e in (("audio", AUDIO_ENCODERS), ("video", VIDEO_ENCODERS)) if name in e]
         what = (maker.__doc__ or "").splitlines()[0]
-        yield f"`{name}` ({', '.join(streams)})", what, defaults(maker)
+        yield f"`{name}` ({', '.join(s for s in both if name in both[s])})", what, defaults(maker)
 
 
 def parts() -> Iterator[tuple[str, str, str]]:
