@@ -6,8 +6,8 @@
 __all__ = ['WORLDS', 'Side', 'CLAIMS', 'EPOCHS', 'USUAL_EPOCHS', 'WORTH', 'Scores', 'SEEDS', 'Trial', 'Claim', 'trials',
            'epochs_of', 'claim_config', 'claim_data', 'ClaimRun', 'runs_of', 'claim_record', 'claim_run',
            'paired_interval', 'decided', 'test_scores', 'paired_scores', 'trials_table', 'verdict', 'verdicts',
-           'readable_trials', 'claims_figure', 'late_gain', 'claim_notes', 'write_claims', 'lacking', 'claims_report',
-           'paper_numbers', 'claim_lines', 'committed_claims', 'write_page']
+           'readable_trials', 'claims_figure', 'late_gain', 'claim_notes', 'write_claims', 'untried_runs',
+           'claims_report', 'paper_numbers', 'claim_lines', 'committed_claims', 'write_page']
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0002
 import functools
@@ -460,7 +460,7 @@ def write_claims(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
 SEEDS = (1, 2, 3, 4, 5)
 
 
-def lacking(
+def untried_runs(
     records: Sequence[Mapping],  # of a report
     claims: Sequence[Claim] | None = None,  # None: all
     seeds: Sequence[int] = SEEDS,
@@ -482,7 +482,7 @@ def claims_report(
 ) -> pd.DataFrame:
     "Train what is missing, then records, table and figure; returns the readable table"
     place = runs or kit_path("reports/runs/claims")
-    new = [claim_run(r, seed, place, **more) for r, seed in lacking(kept, claims, seeds)]
+    new = [claim_run(r, seed, place, **more) for r, seed in untried_runs(kept, claims, seeds)]
     found = {(r["run"], r["seed"]): r for r in [*kept, *new]}
     wanted = runs_of(CLAIMS if claims is None else claims)
     records = [found[name, seed] for seed in seeds for name in wanted]

@@ -80,7 +80,8 @@ def index_aside_lines(problems: Sequence[Mapping[str, Any]]) -> list[str]:
     "What the index set aside, by status, and the copies, which are used; nothing where all is well"
     kinds = counted_reasons(p["status"] for p in problems if not _is_copy(p))
     n, copies = sum(not _is_copy(p) for p in problems), sum(map(_is_copy, problems))
-    lines = [f"set aside by the index: {n} files: {kinds}"] if n else []
+    files = f"{n} file{'s' * (n > 1)}"
+    lines = [f"set aside by the index: {files}: {kinds}"] if n else []
     used = f"copies: {copies} files have the bytes of another one, and are used"
     return lines + ([used] if copies else [])
 

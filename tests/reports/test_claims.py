@@ -124,7 +124,8 @@ def test_only_what_is_lacking_is_trained(tmp_path, monkeypatch):
     assert trained == [(n, s) for s in (1, 2) for n in runs_of(some[1:])]
     records = read_spec(tmp_path)["records"]
     assert {r["run"] for r in records if not r["new"]} == set(first)
-    assert claims.lacking(records, some, (1, 2)) == [] and claims.lacking(kept, some, (1, 2))
+    assert not claims.untried_runs(records, some, (1, 2))
+    assert claims.untried_runs(kept, some, (1, 2))
 
 
 def test_a_paper_without_epochs_of_its_own_takes_the_usual_ones():
@@ -150,7 +151,7 @@ def missing_page(key):
 
 def test_committed_claims_have_five_seeds_and_follow_the_rule():
     records = read_spec(FOLDER)["records"]
-    untried = sorted({r.paper for r, _ in claims.lacking(records)})
+    untried = sorted({r.paper for r, _ in claims.untried_runs(records)})
     assert not untried, "; ".join(
         f"claims of {key} were not tried: run `avkit reports papers/{key}` (it trains them) and "
         f"commit reports/claims and reports/papers/{key}" for key in untried)
