@@ -114,7 +114,7 @@ def splits_line(corpus: str) -> str:  # the data set's name
     "Which splits a data set has, the default first, and how many folds each published one has"
     info = corpus_info(corpus)
     usual, published = info["default_split"], info.get("splits", {})
-    named = sorted([*published, *([] if usual in published else [usual])], key=lambda n: n != usual)
+    named: list[str] = [usual, *(n for n in published if n != usual)]
     folds = {n: len(published[n].get("folds", [{}])) for n in published}
     told = [f"{n} ({folds[n]} fold{'s' * (folds[n] > 1)})" if n in folds else n for n in named]
     return f"splits: {', '.join(told)}; of any data set {', '.join(GENERIC)}"
