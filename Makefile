@@ -17,7 +17,7 @@ export PYTHONFAULTHANDLER := 1
 # import everything again, for as long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
 
-.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks faults reports
+.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks compare faults reports
 .DEFAULT_GOAL := help
 
 help:
@@ -103,5 +103,8 @@ lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab L
 faults: $(READY)  ## an hour: kills, failing disks, races, damaged media, odd input; tests/faults/table.md
 	$(BIN)/avkit env $(BIN)/python tests/faults/run.py
 
-benchmarks: $(READY)  ## the speed tables
-	for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b; done
+benchmarks: $(READY)  ## the speed tables, in less than 20 minutes; benchmarks/README.md
+	$(BIN)/python benchmarks/run.py
+
+compare: $(READY)  ## is HEAD slower than BASE? ratios of processor time, in turns: make compare BASE=main~20
+	$(BIN)/python benchmarks/compare.py $(or $(BASE),HEAD~1) $(HEAD)

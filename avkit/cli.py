@@ -199,11 +199,12 @@ def _index_parser() -> argparse.ArgumentParser:
 def _index(argv: Sequence[str] | None = None) -> int:
     "say what is in a data set: clips per class and speaker, notes, problems"
     from avkit.datasets.manifest import describe, write_manifest  # heavy: pandas
-    from avkit.reports.endings import data_flags, next_step, shown_path, usual_subsets
+    from avkit.reports.endings import (data_flags, index_aside_lines, next_step, shown_path,
+        splits_line, usual_subsets)
     a = _index_parser().parse_args(argv)
     m = _open(a)
-    print(describe(m), usual_subsets(m), sep="\n")
-    print(f"set aside: {f'{len(m.problems)}, or to know' if len(m.problems) else 'none'}")
+    print(describe(m), usual_subsets(m), splits_line(m.corpus), sep="\n")
+    print(*index_aside_lines(m.problems.to_dict("records")) or ["set aside: none"], sep="\n")
     if len(m.problems): print(_first_rows(m.problems, 20))
     if a.audio_features or a.video_features: print(_own_features(m, a))
     print(f"data: {m.root}")

@@ -113,13 +113,20 @@ def _settle(path: Path) -> None:
 
 
 # %% ../nbs/0_core/00_core.ipynb #f18ce4c3
+@functools.cache
+def _boot() -> str:
+    "What tells this machine, from its start on, from others of its name; '' where nothing does"
+    try: return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError: return ""
+
+
 def _machine() -> str:
     "This machine, and its space of process numbers"
     try: space = os.stat("/proc/self/ns/pid").st_ino
     except OSError: space = 0
-    return re.sub(r"\W", "", socket.gethostname())[:32] + f".{space}"
+    return re.sub(r"\W", "", socket.gethostname())[:32] + f".{space}.{_boot()}"
 
-
+# %% ../nbs/0_core/00_core.ipynb #f18began
 def _began(pid: int) -> int | None:
     "When a process began, in seconds; None where none of this number runs"
     try:
@@ -258,8 +265,8 @@ def _is_left(
 
 
 def _age(path: Path) -> float:
-    "Seconds since a file was written; 0 of one that is gone by now"
-    try: return time.time() - path.stat().st_mtime
+    "Seconds since a file, or one in a folder, was written; 0 of one that is gone by now"
+    try: return time.time() - max(p.stat().st_mtime for p in (path, *path.rglob("*")))
     except OSError: return 0.
 
 

@@ -1,14 +1,14 @@
-"""How often an audit finds something where nothing is, and how much it takes to be found.
+"""How often does an audit find something where nothing is, and how much does it take to be found?
 
-    python benchmarks/audit.py --repeats 200
+Compared to: what an audit at a level of 5 % may find in so many repeats (the 99th percentile).
+Takes: 265 s with 200 repeats.
 
 Tables of measures are drawn, not files: eight speakers (or as many as a design has), each with a
 room, a microphone and habits of its own, and labels that have nothing to do with them. An audit
 keeps its level where it finds anything, after its correction, in at most 5 % of the repeats.
 """
 
-import argparse
-from common import environment, table
+from common import arguments, environment, figure, tell
 from avkit.evaluation.audit import answers, Labels, LEVEL, question
 from avkit.preprocessing.circumstances import GROUPS, WORDS
 import numpy as np, pandas as pd
@@ -76,12 +76,12 @@ def found(design, seed, permutations, planted=0.0):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p = arguments(__doc__)
     p.add_argument("--repeats", type=int, default=200)
     p.add_argument("--permutations", type=int, default=499)
     p.add_argument("--planted", type=float, nargs="*", default=[0.0])
     a = p.parse_args()
-    rows = []
+    rows, figures = [], []
     for planted in a.planted:
         for design in DESIGNS:
             every = [found(design, i, a.permutations, planted) for i in range(a.repeats)]
@@ -96,8 +96,10 @@ def main():
                     "at most, at .05": int(binom.ppf(0.99, a.repeats, LEVEL)),
                 }
             )
-            print(rows[-1], flush=True)
-    print(table(rows), environment("numpy", "scipy", threads=1), sep="\n\n")
+            name = f"{design.__name__}, planted {planted:g}"
+            figures.append(figure(name, n / a.repeats, "share of audits that find something"))
+    title = f"{a.repeats} audits of each design, {a.permutations} permutations"
+    tell(a, {title: rows}, figures, environment("numpy", "scipy", threads=1))
 
 
 if __name__ == "__main__":

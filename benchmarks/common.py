@@ -1,10 +1,52 @@
-"""What the benchmark scripts share: a markdown table, the environment below it, and real data
-when it is at hand."""
+"""What the benchmark scripts share: their arguments, how they time, how they tell what they found
+(a Markdown table, and JSON for `run.py`), the machine's name, and real data when it is at hand."""
 
-import importlib.metadata, os, platform, sys, time
+import argparse, importlib.metadata, json, os, platform, subprocess, sys, time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import avkit
+
+
+def arguments(doc):  # the script's docstring
+    "A parser that knows `--out FILE`"
+    p = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    p.add_argument("--out", type=Path, help="write what is found to this file too, as JSON")
+    return p
+
+
+def figure(
+    name,  # what was measured
+    value,
+    unit,
+    compared_to="",  # what else was measured in the same run
+    ratio=None,  # how many times as good as that: above 1 is better
+):
+    "One figure of a run"
+    return dict(name=name, value=value, unit=unit, compared_to=compared_to, ratio=ratio)
+
+
+def tell(
+    a,  # the arguments, with `out`
+    tables,  # {title: [{column: value}]}
+    figures,  # of `figure`
+    environment,  # of `environment`
+    notes=(),  # sentences: what was left out, and why
+):
+    "Print a script's tables; where `--out` names a file, write them and its figures"
+    for note in notes:
+        print(note, end="\n\n")
+    for title, rows in tables.items():
+        print(f"{title}\n\n{table(rows)}", end="\n\n")
+    print(environment)
+    if a.out:
+        told = dict(tables=[dict(title=t, rows=rows) for t, rows in tables.items()])
+        told |= dict(figures=figures, environment=environment, notes=list(notes))
+        told["root"] = str(Path(avkit.__file__).resolve().parents[1])
+        a.out.write_text(json.dumps(told, indent=1, default=float) + "\n", encoding="utf-8")
 
 
 def table(rows, columns=None):  # [{column: value}]
@@ -19,13 +61,11 @@ def table(rows, columns=None):  # [{column: value}]
 
 
 def _text(x):
-    return (
-        f"{x:.3g}"
-        if isinstance(x, float) and abs(x) < 100
-        else f"{x:.0f}"
-        if isinstance(x, float)
-        else str(x)
-    )
+    if x is None:
+        return ""
+    if isinstance(x, float):
+        return f"{x:.3g}" if abs(x) < 100 else f"{x:.0f}"
+    return str(x)
 
 
 def cpu():
@@ -41,21 +81,42 @@ def cpu():
 def environment(*packages, threads):
     "One line: processor, threads, versions"
     got = [f"{p} {importlib.metadata.version(p)}" for p in packages]
-    return f"{cpu()}, {os.cpu_count()} cores, {threads} thread(s); Python {platform.python_version()}, {', '.join(got)}"  # noqa: E501
+    versions = ", ".join([f"Python {platform.python_version()}", *got])
+    return f"{cpu()}, {os.cpu_count()} cores, {threads} thread(s); {versions}"
 
 
-def best(f, repeats):  # a function, how often
-    """The shortest of some wall clock times in seconds: what it takes when nobody else needs the
-    processor"""
+def machine():
+    "What a run's numbers belong to: processor, cores, memory, versions, date, commit, load"
+    git = lambda *what: subprocess.run(
+        ["git", *what], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return dict(
+        processor=cpu(),
+        cores=os.cpu_count(),
+        memory_GB=round(memory),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=importlib.metadata.version("torch"),
+        date=time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
+        commit=git("rev-parse", "--short=12", "HEAD") or "unknown",
+        changed=bool(git("status", "--porcelain", "--", "avkit", "benchmarks/*.py")),
+        load=round(os.getloadavg()[0], 1),
+    )
+
+
+def best(f, repeats, clock=time.process_time):  # a function, how often; on a GPU: perf_counter
+    """The shortest of some times in seconds, of the processor's time: what it takes when nobody
+    else needs the processor"""
     times = []
     for _ in range(repeats):
-        t = time.perf_counter()
+        t = clock()
         f()
-        times.append(time.perf_counter() - t)
+        times.append(clock() - t)
     return min(times)
 
 
 def real_data(name):  # e.g. "grid_clips"
     "A folder of real data ($AVKIT_DATA, or shared/data beside the clone), or None"
-    root = Path(os.environ.get("AVKIT_DATA") or Path(__file__).resolve().parents[2] / "shared/data")
+    root = Path(os.environ.get("AVKIT_DATA") or ROOT.parent / "shared/data")
     return root / name if (root / name).is_dir() else None

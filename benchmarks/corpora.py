@@ -1,13 +1,17 @@
-"""Preparation of every corpus's rendered stand-in (clips and minutes of video a second), and the
-peak memory of a short and a long video."""
+"""How fast is the preparation of every rendered data set (clips and minutes of video a second), and
+how much memory does a long video take?
 
-import argparse, itertools, json, os, subprocess, sys, tempfile, time
+Compared to: real time, and the memory of a short video.
+Takes: more than five minutes; two with `--only memory --minutes .5 4`.
+"""
+
+import itertools, json, os, subprocess, sys, tempfile, time
 from pathlib import Path
 
 for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(k, "1")
 os.environ.setdefault("AVKIT_PROGRESS", "0")
-from common import environment, table
+from common import arguments, environment, figure, tell
 
 CHILD = """
 import json, resource, sys
@@ -97,33 +101,34 @@ def memory(lengths):
             if out.returncode:
                 raise SystemExit(out.stderr)
             r = json.loads(out.stdout.splitlines()[-1])
-            rows.append(
-                [f"{m:g}", r["faces"], f"{time.perf_counter() - t0:.0f}", f"{r['peak']:.0f}"]
-            )
-    return rows + [["ratio", "", "", f"{float(rows[-1][-1]) / float(rows[0][-1]):.3f}"]]
+            rows.append([m, r["faces"], time.perf_counter() - t0, r["peak"]])
+    return rows
 
 
-if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__)
+COLUMNS = "data set, clips, min of media, seconds, clips/s, x real time, store in MB, set aside"
+
+
+def main():
+    p = arguments(__doc__)
     p.add_argument("--n_jobs", type=int, default=-1)
     p.add_argument("--minutes", type=float, nargs="+", default=[1, 20])
     p.add_argument("--only", choices=["speed", "memory"])
     a = p.parse_args()
-    show = lambda columns, rows: print(table([dict(zip(columns, r)) for r in rows]), end="\n\n")
+    tables, figures = {}, []
     if a.only != "memory":
-        show(
-            [
-                "corpus",
-                "clips",
-                "media, min",
-                "seconds",
-                "clips/s",
-                "x real time",
-                "store, MB",
-                "set aside",
-            ],
-            speed(a.n_jobs),
-        )
+        rows = [dict(zip(COLUMNS.split(", "), r)) for r in speed(a.n_jobs)]
+        tables["Rendered data sets, prepared into an empty store"] = rows
+        figures += [figure(r["data set"], float(r["clips/s"]), "clips/s") for r in rows]
     if a.only != "speed":
-        show(["video, min", "faces", "seconds", "peak memory, MB"], memory(a.minutes))
-    print(environment("av", "torch", "facenet-pytorch", threads=1))
+        columns = "video, min", "faces", "seconds", "peak memory, MB"
+        rows = [dict(zip(columns, r)) for r in memory(a.minutes)]
+        tables["Memory of a process that prepares one video"] = rows
+        short, long = rows[0], rows[-1]
+        peaks = short[columns[-1]], long[columns[-1]]
+        name, beside = (f"video of {r[columns[0]]:g} min" for r in (long, short))
+        figures.append(figure(name, peaks[1], "MB", beside, peaks[0] / peaks[1]))
+    tell(a, tables, figures, environment("av", "torch", "facenet-pytorch", threads=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,15 @@
-"""What training steps cost a CPU: processor time of a clip, how much of it the system spends (on
+"""What do training steps cost a CPU? Processor time of a clip, how much of it the system spends (on
 memory that is given back and asked for again), page faults and the most memory held. Random input
-of each recipe's shapes at its own batch, every recipe in a process of its own."""
+of each recipe's shapes at its own batch, every recipe in a process of its own.
+
+Compared to: all of a step's processor time (the share in the kernel; goal: less than 15 %).
+Takes: some minutes at the recipes' own batches, a minute or two with `--batch 2`.
+"""
 
 import argparse, json, resource, subprocess, sys
-from common import environment, table
+from common import arguments, environment, figure, tell
 import frozen, training
 import torch
-from avkit.datasets.features import Stream
 from avkit.training.configure import configure
 from avkit.training.learner import start, train_epoch
 
@@ -17,19 +20,6 @@ def used():
     return r.ru_utime, r.ru_stime, r.ru_minflt, r.ru_maxrss / 1e6
 
 
-def streams_of(cfg, n):
-    "Random input of the recipe's shapes"
-    torch.manual_seed(0)
-    out = {}
-    for k, shape in training.shapes(cfg).items():
-        frames = k == "video" and len(shape) == 4
-        x = torch.randn(n, *shape)
-        if frames:
-            x = torch.randint(0, 255, (n, *shape), dtype=torch.uint8)
-        out[k] = Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), k)
-    return out
-
-
 def one(recipe, a):
     "The table's row of a recipe: its last epoch of `a.steps` steps, after a first one"
     torch.set_num_threads(a.threads)
@@ -37,7 +27,7 @@ def one(recipe, a):
     where = training.WHERE[recipe] | dict(data_root="twin", size=a.size, device="cpu")
     cfg = configure(recipe=recipe, precision="fp32", random_backbone=True, **where, **more)
     n = cfg["batch_size"] * a.steps
-    t = start(cfg, frozen.corpus(cfg, streams_of(cfg, n), n, cfg["windows"]["steps"]))
+    t = start(cfg, frozen.corpus(cfg, training.streams_of(cfg, n), n, cfg["windows"]["steps"]))
     train_epoch(t, 0)
     before = used()
     train_epoch(t, 1)
@@ -53,27 +43,26 @@ def one(recipe, a):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = arguments(__doc__)
     known = list(training.WHERE)
     p.add_argument("--recipes", nargs="+", default=known, choices=known, metavar="RECIPE")
     p.add_argument("--size", default="paper", choices=["small", "paper"])
     p.add_argument("--batch", type=int, help="clips; default: the recipe's")
     p.add_argument("--steps", type=int, default=1, help="in an epoch")
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--alone", action="store_true", help="in this process, one row as JSON")
+    p.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.alone:
         return print(json.dumps(one(a.recipes[0], a)))
-    rest = [f"--{k}={v}" for k, v in vars(a).items() if v and k not in ("recipes", "alone")]
+    rest = [f"--{k}={v}" for k, v in vars(a).items() if v and k not in ("recipes", "alone", "out")]
     rows = []
     for recipe in a.recipes:
         command = [sys.executable, __file__, "--alone", "--recipes", recipe, *rest]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append(json.loads(out.splitlines()[-1]))
-    print(f"Training steps at {a.size} size, processor time\n\n{table(rows)}\n")
-    print(environment("torch", "torchvision", "timm", threads=a.threads))
+    figures = [figure(r["recipe"], r["s / clip"], "s / clip") for r in rows]
+    where = environment("torch", "torchvision", "timm", threads=a.threads)
+    tell(a, {f"Training steps at {a.size} size, processor time": rows}, figures, where)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""What bf16 costs in score: every recipe trained on its corpus's stand-in in fp32 and in bf16,
-the same seed; and the fp32 weights asked in bf16."""
+"""What does bf16 cost in score? Every recipe trained on its rendered data set in bf16, and the fp32
+weights asked in bf16.
 
-import argparse
+Compared to: the same training in fp32, with the same seed.
+Takes: more than an hour.
+"""
+
 import frozen
-from common import environment, table
+from common import arguments, environment, figure, tell
 import torch
 from avkit.evaluation.runs import open_run as opened
 from avkit.training.inference import score_conditions
@@ -68,9 +71,7 @@ def row(recipe, a):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = arguments(__doc__)
     p.add_argument(
         "--recipes",
         nargs="+",
@@ -92,10 +93,17 @@ def main():
     a = p.parse_args()
     frozen.settle(a)
     rows = [row(k, a) for k in a.recipes]
-    print(
-        f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; rendered corpora: nobody's result\n"  # noqa: E501
+    title = (
+        f"fp32 beside bf16, both streams given, on {frozen.machine(a)}; "
+        "rendered data sets: nobody's result"
     )
-    print(table(rows), "\n\n" + environment("torch", "torchvision", "timm", threads=a.threads))
+    figures = [
+        figure(f"{r['recipe']}, {r['score']} in bf16", r["bf16"], r["score"], "fp32",
+               r["bf16"] / r["fp32"])
+        for r in rows
+    ]  # fmt: skip
+    where = environment("torch", "torchvision", "timm", threads=a.threads)
+    tell(a, {title: rows}, figures, where)
 
 
 if __name__ == "__main__":

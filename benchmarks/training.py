@@ -1,9 +1,12 @@
-"""A training step of every recipe, with the kit's own loop on random input of the recipe's
-shapes: time, clips a second, memory of the GPU; fp32 and bf16."""
+"""How long is a training step of every recipe, at its small size? The kit's own loop on random
+input of the recipe's shapes: time, clips a second, memory of the GPU; fp32 and bf16.
 
-import argparse
+Compared to: the recipes among each other; `memory.py` has their paper sizes.
+Takes: 15 s.
+"""
+
 import frozen
-from common import environment, table
+from common import arguments, environment, figure, tell
 import torch
 from avkit.models.backbones import BACKBONES
 from avkit.datasets.features import Stream
@@ -48,18 +51,26 @@ def shapes(cfg):
     return dict(audio=audio, video=video)
 
 
+def streams_of(cfg, n):
+    "n rows of random input of the recipe's shapes"
+    torch.manual_seed(0)
+    out = {}
+    for k, shape in shapes(cfg).items():
+        frames = k == "video" and len(shape) == 4
+        x = torch.randn(n, *shape)
+        if frames:
+            x = torch.randint(0, 255, (n, *shape), dtype=torch.uint8)
+        out[k] = Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), k)
+    return out
+
+
 def row(recipe, precision, a):
     settings = WHERE[recipe] | dict(
         data_root="twin", size=a.size, device=a.device, precision=precision, random_backbone=True
     )
     cfg = configure(recipe=recipe, **settings | (dict(batch_size=a.batch) if a.batch else {}))
     n = cfg["batch_size"] * a.steps
-    streams = {}
-    for k, s in shapes(cfg).items():
-        picture = k == "video" and len(s) == 4
-        x = torch.randint(0, 255, (n, *s), dtype=torch.uint8) if picture else torch.randn(n, *s)
-        streams[k] = Stream(x, torch.ones(x.shape[:2], dtype=torch.bool), k)
-    c = frozen.corpus(cfg, streams, n, cfg["windows"]["steps"])
+    c = frozen.corpus(cfg, streams_of(cfg, n), n, cfg["windows"]["steps"])
     seconds, memory = frozen.epoch_seconds(cfg, c, a.repeats)
     return dict(
         recipe=recipe,
@@ -73,9 +84,7 @@ def row(recipe, precision, a):
 
 
 def main():
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = arguments(__doc__)
     p.add_argument(
         "--recipes",
         nargs="+",
@@ -98,8 +107,11 @@ def main():
         for k in a.recipes
         for x in a.precision or (["fp32", "bf16"] if a.device.startswith("cuda") else ["fp32"])
     ]
-    print(f"Training steps on {frozen.machine(a)}\n")
-    print(table(rows), "\n\n" + environment("torch", "torchvision", "timm", threads=a.threads))
+    figures = [
+        figure(f"{r['recipe']}, {r['precision']}", r["clips / s"], "clips / s") for r in rows
+    ]
+    where = environment("torch", "torchvision", "timm", threads=a.threads)
+    tell(a, {f"Training steps on {frozen.machine(a)}": rows}, figures, where)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor
 from ..core import child_seed
 from ..devices import on_both, known, to_device
-from .features import is_large, Stream
+from .features import is_large, members_of, Stream
 from ..numerics import exact_sqrt
 
 # %% ../../nbs/2_datasets/25_batches.ipynb #a873c068
@@ -100,18 +100,14 @@ def standardise(
     return stream.scaled(mean, std)
 
 # %% ../../nbs/2_datasets/25_batches.ipynb #0dc26b43
-def _groups(who: np.ndarray) -> list[Tensor]:
-    "Group numbers (N,) from 0 -> the clips of each group"
-    return [torch.from_numpy(np.flatnonzero(who == s)) for s in range(who.max() + 1)]
-
-
 def by_speaker(
     stream: Stream,
     speakers: Sequence[str],  # N names, "" where not known
 ) -> Stream:
     "The stream with the clips of each speaker centred and scaled by themselves"
     who = np.unique(speakers, return_inverse=True)[1]
-    own = [mean_and_deviation(stream, idx) for idx in _groups(who)]
+    clips = map(torch.from_numpy, members_of(who).values())
+    own = [mean_and_deviation(stream, idx) for idx in clips]
     mean, std = (torch.stack(v)[who][:, None] for v in zip(*own, strict=True))
     return stream.scaled(mean, std)
 
@@ -137,9 +133,9 @@ def enrolment_clips(
     seed: int = 0,
 ) -> list[np.ndarray]:
     "For each clip the numbers of n other clips of its speaker, as many as there are"
-    who, out = np.asarray(speakers), []
-    for i, name in enumerate(names):
-        others = np.flatnonzero((who == who[i]) & (who != "") & (np.arange(len(who)) != i))
+    of, out = members_of(speakers) | {"": np.zeros(0, int)}, []
+    for i, (who, name) in enumerate(zip(speakers, names, strict=True)):
+        others = of[who][of[who] != i]
         rng = np.random.default_rng(child_seed(seed, "enrolment", name))
         out.append(np.sort(rng.permutation(others)[:n]))
     return out

@@ -6,8 +6,8 @@
 __all__ = ['PACKING', 'MEL_BLOCK', 'AUDIO_FEATURES', 'is_large', 'Rows', 'Scaled', 'Stream', 'Source', 'real_steps', 'Waveforms',
            'ClipAudio', 'AudioWindows', 'clip_windows', 'NoisyAudio', 'SpeechlessAudio', 'ScaledAudio', 'sound_scale',
            'mel_grid', 'Cuts', 'mel_steps', 'audio_source', 'audio_stream', 'HideFaces', 'clip_frames', 'video_stream',
-           'track_frame_rows', 'track_frames', 'time_of_frames', 'TrackAudio', 'track_windows', 'track_audio', 'Blocks',
-           'frame_blocks', 'Picked', 'picked', 'mirrored_rows', 'blank_rows', 'track_steps']
+           'track_frame_rows', 'track_frames', 'time_of_frames', 'members_of', 'TrackAudio', 'track_windows',
+           'track_audio', 'Blocks', 'frame_blocks', 'Picked', 'picked', 'mirrored_rows', 'blank_rows', 'track_steps']
 
 # %% ../../nbs/2_datasets/23_features.ipynb #a7b7af1c
 import functools, hashlib
@@ -799,6 +799,14 @@ def time_of_frames(
     t0, t1 = frame_times[n[0]], frame_times[n[-1]] + step
     return float(t0), float(min(t1 - t0, 2 * len(n) * step))
 
+# %% ../../nbs/2_datasets/23_features.ipynb #members2
+def members_of(groups: Any) -> dict[Any, np.ndarray]:  # (N,) names or numbers
+    "{group: the places where it stands, ascending}, groups sorted"
+    names, which = np.unique(np.asarray(groups), return_inverse=True)
+    ends = np.cumsum(np.bincount(which, minlength=len(names)))
+    places = np.split(np.argsort(which, kind="stable"), ends[:-1])
+    return dict(zip(names.tolist(), places))
+
 # %% ../../nbs/2_datasets/23_features.ipynb #17bcdaca
 class TrackAudio:
     "The audio of tracks, read in parts, and the times of their frames"
@@ -844,8 +852,9 @@ def track_windows(
     "The audio of the same time"
     sounds = TrackAudio(store, keys, fps)
     when, edges = np.zeros((len(of), 2)), np.full((len(of), steps, 2), np.nan)
+    most = numbers.max(initial=-1) + 1
     for r, (c, n) in enumerate(zip(of, numbers, strict=True)):
-        t = sounds.times(c, numbers.max() + 1)
+        t = sounds.times(c, most)
         when[r] = time_of_frames(t, n)
         for s, k in enumerate(n.reshape(steps, -1)):
             begin, seconds = time_of_frames(t, k)
@@ -884,9 +893,8 @@ def frame_blocks(
     size: int,                       # of a block
 ) -> Blocks:
     "The frames of all windows, each once"
-    of, index, whose, found = np.asarray(of), np.full(frames.shape, -1), [], []
-    for c in np.unique(of):
-        mine = np.flatnonzero(of == c)
+    index, whose, found = np.full(frames.shape, -1), [], []
+    for c, mine in members_of(of).items():
         known, place = np.unique(frames[mine], return_inverse=True)
         skip = int(known[0] < 0)  # the -1
         place = place.reshape(frames[mine].shape) - skip
@@ -977,7 +985,8 @@ def track_steps(
 ) -> AudioWindows:
     "The audio of steps that end with these frames"
     sounds, of, edges = TrackAudio(store, keys, fps), np.asarray(of), np.zeros((*ends.shape, 2))
-    for c in np.unique(of):
-        edges[of == c] = _step_edges(sounds.times(c, ends.max() + 1), ends[of == c], width)
+    most = ends.max() + 1
+    for c, mine in members_of(of).items():
+        edges[mine] = _step_edges(sounds.times(c, most), ends[mine], width)
     begin, end = np.round(_whole_time(edges) * rate).astype(int)
     return AudioWindows(sounds, of, begin, end - begin, rate, edges)

@@ -373,6 +373,10 @@ def _assign(
     return _published(m, name, fold)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #7d6cb82e
+_RENDERED = ("these are rendered: raise `speakers` in `SAMPLE` (or `plan`) of the data set's "
+             "module, so that people whom the split names are among them, or ")
+
+
 def _check_filled(m, clips, what):
     "Refuse a split that leaves nothing to train or to validate on"
     empty = [s for s in SUBSETS[:2] if not (clips.split == s).any()]
@@ -381,7 +385,7 @@ def _check_filled(m, clips, what):
     raise AvkitError(f"Split {what} leaves nothing in {' and '.join(empty)}: {m.root} holds "
                      f"{len(clips)} clips of the speakers {speakers}. "
                      "Every split needs train and validation (the epoch is chosen on it): "
-                     "add such rows, or "
+                     + (_RENDERED if m.notes.get("rendered") else "add such rows, or ")
                      + _fewer(clips.speaker.nunique()))
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #6092fe6c
@@ -457,11 +461,13 @@ def _asked(rows):
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00004
 def _frame_counts(m, rows):
     "How many labelled frames of each class each subset has"
-    out = pd.DataFrame(0, index=_asked(rows), columns=m.classes)
-    for clip, subset in rows[["clip", "split"]].values:
+    subsets, C = _asked(rows), len(m.classes)
+    out = {s: np.zeros(C, int) for s in subsets}
+    for clip, subset in zip(rows["clip"], rows["split"]):
         y = m.frames.get(clip, np.zeros(0, int))
-        out.loc[subset] += np.bincount(y[y >= 0].astype(int), minlength=len(m.classes))
-    return out
+        out[subset] += np.bincount(y[y >= 0].astype(int), minlength=C)
+    counts = np.array([*out.values()], int).reshape(len(subsets), C)
+    return pd.DataFrame(counts, index=subsets, columns=m.classes)
 
 # %% ../../nbs/2_datasets/01_splits.ipynb #few00007
 def _listed(names):

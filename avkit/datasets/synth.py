@@ -7,13 +7,13 @@ __all__ = ['EMOTIONS', 'FACES', 'VOICES', 'FPS', 'RATE', 'VOWELS', 'STATEMENTS',
            'face_code', 'voice_code', 'express', 'rng_of', 'over', 'looks', 'face_layers', 'draw_eye', 'draw_mouth',
            'draw_features', 'perform', 'render_clip', 'act', 'between', 'ceilings_of_labels', 'claim', 'complete',
            'run_jobs', 'render_demo', 'Odd', 'write_planned', 'planned_settings', 'render_jobs', 'render_plan',
-           'meeting_codes', 'plan_of_classes']
+           'meeting_codes', 'plan_of_classes', 'list_text']
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #64c61a0d
 import functools, itertools, os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 import numpy as np, pandas as pd
 from ..core import (AvkitError, child_seed, content_key, parallel, sweep_tmp, write_json,
@@ -898,15 +898,36 @@ def plan_of_classes(
     takes: int,  # of each speaker
     label_map: Mapping[str, str] | None = None,  # what paths say -> the class
 ) -> pd.DataFrame:
-    "A plan: each speaker is filmed in each take with every class; `number` counts a label's clips"
-    rows, seen = [], {}
+    """A plan: each speaker is filmed in each take with every class
+
+    `number` counts a speaker's clips of a label; all of a speaker's, where a path has no {label}.
+    """
+    rows, seen, apart = [], {}, not isinstance(files, str) or "{label" in files
     named = _files_by_path(files, label_map or {}) if isinstance(files, str) else files
     for speaker in range(1, speakers + 1):
         for take in range(takes):
             for c, face, voice in meeting_codes(len(classes)):
                 label = classes[c]
-                number = seen[speaker, label] = seen.get((speaker, label), 0) + 1
+                key = speaker, label if apart else ""
+                number = seen[key] = seen.get(key, 0) + 1
                 film, sound = (speaker, take, face), (speaker, take, voice)
                 rows.append(dict(label=label, film=film, sound=sound, actor=speaker,
                                  files=named(label, speaker, number)))
+    _check_paths(rows)
     return pd.DataFrame(rows)
+
+
+def _check_paths(rows):
+    "Refuse two clips of one path"
+    paths = [path for row in rows for path in row["files"]]
+    twice = next((p for i, p in enumerate(paths) if p in paths[:i]), None)
+    if twice is None: return
+    raise AvkitError(f"The plan calls two clips {twice!r}: paths need {{speaker}} and {{number}}")
+
+# %% ../../nbs/2_datasets/02_synth.ipynb #plist002
+def list_text(
+    plan: pd.DataFrame,  # with files and label
+) -> str:
+    "A line for each clip of a plan, as `read_list` reads it: its first file's name, and its label"
+    named = ((next(iter(files)), label) for files, label in zip(plan.files, plan.label))
+    return "".join(f"{PurePosixPath(file).with_suffix('')} {label}\n" for file, label in named)

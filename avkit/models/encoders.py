@@ -120,7 +120,7 @@ class ValidBlock(nn.Sequential):
 
 # %% ../../nbs/3_models/04_encoders.ipynb #ea5cda67
 class AudioCNN(Encoder):
-    "chumachenko2022's audio: (B,156,10) MFCC -> (B,150,128) -> (B,144,128)"
+    "Convolutions over time (chumachenko2022): (B,156,10) MFCC -> (B,150,128) -> (B,144,128)"
     mid_dim = 128
 
     def __init__(
@@ -536,13 +536,13 @@ def efficientface(
     pretrained: str | Path | None = None,  # a file of EfficientFace's weights
     normalise: bool = True,          # scale the colours as AffectNet's were; False: as released
 ) -> TemporalEncoder:
-    "chumachenko2022's video: (B,T,3,224,224) in [0,1]"
+    "EfficientFace on each frame, then over time (chumachenko2022): (B,T,3,224,224) in [0,1]"
     backbone = build_backbone("efficientface", pretrained, say=False, normalise=normalise)
     return TemporalEncoder(backbone, n_out, head)
 
 
 def light(n_out: int | None = 8, head: Mapping | None = None) -> TemporalEncoder:
-    "For two cores: (B,T,3,H,W) in [0,1]"
+    "A small CNN on each frame, then over time, for two cores: (B,T,3,H,W) in [0,1]"
     return TemporalEncoder(build_backbone("light", say=False), n_out, head)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #fe47e363

@@ -7,7 +7,7 @@ __all__ = ['ClipFiles', 'is_clip_file', 'content_of', 'are_frames', 'find_clips'
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #0db95531
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -168,9 +168,15 @@ class Lookup:
     loose: dict[str, int] = field(default_factory=dict)  # {way of comparing: names found so}
 
     @cached_property
-    def _keys(self) -> list[dict[str, list[str]]]:
+    def _known(self) -> dict[str, dict[str, list[str]]]:
+        "The ways that were needed so far: most tables name all files as they are"
+        return {}
+
+    def _keys(self) -> Iterator[dict[str, list[str]]]:
         "For each way {key: files} of whole paths and of their ends"
-        return [_files_by_end(self.files, key) for _, key in _WAYS]
+        for told, key in _WAYS:
+            if told not in self._known: self._known[told] = _files_by_end(self.files, key)
+            yield self._known[told]
 
     def find(self, name: str, folder: str = "") -> tuple[list[str], str]:
         "The files that a name means, else [] and why not; `folder`: where its table is"
@@ -182,7 +188,7 @@ class Lookup:
 
     def _by_path(self, starts: list[str]) -> tuple[list[str], str]:
         "The files whose whole path one of several names is, and the way of comparing"
-        for keys, (told, key) in zip(self._keys, _WAYS):
+        for keys, (told, key) in zip(self._keys(), _WAYS):
             for k in map(key, starts):
                 if found := [f for f in keys.get(k, []) if key(f) == k]: return found, told
         return [], ""
@@ -190,7 +196,7 @@ class Lookup:
     def _by_end(self, path: str) -> tuple[list[str], str]:
         "The files whose path ends like a name, by as many of its folders as possible"
         for end in _ends(path):
-            for keys, (_, key) in zip(self._keys, _WAYS):
+            for keys, (_, key) in zip(self._keys(), _WAYS):
                 if found := keys.get(key(end)): return found, "by the end of their path"
         return [], ""
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
-from ..core import attempt, AvkitError, content_key, parallel, reason_of
+from ..core import attempt, AvkitError, content_key, parallel, progress, reason_of
 from ..files import stamp
 from . import faces, media, pieces
 from .audio import fit_window, window_start
@@ -539,13 +539,14 @@ def _prepared(
     prep: Preparation,
     store: Store,
     streams: Sequence[str],
+    held: Mapping | None = None,  # {stream: its head in the store}; None: not looked up yet
 ) -> dict:
     "`prepare_clip` where nothing goes wrong"
     keys = _keys(row, streams, prep, root)
     if not keys and not row.get("synthetic"):
         return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
     _check_rate(root, row, keys, prep)
-    held = {s: store.get(k, []) for s, k in keys.items()}
+    if held is None: held = {s: store.get(k, []) for s, k in keys.items()}
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
     n_faces = None
@@ -565,9 +566,10 @@ def prepare_clip(
     prep: Preparation,                           # how the clips are cut
     store: Store,                                # where the result goes
     streams: Sequence[str] = ("audio", "video"),  # that are asked for
+    held: Mapping | None = None,  # {stream: its head in the store}, where it was looked up
 ) -> dict:
     "Make what the store lacks of one clip; returns its line of the summary"
-    return attempt(_prepared, _failed, root, row, prep, store, streams)
+    return attempt(_prepared, _failed, root, row, prep, store, streams, held)
 
 
 def _failed(e: BaseException, _root: Any, row: Mapping, *_: Any) -> dict:
@@ -629,13 +631,12 @@ def prepare(
     prep, store, t0 = prep or Preparation(), store or Store(), time.time()
     if not os.access(m.root, os.R_OK): raise AvkitError(f"data_root {m.root} cannot be read")
     store.sweep()
-    jobs = [(m.root, r, prep, store, streams) for r in m.clips.to_dict("records")]
-    has_all = lambda r: all(map(store.has, _keys(r, streams, prep, m.root).values()))
-    todo = [job for job in jobs if not has_all(job[1])]
+    todo, lines = [], dict.fromkeys(m.clips["clip"])
+    for row in progress(m.clips.to_dict("records"), f"look up {m.corpus}", delay=5):
+        keys, job = _keys(row, streams, prep, m.root), (m.root, row, prep, store, streams)
+        held = {s: store.get(k, []) for s, k in keys.items()}
+        if None in held.values(): todo.append(job)
+        else: lines[row["clip"]] = prepare_clip(*job, held)
     done = parallel(_quiet_clip, todo, f"prepare {m.corpus}", n_jobs, instead=_failed)
-    lines = {l["clip"]: l for l in done}
-    for job in jobs:
-        name = job[1]["clip"]
-        if name not in lines: lines[name] = prepare_clip(*job)
-    rows = [lines[job[1]["clip"]] for job in jobs]
+    rows = list((lines | {l["clip"]: l for l in done}).values())
     return Summary(pd.DataFrame(rows), time.time() - t0, has_broken_on_purpose(m.corpus, m.notes))

@@ -164,7 +164,8 @@ def of_run(
     stats: tuple,             # mean and deviation by which the run scales
 ) -> AVData:
     "These clips as a run reads them"
-    at = torch.tensor([raw.clips.index(c) for c in clips])
+    place = {c: i for i, c in enumerate(raw.clips)}
+    at = torch.tensor([place[c] for c in clips])
     audio: Any = raw.audio
     some = standardise(Stream(audio.x[at], audio.mask[at], audio.key), *stats)
     whose = dict(clips=list(clips), split=np.repeat("test", len(at)))

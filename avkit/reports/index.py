@@ -25,7 +25,8 @@ from ..datasets.registry import open_dataset
 from ..evaluation.audit import audit, EVERYTHING, STRICT
 from .audits import audit_report, write_audit
 from .ceilings import ceilings_report
-from .claims import claims_report, verdicts, write_claims, write_page
+from .claims import (CLAIMS, claims_report, committed_claims, untried_runs, verdicts,
+    write_claims, write_page)
 from .comparison import (compare_report, comparison, Comparison, dataset_name, head_of,
     units_told, write_compare)
 from .epoch_choice import epoch_report, write_epochs
@@ -342,7 +343,11 @@ def _claims(report: Report, n_jobs: int) -> pd.DataFrame:
 
 
 def _page(report: Report, n_jobs: int) -> pd.DataFrame:
-    return write_page(Path(report.name).name, report.path)
+    "Where a claim of the paper was never tried, its runs are trained first"
+    key, held = Path(report.name).name, committed_claims()
+    if untried_runs(held, [c for c in CLAIMS if c.paper == key]):
+        claims_report(kit_path("reports/claims"), ALL["claims"].title, kept=held)
+    return write_page(key, report.path)
 
 # %% ../../nbs/6_reports/17_index.ipynb #a9e048ff
 def _refuse_failed(done: pd.DataFrame) -> None:  # what `run_grid` returned

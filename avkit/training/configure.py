@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Values', 'IDLE', 'FIRST', 'SavedSettings', 'SavedRecipe', 'names_of', 'options_of', 'plain_value', 'as_lists',
-           'flattened', 'own_encoder', 'effective', 'Config', 'configure', 'config_of', 'check_saved', 'differing',
-           'in_words', 'parse_settings', 'read_flags', 'with_options']
+           'flattened', 'own_encoder', 'effective', 'Config', 'option_defaults', 'audio_makers', 'configure',
+           'config_of', 'check_saved', 'differing', 'in_words', 'parse_settings', 'read_flags', 'with_options']
 
 # %% ../../nbs/4_training/04_configure.ipynb #c54f05a2
 import argparse, ast, contextlib, inspect, json, os, re, sys, typing
@@ -410,23 +410,32 @@ _AUDIO = dict(mfcc=mfcc, logmel=log_mel, statistics=mfcc)  # features made by th
 _NO_OPTIONS = ("mask", "n_in", "n_out", "head", "views", "pretrained")  # given by avkit itself
 
 
+def option_defaults(*readers: Callable) -> dict[str, Any]:
+    "{option: its default} of constructors or functions"
+    known = [p for f in readers for p in inspect.signature(f).parameters.values()]
+    out = {p.name: p.default for p in reversed(known) if p.default is not p.empty}
+    return {n: out[n] for n in dict.fromkeys(p.name for p in known)
+            if n in out and (n not in _NO_OPTIONS or Preparation in readers)}
+
+# %% ../../nbs/4_training/04_configure.ipynb #optdef02
 def _takes(*readers: Callable) -> dict[str, Any]:
     "{option: its type} of constructors or functions"
-    out: dict[str, Any] = {}
-    for f in readers:
-        known = inspect.signature(f).parameters.values()
-        hints = typing.get_type_hints(f.__init__ if inspect.isclass(f) else f)
-        out |= {p.name: hints.get(p.name, Any) for p in known if p.default is not p.empty}
-    return {n: t for n, t in out.items() if n not in _NO_OPTIONS or Preparation in readers}
+    hints: dict[str, Any] = {}
+    for f in readers: hints |= typing.get_type_hints(f.__init__ if inspect.isclass(f) else f)
+    return {n: hints.get(n, Any) for n in option_defaults(*readers)}
 
 
+def audio_makers(kind: str) -> tuple[Callable, ...]:  # of `AUDIO_FEATURES`
+    "The functions that make a kind of audio features: their options are `audio_settings`"
+    return (AUDIO_FEATURES[kind], *([_AUDIO[kind]] if kind in _AUDIO else []))
+
+# %% ../../nbs/4_training/04_configure.ipynb #optdef04
 def _readers(r: dict) -> dict[str, tuple[Callable, ...]]:
     "{name of nested options: the constructors or functions that read them}"
     known: dict[str, tuple] = dict(
         preparation=(Preparation,), windows=(Windows,), head=(Head,), spec_augment=(spec_augment,))
     if r["audio"] in AUDIO_FEATURES:
-        more = (_AUDIO[r["audio"]],) if r["audio"] in _AUDIO else ()
-        known |= dict(audio_settings=(AUDIO_FEATURES[r["audio"]], *more))
+        known |= dict(audio_settings=audio_makers(r["audio"]))
     known |= {f"fusion_options.{n}": (block,) for n, block in FUSIONS.items()}
     encoders = {n: [e[n] for e in (AUDIO_ENCODERS, VIDEO_ENCODERS) if n in e]
                 for n in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}}

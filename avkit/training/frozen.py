@@ -237,8 +237,7 @@ def _build(name: str, weights: Any, device: str, normalise: bool) -> Any:
 RUNNING = 2  # raise it when the same key gives other outputs
 
 
-@functools.cache
-def _largest(store: Store, keys: tuple) -> list[int]:
+def _largest(store: Store, keys: Sequence[str | None]) -> list[int]:
     "The most steps and features of any entry"
     shapes = (store.shape(k, "x") or (1, 0) for k in keys if k)
     return [max(n) for n in zip(*shapes, strict=True)] or [1, 0]
@@ -246,8 +245,9 @@ def _largest(store: Store, keys: tuple) -> list[int]:
 
 def _rows(store: Store, keys: Sequence[str | None], dim: int) -> Callable[[int, int], dict]:
     "(i, j) -> the entries of these keys, padded to the longest of all"
+    largest = functools.cache(lambda: _largest(store, keys))  # once, when all are there
     def make(i: int, j: int) -> dict[str, Tensor]:
-        T, D = _largest(store, tuple(keys))
+        T, D = largest()
         x = torch.zeros(j - i, max(T, 1), D or dim)
         real = torch.zeros(j - i, max(T, 1), dtype=torch.bool)
         for r, k in enumerate(keys[i:j]):

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import nn
 from torch.nn import functional as F
-from ..core import AvkitError
+from ..core import AvkitError, progress
 from ..datasets.augment import spec_augment, unit_range
 from ..datasets.batches import AVData, cut_padding, draws, longest
 from ..datasets.corruptions import corrupt, split_source, streams_needed
+from ..datasets.features import members_of
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from ..markup import answer_columns
@@ -124,8 +125,9 @@ def predict_logits(
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
     model.eval()
     if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
+    parts = progress(clips_of_rank(idx).split(size), f"score {condition}", delay=15)
     each = [forward(model, evaluation_batch(cfg, data, i, condition, device)).float()
-            for i in clips_of_rank(idx).split(size)]
+            for i in parts]
     if not each: return torch.zeros(0, len(data.classes))
     alone, some = rank_and_world()[1] == 1, torch.cat(each)
     logits = (some if alone else in_order(some, len(idx))).cpu()
@@ -170,8 +172,8 @@ def frame_outputs(
     logits: torch.Tensor,  # (n,S,C)
 ) -> dict[str, Any]:
     "What is scored of videos with a label per frame: clip, frame, target, out, M of each"
-    names = np.array([data.clips[i] for i in idx])
-    each = [np.flatnonzero(names == video) for video in dict.fromkeys(names)]
+    videos = members_of([data.clips[i] for i in idx.tolist()])
+    each = sorted(videos.values(), key=lambda own: own[0])  # as they come first
     rows = [video_outputs(cfg, data, idx[own], logits[own]) for own in each]
     clip, frame, target, out = map(np.concatenate, zip(*rows))
     target, out = torch.from_numpy(target), torch.from_numpy(out).float()

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
 from torch import nn
-from ..core import (AvkitError, child_seed, folder_lock, sweep_tmp, write_error, write_json,
-                        write_text)
+from ..core import (AvkitError, child_seed, folder_lock, progress, sweep_tmp, write_error,
+                        write_json, write_text)
 from ..devices import is_full, keep_memory, known, on_both, on_host, pick, to_device
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
@@ -642,8 +642,9 @@ def train_epoch(t: Training, epoch: int) -> dict[str, Any]:
     torch.manual_seed(child_seed(cfg["seed"], "dropout", epoch, acc.process_index))
     u, total = draws(len(data), cfg["seed"], epoch), torch.zeros(3, device=acc.device)
     whole = train_order(cfg, data, epoch)
+    told = f"epoch {epoch + 1}" if acc.is_main_process else None
     t.model.train()
-    for step, idx in enumerate(whole):
+    for step, idx in enumerate(progress(whole, told, delay=15)):  # a bar where an epoch takes long
         lr = set_rate(t, epoch, step, len(whole))
         b = batch_of_rank(t, data, idx, u, epoch, step)
         for part in parts_of(cfg): sums = train_step(t, b, part)

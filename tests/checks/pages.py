@@ -25,6 +25,7 @@ from avkit.models.fusion import FUSIONS, PLACES, Fusion
 from avkit.reports.index import real_results
 from avkit.reports.papers import STUDIES, paper_notebook_text, study_of
 from avkit.reports.skeletons import corpus_notebook_text, left_of_skeleton
+from avkit.training.configure import audio_makers, option_defaults
 from avkit.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +101,25 @@ def readers() -> Iterator[tuple[str, str, str]]:
         yield f"`{kind}_backbone=`, or one's own `{kind}_features=`", "(N,T,F)", takes
 
 
+def defaults(*makers: Callable) -> str:
+    "Options and their defaults, as one writes them; `rate` comes from the preparation"
+    known = option_defaults(*makers).items()
+    return ", ".join(f"`{k}={v!r}`" for k, v in known if k != "rate") or "none"
+
+
+def options() -> Iterator[tuple[str, str, str]]:
+    "Of each audio feature and encoder: what it does, and its options"
+    for kind in AUDIO_FEATURES:
+        first, *more = audio_makers(kind)
+        maker = first if option_defaults(first) or not more else more[0]
+        what = (maker.__doc__ or "").splitlines()[0]
+        yield f'`audio="{kind}"`', what, defaults(first, *more)
+    both = dict(audio=AUDIO_ENCODERS, video=VIDEO_ENCODERS)
+    for name, maker in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}.items():
+        what = (maker.__doc__ or "").splitlines()[0]
+        yield f"`{name}` ({', '.join(s for s in both if name in both[s])})", what, defaults(maker)
+
+
 def parts() -> Iterator[tuple[str, str, str]]:
     "What stands between marks: page, mark, text"
     rows = [told(name, block) for name, block in FUSIONS.items()]
@@ -110,6 +130,8 @@ def parts() -> Iterator[tuple[str, str, str]]:
     yield README, "datasets", ", ".join(f"`{n}`" for n in corpus_names() if n != "folder")
     head = ["what is read", "its shape", "which encoders read it"]
     yield RECIPE_NOTEBOOK, "readers", table(head, readers())
+    head = ["feature or encoder", "what it does", "its options"]
+    yield RECIPE_NOTEBOOK, "options", table(head, options())
     head = ["recipe", "method", "data sets of the paper", "its own variants (`--variants`)"]
     yield README, "papers", table(head, ((f"`{k}`", *more) for k, *more in papers()))
     rows = [(f"[{k}](papers/{k}.ipynb)", STUDIES[k].claim) for k in STUDIES]

@@ -596,6 +596,17 @@ def test_which_encoders_read_what():
             assert f"`{r[f'{stream}_encoder']}`" in takes, (key, stream)
 
 
+def test_options_are_told_as_recipes_write_them():
+    rows = {name: (what, takes) for name, what, takes in pages.options()}
+    assert "`n_mels=64`" in rows['`audio="logmel"`'][1] and "rate" not in rows['`audio="mfcc"`'][1]
+    assert rows['`audio="statistics"`'][0].startswith("(N,parts")
+    assert all(what for what, _ in rows.values())
+    for r in pages.RECIPES.values():
+        for name, given in r["encoder_options"].items():
+            takes = next(t for k, (_, t) in rows.items() if k.startswith(f"`{name}`"))
+            assert all(f"`{option}=" in takes for option in given), (name, given)
+
+
 def test_a_block_that_does_not_say_what_it_is(monkeypatch):
     class Gate(pages.Fusion):
         "a gate"

@@ -1048,7 +1048,7 @@ def write(found, out):
     r = row(found)
     line = dict(fault=r["fault"], tried=r["tried"], held=r["held"], **{"not": len(r["not_held"])})
     if out:
-        Path(out).write_text(json.dumps(dict(rows=[line], not_held=r["not_held"]), indent=1))
+        Path(out).write_text(json.dumps(dict(rows=[line], did_not_hold=r["not_held"]), indent=1))
     print(f"| {line['fault']} | {line['tried']} | {line['held']} | {line['not']} |")
     return len(r["not_held"])
 

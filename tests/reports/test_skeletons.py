@@ -16,7 +16,7 @@ from avkit.core import AvkitError, repo_root
 from avkit.datasets import manifest
 from avkit.datasets import registry
 from avkit.datasets.registry import open_dataset
-from avkit.reports import papers, skeletons
+from avkit.reports import claims, papers, skeletons
 from avkit.training import recipes
 from avkit.training.configure import configure
 from avkit.training.settings import COMMON
@@ -62,7 +62,8 @@ def test_code_lines():
 
 
 @pytest.mark.parametrize("kind,name", [("dataset", "mine"), ("fusion", "sum"),
-                                       ("recipe", "mine2025"), ("study", "mine2025")])
+                                       ("recipe", "mine2025"), ("study", "mine2025"),
+                                       ("claim", "mine2025")])
 def test_contributing_shows_what_a_skeleton_writes(kind, name):
     page = (repo_root() / "CONTRIBUTING.md").read_text(encoding="utf-8")
     fences = re.findall(r"^```python\n(.*?)\n```$", page, re.M | re.S)
@@ -72,7 +73,7 @@ def test_contributing_shows_what_a_skeleton_writes(kind, name):
 def test_each_takes_fifteen_lines_of_code():
     lines = {k: code_lines(skeletons.block_of(k, "mine")) for k in skeletons.BLOCKS}
     assert lines["dataset"] <= 15 and lines["fusion"] <= 15
-    assert lines["recipe"] + lines["study"] <= 15
+    assert lines["recipe"] + lines["study"] <= 15 and lines["claim"] <= 6
 
 
 @pytest.mark.parametrize("notebook,kind,name", [("2_datasets/19_registry", "dataset", "toy"),
@@ -219,13 +220,32 @@ def test_a_new_paper_runs_as_it_is(clone, monkeypatch):
         shown = papers.reported("someone2030", papers.dataset_of(papers.study_of("someone2030")))
         assert shown.value.isna().all() and shown.source.ne("").all()
         rows = {papers.method_of(dict(config=asdict(c.settings), recipe=c.recipe)) for c in runs}
-        assert set(shown.method) < rows and shown.given.tolist() == ["av", "av", "audio"]
+        assert set(shown.method) <= rows and shown.given.tolist() == [
+            "av", "av", "audio", "video"]
         assert papers.study_of("someone2030").title == "What it does (authors, where, year)"
         rows, = re.findall(r"^\*\*Rows\.\*\* (.*)$", papers.paper_prose("someone2030"), re.M)
         assert rows.startswith("`gmu`, ") and "no_gate" in rows and rows.count("`") == 8
     finally:
         del recipes.RECIPES["someone2030"]
         papers.STUDIES.pop("someone2030", None)
+
+
+def test_the_claim_is_trained_in_its_worlds(monkeypatch, tmp_path):
+    "The worlds of CONTRIBUTING.md's claim are of shapes that the recipe reads"
+    scope = dict(RECIPES=recipes.RECIPES, COMMON=COMMON, _FAST=recipes._FAST)
+    mine: dict = vars(claims) | dict(WORLDS={}, CLAIMS=[])
+    try:
+        exec(skeletons.block_of("recipe", "mine2025"), scope)
+        exec(skeletons.block_of("claim", "mine2025"), mine)
+        assert set(mine["WORLDS"]) == {"mine2025_moments", "mine2025_everywhere"}
+        for name, world in mine["WORLDS"].items(): monkeypatch.setitem(claims.WORLDS, name, world)
+        claim, = mine["CLAIMS"]
+        assert {t.control for t in claim.trials} == {True, False}
+        runs = list(claims.runs_of([claim]).values())
+        assert len(runs) == 4
+        r = claims.claim_run(runs[0], 0, tmp_path, clips=(16, 8, 8), epochs=1)
+        assert r["recipe_name"] == "mine2025" and set(r["test"]) == {"av", "audio", "video"}
+    finally: del recipes.RECIPES["mine2025"]
 
 
 @pytest.mark.parametrize("data,said", [
