@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'avkit.core._served': ('0_core/core.html#_served', 'avkit/core.py'),
                             'avkit.core._settle': ('0_core/core.html#_settle', 'avkit/core.py'),
                             'avkit.core._spread': ('0_core/core.html#_spread', 'avkit/core.py'),
+                            'avkit.core._staged': ('0_core/core.html#_staged', 'avkit/core.py'),
                             'avkit.core._there': ('0_core/core.html#_there', 'avkit/core.py'),
                             'avkit.core._type_name': ('0_core/core.html#_type_name', 'avkit/core.py'),
                             'avkit.core._variables': ('0_core/core.html#_variables', 'avkit/core.py'),

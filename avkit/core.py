@@ -264,6 +264,13 @@ def _is_left(
     return began is None or abs(began - int(made["began"])) > 5  # clocks are set
 
 
+def _staged(folder: str | Path, deep: bool) -> Iterator[Path]:
+    "Yield what is in the making; folders that vanish meanwhile are passed over"
+    for here, folders, files in os.walk(folder):
+        yield from (Path(here, n) for n in (*folders, *files) if n.startswith(".tmp-"))
+        folders[:] = [n for n in folders if deep and not n.startswith(".tmp-")]
+
+
 def _age(path: Path) -> float:
     "Seconds since a file, or one in a folder, was written; 0 of one that is gone by now"
     try: return time.time() - max(p.stat().st_mtime for p in (path, *path.rglob("*")))
@@ -277,8 +284,7 @@ def sweep_tmp(
     deep: bool = True,          # in the folders below, too
 ) -> int:
     "Remove what killed processes left behind in `folder`; returns how many files and folders"
-    look = Path(folder).rglob if deep else Path(folder).glob
-    left = [p for p in look(".tmp-*") if _is_left(p, older_than)]
+    left = [p for p in _staged(folder, deep) if _is_left(p, older_than)]
     for p in left:
         shutil.rmtree(p, ignore_errors=True)
         with contextlib.suppress(OSError): p.unlink(missing_ok=True)
