@@ -10,7 +10,8 @@ from common import environment, table
 import frozen, training
 from gpu import Files, released_epoch
 from joint_attention import one_by_one
-from memory import streams_of, used
+from memory import used
+from training import streams_of
 import torch
 from avkit.models import backbones
 from avkit.models.fusion import JointCrossAttention

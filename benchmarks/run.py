@@ -48,6 +48,7 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "corpora": Plan("--only memory --minutes .5 2", "--only memory --minutes .02 .05", 180),
     "frozen": Plan(
         "--modality video --clips 2", "--recipes jca2023 --modality audio --clips 1", 180),
+    "released": Plan("--recipes jca2023", "--recipes jca2023", 240),
     "memory": Plan(
         "--batch 2 --recipes jca2023 vavl2023 chumachenko2022",
         "--size small --batch 2 --recipes jca2023", 180),
