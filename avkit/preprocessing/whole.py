@@ -103,13 +103,79 @@ def _riff(f: BinaryIO, size: int) -> bool | None:
     return pos > 0 and pos <= size + 1
 
 
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #7e9eb5d5
+_LONGEST_INDEX = 1 << 26  # bytes
+_WITHIN = {b"trak", b"edts", b"mdia", b"minf", b"stbl"}  # boxes of boxes
+
+
+def _boxes(data: bytes, deep: int = 4) -> Iterator[tuple[bytes, bytes]]:
+    "Yield (name, content) of MP4 boxes, those within others too, at most so deep"
+    pos = 0
+    while pos + 8 <= len(data):
+        n, name = struct.unpack_from(">I4s", data, pos)
+        if n < 8: return
+        inside = data[pos + 8:pos + n]
+        yield name, inside
+        if name in _WITHIN and deep: yield from _boxes(inside, deep - 1)
+        pos += n
+
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #cf5aa1ee
+def _ticks(head: bytes, at: int) -> tuple[int, int]:
+    "Two numbers of a `mvhd`, `mdhd` or `tkhd`: one, and the length after it (0: unknown)"
+    long = head[0] == 1
+    at = at + 8 if long else at
+    a, n = struct.unpack_from(">IQ" if long else ">II", head, at)
+    return a, 0 if n in (0xffffffff, (1 << 64) - 1) else n
+
+
+def _check_tracks(index: bytes) -> None:
+    "Refuse the index of an MP4 in which a track's times contradict each other"
+    film = 0
+    for name, inside in _boxes(index):
+        if name == b"mvhd": film = _ticks(inside, 12)[0]
+        if name == b"trak": _check_times(dict(_boxes(inside)), film)
+
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #8168e984
+_FAR_OFF = 1000  # times as long: no rounding, and no careless writer
+
+
+def _check_times(track: dict[bytes, bytes], film: int) -> None:
+    "Refuse a track (its boxes) whose lengths contradict each other; `film`: its ticks a second"
+    if not {b"mdhd", b"tkhd", b"stts"} <= track.keys(): return
+    rate, ticks = _ticks(track[b"mdhd"], 12)
+    if not rate: raise _Contradiction("a track of it has no ticks a second")
+    steps = sum(n * t for n, t in _steps(track[b"stts"]))
+    shown = _shown(track) * rate / film if film else 0
+    for said, what in (ticks, "its head"), (shown, "the film"):
+        if min(said, steps) > 0 and not 1 / _FAR_OFF < said / steps < _FAR_OFF:
+            raise _Contradiction(f"a track of it has {steps / rate:.6g} s of samples, "
+                                 f"and {said / rate:.6g} s by {what}")
+
+
+def _shown(track: dict[bytes, bytes]) -> int:
+    "Ticks of the film in which something of a track is shown: what its edits say, or its head"
+    edits = track.get(b"elst")
+    if not edits: return _ticks(track[b"tkhd"], 16)[1]
+    each = struct.Struct(">QqI" if edits[0] == 1 else ">IiI")
+    rows = edits[8:8 + (len(edits) - 8) // each.size * each.size]
+    return sum(n for n, begin, _ in each.iter_unpack(rows) if begin >= 0)
+
+
+def _steps(table: bytes) -> Iterator[tuple[int, int]]:
+    "Yield (samples, ticks of each) of a `stts`"
+    return struct.iter_unpack(">II", table[8:8 + (len(table) - 8) // 8 * 8])
+
+
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #4a5a154d
 _BOXES = {b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"free", b"skip", b"wide", b"udta", b"meta",
           b"uuid", b"sidx", b"styp", b"ssix", b"emsg", b"pdin", b"prft", b"pnot", b"PICT"}
 
 
 def _mp4(f: BinaryIO, size: int) -> bool | None:
-    "MP4, MOV: whether every box ends within the file, and both the index and the data are there"
+    """MP4, MOV: whether every box ends within the file, and both the index and the data are there;
+    times that contradict each other are a `_Contradiction`"""
     pos, seen, needed = 0, set(), {b"moov", b"mdat"}
     while pos + 8 <= size:
         f.seek(pos)
@@ -117,6 +183,7 @@ def _mp4(f: BinaryIO, size: int) -> bool | None:
         if needed <= seen and name not in _BOXES: break  # foreign bytes after the last box
         if n == 1: n = int.from_bytes(f.read(8), "big")
         seen.add(name)
+        if name == b"moov": _check_tracks(f.read(min(max(pos + n - f.tell(), 0), _LONGEST_INDEX)))
         pos = size if n < 8 else pos + n  # 0: to the end of the file
     return None if b"moof" in seen else pos <= size and needed <= seen
 
@@ -413,12 +480,75 @@ def _adts(f: BinaryIO, size: int) -> bool | None:
 
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #0be11a06
 def _asf(f: BinaryIO, size: int) -> bool | None:
-    "WMV, WMA: whether the file is as large as its header says"
+    "WMV, WMA: whether the file is as large as its header says, and each packet begins as the first"
     head = f.read(1 << 16)
     at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # the file's properties
     if at < 0: return None
     n = int.from_bytes(head[at + 40:at + 48], "little")
-    return n <= size if n else None
+    if n > size: return False
+    packets, each = struct.unpack_from("<Q28xI", head, at + 56)
+    data = head.find(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"))
+    live = not n or head[at + 88] & 1
+    return None if live else data < 0 or _alike(f, data + 50, packets, each)
+
+
+def _alike(
+    f: BinaryIO,
+    at: int,     # where the first packet begins
+    n: int,      # of packets
+    each: int,   # bytes of one
+) -> bool:
+    "Do all packets begin with the same flags? Else some are damaged, or not where they belong"
+    end = f.seek(0, 2)
+    if at + n * each > end: return False
+    starts = set()
+    for i in range(n):
+        f.seek(at + i * each)
+        starts.add(f.read(1))
+    return len(starts) <= 1
+
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #65b6f6bf
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+          (0, 1, 1, 2))  # of an interlaced picture: its first pixel, its steps
+
+
+def _unpacked(head: bytes) -> int:
+    "Bytes of the pixels of a PNG whose `IHDR` is this, each row with a byte before it"
+    w, h, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", head)
+    bits = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] * depth
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(w - x) // dx), -(-(h - y) // dy)) for x, y, dx, dy in passes]
+    return sum(n * (-(-m * bits // 8) + 1) for m, n in sizes if m > 0 and n > 0)
+
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #2d02023e
+_UNPACKED = 1 << 28  # bytes of pixels; larger ones are refused before they are read
+
+
+def _inflated(inflate: Any, data: bytes, most: int) -> int:
+    "How many bytes are in a piece of packed data, counted to `most`"
+    n = 0
+    while data and n < most:
+        n += len(inflate.decompress(data, min(1 << 20, most - n)))
+        data = inflate.unconsumed_tail
+    return n
+
+
+def _png(f: BinaryIO, size: int) -> bool | None:
+    "PNG: False where it ends early; pixels that are not of the size it says are a `_Contradiction`"
+    f.seek(8)
+    inflate, need, got = zlib.decompressobj(), 0, 0
+    while True:
+        n, name = struct.unpack(">I4s", f.read(8))
+        if name == b"IEND": break
+        inside = f.read(n) if name in (b"IHDR", b"IDAT") else b""
+        if name == b"IHDR": need = _unpacked(inside)
+        if need > _UNPACKED: return None
+        if name == b"IDAT": got += _inflated(inflate, inside, need + 1 - got)
+        f.seek(n - len(inside) + 4, 1)
+    if got != need: raise _Contradiction("its head says another size than its pixels have")
+    return True
 
 
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #f0b47579
@@ -430,6 +560,7 @@ _CHECKS = {  # by the first four bytes
     b"OggS": _ogg,
     b"FORM": _aiff,
     b"\x30\x26\xb2\x75": _asf,
+    b"\x89PNG": _png,
 }
 
 
@@ -463,5 +594,6 @@ def _checked(name: str, _stamp: str) -> bool | None:
             return check and check(f, size)
     except _Contradiction as e: raise MediaError(path, "truncated", str(e)) from e
     except OSError as e: raise MediaError(path, "unreadable", e.strerror or str(e)) from e
-    except (IndexError, struct.error, OverflowError, ValueError): return False  # its head is cut
+    except (IndexError, KeyError, struct.error, OverflowError, ValueError, zlib.error):
+        return False  # its head is cut
 
