@@ -128,6 +128,7 @@ def _accuracy(p: np.ndarray, y: np.ndarray, some: np.ndarray) -> float:
     return float((p[some].argmax(1) == y[some]).mean())
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #62501d70
 def _best(
     x: np.ndarray,      # (N,F)
     y: np.ndarray,      # (N,)
@@ -145,6 +146,7 @@ def tally_of(right: np.ndarray, who: np.ndarray) -> dict[str, list]:
     return {str(s): one(right[who == s]) for s in np.unique(who)}
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #986bb716
 def baselines(cfg: Config, corpus: RunData | None = None) -> list[dict[str, Any]]:
     "A row for each of voice, face, product in a run's fold: validation, test, speakers"
     corpus = corpus or data_of(cfg, identity(cfg))
@@ -218,6 +220,7 @@ def _common(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return as_long(A), as_long(B)
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #769d1a08
 def _row(
     name: str,
     rows: Sequence[dict],      # runs or baselines
@@ -244,6 +247,7 @@ def _of(rows: _Rows, enrolment: Any) -> list[dict]:
     return [r for r in rows if str(r["enrolment"]) == str(enrolment)]
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #4a930666
 def _run_rows(records: _Rows, product: np.ndarray) -> list[dict[str, Any]]:
     "A row for each fusion, settings chosen in each fold; and the choice between all fusions"
     by: dict[str, list] = {}
@@ -289,6 +293,7 @@ def _signed(x: float, low: float, high: float) -> str:
     return f"{x:+.3f}" + (f" ({low:+.3f} to {high:+.3f})" if low == low else "")
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #f5b64981
 def readable(t: pd.DataFrame) -> pd.DataFrame:
     "`over_time_table` for reading"
     ends = [f"{a:.3f} to {b:.3f}" if a == a else "" for a, b in zip(t.low, t.high)]
@@ -318,6 +323,7 @@ def curve_table(records: _Rows, plain: _Rows) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+# %% ../../nbs/6_reports/23_over_time.ipynb #0f5d3a55
 def curve_figure(t: pd.DataFrame) -> "Figure":
     "Accuracy over the number of other clips, a line for each method"
     plt, _ = style()
