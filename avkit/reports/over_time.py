@@ -338,7 +338,7 @@ def curve_figure(t: pd.DataFrame) -> "Figure":
     ax.set(xticks=list(at.values()), xlabel="other clips of a test speaker, without labels",
            ylabel="accuracy on test speakers")
     ax.set_xticklabels(list(at))
-    ax.legend(fontsize=6, frameon=False)
+    fig.legend(fontsize=6, frameon=False, loc="outside upper center", ncols=3)
     return fig
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00062
