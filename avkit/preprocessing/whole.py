@@ -227,7 +227,7 @@ _FAR = 1 << 22  # bytes after damage that are searched
 def _is_cut(rest: bytes) -> bool:
     "Is there the beginning of one element that should be longer?"
     f = io.BytesIO(rest)
-    if not rest.strip(b"\0"): return True  # room that was made, and not filled
+    if not rest[:16].strip(b"\0"): return True  # room that was made, and not filled
     try: return _name(f) in _TOP | _INSIDE and (_vint(f) or 0) > len(rest) - f.tell()
     except IndexError: return rest[0] >= 16 and len(rest) < 12  # not even its name or its size
 

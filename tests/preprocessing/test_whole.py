@@ -94,3 +94,13 @@ def test_a_png_of_a_false_size(tmp_path):
         large = int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > 1 << 27
         found = said(tmp_path / name, data)
         assert found is None if large else "another size" in found, name
+
+
+@pytest.mark.parametrize("kind", ["live.webm", "live.mkv"])
+def test_room_in_a_recording_that_was_not_filled(tmp_path, kind):
+    whole = small_media.bytes_of(kind)
+    assert said(tmp_path / f"x.{kind}", whole + b"foreign bytes") is None
+    for end in (20, 200):
+        begin = whole.rindex(b"\x1f\x43\xb6\x75")  # the last cluster
+        holed = whole[:begin] + bytes(len(whole) - end - begin) + whole[-end:]
+        assert said(tmp_path / f"x.{kind}", holed) is False
