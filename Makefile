@@ -13,9 +13,11 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # A process that crashes says at which line; nbdev_test's last `Starting` without `Completed`, in which notebook.
 export PYTHONFAULTHANDLER := 1
 
-# Two tests run at a time. One that asks for every core then gets one: processes of its own would
-# import everything again, for as long as they work. Tests of processes ask for a number of them.
+# Three tests run at a time: two cores' worth, since tests wait for disks and processes. One that
+# asks for every core then gets one: processes of its own would import everything again, for as
+# long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
+AT_ONCE  ?= 3
 
 .PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks compare faults reports
 .DEFAULT_GOAL := help
@@ -54,7 +56,7 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
 	@$(MAKE) --no-print-directory -j 2 check-style check-types
 	@echo "== the fast tests (test_repository is check-style)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist worksteal tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
 
 check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
@@ -76,9 +78,9 @@ check-types: $(READY)  # beside check-style: it takes as long
 
 test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
-	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers 2 --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
+	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers $(AT_ONCE) --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
 	@echo "== pytest"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
+	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 
 twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the table in reports/twins
 	@$(BIN)/python -c 'from avkit.datasets.registry import as_arguments, variants; print(*map(as_arguments, variants()), sep="\n")' | while read -r d; do \
