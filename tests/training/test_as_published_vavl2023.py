@@ -146,7 +146,8 @@ def test_the_rate_is_constant(mode):
     cfg = configure(recipe="vavl2023", **told)
     assert [learner.lr_at(cfg, e) for e in range(20)] == [5e-5] * 20
     adam = learner.make_optimizer(cfg, torch.nn.Linear(1, 1))
-    assert type(adam) is torch.optim.Adam and adam.defaults["betas"] == (0.95, 0.999)
+    assert isinstance(adam, torch.optim.Adam) and not isinstance(adam, torch.optim.AdamW)
+    assert not adam.defaults["decoupled_weight_decay"] and adam.defaults["betas"] == (0.95, 0.999)
     assert (adam.defaults["weight_decay"], cfg["batch_size"], cfg["epochs"]) == (5e-7, 32, 20)
 
 
