@@ -19,7 +19,6 @@ from training import streams_of
 import torch
 from avkit.models import backbones
 from avkit.models.fusion import JointCrossAttention
-from avkit.training import learner
 from avkit.training.configure import configure
 from avkit.training.frozen import frozen_backbone, row_items
 from avkit.training.inference import forward
@@ -125,9 +124,7 @@ def as_released():
 def alone(recipe, who):
     "Seconds of a clip, share of the kernel, most memory"
     torch.set_num_threads(1)
-    keeps = patch.object(learner, "keep_memory") if who == "released" else contextlib.nullcontext()
-    with keeps:
-        t = training_of(recipe)
+    t = training_of(recipe)
     n, extra = len(t.corpus.data), 0.0
     if who == "avkit":
         epoch = functools.partial(train_epoch, t, 0)

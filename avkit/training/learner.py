@@ -23,7 +23,7 @@ import numpy as np, pandas as pd, torch
 from torch import nn
 from ..core import (AvkitError, child_seed, folder_lock, progress, sweep_tmp, write_error,
                         write_json, write_text)
-from ..devices import is_full, keep_memory, known, on_both, on_host, pick, to_device
+from ..devices import is_full, known, on_both, on_host, pick, to_device
 from ..datasets.augment import (flip_rotate, mirror_steps, modality_dropout, spec_augment,
     unit_range, whole_degrees)
 from ..datasets.batches import (
@@ -446,7 +446,6 @@ def start(
     "A `Training` before its first epoch; on several GPUs BatchNorm's statistics are those of all"
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
-    if acc.device.type == "cpu": keep_memory()
     model = model or make_model(cfg, corpus.data)
     settle_by_training(cfg, corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
