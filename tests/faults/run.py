@@ -24,7 +24,7 @@ MEANS = {  # kind: what is tried, and what has to be true afterwards
     "something wrong in them: a sentence, or no harm; no traceback, crash, hang or swelling",
     "hours": "sound of many hours becomes a clip and a track: memory does not grow with it",
 }
-MOST = dict(kills=(16, 2), operations=(7, 1), races=(5, 1))  # a scenario: all, quick
+MOST = dict(kills=(13, 2), operations=(7, 1), races=(5, 1))  # a scenario: all, quick
 SCRIPTS = dict(
     mutants=("--mutants 2000 --lies 100", "--mutants 100 --lies 20"),
     odd=("--inputs 500", "--inputs 60"),
@@ -41,8 +41,6 @@ def child(kind: str, most: int, folder: Path) -> list[dict]:
     command = [sys.executable, HERE / "child.py", folder, kind, str(most)]
     r = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     trials = [json.loads(line) for line in r.stdout.splitlines()]
-    if kind == "kills":  # others had ended before
-        trials = [t for t in trials if t["end"] == "killed"]
     return [t | dict(held=has_held(t)) for t in trials]
 
 
