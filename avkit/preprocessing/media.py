@@ -1269,8 +1269,9 @@ def _opened(path: str | Path) -> Any:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         im = Image.open(path, formats=_KINDS)
     w, h = im.size
-    if w * h <= MAX_PICTURE: return im
+    if w * h <= MAX_PICTURE and (im.format != "PNG" or is_whole(path) is not False): return im
     im.close()
+    if w * h <= MAX_PICTURE: raise MediaError(path, "truncated")
     raise MediaError(path, "too much", f"a picture of {w} x {h} pixels, and up to {MAX_PICTURE} "
                      "are read: make a smaller copy")
 

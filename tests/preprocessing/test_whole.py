@@ -10,6 +10,8 @@ import imageio_ffmpeg
 import pytest
 from PIL import Image
 
+from avkit.core import AvkitError
+from avkit.preprocessing.media import read_image
 from avkit.preprocessing.whole import MediaError, is_whole
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
@@ -94,6 +96,14 @@ def test_a_png_of_a_false_size(tmp_path):
         large = int.from_bytes(data[16:20]) * int.from_bytes(data[20:24]) > 1 << 27
         found = said(tmp_path / name, data)
         assert found is None if large else "another size" in found, name
+        with pytest.raises(AvkitError):
+            read_image(tmp_path / name)
+
+
+def test_a_png_that_lacks_its_end(tmp_path):
+    (tmp_path / "x.png").write_bytes(small_media.bytes_of("png")[:-12])
+    with pytest.raises(MediaError, match="cut short"):
+        read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", ["live.webm", "live.mkv"])
