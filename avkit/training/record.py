@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NotRequired, Protocol, Required
 from typing_extensions import TypedDict
 import torch
 from ..core import (AvkitError, cache_dir, content_key, file_hash, read_json, repo_root,
-    resolve, WriteError, write_text)
+    resolve, sweep_tmp, WriteError, write_text)
 from ..fields import checked, some, that
 from ..datasets.batches import AVData
 from ..datasets.corruptions import streams_needed
@@ -132,6 +132,7 @@ def noted(
     "A text that was made before, from the cache; else made, and noted where that can be written"
     path = cache_dir("noted", key)
     with contextlib.suppress(OSError, UnicodeError):
+        sweep_tmp(path.parent, deep=False)  # of a process that was killed while it noted
         if text := path.read_text(encoding="utf-8"): return text
     text = make()
     with contextlib.suppress(WriteError): write_text(path, text)

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -154,3 +155,15 @@ def test_a_finished_run_is_done_again_after_a_changed_loss_alone(
         assert status(module, another_line) == "cached"
     assert status(change=another_line) == "done"
     assert read_json(configs[0].run_dir / "record.json")["code_hash"] != code_hash(RAN_ON)
+
+
+def test_what_a_killed_process_noted_is_swept(tmp_path, monkeypatch):
+    from avkit.training.record import noted
+
+    monkeypatch.setenv("AVKIT_HOME", str(tmp_path))
+    assert noted("a", lambda: "text") == "text"
+    (folder,) = {p.parent for p in tmp_path.rglob("a")}
+    (folder / ".tmp-somewhere").mkdir()
+    os.utime(folder / ".tmp-somewhere", (0, 0))
+    assert noted("a", lambda: "other") == "text"
+    assert [p.name for p in folder.iterdir()] == ["a"]
