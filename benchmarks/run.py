@@ -3,6 +3,7 @@
     make benchmarks                               all, in less than 20 minutes on two idle cores
     python benchmarks/run.py --list               what there is
     python benchmarks/run.py --only mfcc faces    some, printed and not kept
+    python benchmarks/run.py --again scale        measured once more; the page keeps the others
     python benchmarks/run.py --quick              a look at each, printed and not kept
     python benchmarks/run.py --to FOLDER          README.md and results.json go there
 
@@ -47,12 +48,13 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "audit": Plan("--repeats 60", "--repeats 1 --permutations 19", 180),
     "corpora": Plan("--only memory --minutes .5 2", "--only memory --minutes .02 .05", 180),
     "frozen": Plan(
-        "--modality video --clips 2", "--recipes jca2023 --modality audio --clips 1", 180),
+        "--recipes vavl2023 --modality audio --clips 2",
+        "--recipes jca2023 --modality audio --clips 1", 180),
     "released": Plan("--recipes jca2023", "--recipes jca2023", 240),
     "memory": Plan(
         "--batch 2 --recipes jca2023 vavl2023 chumachenko2022",
         "--size small --batch 2 --recipes jca2023", 180),
-    "scale": Plan("--quick", "--quick", 180),
+    "scale": Plan("--sizes 100 400", "--sizes 100 200", 180),
     "precision": Plan(
         alone="it trains every recipe twice, in an hour or more: `python benchmarks/precision.py`"),
     "gpu": Plan(alone="it is for a GPU, in eight minutes: `benchmarks/gpu.sh`"),
@@ -179,7 +181,9 @@ def section(name: str, r: dict) -> str:
     for t in r["tables"]:
         parts += [t["title"], table(t["rows"])]
     if r["environment"]:
-        parts.append(f"{r['environment']}; {r['command']}, {r['seconds']:g} s of processor time")
+        again = f"; measured again, {r['again']}" if "again" in r else ""
+        told = f"{r['environment']}; {r['command']}, {r['seconds']:g} s of processor time{again}"
+        parts.append(told)
     return "\n\n".join(p for p in parts if p)
 
 
@@ -271,12 +275,21 @@ def one(name: str, a: argparse.Namespace) -> dict:
     return said | run(path, flags.split(), 24 * 3600 if plan.alone else plan.limit)
 
 
+def earlier(folder: Path, here: dict) -> tuple[dict, float]:
+    "The results of a run on this machine, and the seconds it took"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    if any(results["machine"][k] != here[k] for k in ("processor", "cores", "torch")):
+        sys.exit("the page is of another machine: make it whole, without --again")
+    return results, results["waited"]
+
+
 def main(argv: list[str] | None = None) -> int:
     "Run what is asked for; the exit status is 1 when a script failed"
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     p.add_argument("--only", nargs="+", metavar="NAME", choices=scripts(), help="these scripts")
+    p.add_argument("--again", nargs="+", metavar="NAME", choices=scripts(), help="of the page")
     p.add_argument("--list", action="store_true", help="what there is")
     p.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     p.add_argument("--to", type=Path, metavar="FOLDER", help="where README.md and results.json go")
@@ -285,14 +298,18 @@ def main(argv: list[str] | None = None) -> int:
         print(listing())
         return 0
     to = a.to or (None if a.only or a.quick else HERE)
-    names, began = a.only or scripts(), time.monotonic()
-    results = dict(machine=machine(), asked=names, scripts={})
+    names, began = a.again or a.only or scripts(), time.monotonic()
+    results, waited = dict(machine=machine(), asked=names, scripts={}), 0.0
+    if a.again:
+        results, waited = earlier(to or HERE, results["machine"])
     print(machine_line(results), flush=True)
     for name in names:
         r = results["scripts"][name] = one(name, a)
+        if a.again:
+            r["again"] = "{date}, commit {commit}".format_map(machine())
         print(f"\n{section(name, r)}", flush=True)
         results["seconds"] = round(sum(r["seconds"] for r in results["scripts"].values()), 1)
-        results["waited"] = round(time.monotonic() - began, 1)
+        results["waited"] = round(waited + time.monotonic() - began, 1)
         if to:  # after each, so that a run that is stopped has made the page of what it did
             write(results, to)
     print(f"\n{machine_line(results)}\n\n{contents(results)}")
