@@ -83,7 +83,7 @@ def rows_of(kind: str, quick: bool, folder: Path) -> tuple[list[dict], list[str]
 
 
 def table(kinds: dict[str, dict]) -> str:
-    "The page of {kind: {day, rows, bad}}"
+    "The page of {kind: {day, rows, bad}}; a `note`, by hand, goes when the kind is tried again"
     lines = ["# Faults that were tried", "", "Made by `make faults`.", ""]
     lines += ["| kind | of | tried | held | on |", "|---|---|--:|--:|---|"]
     for kind, found in kinds.items():
@@ -91,6 +91,8 @@ def table(kinds: dict[str, dict]) -> str:
         lines.append(f"| {kind} | **all** | {total['tried']} | {total['held']} | {found['day']} |")
         lines += [f"| | {r['fault']} | {r['tried']} | {r['held']} | |" for r in found["rows"]]
     lines += ["", *(f"- **{k}**: {MEANS[k]}." for k in kinds)]
+    notes = [f"- {k}: {found['note']}" for k, found in kinds.items() if "note" in found]
+    lines += ["", *notes] if notes else []
     bad = [line for found in kinds.values() for line in found["bad"]]
     if bad:
         lines += ["", "## What did not hold", "", *(f"- `{line[:600]}`" for line in bad)]
