@@ -7,11 +7,11 @@ __all__ = ['MAX_PIXELS', 'MAX_PICTURE', 'SOUND_RATES', 'HELD_FRAMES', 'HELD_CLIP
            'HELD_SOUND', 'FORMATS', 'Orientation', 'EXACT', 'SOUND_AHEAD', 'MAX_GAP', 'LATE_END', 'IMAGE_SUFFIXES',
            'check_pixels', 'check_rate', 'named_errors', 'open_container', 'chosen_streams', 'Probe', 'frame_rate',
            'stream_end', 'guesses_end', 'announced_end', 'probe', 'side_data', 'orientation', 'upright', 'Shot',
-           'Screen', 'FrameFile', 'HeldFrames', 'FrameKeeper', 'channel_shares', 'samples_of', 'to_mono', 'SoundTimes',
-           'Resampler', 'resample', 'silence_of', 'Soundtrack', 'in_seconds', 'is_numbered', 'Ledger', 'empty_chunks',
-           'complaint_of', 'kept_times', 'pass_over', 'prepare_decoders', 'Reading', 'frame_start', 'own_aspect',
-           'shot_of', 'walk_file', 'soundtrack', 'Clip', 'gap_notes', 'length', 'SoundKeeper', 'decode', 'stream',
-           'shown_times', 'frame_count', 'read_image', 'is_image', 'images_in', 'survey', 'read_tensor']
+           'Screen', 'FrameFile', 'HeldFrames', 'FrameQueue', 'FrameKeeper', 'channel_shares', 'samples_of', 'to_mono',
+           'SoundTimes', 'Resampler', 'resample', 'silence_of', 'Soundtrack', 'in_seconds', 'is_numbered', 'Ledger',
+           'empty_chunks', 'complaint_of', 'kept_times', 'pass_over', 'prepare_decoders', 'Reading', 'frame_start',
+           'own_aspect', 'shot_of', 'walk_file', 'soundtrack', 'Clip', 'gap_notes', 'length', 'SoundKeeper', 'decode',
+           'stream', 'shown_times', 'frame_count', 'read_image', 'is_image', 'images_in', 'survey', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import contextlib, functools, itertools, math, struct, tempfile, warnings, zipfile
@@ -33,7 +33,7 @@ if TYPE_CHECKING: import torch
 MAX_PIXELS = 8192 * 4320     # of a video's frame
 MAX_PICTURE = 8192 * 6144    # pixels of a picture in a file of its own: 50 million
 SOUND_RATES = 1000, 1_000_000      # Hz, of audio
-HELD_FRAMES = 640 * 2 ** 20  # bytes of frames that are held at once, where they come in blocks
+HELD_FRAMES = 512 * 2 ** 20  # bytes of frames that are held at once, where they come in blocks
 HELD_CLIP = 320 * 2 ** 20    # bytes of a clip's frames that wait in memory: 110 of 1280 x 720
 CLIP_FRAMES = 4 * 2 ** 30    # bytes of a clip's frames in an array: 40 s of 1440 x 1080
 ASIDE_FRAMES = 16 * 2 ** 30  # bytes of a clip's frames in a file: 2,600 of 1920 x 1080
@@ -179,7 +179,7 @@ def side_data(
 ) -> bytes | None:
     "What a frame carries beside its picture; not by `frame.side_data`, which holds frames for long"
     from av.sidedata.sidedata import SideDataContainer  # optional: PyAV
-    found = SideDataContainer(frame).get(name)
+    found = SideDataContainer(frame).get(name)  # type: ignore[reportCallIssue]  as `Frame` does
     return None if found is None else bytes(found)
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11c01
@@ -283,12 +283,18 @@ class FrameFile:
 
     def append(self, image: np.ndarray) -> None:
         "Write the next image (H,W,3) uint8"
-        self.file.seek(0, 2)
+        self.order.append(len(self.order))
+        self.put(len(self.order) - 1, image)
+
+    def put(self, i: int, image: np.ndarray) -> None:
+        "Write image (H,W,3) uint8 in place of the i-th that was written"
+        self.file.seek(i * math.prod(self.size))
         self.file.write(np.ascontiguousarray(image).data)
         self.file.flush()
-        self.order.append(len(self.order))
 
     def __len__(self) -> int: return len(self.order)
+
+    def __iter__(self) -> Iterator[np.ndarray]: return (self[i] for i in range(len(self)))
 
     def __getitem__(self, i: Any) -> Any:
         "An image (H,W,3); of a slice or several numbers a `FrameFile` on the same file"
@@ -300,6 +306,19 @@ class FrameFile:
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.stack([*self]).astype(dtype or np.uint8, copy=False)
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #aside006
+@contextlib.contextmanager
+def _writes(folder: Path) -> Iterator[None]:
+    "A disk that is full is no fault of the clip"
+    try: yield
+    except OSError as e: raise write_error(folder, e) from e
+
+
+def _new_file(folder: Path, shape: tuple[int, ...]) -> FrameFile:
+    "A `FrameFile` on the disk of a folder"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FrameFile(tempfile.TemporaryFile(dir=folder), shape)
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #aside004
 class HeldFrames:
@@ -326,14 +345,12 @@ class HeldFrames:
         else: self._set_aside(Path(self.aside), image)
 
     def _set_aside(self, folder: Path, image: np.ndarray) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with _writes(folder):
             if isinstance(self.images, list):
-                file = FrameFile(tempfile.TemporaryFile(dir=folder), image.shape)
+                file = _new_file(folder, image.shape)
                 for x in self.images: file.append(x)
                 self.images = file
             self.images.append(image)
-        except OSError as e: raise write_error(folder, e) from e
 
     def _refuse(self, image: np.ndarray) -> None:
         h, w = image.shape[:2]
@@ -349,6 +366,36 @@ class HeldFrames:
             out[k] = self.images[j]
             if last[j] == k: self.images[j] = None
         return out
+
+# %% ../../nbs/1_preprocessing/00_media.ipynb #aside009
+_QUEUED = 12 * 2 ** 20  # bytes of an image that waits in memory: 4 million pixels
+
+
+class FrameQueue:
+    "Images of one size that wait their turn, first in, first out; large ones in a `FrameFile`"
+    def __init__(self, aside: str | Path | None = None):  # its folder; None: all in memory
+        self.aside, self.waiting = aside, deque()
+        self.file: FrameFile | None = None
+        self.free: list[int] = []  # places in the file
+
+    def put(self, image: np.ndarray) -> None:
+        "Take an image (H,W,3) uint8"
+        if self.aside is None or image.nbytes <= _QUEUED: self.waiting.append(image)
+        else: self.waiting.append(self._write(Path(self.aside), image))
+
+    def _write(self, folder: Path, image: np.ndarray) -> int:
+        with _writes(folder):
+            self.file = self.file or _new_file(folder, image.shape)
+            if not self.free: self.file.append(image)
+            else: self.file.put(self.free[-1], image)
+        return self.free.pop() if self.free else len(self.file) - 1
+
+    def take(self) -> np.ndarray:
+        "The image that has waited longest"
+        x = self.waiting.popleft()
+        if self.file is None: return x
+        self.free.append(x)
+        return self.file[x]
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #f618d453
 class FrameKeeper:
@@ -992,8 +1039,8 @@ def shot_of(r: Reading, f: Any) -> Shot:
 def _check_memory(r: Reading) -> None:
     "Refuse a video whose decoder holds more large frames than memory should"
     if psutil.Process().memory_info().rss - r.memory <= HELD_DECODER: return
-    raise MediaError(r.path, "too much", f"to decode its frames takes more than {HELD_DECODER >> 20}"
-                     " MiB of memory: make a smaller copy")
+    raise MediaError(r.path, "too much", f"to decode its frames takes more than "
+                     f"{HELD_DECODER >> 20} MiB of memory: make a smaller copy")
 
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f04
@@ -1371,7 +1418,8 @@ def _opened(path: str | Path) -> Any:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         im = Image.open(path, formats=_KINDS)
     w, h = im.size
-    if w * h <= MAX_PICTURE and (im.format not in _CHECKED or is_whole(path) is not False): return im
+    sound = w * h > MAX_PICTURE or im.format not in _CHECKED or is_whole(path) is not False
+    if w * h <= MAX_PICTURE and sound: return im
     im.close()
     if w * h <= MAX_PICTURE: raise MediaError(path, "truncated")
     raise MediaError(path, "too much", f"a picture of {w} x {h} pixels, and up to {MAX_PICTURE} "
