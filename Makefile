@@ -95,6 +95,7 @@ reports: $(READY)  ## every table and figure again, and reports/README.md; finis
 export: $(READY)  ## after editing notebooks: avkit/ from nbs/, notebooks cleaned, what is written from registries
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python tests/in_step.py --widgets
 	$(BIN)/python tests/checks/parameters.py --write
 	$(BIN)/python tests/checks/pages.py --write
 

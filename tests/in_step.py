@@ -1,6 +1,7 @@
 """Notebooks are clean, and avkit/ is what they export and no more.
 
     python tests/in_step.py [ROOT]
+    python tests/in_step.py --widgets    # drop what nbdev_clean keeps: the state of progress bars
 
 nbdev works on a copy, in which avkit/ holds no module yet; then the two trees are compared.
 """
@@ -34,6 +35,20 @@ def export(root: Path) -> None:
     "What `make export` does"
     for command in ("nbdev_clean", "nbdev_export"):
         subprocess.run([BIN / command], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    drop_widgets(root)
+
+
+def drop_widgets(root: Path) -> None:
+    "Take the state of widgets out of notebooks: hundreds of kilobytes that nothing shows"
+    for path in files(root / "nbs", ".ipynb"):
+        text = path.read_text(encoding="utf-8")
+        if '"widgets"' not in text:
+            continue
+        notebook = json.loads(text)
+        if notebook["metadata"].pop("widgets", None) is None:
+            continue
+        text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def copy_sources(root: Path, copy: Path) -> None:
@@ -97,6 +112,9 @@ def same(made: Path, ours: Path) -> bool:
 
 def main(argv: list[str]) -> int:
     "Print what is out of step; the exit status is 1 when something is"
+    if argv == ["--widgets"]:
+        drop_widgets(ROOT)
+        return 0
     messages = check(Path(argv[0]).resolve() if argv else ROOT)
     print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
     return int(bool(messages))

@@ -349,6 +349,8 @@ _UNREADABLE = (AvkitError, LookupError, ValueError, TypeError, AttributeError)
 def _why_unreadable(path, error):
     "A sentence for `problems`"
     if isinstance(error, AvkitError): return str(error)
+    if isinstance(error, KeyError):
+        return f"the path {path.as_posix()!r} holds {error.args[0]!r}, a code that is not known"
     return f"the path {path.as_posix()!r} cannot be read ({type(error).__name__}: {error})"
 
 

@@ -879,13 +879,13 @@ def meeting_codes(n: int) -> list[tuple[int, int, int]]:
     return _AGREE if n == 2 else _neighbours(n)
 
 # %% ../../nbs/2_datasets/02_synth.ipynb #5dde11a7
-_Files = Callable[[str, int, int], Mapping[str, str]]  # (label, speaker, number) -> `files`
+_Files = Callable[[str, Any, int], Mapping[str, str]]  # (label, speaker, number) -> `files`
 
 
 def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
     "One file for each clip, with audio and video in it, at a path with names in braces"
     said = {label: code for code, label in reversed([*label_map.items()])}  # the first code of each
-    def files(label: str, speaker: int, number: int) -> dict[str, str]:
+    def files(label: str, speaker: int | str, number: int) -> dict[str, str]:
         names = dict(label=said.get(label, label), speaker=speaker, number=number)
         return {path.format(**names): "av"}
     return files
@@ -894,17 +894,18 @@ def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
 def plan_of_classes(
     classes: Sequence[str],
     files: str | _Files,  # a path with {label}, {speaker} and {number}; or a function -> `files`
-    speakers: int,  # numbered from 1
+    speakers: int | Sequence[str],  # how many, numbered from 1; or their names
     takes: int,  # of each speaker
     label_map: Mapping[str, str] | None = None,  # what paths say -> the class
 ) -> pd.DataFrame:
-    """A plan: each speaker is filmed in each take with every class
+    """A plan: each speaker is filmed in each take with every class, each class equally often
 
     `number` counts a speaker's clips of a label; all of a speaker's, where a path has no {label}.
     """
     rows, seen, apart = [], {}, not isinstance(files, str) or "{label" in files
     named = _files_by_path(files, label_map or {}) if isinstance(files, str) else files
-    for speaker in range(1, speakers + 1):
+    names = range(1, speakers + 1) if isinstance(speakers, int) else speakers
+    for speaker, name in enumerate(names, 1):
         for take in range(takes):
             for c, face, voice in meeting_codes(len(classes)):
                 label = classes[c]
@@ -912,7 +913,7 @@ def plan_of_classes(
                 number = seen[key] = seen.get(key, 0) + 1
                 film, sound = (speaker, take, face), (speaker, take, voice)
                 rows.append(dict(label=label, film=film, sound=sound, actor=speaker,
-                                 files=named(label, speaker, number)))
+                                 files=named(label, name, number)))
     _check_paths(rows)
     return pd.DataFrame(rows)
 

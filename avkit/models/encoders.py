@@ -8,6 +8,7 @@ __all__ = ['AUDIO_ENCODERS', 'VIDEO_ENCODERS', 'READ_FEATURES', 'Head', 'Encoder
            'groups', 'VectorEncoder', 'MomentEncoder', 'LayerMix', 'efficientface', 'light']
 
 # %% ../../nbs/3_models/04_encoders.ipynb #7f5ffb76
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -567,5 +568,6 @@ VIDEO_ENCODERS: dict[str, Callable[..., Encoder]] = dict(
     vector=VectorEncoder)
 
 # %% ../../nbs/3_models/04_encoders.ipynb #readers1
-READ_FEATURES = (
-    "audio_cnn", "logmel_cnn", "conformer", "features", "groups", "moments", "vector")
+READ_FEATURES = tuple(
+    name for name, encoder in {**AUDIO_ENCODERS, **VIDEO_ENCODERS}.items()
+    if "n_in" in inspect.signature(encoder).parameters)

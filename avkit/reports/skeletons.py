@@ -11,7 +11,7 @@ __all__ = ['Skeleton', 'DIRECTIVES', 'DATASET_FACTS', 'DATASET_BLOCK', 'DATASET_
            'new_dataset', 'corpus_notebook_text', 'new_fusion', 'new_paper', 'block_of', 'left_of_skeleton', 'new']
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #110779c1
-import inspect, json, keyword, re
+import builtins, inspect, json, keyword, re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -283,6 +283,7 @@ DATASET_NEXT = [
     "make export  (also writes nbs/corpora/$name.ipynb, and rows of README.md and nbs/README.md)",
     "avkit index --dataset $name --data_root FOLDER  (yours)",
     "avkit train --dataset $name --data_root rendered --epochs 1",
+    "run $notebook, whose outputs are committed, and make export again",
     "make check, and pytest tests/datasets/test_registry.py"]
 
 
@@ -454,9 +455,10 @@ for t in range(y.shape[1]): test_close(y[:, t], block.a(ax[:, t]) + block.v(vx[:
 """)]
 FUSION_NEXT = [
     "$notebook: at `$name`, the equation and its source, the block, the loop that it equals",
+    "run the notebook, whose outputs are committed",
     "make export  (also writes its line into README.md and the notebook, and its name into run "
     "notebooks)",
-    "nbdev_test --path $notebook, and pytest tests/models -k $name",
+    "make check; of the block alone: nbdev_test --path $notebook, and pytest tests/models -k $name",
     "avkit train --fusion $name --data_root sample --epochs 1"]
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #51c50adf
@@ -470,6 +472,18 @@ def _fusion_names(root: Path) -> list[str]:
     "All fusions, exported or not yet"
     return _names_in(root / "nbs/3_models/05_fusion.ipynb", r'^@fusion\("(\w+)"\)')
 
+# %% ../../nbs/6_reports/18_skeletons.ipynb #frcl0002
+def _taken(path: Path) -> set[str]:
+    "What Python, the imports of a notebook and its exported classes and functions are called"
+    imports = _names_in(path, r"^(?:from \S+ )?import ([^#\n]+(?:\n    .*)*)")
+    words = re.findall(r"\w+", " ".join(imports))
+    return {*dir(builtins), *words, *_names_in(path, r"^(?:class|def) (\w+)")}
+
+
+def _free_class(name: str, path: Path) -> str:
+    "A class's name that a notebook does not have yet"
+    return name if name not in _taken(path) else _free_class(name + "Fusion", path)
+
 # %% ../../nbs/6_reports/18_skeletons.ipynb #6bd4ca27
 def new_fusion(name: str, root: Path) -> str:
     "Add a fusion's cells to its notebook; returns what to do next"
@@ -477,6 +491,7 @@ def new_fusion(name: str, root: Path) -> str:
     where = "nbs/3_models/05_fusion.ipynb"
     _refuse_known("fusion", name, _fusion_names(root), where)
     values = _values(name, where)
+    values["camel"] = _free_class(values["camel"], root / where)
     add_cells(root / where, FUSION, values, r"^@fusion\(")
     return _told([root / where], FUSION_NEXT, root, values)
 

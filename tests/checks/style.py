@@ -9,9 +9,13 @@ free.
 
 What a notebook sets in a module that it imports, it also sets back: nbdev_test runs many notebooks
 in one process.
+
+A formula's commands begin with one backslash: two are a line break and a word.
 """
 
 import ast
+import json
+import re
 import sys
 import tokenize
 from itertools import pairwise
@@ -83,13 +87,28 @@ def left_patched(notebook: list[Cell]) -> list[str]:
     ]
 
 
+FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
+
+
+def doubled(path: Path, root: Path = ROOT) -> list[str]:
+    r"`\\mu` in a formula of a notebook's text"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = {i: "".join(c["source"]) for i, c in enumerate(cells, 1) if c["cell_type"] == "markdown"}
+    return [
+        f"{path.relative_to(root).as_posix()}:cell {i}: {found} in a formula: write one backslash "
+        "(after a line break, a blank)."
+        for i, text in texts.items()
+        for found in re.findall(r"\\\\[a-zA-Z]+", " ".join(FORMULA.findall(text)))[:1]
+    ]
+
+
 def check(root: Path = ROOT) -> list[str]:
     "Every message about the notebooks and Python files below `root`"
     notebooks = [read_notebook(p, root) for p in files(root / "nbs", ".ipynb")]
     cells = [c for notebook in notebooks for c in notebook]
     for top in ("avkit", "tests", "benchmarks"):
         cells += [read_python(p, root) for p in files(root / top, ".py") if p.name != "_modidx.py"]
-    out = []
+    out = [m for p in files(root / "nbs", ".ipynb") for m in doubled(p, root)]
     for cell in cells:
         try:
             out += disguised(cell) + semicolons(cell)

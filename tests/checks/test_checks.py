@@ -335,6 +335,27 @@ def test_style_finds_a_module_left_patched(tmp_path: Path) -> None:
     assert "os.environ['A'] is never set back" in style.check(tmp_path)[0]
 
 
+def test_style_finds_doubled_backslashes_of_formulas(tmp_path: Path) -> None:
+    text = "# A\n\n$$ x = \\\\mu $$ and `C:\\\\temp`, $\\\\rho$ too"
+    notebook(tmp_path / "nbs/a.ipynb", "x = 1", text)
+    [message] = style.check(tmp_path)
+    assert message.startswith("nbs/a.ipynb:cell 2: \\\\mu in a formula")
+    notebook(tmp_path / "nbs/a.ipynb", "# A\n\n$$ \\mu \\\\ \\rho $$ and `C:\\\\temp`, $\\rho$ too")
+    assert style.check(tmp_path) == []
+
+
+def test_widgets_are_dropped(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "nbs/a.ipynb", "# A", 'x = "widgets"')
+    clean = json.loads(path.read_text(encoding="utf-8"))
+    kept = path.read_text(encoding="utf-8")
+    in_step.drop_widgets(tmp_path)
+    assert path.read_text(encoding="utf-8") == kept
+    metadata = clean["metadata"] | dict(widgets={"state": "x" * 99})
+    path.write_text(json.dumps(clean | dict(metadata=metadata)), encoding="utf-8")
+    in_step.drop_widgets(tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8")) == clean
+
+
 def test_style_reads_tests_and_benchmarks(tmp_path: Path) -> None:
     for top in ("tests", "benchmarks"):
         (tmp_path / top).mkdir()
