@@ -120,6 +120,7 @@ classes = ["happy", "sad"]   # in the order of their numbers; [] where labels ar
 # range = [-1.0, 1.0]        # outputs are cut off here
 # scale = [-1.0, 1.0]        # of the labels
 # order = 7                  # its place in lists of data sets
+# people = ["DC", "JE"]      # names of speakers, for `plan`
 
 [emotions]                   # what a class means beside other data sets, where they have it:
 # $emotions
@@ -129,7 +130,7 @@ sad = "sadness"
 # [label_map]                # what files say -> the class
 # HAP = "happy"
 
-# [counts]                   # published numbers, to compare a copy with
+# [counts]                   # published numbers, to be read; `expected` of the module compares
 # speakers = 10
 # clips = 200
 
@@ -138,7 +139,7 @@ sad = "sadness"
 
 # [splits.published]         # who tests and validates in each fold; everyone else trains
 # by = "speaker"             # or another column that `index` gives: "session", "city"
-# about = "The paper's five folds, section 4"
+# about = "The paper's five folds, section 4; who validates is ours, the paper does not say"
 # folds = [{ test = ["1", "2"], validation = ["3"] }]
 
 # [unit]                     # what is independent of what, where that is not the speaker
@@ -508,7 +509,7 @@ def _refuse_known(
 
 # %% ../../nbs/6_reports/18_skeletons.ipynb #cd824f89
 RECIPE_BLOCK = """
-RECIPES["$name"] = COMMON | dict(  # names and options: this notebook's first tables
+RECIPES["$name"] = COMMON | dict(  # replace each value; names: the first tables
     about="What it does (authors, where, year)",
     # sec. 3.1
     preparation=dict(window=3., rate=16000, frames=8, size=224, detector="mtcnn"),
@@ -518,9 +519,7 @@ RECIPES["$name"] = COMMON | dict(  # names and options: this notebook's first ta
     # eq. 4
     fusion="gmu", fusion_options=dict(gmu=dict(dim=64)),
     # sec. 4.1
-    optimizer="adamw", lr=1e-4, schedule="cosine", epochs=50, batch_size=16,
-    # table 3
-    variants=dict(no_gate=dict(fusion="concat")))
+    optimizer="adamw", lr=1e-4, schedule="cosine", epochs=50, batch_size=16)
 """
 SMALL_BLOCK = """
 RECIPES["$name"]["small"] = _FAST | dict(  # ours; what neither names is the recipe's
@@ -530,7 +529,7 @@ STUDY_BLOCK = """
 STUDIES["$name"] = Study(  # split: the data set's own, its first fold; seeds 1, 2, 3
     claim="What it says is better than what, in a sentence.",
     data=dict(dataset="crema_d", label="consensus"), metrics=CLASSES,
-    runs=[dict(fusion="gmu"), dict(variants="no_gate"), dict(modality=["audio", "video"])],
+    runs=[dict(fusion=["gmu", "concat"])],  # yours, and what it is compared with
     differs=["What is not as in the paper, and why."])
 """
 
@@ -561,16 +560,13 @@ STUDIES["$name"].claim
 REPORTED = "paper,corpus,method,given,side,metric,value,spread,source,split,speakers,clips"
 REPORTED_ROW = """\
 $name,crema_d,gmu,av,test,accuracy,,,table 2,,,
-$name,crema_d,"concat, no_gate",av,test,accuracy,,,table 2,,,
-$name,crema_d,audio alone,audio,test,accuracy,,,table 2,,,
-$name,crema_d,video alone,video,test,accuracy,,,table 2,,,
 """
 CLAIM_BLOCK = """
 WORLDS["${name}_moments"] = World("both", audio=16, video=10, audio_cue=6, video_cue=3)
 WORLDS["${name}_everywhere"] = World("each", audio=16, video=10, strength=1.2, **_CALM)
 CLAIMS += [Claim(
-    "$name", "Gates beat concatenation.", "`gmu` against `no_gate`", trials(
-        dict(fusion="gmu"), dict(variants="no_gate"),
+    "$name", "Gates beat concatenation.", "`gmu` against `concat`", trials(
+        dict(fusion="gmu"), dict(fusion="concat"),
         ["${name}_moments"], controls=["${name}_everywhere"]))]
 """
 
@@ -582,8 +578,8 @@ ENTRY, SMALL_ENTRY = r'^%s\["(\w+)"\] = ', r'^RECIPES\["(\w+)"\]\["small"\] = '
 PAPER_NEXT = [
     f"{RECIPE_NOTEBOOK}: at `$name`, each number with its source; its small size after `_FAST`",
     f"{STUDY_NOTEBOOK}: at `$name`, what it claims and which runs try it",
-    f"{REPORTED_TABLE}: its results, a row each: {REPORTED}\n   (`method`, `given` as "
-    "in our table; a row that the paper lacks goes, a number that nobody knows stays empty)",
+    f"{REPORTED_TABLE}: replace its last row, and add one for each number: {REPORTED}\n"
+    "   (`method`, `given` as in our table; a number that nobody knows stays empty)",
     "nbs/papers/README.md: a section ## $name",
     "make export  (also writes nbs/papers/$name.ipynb, and its lines in the tables of papers)",
     "avkit reports papers/$name  (its page: its numbers, claims and command; trains its claims)",

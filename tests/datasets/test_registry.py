@@ -23,6 +23,7 @@ from avkit.datasets.registry import (
     is_rendered,
     variants,
 )
+from avkit.datasets.synth import plan_of_classes
 from avkit.reports.skeletons import block_of
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,23 @@ def test_whatever_reading_a_name_raises(error, tmp_path):
 
     rows, problems = manifest.named_clips(tmp_path, "**/*.mp4", read)
     assert not rows and [p[:2] for p in problems] == [("a/1.mp4", "invalid")]
+
+
+def test_a_code_that_is_not_known_is_told_in_words(tmp_path):
+    (tmp_path / "1_XYZ.mp4").touch()
+    codes = dict(HAP="happy")
+    _, [(*_, why)] = manifest.named_clips(
+        tmp_path, "*.mp4", lambda path: dict(label=codes[path.stem[2:]], speaker="1"))
+    assert why == "the path '1_XYZ.mp4' holds 'XYZ', a code that is not known"
+
+
+def test_speakers_of_a_plan_may_have_names():
+    named = plan_of_classes(["a", "b"], "{speaker}{number}_{label}.mp4", ["DC", "JE"], 1)
+    counted = plan_of_classes(["a", "b"], "{speaker}{number}_{label}.mp4", 2, 1)
+    assert [sorted(f) for f in named.files][:2] == [["DC1_a.mp4"], ["DC2_a.mp4"]]
+    renamed = [{p.replace("DC", "1").replace("JE", "2"): s for p, s in f.items()} for f in named.files]
+    assert renamed == counted.files.tolist()
+    assert named.drop(columns="files").equals(counted.drop(columns="files"))
 
 
 def test_a_data_set_of_a_dozen_lines(home):
