@@ -93,12 +93,12 @@ FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
 def doubled(path: Path, root: Path = ROOT) -> list[str]:
     r"`\\mu` in a formula of a notebook's text"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    texts = {i: "".join(c["source"]) for i, c in enumerate(cells, 1) if c["cell_type"] == "markdown"}
+    prose = [(i, c) for i, c in enumerate(cells, 1) if c["cell_type"] == "markdown"]
     return [
         f"{path.relative_to(root).as_posix()}:cell {i}: {found} in a formula: write one backslash "
         "(after a line break, a blank)."
-        for i, text in texts.items()
-        for found in re.findall(r"\\\\[a-zA-Z]+", " ".join(FORMULA.findall(text)))[:1]
+        for i, c in prose
+        for found in re.findall(r"\\\\[a-zA-Z]+", " ".join(FORMULA.findall("".join(c["source"]))))[:1]
     ]
 
 
