@@ -3460,6 +3460,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'avkit/models/backbones.py'),
                                         'avkit.models.backbones._Gate.forward': ( '3_models/backbones.html#_gate.forward',
                                                                                   'avkit/models/backbones.py'),
+                                        'avkit.models.backbones._as_they_are': ( '3_models/backbones.html#_as_they_are',
+                                                                                 'avkit/models/backbones.py'),
                                         'avkit.models.backbones._channel_gate': ( '3_models/backbones.html#_channel_gate',
                                                                                   'avkit/models/backbones.py'),
                                         'avkit.models.backbones._check_segment': ( '3_models/backbones.html#_check_segment',

@@ -226,6 +226,9 @@ def made_again(
     return y
 
 # %% ../../nbs/3_models/02_backbones.ipynb #7eec8e48
+def _as_they_are(x: Tensor) -> Tensor: return x
+
+
 class EfficientFace(nn.Module):
     "(n,3,224,224) in [0,1] -> (n,1024), under the parameter names of its published weights"
     def __init__(self):
@@ -266,7 +269,7 @@ class EfficientFace(nn.Module):
     def forward(
         self,
         x: Tensor,  # (n,3,224,224)
-        scaled: Callable[[Tensor], Tensor] = nn.Identity(),  # what is done to frames before
+        scaled: Callable[[Tensor], Tensor] = _as_they_are,  # what is done to frames before
     ) -> Tensor:
         "Each frame once, however often it comes"
         if not counts_once(self, x): return self.look(scaled(x))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from avkit.numerics import allocator
+from avkit.numerics import allocator, keeping_variables
 
 CODE = """
 import json, os, sys
@@ -44,3 +44,26 @@ def test_the_command_keeps_memory_and_what_it_starts_does_not(tmp_path):
 def test_who_has_chosen_and_other_programs_go_on_as_they_are(tmp_path, name, chosen):
     told, _ = started(tmp_path, name, **chosen)
     assert told["kept"] is False and told["left"] == list(chosen)
+
+
+STEP = """
+import avkit, hashlib, torch
+from torch import nn
+torch.manual_seed(0)
+layers = nn.Conv2d(3, 58, 3, 2, 1), nn.BatchNorm2d(58), nn.ReLU(), nn.Conv2d(58, 58, 3, groups=58)
+net = nn.Sequential(*layers)
+for _ in range(2):
+    net(torch.rand(8, 3, 224, 224)).square().mean().backward()
+parts = [p.grad.numpy().tobytes() for p in net.parameters()]
+told = hashlib.sha256(b"".join(parts)).hexdigest()
+"""
+
+
+def test_kept_memory_changes_no_bit():
+    here = {}
+    exec(STEP, here)
+    keeps = keeping_variables({}, allocator())
+    code = STEP + "print(told, 'jemalloc' in open('/proc/self/maps').read())"
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, env=os.environ | keeps, capture_output=True, text=True).stdout
+    assert out.split() == [here["told"], "True"]
