@@ -551,6 +551,49 @@ def _png(f: BinaryIO, size: int) -> bool | None:
     return True
 
 
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #jpeg0001
+def _sof(data: bytes) -> int:
+    "Where a JPEG says its size (the mark SOF0, 1 or 2); -1 where it does in another way"
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xff and data[at + 1] != 0xda:
+        if data[at + 1] in (0xc0, 0xc1, 0xc2): return at
+        at += 1 if data[at + 1] == 0xff else 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    return -1
+
+
+def _one_row_more(data: bytes, at: int) -> bytes:
+    "A JPEG whose head, at `at`, says that it has one more row of blocks"
+    parts = data[at + 9]
+    high = 8 * max(data[at + 11 + 3 * k] & 15 for k in range(parts)) if parts > 1 else 8
+    rows = -(-int.from_bytes(data[at + 5:at + 7], "big") // high) + 1
+    return data[:at + 5] + (rows * high).to_bytes(2, "big") + data[at + 7:]
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #jpeg0003
+_LARGE = 1 << 26  # pixels; larger pictures are refused before they are read
+
+
+def _decodes(data: bytes) -> bool | None:
+    "Does FFmpeg read a JPEG to its end? None: it does not know its kind"
+    import av  # optional: PyAV
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    try: decoder.decode(av.Packet(data))  # type: ignore[reportAttributeAccessIssue]  of video
+    except av.InvalidDataError: return False  # type: ignore[reportAttributeAccessIssue]  its place
+    except av.FFmpegError: return None  # type: ignore[reportPrivateImportUsage]  its place
+    return True
+
+
+def _jpeg(f: BinaryIO, size: int) -> bool | None:
+    "JPEG: False where its pixels do not suffice; a `_Contradiction` where there are more"
+    data = f.read()
+    at = _sof(data)
+    high, wide = struct.unpack(">HH", data[at + 5:at + 9]) if at > 0 else (0, 0)
+    if not 0 < high * wide <= _LARGE: return None
+    if _decodes(data) is False: return False
+    if wide >= 64 and high < 65500 and _decodes(_one_row_more(data, at)):
+        raise _Contradiction("its head says another size than its pixels have")
+    return None
+
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #f0b47579
 _CHECKS = {  # by the first four bytes
     b"RIFF": _riff,
@@ -567,6 +610,7 @@ _CHECKS = {  # by the first four bytes
 def _check_of(head: bytes) -> Callable | None:
     "The check of a file that begins with these bytes"
     if head[4:8] == b"ftyp": return _mp4
+    if head[:3] == b"\xff\xd8\xff": return _jpeg
     if head[:3] == b"ID3" or _frame_length(head): return _mp3
     return _adts if _adts_length(head) else _CHECKS.get(head[:4])
 
