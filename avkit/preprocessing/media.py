@@ -1406,7 +1406,7 @@ def _eight_bits(im: Any) -> Any:
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #b0d50023
 _KINDS = "PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF"  # others may run other programs
-_CHECKED = "PNG", "JPEG"  # by `is_whole`; Pillow fills up what their heads say too much
+_CHECKED = "PNG", "JPEG", "BMP", "DIB"  # by `is_whole`; Pillow fills up what is missing
 
 
 def _opened(path: str | Path) -> Any:
