@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from . import __version__
 from .core import AvkitError, command, resolve, unknown, write_json
-from .numerics import portable_variables
+from .numerics import keep_memory, portable_variables
 
 # %% ../nbs/7_cli.ipynb #de370fa1
 Command = Callable[[Sequence[str] | None], int | None]
@@ -52,12 +52,14 @@ def commands_help() -> str:
 @command
 def main(argv: Sequence[str] | None = None) -> int | None:
     "One word for each step; returns the exit status"
-    argv = list(sys.argv[1:] if argv is None else argv)
+    alone, argv = argv is None, list(sys.argv[1:] if argv is None else argv)
     word = argv[0] if argv else "help"
     name = OLDER_WORDS.get(word, word)
     if name in ("-h", "--help", "help"): print(commands_help())
     elif name in ("-V", "--version", "version"): print(f"avkit {__version__}")
-    elif name in COMMANDS: return COMMANDS[name](argv[1:])
+    elif name in COMMANDS:
+        if alone and name == "train": keep_memory()
+        return COMMANDS[name](argv[1:])
     else: raise unknown("command", name, COMMANDS)
     return 0
 

@@ -226,6 +226,9 @@ def made_again(
     return y
 
 # %% ../../nbs/3_models/02_backbones.ipynb #7eec8e48
+def _as_they_are(x: Tensor) -> Tensor: return x
+
+
 class EfficientFace(nn.Module):
     "(n,3,224,224) in [0,1] -> (n,1024), under the parameter names of its published weights"
     def __init__(self):
@@ -263,12 +266,16 @@ class EfficientFace(nn.Module):
                              "set video_size=224.")
         return x.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,  # (n,3,224,224)
+        scaled: Callable[[Tensor], Tensor] = _as_they_are,  # what is done to frames before
+    ) -> Tensor:
         "Each frame once, however often it comes"
-        if not counts_once(self, x): return self.look(x)
+        if not counts_once(self, x): return self.look(scaled(x))
         rows, counts, back = distinct_rows(x)
-        if counts[-1] == 1: return self.look(x)
-        with counting(self, counts): return self.look(x[rows], counts)[back]
+        if counts[-1] == 1: return self.look(scaled(x))
+        with counting(self, counts): return self.look(scaled(x[rows]), counts)[back]
 
     def look(
         self,
@@ -754,6 +761,7 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.takes == "wave": return self.net(_standard_waves(x) if self.waves else x)[0]
+        if isinstance(self.net, EfficientFace): return self.net(x, self.images)
         return self.net(self.images(x)).flatten(1)
 
 # %% ../../nbs/3_models/02_backbones.ipynb #1bc46e12

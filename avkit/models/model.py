@@ -40,6 +40,7 @@ def _all_valid(x: Tensor) -> Tensor:
 def _masked(x: Tensor, mask: Tensor | None) -> Masked:
     "(B,T,...) with zeros in its padding, and its mask; without one all steps are valid"
     if mask is None: mask = _all_valid(x)
+    if getattr(mask, "full", False) and x.is_contiguous(): return x, mask  # no copy
     return zero_padding(x, mask), mask
 
 

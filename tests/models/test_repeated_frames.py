@@ -1,7 +1,9 @@
 "Frames that come more than once are looked at once: outputs, gradients and statistics stay"
 import copy
 import torch
-from avkit.models.backbones import EfficientFace
+from avkit.devices import known
+from avkit.models.backbones import EfficientFace, build_backbone
+from avkit.models.model import build_model
 
 
 def learned(net, look, x):
@@ -33,3 +35,30 @@ def test_frames_that_all_differ_give_the_same_bits_as_ever():
     other = copy.deepcopy(one)
     x = torch.rand(2, 3, 224, 224)
     assert torch.equal(one(x), other.look(x))
+
+
+def test_only_frames_that_are_looked_at_are_scaled(monkeypatch):
+    torch.manual_seed(0)
+    one = build_backbone("efficientface", say=False)
+    other, scaled = copy.deepcopy(one), []
+    x = torch.rand(3, 3, 224, 224)[[0, 1, 0, 2, 0, 1]]
+    whole = other.net(other.images(x))
+    images = one.images
+    monkeypatch.setattr(one, "images", lambda x: scaled.append(len(x)) or images(x))
+    assert torch.equal(one(x), whole)
+    assert scaled == [3]
+
+
+def test_a_stream_without_padding_is_read_where_it_lies(monkeypatch):
+    names = dict(audio_encoder="audio_cnn", video_encoder="light", fusion="concat")
+    model = build_model(names | dict(modality="av", n_out=3, heads=1, audio_dim=None)).eval()
+    audio, video = torch.rand(2, 20, 10), torch.rand(2, 3, 3, 40, 40)
+    at, stage1 = [], model.video.stage1
+    monkeypatch.setattr(
+        model.video, "stage1", lambda x, mask: at.append(x.data_ptr()) or stage1(x, mask)
+    )
+    whole = torch.ones(2, 3, dtype=torch.bool)
+    some = torch.tensor([[True, True, True], [True, True, False]])
+    for mask in (None, known(whole, whole), known(some, some)):
+        model(audio=audio, video=video, video_mask=mask)
+    assert [p == video.data_ptr() for p in at] == [True, True, False]

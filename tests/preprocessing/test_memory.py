@@ -168,7 +168,7 @@ def test_a_decoder_that_holds_too_much_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_shape_of_pixels_that_makes_frames_endless_is_refused(tmp_path):
-    path = write_film(tmp_path / "wide.mp4", (96, 80), "9000/1")
+    path = write_film(tmp_path / "wide.mp4", (3000, 1500), "12/1")
     for read in (decode, decode_piece):
         with pytest.raises(MediaError, match="wide.mp4: too much.*pixels"):
             read(path, **({} if read is decode else dict(start=0.0)), audio=False)

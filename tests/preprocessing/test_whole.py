@@ -117,6 +117,23 @@ def test_room_in_a_recording_that_was_not_filled(tmp_path, kind):
         assert said(tmp_path / f"x.{kind}", holed) is False
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (33, 17)])
+def test_a_bmp_has_the_rows_it_says(tmp_path, mode, size):
+    f = io.BytesIO()
+    Image.new(mode, size).save(f, "BMP")
+    assert said(tmp_path / "x.bmp", f.getvalue()) is True
+    assert said(tmp_path / "x.bmp", f.getvalue()[:-1]) is False
+
+
+def test_wmv_payloads_follow_one_another(tmp_path):
+    "Two pieces within a packet change places: FFmpeg drops what they were of"
+    whole = small_media.bytes_of("wmv")
+    assert said(tmp_path / "x.wmv", whole) is True
+    found = {n: d for n, k, d in mutants.mutants(804) if n == "m803_swapped.wmv"}
+    assert said(tmp_path / "x.wmv", found["m803_swapped.wmv"]) is False
+
+
 def jpegs():
     "(name, bytes, head's place) of whole JPEGs of every kind"
     rng = np.random.default_rng(0)
@@ -146,8 +163,14 @@ def test_whole_jpegs_give_no_alarm_and_false_heights_do(tmp_path):
     assert len(shorter) >= 12 and all(shorter)
 
 
-def test_a_jpeg_of_a_false_size_is_no_picture(tmp_path):
-    for name in ("size_96x81.jpg", "size_96x40.jpg"):
+def test_a_jpeg_or_bmp_of_a_false_size_is_no_picture(tmp_path):
+    for name in (
+        "size_96x81.jpg",
+        "size_96x40.jpg",
+        "size_96x40.bmp",
+        "size_1x1.bmp",
+        "size_1x1.jpg",
+    ):
         (tmp_path / name).write_bytes({n: d for n, _, d in lies._pictures()}[name])
         with pytest.raises(MediaError, match="truncated"):
             read_image(tmp_path / name)

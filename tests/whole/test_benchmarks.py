@@ -194,3 +194,16 @@ open(sys.argv[2], "w").write(json.dumps(dict(root="/elsewhere", figures=[])))"""
     with pytest.raises(SystemExit) as e:
         comparison.measured(tmp_path, "lost.py", [])
     assert e.value.code == 2 and "/elsewhere" in capsys.readouterr().err
+
+
+def test_a_whole_run_keeps_what_was_measured_alone_on_this_machine(runner, tmp_path):
+    here = dict(processor="one", cores=2, torch="2.11.0")
+    long = next(n for n, p in runner.PLANS.items() if p.alone and n != "gpu")
+    short = next(n for n, p in runner.PLANS.items() if not p.alone)
+    again, left = dict(state="done", again="then"), dict(state="left out")
+    for scripts, kept in [({long: again, short: again}, {long: again}), ({long: left}, {})]:
+        told = json.dumps(dict(machine=here, scripts=scripts))
+        (tmp_path / "results.json").write_text(told)
+        assert runner.kept_results(tmp_path, here) == kept
+        assert runner.kept_results(tmp_path, here | dict(cores=4)) == {}
+    assert runner.kept_results(tmp_path / "nothing", here) == {}
