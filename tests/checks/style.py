@@ -88,6 +88,7 @@ def left_patched(notebook: list[Cell]) -> list[str]:
 
 
 FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
+DOUBLED = re.compile(r"\\\\[a-zA-Z]+")
 
 
 def doubled(path: Path, root: Path = ROOT) -> list[str]:
@@ -98,7 +99,8 @@ def doubled(path: Path, root: Path = ROOT) -> list[str]:
         f"{path.relative_to(root).as_posix()}:cell {i}: {found} in a formula: write one backslash "
         "(after a line break, a blank)."
         for i, c in prose
-        for found in re.findall(r"\\\\[a-zA-Z]+", " ".join(FORMULA.findall("".join(c["source"]))))[:1]
+        for formula in FORMULA.findall("".join(c["source"]))
+        for found in DOUBLED.findall(formula)[:1]
     ]
 
 
