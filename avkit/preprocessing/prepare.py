@@ -32,7 +32,7 @@ class Preparation:
     frames: int = 15            # images, spread evenly over the window; 0: every one of the clip
     size: int = 224             # pixels of an image's side
     views: tuple[str, ...] = ("face",)  # face, frame (all of it); of videos also body, context
-    detector: str = "mtcnn"     # mtcnn, centerface, yunet, none (all of it), given (owner's crops)
+    detector: str = "mtcnn"     # a name of `DETECTORS`; none: all of it, given: owner's crops
     margin: float = 0.0         # widen the face box by this part of its size
     sure: float | None = None   # least score of a face, 0 to 1; None: the detector's own
     face_model: str | None = None  # the file of a detector that comes without one (yunet)
