@@ -1,4 +1,4 @@
-"""How long does it take to prepare a RAVDESS-like clip (H.264) and a CREMA-D clip (FLV) on one core,
+"""How long does it take to prepare a RAVDESS-like clip (H.264) and a CREMA-D one (FLV) on one core,
 how much of that is decoding, and what do more processes bring?
 
 Compared to: the straightforward way, as the papers' scripts do it, and decoding alone.
