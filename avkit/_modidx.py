@@ -7474,6 +7474,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'avkit/training/inference.py'),
                                           'avkit.training.inference.scored': ( '4_training/inference.html#scored',
                                                                                'avkit/training/inference.py'),
+                                          'avkit.training.inference.scoring_threads': ( '4_training/inference.html#scoring_threads',
+                                                                                        'avkit/training/inference.py'),
                                           'avkit.training.inference.to_table': ( '4_training/inference.html#to_table',
                                                                                  'avkit/training/inference.py'),
                                           'avkit.training.inference.video_outputs': ( '4_training/inference.html#video_outputs',

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'forward', 'conditions', 'missing', 'apply_condition', 'evaluation_batch', 'check_answers', 'clips_of_rank',
-           'logits_under', 'predict_logits', 'labelled_frames', 'video_outputs', 'frame_outputs', 'clips_scored',
-           'outputs', 'class_scores', 'scored', 'evaluate_subset', 'class_columns', 'number_columns', 'to_table',
-           'condition_outputs', 'prediction_rows', 'score_conditions']
+           'scoring_threads', 'logits_under', 'predict_logits', 'labelled_frames', 'video_outputs', 'frame_outputs',
+           'clips_scored', 'outputs', 'class_scores', 'scored', 'evaluate_subset', 'class_columns', 'number_columns',
+           'to_table', 'condition_outputs', 'prediction_rows', 'score_conditions']
 
 # %% ../../nbs/4_training/08_inference.ipynb #f026b90a
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +23,7 @@ from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from ..markup import answer_columns
 from ..models.model import remembering
+from ..numerics import with_threads
 from .calibration import brier
 from .configure import Config
 from .distributed import in_order, rank_and_world
@@ -161,6 +162,11 @@ def _batches_under(
         b = b | {k: whole[k] for s in same for k in (s, f"{s}_mask")}
         yield name, _under(cfg, data, b, idx, condition)
 
+# %% ../../nbs/4_training/08_inference.ipynb #onep0006
+def scoring_threads(cfg: Config, device: str | torch.device) -> int:
+    "With how many threads a run is scored: as it was trained; beside a GPU all there are"
+    return cfg["threads"] if torch.device(device).type == "cpu" else torch.get_num_threads()
+
 # %% ../../nbs/4_training/08_inference.ipynb #onep0004
 @torch.no_grad()
 def logits_under(
@@ -179,7 +185,7 @@ def logits_under(
     for i in progress(clips_of_rank(idx).split(size), f"score {told}", delay=15):
         whole = _whole_batch(cfg, next(iter(asked.values()))[0], i, device)
         again = [whole[k] for k in INPUTS if k in whole] if len(asked) > 1 else []
-        with remembering(model, again):
+        with remembering(model, again), with_threads(scoring_threads(cfg, device)):
             for name, b in _batches_under(cfg, asked, whole, i, device):
                 each[name].append(forward(model, b).float())
     return {name: _gathered(asked[name][0], idx, x) for name, x in each.items()}

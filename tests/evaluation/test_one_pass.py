@@ -114,3 +114,17 @@ def test_a_memory_tells_tensors_apart():
     memory("g", f, x, mask)
     assert len(made) == 4
     assert memory("f", f, first[0], mask)[0] is memory("f", f, first[0], mask)[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_it_is_scored_with_the_threads_it_was_trained_with(threads, tmp_path):
+    "However many this process has: their number changes bits, and a busy neighbour stops two"
+    cfg, corpus = config("jca2023", tmp_path, threads=threads), toy("jca2023")
+    model, seen, before = make_model(cfg, corpus.data), [], torch.get_num_threads()
+    model.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(3)
+    try:
+        predict_logits(cfg, model, corpus.data, torch.arange(3), "av", size=2)
+        assert seen == [threads, threads] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
