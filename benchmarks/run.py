@@ -41,7 +41,8 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "joint_attention": Plan("", "--repeats 2", 60),
     "training": Plan("", "--steps 1 --repeats 1", 60),
     "shares": Plan(
-        "--repeats 2 --rounds 1", "--recipes jca2023 --repeats 1 --threads", 180),
+        "--recipes demo chumachenko2022 emotiw2023 jca2023 --repeats 2 --rounds 1",
+        "--recipes jca2023 --repeats 1 --threads", 180),
     "windows": Plan("", "--repeats 1", 60),
     "import_time": Plan("--rounds 3", "--rounds 1 --modules avkit"),
     "faces": Plan("", "--clips 1 --rounds 1"),

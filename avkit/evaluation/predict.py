@@ -164,7 +164,8 @@ def _hear(
         for kind, *got in stream(path, video=False, audio=has_audio, rate=heard.rate,
                                  seconds=SECONDS):
             if kind == "times":
-                heard.times, heard.duration = got[0], got[1]
+                heard.times = got[0] if len(got[0]) else None
+                heard.duration = got[1]
             else:
                 writer.part(dict(sound=got[0]))
                 heard.samples += len(got[0])

@@ -397,7 +397,7 @@ def _cut_piece(
     "The same from a whole film, decoded at the times of the piece"
     frames, times, sound = whole.frames, whole.times, whole.sound
     if frames is not None and times is not None:
-        here = [piece.times is not None or t in piece for t in times]
+        here = np.flatnonzero([piece.times is not None or t in piece for t in times])
         frames, times = frames[here], times[here] - piece.start
     if sound is not None and whole.rate:
         first, last = (round(t * whole.rate) for t in (piece.start, piece.end))
@@ -419,6 +419,7 @@ def decode_piece(
     rate: int | None = None,   # Hz; None: as stored
     size: tuple[int, int] | None = None,  # (w, h) of the frames; None: as shown
     max_gap: float = MAX_GAP,  # s of missing sound for which silence may stand; 0: none
+    aside: str | Path | None = None,  # a folder for frames that are too many for memory
 ) -> Clip:
     "A piece of a film -> `Clip`, as `decode` would give it, cut by its time stamps; by seeking"
     end = length(path) if end is None else end
@@ -433,9 +434,11 @@ def decode_piece(
             try:
                 walk, grid = _go_to(r, piece, back)
                 sound = _PieceSound(r, piece, rate, max_gap, grid) if audio else None
-                return _read_piece(walk, FrameKeeper(piece.times, size, path), sound)
+                keeper = FrameKeeper(piece.times, size, path, aside=aside)
+                return _read_piece(walk, keeper, sound)
             except _TooLate: continue
-    return _cut_piece(decode(path, video, audio, piece.times, rate, size, max_gap), piece)
+    how: Any = dict(times=piece.times, rate=rate, size=size, max_gap=max_gap, aside=aside)
+    return _cut_piece(decode(path, video, audio, **how), piece)
 
 # %% ../../nbs/1_preprocessing/09_pieces.ipynb #lt138421
 def _seconds_in(row: Mapping, name: str) -> float:

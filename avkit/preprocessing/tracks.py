@@ -19,7 +19,8 @@ import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
 from .faces import crop, iou, main_path
-from .media import HELD_FRAMES, MediaError, probe, read_image, stream
+from avkit.preprocessing.media import (FrameQueue, HELD_FRAMES, MediaError, probe, read_image,
+    stream)
 from .pieces import offset_of, piece_of
 
 if TYPE_CHECKING: from avkit.store import Store
@@ -444,26 +445,36 @@ VIEWS = dict(face=_face, frame=_frame, body=_body, context=_context)
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #ef5e1b8d
 class _ByShot:
     "All frames of a video -> blocks of every k-th one and the shots of these"
-    def __init__(self, every: int, block: int = 16):
-        self.every, self.block = every, block
+    def __init__(
+        self,
+        every: int,
+        block: int = 16,
+        aside: str | Path | None = None,  # the folder of a `FrameQueue`
+    ):
+        self.every, self.block, self.queue = every, block, FrameQueue(aside)
         self.shots, self.waiting, self.ready = Shots(), deque(), []
 
     def feed(self, numbers: np.ndarray, times: np.ndarray, frames: np.ndarray) -> Iterator[tuple]:
         "Yield (numbers, times, frames, shots) of frames that have been judged"
-        self.waiting.extend(
-            (n, t, f if n % self.every == 0 else None) for n, t, f in zip(numbers, times, frames))
-        yield from self._blocks(self.shots.feed(times, frames), self.block)
+        self.waiting.extend(zip(numbers, times))
+        for n, f in zip(numbers, frames):
+            if n % self.every == 0: self.queue.put(f)
+        yield from self._blocks(self.shots.feed(times, frames))
 
     def end(self) -> Iterator[tuple]:
         "Yield what is left"
-        yield from self._blocks(self.shots.end(), 1)
+        yield from self._blocks(self.shots.end())
+        if self.ready: yield self._next()
 
-    def _blocks(self, shots: list[int], least: int) -> Iterator[tuple]:
-        judged = [(*self.waiting.popleft(), s) for s in shots]
-        self.ready += [x for x in judged if x[2] is not None]
-        while len(self.ready) >= least:
-            some, self.ready = self.ready[:self.block], self.ready[self.block:]
-            yield tuple(map(np.stack, zip(*some)))
+    def _blocks(self, shots: list[int]) -> Iterator[tuple]:
+        for s in shots:
+            n, t = self.waiting.popleft()
+            if n % self.every == 0: self.ready.append((n, t, self.queue.take(), s))
+            if len(self.ready) == self.block: yield self._next()
+
+    def _next(self) -> tuple:
+        some, self.ready = self.ready, []
+        return tuple(map(np.stack, zip(*some)))
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #afd51655
 class ShotCutter(Cutter):
@@ -474,9 +485,10 @@ class ShotCutter(Cutter):
         prep: Any,     # a `Preparation`
         root: Any,     # the data set's folder; None: there is none
         block: int = 16,  # frames at a time
+        aside: str | Path | None = None,  # a folder for large frames that wait
     ):
         super().__init__(row, prep, root)
-        self.by_shot, self.shot = _ByShot(prep.every, block), 0
+        self.by_shot, self.shot = _ByShot(prep.every, block, aside), 0
         self.shots = deque([np.zeros(0, int)] * 3, 3)  # of the block before, the held, the new one
 
     def feed(
@@ -595,10 +607,10 @@ def track_block(path: str | Path) -> int:
     v = probe(path).video
     if not v: return 16
     size = max(1, 3 * v["width"] * v["height"])
-    block = int(min(16, max(4, HELD_FRAMES // (5 * size))))
-    if (5 * block + v["fps"] * REACH) * size <= 1.5 * HELD_FRAMES: return block
-    raise MediaError(path, "too much", f"{v['width']} x {v['height']} pixels, {v['fps']:g} times a "
-                     "second, are more than a track's frames may have: make a smaller copy")
+    block = HELD_FRAMES // (5 * size)  # so many are held
+    if block >= 2: return min(16, block)
+    raise MediaError(path, "too much", f"{v['width']} x {v['height']} pixels are more than a "
+                     "track's frames may have: make a smaller copy")
 
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #ffd4164c
@@ -619,7 +631,9 @@ def _read(
     path, every = Path(root) / file, 1 if shots else prep.every
     block = track_block(path) if video else 16
     cut: Cutter | None = None
-    if video: cut = ShotCutter(row, prep, root, block) if shots else Cutter(row, prep, root)
+    if video:
+        aside = out["video"].store.root
+        cut = ShotCutter(row, prep, root, block, aside) if shots else Cutter(row, prep, root)
     notes = ()
     offset = offset_of(row) if file == row.get("audio") else 0.
     how: Any = dict(seconds=SECONDS, every=every, max_gap=prep.max_gap, offset=offset, block=block)

@@ -478,9 +478,72 @@ def _adts(f: BinaryIO, size: int) -> bool | None:
     return _chained(f, size, _adts_length)[0] and None
 
 
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #asf00001
+class _Numbers:
+    "Numbers in some bytes, the lowest byte first, one after another"
+    def __init__(self, data: bytes): self.data, self.at = data, 0
+
+    def take(self, n: int) -> int:  # bytes
+        self.at += n
+        return int.from_bytes(self.data[self.at - n:self.at], "little")
+
+    def kinds(self, flags: int, *shifts: int) -> list[int]:
+        "Numbers whose lengths are told by two bits each of some flags"
+        return [self.take((0, 1, 2, 4)[flags >> k & 3]) for k in shifts]
+
+
+def _payloads(packet: bytes) -> Iterator[tuple[int, ...]]:
+    "Yield (stream, object, first byte, byte after the last, size of the object) of an ASF packet"
+    c = _Numbers(packet)
+    lengths = c.take(1)
+    if lengths & 128:  # begins with what corrects errors
+        c.take(lengths & 15)
+        lengths = c.take(1)
+    flags = c.take(1)
+    whole, _, padding = c.kinds(lengths, 5, 1, 3)
+    c.take(6)  # times
+    several = c.take(1) if lengths & 1 else 0
+    end = (whole or len(packet)) - padding
+    for _ in range(several & 63 or 1):
+        stream = c.take(1) & 127
+        number, start, about = c.kinds(flags, 4, 2, 0)
+        size = int.from_bytes(packet[c.at:c.at + 4], "little")
+        c.take(about)
+        n = c.kinds(several, 6)[0] if several else end - c.at
+        if about >= 8: yield stream, number, start, start + n, size
+        c.take(n)
+    if c.at > end: raise ValueError("its payloads are longer than the packet")
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #asf00003
+def _fits(payload: tuple[int, ...], last: dict[int, tuple[int, ...]]) -> bool:
+    "Does a payload go on where the last one of its stream ended?"
+    stream, number, start, end, size = payload
+    _, before, _, reached, whole = last.get(stream, (stream, number, 0, 0, 0))
+    last[stream] = payload
+    if end > size: return False
+    return reached == whole if start == 0 else (number, start) == (before, reached)
+
+
+def _agree(
+    f: BinaryIO,
+    at: int,     # where the first packet begins
+    n: int,      # of packets
+    each: int,   # bytes of one
+) -> bool:
+    "Do all packets begin with the same flags, and hold whole objects? Else some are damaged"
+    end = f.seek(0, 2)
+    if at + n * each > end: return False
+    f.seek(at)
+    starts, last = set(), {}
+    for _ in range(n):
+        packet = f.read(each)
+        starts.add(packet[:1])
+        if len(starts) > 1 or not all(_fits(p, last) for p in _payloads(packet)): return False
+    return all(reached == size for *_, reached, size in last.values())
+
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #0be11a06
 def _asf(f: BinaryIO, size: int) -> bool | None:
-    "WMV, WMA: whether the file is as large as its header says, and each packet begins as the first"
+    "WMV, WMA: whether the file is as large as its header says, and its packets agree"
     head = f.read(1 << 16)
     at = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))  # the file's properties
     if at < 0: return None
@@ -489,24 +552,7 @@ def _asf(f: BinaryIO, size: int) -> bool | None:
     packets, each = struct.unpack_from("<Q28xI", head, at + 56)
     data = head.find(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c"))
     live = not n or head[at + 88] & 1
-    return None if live else data < 0 or _alike(f, data + 50, packets, each)
-
-
-def _alike(
-    f: BinaryIO,
-    at: int,     # where the first packet begins
-    n: int,      # of packets
-    each: int,   # bytes of one
-) -> bool:
-    "Do all packets begin with the same flags? Else some are damaged, or not where they belong"
-    end = f.seek(0, 2)
-    if at + n * each > end: return False
-    starts = set()
-    for i in range(n):
-        f.seek(at + i * each)
-        starts.add(f.read(1))
-    return len(starts) <= 1
-
+    return None if live else data < 0 or _agree(f, data + 50, packets, each)
 
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #65b6f6bf
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
@@ -551,6 +597,66 @@ def _png(f: BinaryIO, size: int) -> bool | None:
     return True
 
 
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #jpeg0001
+def _sof(data: bytes) -> int:
+    "Where a JPEG says its size (the mark SOF0, 1 or 2); -1 where it does in another way"
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xff and data[at + 1] != 0xda:
+        if data[at + 1] in (0xc0, 0xc1, 0xc2): return at
+        at += 1 if data[at + 1] == 0xff else 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    return -1
+
+
+def _taller(data: bytes, at: int) -> bytes:
+    "A JPEG whose head, at `at`, says that it has a row of blocks more, or as many as eight blocks fill"
+    parts = data[at + 9]
+    steps = [data[at + 11 + 3 * k] for k in range(parts)] if parts > 1 else [0x11]
+    wide, high = (8 * max(x >> 4 for x in steps), 8 * max(x & 15 for x in steps))
+    h, w = struct.unpack(">HH", data[at + 5:at + 9])
+    rows = -(-h // high) + -(-8 // -(-w // wide))
+    return data[:at + 5] + (rows * high).to_bytes(2, "big") + data[at + 7:]
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #jpeg0003
+_LARGE = 1 << 26  # pixels; larger pictures are refused before they are read
+
+
+def _decodes(data: bytes) -> bool | None:
+    "Does FFmpeg read a JPEG to its end? None: it does not know its kind"
+    import av  # optional: PyAV
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    try: decoder.decode(av.Packet(data))  # type: ignore[reportAttributeAccessIssue]  of video
+    except av.InvalidDataError: return False  # type: ignore[reportAttributeAccessIssue]  its place
+    except av.FFmpegError: return None  # type: ignore[reportPrivateImportUsage]  its place
+    return True
+
+
+def _jpeg(f: BinaryIO, size: int) -> bool | None:
+    "JPEG: False where its pixels do not suffice; a `_Contradiction` where there are more"
+    data = f.read()
+    at = _sof(data)
+    high, wide = struct.unpack(">HH", data[at + 5:at + 9]) if at > 0 else (0, 0)
+    if not 0 < high * wide <= _LARGE: return None
+    if _decodes(data) is False: return False
+    each = b"\xff\xdd\0\4\0\1" in data[:2048]  # blocks stand alone: none tells of others
+    if high < 65000 and not each and _decodes(_taller(data, at)):
+        raise _Contradiction("its head says another size than its pixels have")
+    return None
+
+# %% ../../nbs/1_preprocessing/10_whole.ipynb #bmp00001
+def _bmp(f: BinaryIO, size: int) -> bool | None:
+    "BMP: False where it ends early; a `_Contradiction` where it has more rows than its head says"
+    head = f.read(34)
+    begin, kind = struct.unpack("<10xII", head[:18])
+    if kind < 40: return None  # of OS/2
+    w, h, bits, packed = struct.unpack("<ii2xHI", head[18:34])
+    row = -(-abs(w) * bits // 32) * 4
+    if packed not in (0, 3) or not row: return None
+    if size - begin < row * abs(h): return False
+    if size - begin >= row * (abs(h) + 1):
+        raise _Contradiction("its head says another size than its pixels have")
+    return True
+
 # %% ../../nbs/1_preprocessing/10_whole.ipynb #f0b47579
 _CHECKS = {  # by the first four bytes
     b"RIFF": _riff,
@@ -567,6 +673,8 @@ _CHECKS = {  # by the first four bytes
 def _check_of(head: bytes) -> Callable | None:
     "The check of a file that begins with these bytes"
     if head[4:8] == b"ftyp": return _mp4
+    if head[:3] == b"\xff\xd8\xff": return _jpeg
+    if head[:2] == b"BM": return _bmp
     if head[:3] == b"ID3" or _frame_length(head): return _mp3
     return _adts if _adts_length(head) else _CHECKS.get(head[:4])
 

@@ -1,6 +1,7 @@
 "Folders that others filled: links, suffixes, names, copies, replaced files, odd tables."
 
 import os
+import socket
 import shutil
 import unicodedata
 from dataclasses import replace
@@ -89,6 +90,21 @@ def test_links_are_followed_and_loops_told_in_every_indexer(name, tmp_path):
     assert file.relative_to(tmp_path / "d").as_posix() in [*m.clips.audio, *m.clips.video]
     found = {os.path.basename(f): s for f, (s, _) in told(m).items()}
     assert found["loop"] == "invalid" and found[f"gone{file.suffix}"] == "missing"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are of Unix")
+@pytest.mark.parametrize("name", WHERE)
+def test_pipes_and_sockets_are_told_and_never_opened_in_every_indexer(name, tmp_path, monkeypatch):
+    file, index = lay(tmp_path / "d", name, b"a clip")
+    os.mkfifo(file.with_stem("pipe"))
+    monkeypatch.chdir(file.parent)  # a socket's name is short
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(f"socket{file.suffix}")
+        m = index(tmp_path / "d")
+    found = {os.path.basename(f): x for f, x in told(m).items()}
+    for odd in (f"pipe{file.suffix}", f"socket{file.suffix}"):
+        assert found[odd] == ("invalid", "no file: a pipe, a socket or a device")
+    assert file.relative_to(tmp_path / "d").as_posix() in [*m.clips.audio, *m.clips.video]
 
 
 @pytest.mark.parametrize("name", WHERE)
