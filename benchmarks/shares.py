@@ -153,9 +153,9 @@ def main():
         tables["An epoch like the demo's, wall time"] = beside(a.threads, a)
     notes = [
         "Kernels are timed by PyTorch's profiler, which makes small ones look longer; Python is "
-        "the rest of a step that was timed without it. A step that reaches most of the matrix "
-        "rate cannot be twice as fast with the same arithmetic. A run takes one thread "
-        "(`--threads`)."
+        "the rest of a step that was timed without it, 0 where the profile alone is longer. "
+        "A step that reaches most of the matrix rate cannot be twice as fast with the same "
+        "arithmetic. A run takes one thread (`--threads`)."
     ]
     tell(a, tables, figures, environment("torch", threads=1), notes)
 
