@@ -1119,9 +1119,13 @@ def _notes(r: Reading, sound: Soundtrack | None) -> tuple[str, ...]:
 
 
 def _hidden_notes(r: Reading) -> list[str]:
-    "That an edit list hides the end of a stream, where it does"
+    "That an edit list hides the end of a stream, or many of its frames, where it does"
     tails = {k: r.books[k].tail for k in r.asked if r.books[k].tail > .1}
-    return [f"the last {t:.2f} s of its {k} are hidden by its edit list" for k, t in tails.items()]
+    told = [f"the last {t:.2f} s of its {k} are hidden by its edit list" for k, t in tails.items()]
+    if "video" not in r.asked or not r.container.format.name.startswith("mov"): return told
+    n, book = r.asked["video"].frames, r.books["video"]
+    gone = n - book.packets - book.hidden  # FFmpeg passes over them
+    return [*told, f"{gone} of its {n} frames are hidden by its edit list"] if gone > 1 else told
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #86b27cff
 def length(path: str | Path) -> float:

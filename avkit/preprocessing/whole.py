@@ -608,7 +608,7 @@ def _sof(data: bytes) -> int:
 
 
 def _taller(data: bytes, at: int) -> bytes:
-    "A JPEG whose head, at `at`, says that it has a row of blocks more, or as many as eight blocks fill"
+    "A JPEG whose head, at `at`, has a row of blocks more, or as many as eight fill"
     parts = data[at + 9]
     steps = [data[at + 11 + 3 * k] for k in range(parts)] if parts > 1 else [0x11]
     wide, high = (8 * max(x >> 4 for x in steps), 8 * max(x & 15 for x in steps))
@@ -638,7 +638,7 @@ def _jpeg(f: BinaryIO, size: int) -> bool | None:
     high, wide = struct.unpack(">HH", data[at + 5:at + 9]) if at > 0 else (0, 0)
     if not 0 < high * wide <= _LARGE: return None
     if _decodes(data) is False: return False
-    each = b"\xff\xdd\0\4\0\1" in data[:2048]  # blocks stand alone: none tells of others
+    each = b"\xff\xdd\0\4\0\1" in data[:2048]  # blocks stand alone
     if high < 65000 and not each and _decodes(_taller(data, at)):
         raise _Contradiction("its head says another size than its pixels have")
     return None
