@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 TAKES = dict(  # flag: what it takes, where its type does not tell
     annotations="FILE", audio_features="FILE", audio_weights="FILE", backgrounds="FOLDER",
     canvas="PIXELS", cut_outs="FOLDER", dask="ADDRESS", data_root="FOLDER", dataset="NAME",
-    face_model="FILE", fusion="NAME", hints="NAME=N", hop="SECONDS", init="FILE", labels="FILE",
+    decoder="NAME", face_model="FILE", fusion="NAME", hints="NAME=N", hop="SECONDS", init="FILE",
+    labels="FILE",
     options="JSON", pretrained="FILE", recipe="NAME", released="FILE", resume_from="FILE",
     run="FOLDER", run_dir="FOLDER", split="NAME",
     synthetic="FOLDER", title="TEXT", to="FOLDER", video_features="FILE", video_weights="FILE")
@@ -470,7 +471,7 @@ def _scenes(argv: Sequence[str] | None = None) -> int:
 
 # %% ../nbs/7_cli.ipynb #68b41057
 PREPARE_SETTINGS = ["recipe", "dataset", "data_root", "modality", "detector", "face_model",
-                    "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "n_jobs"]
+                    "picture_rate", "difficulty", *DATA_SETTINGS[2:-1], "decoder", "n_jobs"]
 PREPARE_ABOUT = """\
 Decode each clip of a data set once into the store that training reads: its
 audio, its frames, the faces in them. What is stored already is looked up.

@@ -618,7 +618,7 @@ PREDICT_HELP = dict(
     annotate="also a copy of the video with boxes and bars",
     hop="seconds from window to window; None: half a window",
     faces="at most so many faces at a time", device=setting_help("device"),
-    detector=f"another face detector than the run's: {', '.join(DETECTORS)}",
+    detector=f"of faces: {', '.join(DETECTORS)}",
     face_model=setting_help("face_model"),
     again="replace what another input, model or setting left in `to`",
     **RELEASED_HELP)

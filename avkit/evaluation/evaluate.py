@@ -332,6 +332,7 @@ def evaluate(
     to: str | None = None,                  # of released: a folder; None: reports/runs/released-...
     device: str = "auto",                   # auto, cpu, cuda, cuda:1, mps
     n_jobs: int = -1,                       # processes for preparation; -1: every core
+    decoder: str | None = None,             # of video: cpu, cuda; None: as the run's
     verbose: bool = True,                   # print what preparation did
 ) -> dict[str, Any]:
     "Evaluate a finished run, or a released file, on its data or others; returns its record"
@@ -339,7 +340,7 @@ def evaluate(
         asked = dict(
             dataset=dataset, data_root=data_root, label=label, track=track, split=split, fold=fold,
             annotations=annotations, audio_weights=audio_weights, video_weights=video_weights,
-            random_backbone=random_backbone, device=device, n_jobs=n_jobs)
+            random_backbone=random_backbone, device=device, n_jobs=n_jobs, decoder=decoder or "cpu")
         _check_released(recipe, run, asked)
         chosen = lambda cfg: conditions_of(cfg, conditions)
         return evaluate_released(released, str(recipe), chosen, _subsets(sides), mode,
@@ -352,10 +353,11 @@ def evaluate(
     looks = {k: v for k, v in dict(detector=detector, face_model=face_model).items() if v}
     if dataset is None:
         _refuse_looks(looks)
-        opened = open_run(run, device=device, n_jobs=n_jobs, **own)
+        opened = open_run(run, device=device, n_jobs=n_jobs, decoder=decoder, **own)
         return _own_scores(opened, conditions, sides, verbose)
     other = dict(dataset=dataset, label=label, track=track, split=split, fold=0, **own)
-    about = _about(open_run(run, device=device, n_jobs=n_jobs), looks, **other)
+    opened = open_run(run, device=device, n_jobs=n_jobs, decoder=decoder)
+    about = _about(opened, looks, **other)
     return _other_scores(about, conditions, split, labels, verbose)
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #e0d8a146

@@ -10,8 +10,9 @@ __all__ = ['MAX_PIXELS', 'MAX_PICTURE', 'SOUND_RATES', 'HELD_FRAMES', 'HELD_CLIP
            'Screen', 'FrameFile', 'HeldFrames', 'FrameQueue', 'FrameKeeper', 'channel_shares', 'samples_of', 'to_mono',
            'SoundTimes', 'Resampler', 'resample', 'silence_of', 'Soundtrack', 'in_seconds', 'is_numbered', 'Ledger',
            'empty_chunks', 'complaint_of', 'kept_times', 'pass_over', 'prepare_decoders', 'Reading', 'frame_start',
-           'own_aspect', 'shot_of', 'walk_file', 'soundtrack', 'Clip', 'gap_notes', 'length', 'SoundKeeper', 'decode',
-           'stream', 'shown_times', 'frame_count', 'read_image', 'is_image', 'images_in', 'survey', 'read_tensor']
+           'own_aspect', 'shot_of', 'walk_file', 'soundtrack', 'Clip', 'decoder_notes', 'gap_notes', 'length',
+           'SoundKeeper', 'decode', 'stream', 'shown_times', 'frame_count', 'read_image', 'is_image', 'images_in',
+           'survey', 'read_tensor']
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #9f17448b
 import contextlib, functools, itertools, math, struct, tempfile, warnings, zipfile
@@ -25,6 +26,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TYPE_CHECKING
 import numpy as np, psutil
 from ..core import AvkitError, reason_of, write_error
+from .decoders import asked_decoder, fell_back, acceleration
 from .whole import is_whole, MediaError, REASONS, says_length
 
 if TYPE_CHECKING: import torch
@@ -72,14 +74,18 @@ def named_errors(path: str | Path, reason: str) -> Iterator[None]:
         raise MediaError(path, reason, getattr(e, "strerror", None) or str(e)) from e
 
 
-def open_container(path: str | Path) -> tuple[Any, bool | None]:
+def open_container(
+    path: str | Path,
+    decoder: str = "cpu",  # of its video
+) -> tuple[Any, bool | None]:
     "-> an open PyAV container, and whether it is whole (True, or None: it does not tell)"
     import av  # optional: PyAV
     whole = is_whole(path)
     if whole is False: raise MediaError(path, "truncated", "it is shorter than it says")
     only = {"format_whitelist": FORMATS, **_BOUNDS}
     with named_errors(path, "unreadable"):
-        return av.open(str(path), metadata_errors="replace", options=only), whole
+        unit = acceleration(decoder)
+        return av.open(str(path), metadata_errors="replace", options=only, hwaccel=unit), whole
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #585c2535
 def chosen_streams(c: Any) -> tuple[Any, Any]:
@@ -954,7 +960,8 @@ class Reading:
         audio: bool | None = True,  # decode the audio?
     ):
         self.path, self.memory = Path(path), psutil.Process().memory_info().rss
-        self.container, self.whole = open_container(path)
+        self.decoder = "cpu" if video is False else asked_decoder()
+        self.container, self.whole = open_container(path, self.decoder)
         try:
             self.streams, self.asked = _chosen(path, self.container, video, audio)
             _check_heads(path, self.asked)
@@ -1086,6 +1093,13 @@ class Clip:
     first: int = 0             # which sample of the whole file's `sound` begins with
     samples: int | None = None  # of the whole file; None: as many as `sound` has
 
+# %% ../../nbs/1_preprocessing/00_media.ipynb #dc0d0020
+def decoder_notes(r: Reading) -> list[str]:
+    "That a video was decoded elsewhere than asked, where it was"
+    if "video" not in r.asked: return []
+    told = fell_back(r.asked["video"].codec_context, r.decoder)
+    return [told] if told else []
+
 # %% ../../nbs/1_preprocessing/00_media.ipynb #e150d2fb
 def gap_notes(gaps: Sequence[tuple[float, float]]) -> list[str]:
     "What is said of gaps that were filled"
@@ -1101,7 +1115,7 @@ def _notes(r: Reading, sound: Soundtrack | None) -> tuple[str, ...]:
     gaps = gap_notes(sound.line.gaps if sound else [])
     twice = sound.overlap if sound else 0.
     over = [f"{twice:.2f} s of sound overlap: left out"] if twice > .05 else []
-    return (*early, *_hidden_notes(r), *gaps, *over)
+    return (*early, *_hidden_notes(r), *gaps, *over, *decoder_notes(r))
 
 
 def _hidden_notes(r: Reading) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from ..core import AvkitError
 from ..files import stamp
-from .media import (check_rate, Clip, decode, frame_rate, frame_start,
+from .media import (
+    check_rate, Clip, decode, decoder_notes, frame_rate, frame_start,
     FrameKeeper, gap_notes, guesses_end, HELD_SOUND, in_seconds, is_numbered, kept_times, LATE_END,
     length, MAX_GAP, MediaError, named_errors, pass_over, prepare_decoders, Reading, resample,
     shot_of, SOUND_AHEAD, SoundTimes, stream_end, to_mono)
@@ -379,7 +380,8 @@ def _read_piece(
     at = None if shown is None else shown - piece.start
     fps = frame_rate(r.video) if r.video else None
     rate = sound and (sound.rate or sound.stored)
-    return Clip(frames, at, fps, heard, rate, piece.end - piece.start, _piece_notes(piece, sound))
+    notes = (*_piece_notes(piece, sound), *decoder_notes(r))
+    return Clip(frames, at, fps, heard, rate, piece.end - piece.start, notes)
 
 
 def _piece_notes(piece: Piece, sound: _PieceSound | None) -> tuple[str, ...]:

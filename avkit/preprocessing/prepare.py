@@ -18,6 +18,7 @@ from ..core import attempt, AvkitError, content_key, parallel, progress, reason_
 from ..files import stamp
 from . import faces, media, pieces
 from .audio import fit_window, window_start
+from .decoders import check_decoder, decoding_on
 from .media import is_image, MAX_GAP, read_image, read_tensor
 from .pieces import offset_of, piece_of
 from .tracks import follows_face, make_track
@@ -32,7 +33,7 @@ class Preparation:
     frames: int = 15            # images, spread evenly over the window; 0: every one of the clip
     size: int = 224             # pixels of an image's side
     views: tuple[str, ...] = ("face",)  # face, frame (all of it); of videos also body, context
-    detector: str = "mtcnn"     # mtcnn, centerface, yunet, none (all of it), given (owner's crops)
+    detector: str = "mtcnn"     # a name of `DETECTORS`; none: all of it, given: owner's crops
     margin: float = 0.0         # widen the face box by this part of its size
     sure: float | None = None   # least score of a face, 0 to 1; None: the detector's own
     face_model: str | None = None  # the file of a detector that comes without one (yunet)
@@ -45,6 +46,7 @@ class Preparation:
     square: bool = True         # crops keep proportions; False: the box is stretched to a square
     max_gap: float = MAX_GAP    # s of missing sound for which silence stands; 0: refuse the clip
     picture_rate: float | None = None  # pictures a second in folders of them; None: not known
+    decoder: str = "cpu"        # of video: cpu, cuda (an NVIDIA card)
 
     @property
     def audio(self) -> dict:
@@ -67,7 +69,7 @@ class Preparation:
     @property
     def _unusual(self) -> list[str]:
         "The settings of images that count only where they are not the usual ones"
-        names = ["video_from", "by_number", "follow", "square"]
+        names = ["video_from", "by_number", "follow", "square", "decoder"]
         if "face" in self.views: names.append("sure")
         return [n for n in names if getattr(self, n) != getattr(type(self), n)]
 
@@ -496,7 +498,8 @@ def decode_clip(
     prep: Preparation,    # which frames, and the audio's rate
 ) -> dict[str, media.Clip]:
     "{audio, video: decoded clip} of what a row names, frames in their own size"
-    return _decode(root, row, [s for s in ("audio", "video") if row[s]], prep, whole=True)[0]
+    streams = [s for s in ("audio", "video") if row[s]]
+    with decoding_on(prep.decoder): return _decode(root, row, streams, prep, whole=True)[0]
 
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #57111009
@@ -581,7 +584,8 @@ def _prepared(
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
     n_faces = None
-    if want: n_faces, line["reason"] = _make(root, row, want, keys, prep, store)
+    with decoding_on(prep.decoder):
+        if want: n_faces, line["reason"] = _make(root, row, want, keys, prep, store)
     if n_faces is None and "video" in keys:
         entry: Any = held["video"] or store.get(keys["video"], [])
         n_faces = entry[1]["faces"]
@@ -668,6 +672,7 @@ def prepare(
         held = {s: store.get(k, []) for s, k in keys.items()}
         if None in held.values(): todo.append(job)
         else: lines[row["clip"]] = prepare_clip(*job, held)
+    if todo and "video" in streams: check_decoder(prep.decoder)
     done = parallel(_quiet_clip, todo, f"prepare {m.corpus}", n_jobs, instead=_failed)
     rows = list((lines | {l["clip"]: l for l in done}).values())
     return Summary(pd.DataFrame(rows), time.time() - t0, has_broken_on_purpose(m.corpus, m.notes))

@@ -262,7 +262,8 @@ class Config:
     def preparation(self) -> Preparation:
         "How clips are prepared"
         fields = self.recipe["preparation"]
-        return Preparation(**fields | dict(views=tuple(fields.get("views", ("face",)))))
+        views = tuple(fields.get("views", ("face",)))
+        return Preparation(**dict(decoder=self["decoder"]) | fields | dict(views=views))
 
     @property
     def effective(self) -> dict[str, Any]:

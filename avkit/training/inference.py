@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['INPUTS', 'forward', 'conditions', 'missing', 'apply_condition', 'evaluation_batch', 'check_answers', 'clips_of_rank',
-           'predict_logits', 'labelled_frames', 'video_outputs', 'frame_outputs', 'clips_scored', 'outputs',
-           'class_scores', 'scored', 'evaluate_subset', 'class_columns', 'number_columns', 'to_table',
-           'condition_outputs', 'prediction_rows', 'score_conditions']
+           'scoring_threads', 'logits_under', 'predict_logits', 'labelled_frames', 'video_outputs', 'frame_outputs',
+           'clips_scored', 'outputs', 'class_scores', 'scored', 'evaluate_subset', 'class_columns', 'number_columns',
+           'to_table', 'condition_outputs', 'prediction_rows', 'score_conditions']
 
 # %% ../../nbs/4_training/08_inference.ipynb #f026b90a
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 import numpy as np, pandas as pd, torch
 from torch import nn
@@ -22,6 +22,8 @@ from ..datasets.features import members_of
 from ..datasets.splits import SUBSETS
 from ..datasets.windows import put_back, smooth
 from ..markup import answer_columns
+from ..models.model import remembering
+from ..numerics import with_threads
 from .calibration import brier
 from .configure import Config
 from .distributed import in_order, rank_and_world
@@ -84,9 +86,26 @@ def evaluation_batch(
     device: str | torch.device,  # where it computes
 ) -> dict[str, Any]:
     "The batch that a model is scored on"
+    return _under(cfg, data, _whole_batch(cfg, data, idx, device), idx, condition)
+
+
+def _whole_batch(cfg: Config, data: AVData, idx: torch.Tensor, device: Any) -> dict[str, Any]:
+    "The batch as it is read, images as floats"
     b = data.batch(idx, device)
     if cfg.has("unmasked_padding"): b = cut_padding(b, longest(data, idx))
     if "video" in b and b["video"].ndim == 5: b["video"] = unit_range(b["video"])
+    return b
+
+
+def _under(
+    cfg: Config,
+    data: AVData,
+    b: dict[str, Any],  # of `_whole_batch`, which stays as it is
+    idx: torch.Tensor,  # (B,) clip numbers
+    condition: str,
+) -> dict[str, Any]:
+    "The batch under a condition"
+    b = dict(b)
     if cfg.has("masked_validation") and "audio" in b and cfg["spec_augment"]:
         u = draws(len(data), cfg["seed"], condition)[idx, 2:]
         b["audio"] = spec_augment(b["audio"], u, b["audio_mask"], **cfg["spec_augment"])
@@ -112,7 +131,66 @@ def clips_of_rank(idx: torch.Tensor) -> torch.Tensor:
     return idx[rank::world] if rank < len(idx) else idx[:1]
 
 
+def _gathered(
+    data: AVData,
+    idx: torch.Tensor,         # (n,) clip numbers
+    each: list[torch.Tensor],  # logits of some clips each, of this process
+) -> torch.Tensor:
+    "Logits (n,...) of all processes, on the CPU; an error where some are no numbers"
+    if not each: return torch.zeros(0, len(data.classes))
+    some = torch.cat(each)
+    logits = (some if rank_and_world()[1] == 1 else in_order(some, len(idx))).cpu()
+    check_answers(logits, [data.name(i) for i in idx.tolist()])
+    return logits
+
+# %% ../../nbs/4_training/08_inference.ipynb #onep0002
+_Asked = Mapping[str, tuple[AVData, str]]  # {condition: the data, what is done to a batch of them}
+
+
+def _batches_under(
+    cfg: Config,
+    asked: _Asked,
+    whole: dict[str, Any],  # the batch of the first data, of `_whole_batch`
+    idx: torch.Tensor,      # (B,) clip numbers
+    device: Any,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    "Yield each condition and its batch; streams that two data sets share are the same tensors"
+    first = next(iter(asked.values()))[0]
+    for name, (data, condition) in asked.items():
+        b = whole if data is first else _whole_batch(cfg, data, idx, device)
+        same = [k for k, s in data.streams.items() if first.streams.get(k) is s]
+        b = b | {k: whole[k] for s in same for k in (s, f"{s}_mask")}
+        yield name, _under(cfg, data, b, idx, condition)
+
+# %% ../../nbs/4_training/08_inference.ipynb #onep0006
+def scoring_threads(cfg: Config, device: str | torch.device) -> int:
+    "With how many threads a run is scored: as it was trained; beside a GPU all there are"
+    return cfg["threads"] if torch.device(device).type == "cpu" else torch.get_num_threads()
+
+# %% ../../nbs/4_training/08_inference.ipynb #onep0004
 @torch.no_grad()
+def logits_under(
+    cfg: Config,                         # settings and recipe
+    model: nn.Module,                    # of `make_model`
+    asked: _Asked,                        # the conditions, of the same clips
+    idx: torch.Tensor,                   # clip numbers
+    device: str | torch.device = "cpu",  # where it computes
+    size: int = 64,                      # clips at a time
+) -> dict[str, torch.Tensor]:
+    "{condition: logits (n,C), or (n,S,C) with a label per step}, in one pass over the clips"
+    model.eval()
+    if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
+    each: dict[str, list] = {name: [] for name in asked}
+    told = next(iter(asked)) if len(asked) == 1 else f"{len(asked)} conditions"
+    for i in progress(clips_of_rank(idx).split(size), f"score {told}", delay=15):
+        whole = _whole_batch(cfg, next(iter(asked.values()))[0], i, device)
+        again = [whole[k] for k in INPUTS if k in whole] if len(asked) > 1 else []
+        with remembering(model, again), with_threads(scoring_threads(cfg, device)):
+            for name, b in _batches_under(cfg, asked, whole, i, device):
+                each[name].append(forward(model, b).float())
+    return {name: _gathered(asked[name][0], idx, x) for name, x in each.items()}
+
+
 def predict_logits(
     cfg: Config,                         # settings and recipe
     model: nn.Module,                    # of `make_model`
@@ -123,16 +201,7 @@ def predict_logits(
     size: int = 64,                      # clips at a time
 ) -> torch.Tensor:
     "Logits (n,C), or (n,S,C) with a label per step, of the clips under a condition"
-    model.eval()
-    if {"across_batch", "unmasked_padding"} & set(cfg["quirks"]): size = cfg["batch_size"]
-    parts = progress(clips_of_rank(idx).split(size), f"score {condition}", delay=15)
-    each = [forward(model, evaluation_batch(cfg, data, i, condition, device)).float()
-            for i in parts]
-    if not each: return torch.zeros(0, len(data.classes))
-    alone, some = rank_and_world()[1] == 1, torch.cat(each)
-    logits = (some if alone else in_order(some, len(idx))).cpu()
-    check_answers(logits, [data.name(i) for i in idx.tolist()])
-    return logits
+    return logits_under(cfg, model, {condition: (data, condition)}, idx, device, size)[condition]
 
 # %% ../../nbs/4_training/08_inference.ipynb #6b1de4ca
 def labelled_frames(
@@ -204,7 +273,16 @@ def outputs(
     "clip, target (M,) or (M,k), out (M,C), and frame (M,) where frames have labels; or None"
     idx = clips_scored(cfg, data, subset, condition)
     if not len(idx): return None
-    logits = predict_logits(cfg, model, data, idx, condition, device)
+    return _outputs_of(cfg, data, idx, predict_logits(cfg, model, data, idx, condition, device))
+
+
+def _outputs_of(
+    cfg: Config,
+    data: AVData,
+    idx: torch.Tensor,     # (n,) clip numbers
+    logits: torch.Tensor,  # (n,C) or (n,S,C)
+) -> dict[str, Any]:
+    "clip, target, out, and frame where frames have labels"
     if data.steps is not None: return frame_outputs(cfg, data, idx, logits)
     if data.limits is not None: logits = logits.clamp(*map(torch.as_tensor, data.limits))
     told = {} if data.shares is None else dict(shares=data.shares[idx])
@@ -290,13 +368,30 @@ def condition_outputs(
     corpus: RunData,                     # what the run reads
     model: nn.Module,                    # of `make_model`
     subset: str,                         # train, validation, test
-    condition: str,                      # also audio_snr_10dB
+    conds: Sequence[str],                # also audio_snr_10dB
     device: str | torch.device = "cpu",  # where it computes
-) -> dict[str, Any] | None:
-    "`outputs` under any condition, also one that begins with other features"
-    changes, rest = split_source(condition, cfg["modality"])
-    given = with_changes(cfg, corpus, changes) if changes else corpus
-    return outputs(cfg, model, given.data, subset, rest, device)
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    "Yield each condition that has clips, also one that begins with other features, and `outputs`"
+    asked, clips = {}, {}
+    for name in conds:
+        changes, rest = split_source(name, cfg["modality"])
+        data = (with_changes(cfg, corpus, changes) if changes else corpus).data
+        asked[name], clips[name] = (data, rest), clips_scored(cfg, data, subset, rest)
+    logits = {}
+    for some in _of_the_same_clips(clips):
+        idx = clips[some[0]]
+        if not len(idx): continue
+        logits |= logits_under(cfg, model, {name: asked[name] for name in some}, idx, device)
+    for name in conds:
+        if name in logits:
+            yield name, _outputs_of(cfg, asked[name][0], clips[name], logits[name])
+
+
+def _of_the_same_clips(clips: Mapping[str, torch.Tensor]) -> list[list[str]]:
+    "The conditions in groups that score the same clips"
+    groups: dict[tuple, list[str]] = {}
+    for name, idx in clips.items(): groups.setdefault(tuple(idx.tolist()), []).append(name)
+    return list(groups.values())
 
 # %% ../../nbs/4_training/08_inference.ipynb #b0623920
 def prediction_rows(
@@ -323,9 +418,7 @@ def score_conditions(
     rows, metrics = [], {}
     names = {s: s for s in SUBSETS} if sides is None else sides
     for subset, name in names.items():
-        for cond in conds:
-            got = condition_outputs(cfg, corpus, model, subset, cond, device)
-            if got is None: continue
+        for cond, got in condition_outputs(cfg, corpus, model, subset, conds, device):
             got = through(got)
             score = scored(corpus.data, got["target"], got["out"], got.get("shares"))
             metrics.setdefault(name, {})[cond] = score

@@ -21,6 +21,7 @@ from ..datasets.registry import DATASETS
 from ..models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
 from ..models.fusion import FUSIONS
 from ..models.weights import by_view
+from ..preprocessing.decoders import DECODERS
 
 # %% ../../nbs/4_training/01_settings.ipynb #fe727903
 _NOTHING = object()
@@ -273,6 +274,8 @@ class RunSettings:
         None, 'any other number of the recipe, as JSON: {"head": {"dropout": 0.5}}', "run",
         named=True)
     n_jobs: int = setting(-1, "processes for preparation; -1: every core", "run")
+    decoder: str = setting(
+        "cpu", "of video: cpu, or cuda, the video unit of an NVIDIA card", "run")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", "run")
     precision: str = setting("auto", "of the arithmetic", "training")
     compile: bool = setting(
@@ -321,8 +324,9 @@ CHOICES: dict[str, Collection[str]] = dict(
     dataset=DATASETS, modality=("av", "audio", "video", "auto"), fusion=FUSIONS,
     audio_encoder=AUDIO_ENCODERS, video_encoder=VIDEO_ENCODERS,
     modality_dropout=("softhard", "noise", "nodropout"), missing=("mask", "zero", "noise"),
-    detector=("mtcnn", "mtcnn_full", "centerface", "yunet", "none", "given"),
-    precision=("auto", "fp32", "tf32", "bf16"),
+    detector=("mtcnn", "mtcnn_full", "centerface", "yunet", "yunet_small",
+              "none", "given"),
+    precision=("auto", "fp32", "tf32", "bf16"), decoder=DECODERS,
     size=("paper", "small"), mode=("as_described", "as_released"), loss=("auto", "focal"),
     numerics=NUMERICS, votes=("majority", "distribution"), raters=("mean", "ewe"),
     class_weights=("none", "balanced"), sampling=("none", "balanced"),

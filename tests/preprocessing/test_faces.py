@@ -26,16 +26,16 @@ def actors():
     }
 
 
-@pytest.fixture(params=["mtcnn", "centerface", "yunet"])
+@pytest.fixture(params=["mtcnn", "centerface", "yunet", "yunet_small"])
 def each(request, monkeypatch):
     "A detector, where it can be had"
-    if request.param != "yunet":
+    if not request.param.startswith("yunet"):
         try:
             return detector(request.param)
         except AvkitError as e:
             pytest.skip(str(e))
     data = request.getfixturevalue("shared_data")
-    return detector("yunet", str(next((data / "yunet").glob("*.onnx"))))
+    return detector(request.param, str(next((data / "yunet").glob("*.onnx"))))
 
 
 @pytest.fixture(scope="module")
