@@ -7302,6 +7302,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'avkit/training/configure.py'),
                                           'avkit.training.configure._check_fusion': ( '4_training/configure.html#_check_fusion',
                                                                                       'avkit/training/configure.py'),
+                                          'avkit.training.configure._check_name': ( '4_training/configure.html#_check_name',
+                                                                                    'avkit/training/configure.py'),
                                           'avkit.training.configure._check_nested': ( '4_training/configure.html#_check_nested',
                                                                                       'avkit/training/configure.py'),
                                           'avkit.training.configure._check_option': ( '4_training/configure.html#_check_option',

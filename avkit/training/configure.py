@@ -16,6 +16,7 @@ from typing import Any
 from typing_extensions import TypedDict
 from ..core import AvkitError, check_types, content_key, kit_path, resolve, unknown
 from ..fields import checked
+from ..files import printable
 from ..datasets.augment import spec_augment
 from ..datasets.features import AUDIO_FEATURES
 from ..datasets.manifest import common_streams, labels_frames, streams_told
@@ -393,11 +394,24 @@ def _absolute(name: str, value: str) -> str:
     word = word or name == "annotations" and value == FORGET
     return value if word else str(resolve(value))
 
+# %% ../../nbs/4_training/04_configure.ipynb #longname
+def _check_name(
+    name: str,   # of a setting
+    value: str,  # a path
+) -> None:
+    "Refuse a path that no system can have"
+    longest = max((len(os.fsencode(part)) for part in Path(value).parts), default=0)
+    if "\0" in value or len(os.fsencode(value)) > 4000 or longest > 255:
+        told = printable(value if len(value) < 60 else f"{value[:60]}...")
+        raise AvkitError(f"{name}={told} is no path: it is too long, or holds a NUL character")
+
 # %% ../../nbs/4_training/04_configure.ipynb #740be043
 def _placed(s: Settings) -> dict[str, str]:
     "{setting: its path, absolute}"
     names = [n for n, d in DECLARED.items() if d.path] + ["split"]
-    return {n: _absolute(n, v) for n in names if isinstance(v := getattr(s, n), str) and v}
+    given = {n: v for n in names if isinstance(v := getattr(s, n), str) and v}
+    for n, v in given.items(): _check_name(n, v)
+    return {n: _absolute(n, v) for n, v in given.items()}
 
 # %% ../../nbs/4_training/04_configure.ipynb #3d0b9c16
 def _placed_options(options: Any, name: str = "") -> Any:

