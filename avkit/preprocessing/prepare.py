@@ -19,6 +19,7 @@ from ..files import stamp
 from . import faces, media, pieces
 from .audio import fit_window, window_start
 from .decoders import check_decoder, decoding_on
+from .held import HeldFrames
 from .media import is_image, MAX_GAP, read_image, read_tensor
 from .pieces import offset_of, piece_of
 from .tracks import follows_face, make_track
@@ -304,7 +305,7 @@ def _folder(
     aside: Path | None = None,  # a folder for images that are too many for memory
 ) -> media.Clip:
     "Images named by number, of one size, as a decoded clip"
-    found, held, shapes = _numbered(path), media.HeldFrames(path, aside), set()
+    found, held, shapes = _numbered(path), HeldFrames(path, aside), set()
     files, kept = list(found.values()), _kept([*found], prep)
     for i in kept:
         image = read_image(files[i])

@@ -19,8 +19,8 @@ import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
 from .faces import crop, iou, main_path
-from avkit.preprocessing.media import (FrameQueue, HELD_FRAMES, MediaError, probe, read_image,
-    stream)
+from .held import FrameQueue
+from .media import HELD_FRAMES, MediaError, probe, read_image, stream
 from .pieces import offset_of, piece_of
 
 if TYPE_CHECKING: from avkit.store import Store

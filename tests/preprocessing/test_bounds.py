@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avkit.preprocessing.media import (decode, CLIP_FRAMES, is_whole, MediaError, read_image,
+from avkit.preprocessing.held import CLIP_FRAMES
+from avkit.preprocessing.media import (decode, is_whole, MediaError, read_image,
     Soundtrack, stream)  # fmt: skip
 from avkit.preprocessing.writing import write_wav
 
@@ -81,7 +82,7 @@ def test_impossible_rates_are_named(rate, tmp_path):
 def test_frames_that_are_too_many_at_once_are_refused_by_name(tmp_path, monkeypatch):
     path = small_media.write_kind(tmp_path, "mp4")
     assert CLIP_FRAMES > 15 * 3 * 3840 * 2160  # the usual fifteen of 4K
-    monkeypatch.setattr("avkit.preprocessing.media.CLIP_FRAMES", 10 * 3 * 96 * 80)
+    monkeypatch.setattr("avkit.preprocessing.held.CLIP_FRAMES", 10 * 3 * 96 * 80)
     with pytest.raises(MediaError, match="whole.mp4: too much.*make a smaller copy"):
         decode(path)
     assert len(decode(path, times=[0.1, 0.5]).frames) == 2

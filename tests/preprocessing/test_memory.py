@@ -18,7 +18,7 @@ import lies
 import small_media
 
 from avkit.core import AvkitError, WriteError
-from avkit.preprocessing import faces, media
+from avkit.preprocessing import faces, held, media
 from avkit.preprocessing.media import decode, MediaError, orientation, read_tensor, stream
 from avkit.preprocessing.pieces import decode_piece
 from avkit.preprocessing.prepare import prepare_clip, Preparation
@@ -59,10 +59,10 @@ def test_frames_in_a_file_give_the_same_store(film, tmp_path, monkeypatch, prep,
     folder, row = rows(tmp_path, video=film.name, **piece)
     in_memory = prepared(folder, row, tmp_path / "a", prep)
     files = []
-    new = media._new_file
-    monkeypatch.setattr(media, "_new_file", lambda *x: files.append(x) or new(*x))
-    monkeypatch.setattr(media, "HELD_CLIP", 0)
-    monkeypatch.setattr(media, "_QUEUED", 0)
+    new = held._new_file
+    monkeypatch.setattr(held, "_new_file", lambda *x: files.append(x) or new(*x))
+    monkeypatch.setattr(held, "HELD_CLIP", 0)
+    monkeypatch.setattr(held, "_QUEUED", 0)
     assert prepared(folder, row, tmp_path / "b", prep) == in_memory
     assert bool(files) == (not prep.long)  # whole frames need no shots
 
@@ -73,7 +73,7 @@ def test_a_track_of_faces_whose_frames_wait_in_a_file(film, tmp_path, monkeypatc
     prep = Preparation(long=True, size=32, every=2)
     folder, row = rows(tmp_path, video=film.name)
     in_memory = prepared(folder, row, tmp_path / "a", prep)
-    monkeypatch.setattr(media, "_QUEUED", 0)
+    monkeypatch.setattr(held, "_QUEUED", 0)
     assert prepared(folder, row, tmp_path / "b", prep) == in_memory and len(in_memory[1]) > 1
     faces.detector.cache_clear()
 
@@ -87,14 +87,14 @@ def test_a_folder_of_pictures_waits_in_a_file(tmp_path, monkeypatch):
     folder, row = rows(tmp_path, video="p")
     prep = Preparation(window=None, frames=4, size=32, detector="none")
     in_memory = prepared(folder, row, tmp_path / "a", prep)
-    monkeypatch.setattr(media, "HELD_CLIP", 0)
+    monkeypatch.setattr(held, "HELD_CLIP", 0)
     assert prepared(folder, row, tmp_path / "b", prep) == in_memory
 
 
 @pytest.mark.parametrize("times", [None, [0.9, 0.1, 0.1, 5.0], []])
 def test_frames_of_a_file_are_those_of_an_array(film, tmp_path, monkeypatch, times):
     whole, piece = decode(film, times=times).frames, decode_piece(film, 0.2, 0.8, times=times)
-    monkeypatch.setattr(media, "HELD_CLIP", 0)
+    monkeypatch.setattr(held, "HELD_CLIP", 0)
     aside = decode(film, times=times, aside=tmp_path / "new").frames
     assert aside.shape == whole.shape and np.array_equal(np.asarray(aside), whole)
     again = decode_piece(film, 0.2, 0.8, times=times, aside=tmp_path).frames
@@ -105,8 +105,8 @@ def test_a_full_disk_is_no_fault_of_the_clip(film, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(media, "HELD_CLIP", 0)
-    monkeypatch.setattr(media.FrameFile, "put", full)
+    monkeypatch.setattr(held, "HELD_CLIP", 0)
+    monkeypatch.setattr(held.FrameFile, "put", full)
     prep = Preparation(window=None, frames=0, size=32, detector="none")
     folder, row = rows(tmp_path, video=film.name)
     with pytest.raises(WriteError, match="Disk full"):
@@ -144,11 +144,11 @@ def test_a_frame_is_let_go_at_once(film):
         assert orientation(frame) == (False, False, False)
         del frame
         gc.collect()
-        held = [type(x).__name__ for x in gc.garbage]
+        left = [type(x).__name__ for x in gc.garbage]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-    assert "VideoFrame" not in held
+    assert "VideoFrame" not in left
 
 
 def write_film(path, size, aspect="1/1"):
