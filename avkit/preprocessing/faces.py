@@ -209,7 +209,7 @@ def detector(
     return DETECTORS[name](model, **({} if sure is None else dict(sure=sure)))
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #detall01
-FRAMES_AT_ONCE = 64  # frames that a detector sees
+FRAMES_AT_ONCE = 160  # frames that a detector sees
 
 
 def detect_all(

@@ -130,8 +130,8 @@ def test_a_detector_sees_frames_in_blocks(monkeypatch):
             seen.append(len(frames))
             return super().detect(frames)
 
-    found = faces.detect_all(Counts(), np.zeros((150, 8, 8, 3), np.uint8))
-    assert seen == [64, 64, 22] and len(found) == 150
+    found = faces.detect_all(Counts(), np.zeros((400, 8, 8, 3), np.uint8))
+    assert seen == [160, 160, 80] and len(found) == 400
 
 
 def test_a_frame_is_let_go_at_once(film):
