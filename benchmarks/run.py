@@ -57,7 +57,9 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "memory": Plan(
         "--batch 2 --recipes jca2023 vavl2023 chumachenko2022",
         "--size small --batch 2 --recipes jca2023", 180),
-    "scale": Plan("--sizes 100 400", "--sizes 100 200", 180),
+    "scale": Plan(
+        "--sizes 1000 100000", "--sizes 100 200",
+        alone="it takes half an hour: `python benchmarks/run.py --again scale`"),
     "precision": Plan(
         alone="it trains every recipe twice, in an hour or more: `python benchmarks/precision.py`"),
     "gpu": Plan(alone="it is for a GPU, in eight minutes: `benchmarks/gpu.sh`"),

@@ -4,7 +4,7 @@ processor and the most memory at each size. Every stage has a process of its own
 
 Compared to: the first size; linear is an exponent of 1.
 
-Takes: two minutes with `--quick`, an hour with 100,000 clips."""
+Takes: two minutes with `--quick`, half an hour with 100,000 clips."""
 
 import argparse, json, math, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
