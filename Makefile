@@ -103,7 +103,7 @@ lab: $(READY)  ## JupyterLab on the map of the notebooks; more flags: make lab L
 	$(BIN)/avkit env $(BIN)/jupyter lab --notebook-dir nbs --LabApp.default_url=/lab/tree/README.md --LabApp.app_settings_dir=$(CURDIR)/.lab \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
-faults: $(READY)  ## an hour: kills, failing disks, races, damaged media, odd input; tests/faults/table.md
+faults: $(READY)  ## forty minutes: kills, failing disks, races, damaged media, odd input; tests/faults/table.md
 	$(BIN)/avkit env $(BIN)/python tests/faults/run.py
 
 benchmarks: $(READY)  ## the speed tables, in less than 20 minutes; benchmarks/README.md
