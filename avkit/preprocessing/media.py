@@ -898,7 +898,7 @@ def own_aspect(v: Any) -> Fraction:
     "The shape of the pixels of the frame that was decoded last"
     return v.codec_context.sample_aspect_ratio or Fraction(1)
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #shotmem0
 def shot_of(r: Reading, f: Any) -> Shot:
     "A frame that was just decoded, with the shape of its pixels; too many are a `MediaError`"
     shot = Shot(f, r.aspect or own_aspect(r.video))
@@ -913,7 +913,6 @@ def _check_memory(r: Reading) -> None:
     if psutil.Process().memory_info().rss - r.memory <= HELD_DECODER: return
     raise MediaError(r.path, "too much", f"to decode its frames takes more than "
                      f"{HELD_DECODER >> 20} MiB of memory: make a smaller copy")
-
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f04
 def _check_arrived(r: Reading) -> None:
@@ -1301,8 +1300,8 @@ def _opened(path: str | Path) -> Any:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         im = Image.open(path, formats=_KINDS)
     w, h = im.size
-    sound = w * h > MAX_PICTURE or im.format not in _CHECKED or is_whole(path) is not False
-    if w * h <= MAX_PICTURE and sound: return im
+    if w * h <= MAX_PICTURE and (im.format not in _CHECKED or is_whole(path) is not False):
+        return im
     im.close()
     if w * h <= MAX_PICTURE: raise MediaError(path, "truncated")
     raise MediaError(path, "too much", f"a picture of {w} x {h} pixels, and up to {MAX_PICTURE} "
