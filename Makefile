@@ -10,6 +10,9 @@ INSTALL := $(BIN)/python .setup/install.py
 DEMO   := reports/runs/synth-demo-ca-fold0-seed1
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# Python keeps what it has compiled, whatever the machine says: without it, each process of the tests
+# compiles PyTorch and transformers anew, ten seconds of a core.
+unexport PYTHONDONTWRITEBYTECODE
 # A process that crashes says at which line; nbdev_test's last `Starting` without `Completed`, in which notebook.
 export PYTHONFAULTHANDLER := 1
 
