@@ -684,6 +684,11 @@ class HubBackbone(nn.Module):
             v = getattr(found, k)
             self.register_buffer(k, torch.tensor(v).view(-1, 1, 1) if v else None, persistent=False)
 
+    @functools.cached_property
+    def steps(self) -> dict[str, Any]: return measure_steps(self)
+    @property
+    def dim(self) -> int: return self.steps["dim"]
+
     def scaled(self, x: Tensor) -> Tensor:
         "(...,3,H,W) in [0,1]: frames of the network's size, on its scale"
         if x.shape[-1] != self.size or x.shape[-2] != self.size:
@@ -747,9 +752,7 @@ def _ready(
     with torch.random.fork_rng(devices=[]): net = _BUILD[name.partition(":")[0]](found, pad)
     layers = layers_of(None if layer == "last" else layer)
     t = HubBackbone(found, net, layers, parts).to(device)
-    t.eval().requires_grad_(False)
-    t.dim = measure_steps(t)["dim"]
-    return t
+    return t.eval().requires_grad_(False)
 
 # %% ../../nbs/3_models/08_hub.ipynb #h674a2c8
 @dataclass(frozen=True)
@@ -794,9 +797,9 @@ def _source(name: str, weights: Any) -> str:
 
 # %% ../../nbs/3_models/08_hub.ipynb #h3362589
 def _steps(store: Store, network: str, build: Callable[[], HubBackbone]) -> dict[str, Any]:
-    "`measure_steps`, remembered"
+    "`HubBackbone.steps`, remembered"
     key = content_key("hub steps", network)
-    if not store.has(key): store.put(key, {}, measure_steps(build()))
+    if not store.has(key): store.put(key, {}, build().steps)
     known: Any = store.get(key, [])
     return {k: known[1][k] for k in ("dim", "rate", "side_by_side") if k in known[1]}
 
