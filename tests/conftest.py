@@ -31,8 +31,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def noted(tmp_path_factory):
-    "What a process noted of avkit's code, which the next need not parse again"
-    return tmp_path_factory.mktemp("noted")
+    "What a process noted of avkit's code, which no other needs to parse again"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "noted"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,8 @@ READ = [
     "sklearn.metrics",
     "torch.utils.tensorboard",
     "torch._dynamo",
+    "pytest",
+    "helpers",
     "forked",
 ]
 FORKS.set_forkserver_preload(READ)

@@ -53,8 +53,10 @@ def few(rendered, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def one_home(tmp_path_factory):
-    return tmp_path_factory.mktemp("warm")
+def one_home(noted, tmp_path_factory):
+    home = tmp_path_factory.mktemp("warm")
+    (home / "noted").symlink_to(noted, target_is_directory=True)
+    return home
 
 
 @pytest.fixture
