@@ -401,11 +401,12 @@ def released(a):
 
 def waits(recipe, a):
     "How often the processor waits for the GPU in an epoch"
-    t = training_of(recipe, a, 3)
+    n = 1 if a.tiny else 3
+    t = training_of(recipe, a, n)
     t.corpus = resident(t.corpus, t.accelerator.device)
     train_epoch(t, 0)
     wait(a)
-    row = {"recipe": recipe, "steps": 3 * len(parts_of(t.cfg))}
+    row = {"recipe": recipe, "steps": n * len(parts_of(t.cfg))}
     if not is_gpu(a):
         return row | {"waits": "not tried: no GPU", "where": "", "ok": ""}
     torch.cuda.set_sync_debug_mode("warn")
@@ -893,7 +894,7 @@ def scores_of(precision, seed, a):
     "jca2023 on learnable windows, all its epochs: the best CCC on validation, and the seconds"
     epochs = dict(epochs=2) if a.tiny else {}
     cfg = settings_of("jca2023", a, precision=precision, seed=seed, **epochs)
-    c = learnable(cfg, 8 if a.tiny else 960, 4 if a.tiny else 480)
+    c = learnable(cfg, 4 if a.tiny else 960, 4 if a.tiny else 480)
     t = start(cfg, c)
     t.corpus = resident(t.corpus, t.accelerator.device)
     t0 = time.perf_counter()

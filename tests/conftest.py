@@ -29,10 +29,22 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(str(item.path), len(LONG)))
 
 
+@pytest.fixture(scope="session")
+def noted(tmp_path_factory):
+    "What a process noted of avkit's code, which no other needs to parse again"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "noted"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    "No test reads or fills the user's cache, unless it sets AVKIT_HOME itself"
-    monkeypatch.setenv("AVKIT_HOME", str(tmp_path_factory.mktemp("home")))
+def own_cache(noted, tmp_path_factory, monkeypatch):
+    """No test reads or fills the user's cache, unless it sets AVKIT_HOME itself; only what is noted
+    of the code is shared"""
+    home = tmp_path_factory.mktemp("home")
+    (home / "noted").symlink_to(noted, target_is_directory=True)
+    monkeypatch.setenv("AVKIT_HOME", str(home))
 
 
 @pytest.fixture(scope="session")

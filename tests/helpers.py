@@ -11,6 +11,7 @@ from avkit.datasets.features import audio_source, AudioWindows, Stream
 from avkit.datasets.manifest import corpus_info, Manifest
 from avkit.datasets.registry import corpus_module
 from avkit.datasets.synth import PLAN
+from avkit.evaluation import figures
 from avkit.reports.papers import STUDIES, study_of
 from avkit.store import Store
 from avkit.training.configure import configure
@@ -23,6 +24,8 @@ READ = [
     "sklearn.metrics",
     "torch.utils.tensorboard",
     "torch._dynamo",
+    "pytest",
+    "helpers",
     "forked",
 ]
 FORKS.set_forkserver_preload(READ)
@@ -171,6 +174,12 @@ def config(recipe, run_dir, **more):
         **OWN[recipe],
         **more,
     )
+
+
+def draw_small(monkeypatch):
+    "Figures as PNG alone, of few pixels, where a test asks no more than whether they are drawn"
+    monkeypatch.setattr(figures, "is_raster", lambda fig: True)
+    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
 
 
 def run_cells(notebook, **given):

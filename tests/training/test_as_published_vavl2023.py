@@ -36,7 +36,8 @@ TINY = dict(
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     d = tmp_path_factory.mktemp("vavl")
-    root = synth.render_demo(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
+    small = dict(actors=3, repeats=1, size=(160, 120))
+    root = synth.render_demo(d / "corpus", **small, n_jobs=1, progress=False)
     (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
     return root, d / "split.csv", Store(d / "store")
 

@@ -4,13 +4,14 @@ import matplotlib, pytest
 from avkit.reports import attention
 from avkit.reports.stored_clips import StoredClip
 from avkit.training import loading
-from helpers import OWN, config, run_cells, toy
+from helpers import OWN, config, draw_small, run_cells, toy
 
 matplotlib.use("agg")
 
 
 @pytest.mark.parametrize("recipe", OWN)
 def test_train_notebook_runs_for_every_recipe(recipe, tmp_path, monkeypatch):
+    draw_small(monkeypatch)
     nothing = StoredClip(None, None, None, 16000, 2.0)  # toy data are in no store
     monkeypatch.setattr(loading, "load_data", lambda cfg: toy(recipe))
     monkeypatch.setattr(attention, "stored_clip", lambda *a, **k: nothing)
