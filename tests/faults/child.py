@@ -13,7 +13,7 @@ MOST times.
 import contextlib, ctypes, errno, hashlib, io, json, os, shutil, signal, sys, time, traceback
 from pathlib import Path
 
-import avkit
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import numpy as np, pandas as pd, torch
 
 from avkit.cli import main
