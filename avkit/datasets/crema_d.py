@@ -235,15 +235,15 @@ def _listing(root, problems):
     "The names in SentenceFilenames.csv"
     path = find_table(root, "SentenceFilenames")
     if path is None: return []
-    good = []
+    good = {}  # in order
     for name, line in read_table(path, ["Filename"])[["Filename", "line"]].values:
         where = f"{path.name}, line {line}"
         try: parse_crema_d(name)
         except AvkitError as e: problems.append((name or path.name, "invalid", f"{where}: {e}"))
         else:
-            if name not in good: good.append(name)
+            if name not in good: good[name] = line
             else: problems.append((name, "invalid", f"{where}: it stands there twice"))
-    return good
+    return list(good)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #ea3aa477
 def _read_people(path):

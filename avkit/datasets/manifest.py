@@ -303,7 +303,12 @@ def data_folder(
 # %% ../../nbs/2_datasets/00_manifest.ipynb #c0de0021
 def speaker_key(name: object) -> str:
     "Names that people take for one have one key: 01 and 1, Anna and anna, any Unicode form, blanks"
-    text = unicodedata.normalize("NFKC", str(name)).casefold()
+    return _key_of(str(name))
+
+
+@functools.lru_cache(10_000)  # few people, thousands of clips
+def _key_of(name):
+    text = unicodedata.normalize("NFKC", name).casefold()
     text = re.sub(r"^\s*(\d+)\.0+\s*$", r"\1", unicodedata.normalize("NFKC", text))
     return re.sub(r"0*(\d+)", r"\1", " ".join(text.split()))
 

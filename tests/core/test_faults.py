@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -92,6 +93,7 @@ def test_workers_end_with_their_command(tmp_path, number, status, group):
     )
     while len(list(work.iterdir())) < 2:
         assert p.poll() is None
+        time.sleep(0.05)
     workers = psutil.Process(p.pid).children(recursive=True)
     (os.killpg if group else os.kill)(p.pid, number)
     said = p.communicate()[1]

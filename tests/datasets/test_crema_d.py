@@ -95,7 +95,7 @@ def test_ceilings_by_construction():
 
 
 def test_same_bytes_whatever_is_there(twin, tmp_path):
-    "Some clips, by themselves; test_ravdess renders a whole plan in two processes"
+    "Some clips, by themselves; test_synth renders a whole plan in two processes"
     read = lambda r: {
         p.relative_to(r).as_posix(): p.read_bytes() for p in sorted(r.rglob("*.*")) if p.is_file()
     }

@@ -1,5 +1,6 @@
 """The audit finds what is planted in files, a kind at a time, and stays quiet where nothing is."""
 
+from functools import cache
 import numpy as np, pandas as pd, pytest
 from types import SimpleNamespace
 from avkit.core import AvkitError, read_json, write_json
@@ -29,6 +30,7 @@ SPEAKERS, TAKES, FPS, SIZE = 8, 3, 5, (160, 120)
 PERMUTATIONS = 599  # the smallest p, corrected for some fifteen groups, is below .05
 
 
+@cache  # many tests change the same take
 def clip(speaker, number):
     "Frames and audio of a take; its label has no part in it"
     key = ("audit", speaker, number)

@@ -271,8 +271,14 @@ def test_a_card_says_the_same(tiny, card, tmp_path):
         open_run(tmp_path / "card")
 
 
-@pytest.mark.parametrize("fusion", ["jca", "rnn"])
-def test_fusions_as_graphs(fusion, tmp_path):
+FEATURES = dict(audio_encoder="features", video_encoder="features", video_dim=8)
+MEDIA = dict(audio_encoder="logmel_cnn", video_encoder="light", video_size=16)
+
+
+@pytest.mark.parametrize(
+    "fusion, encoders, shape", [("jca", FEATURES, (8,)), ("rnn", MEDIA, (3, 16, 16))]
+)
+def test_fusions_as_graphs(fusion, encoders, shape, tmp_path):
     """With masks, any number of clips, shorter ones; `ca` is the card's above, and in `08_export`
     another one goes on to ONNX"""
     from avkit.evaluation.export import to_program
@@ -282,18 +288,12 @@ def test_fusions_as_graphs(fusion, tmp_path):
     cfg = configure(fusion=fusion)
     model = build_model(
         cfg.recipe
-        | dict(
-            modality="av",
-            n_out=3,
-            audio_encoder="logmel_cnn",
-            video_encoder="light",
-            video_size=16,
-            audio_dim=12,
-        )
+        | dict(modality="av", n_out=3, audio_dim=12)
+        | encoders
     ).eval()
     x = dict(
         audio=torch.randn(2, 40, 12),
-        video=torch.rand(2, 6, 3, 16, 16),
+        video=torch.rand(2, 6, *shape),
         audio_mask=torch.ones(2, 40, dtype=torch.bool),
         video_mask=torch.ones(2, 6, dtype=torch.bool),
     )

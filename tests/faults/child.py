@@ -13,7 +13,7 @@ MOST times.
 import contextlib, ctypes, errno, hashlib, io, json, os, shutil, signal, sys, time, traceback
 from pathlib import Path
 
-import avkit
+import avkit  # noqa: F401 before NumPy: it chooses their kernels
 import numpy as np, pandas as pd, torch
 
 from avkit.cli import main
@@ -355,14 +355,20 @@ def changed(right, again):
     return sorted(f for f in {*right, *again} if right.get(f) != again.get(f))
 
 
-if __name__ == "__main__":
-    import torch.utils.tensorboard, sklearn.metrics  # noqa: F401 once, and not in each fork
-    import avkit.evaluation.export, avkit.training.learner  # noqa: F401 the same
+def warm():
+    "Import what commands need, once and not in each fork"
+    import torch.utils.tensorboard, sklearn.metrics  # noqa: F401
+    import avkit.evaluation.export, avkit.training.learner  # noqa: F401
 
+
+if __name__ == "__main__":
     torch.set_num_threads(1)
     top, kind, most = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     todo = dict(operations=(operations, SCENARIOS), kills=(kills, COMMANDS), races=(races, RACES))
     trial, names = todo[kind]
-    voices(top)
-    for name in sys.argv[4:] or names:
+    names = sys.argv[4:] or [*names]
+    if not {*names} <= {*SCENARIOS} - {*COMMANDS}:
+        warm()
+        voices(top)
+    for name in names:
         trial(name, top, most)

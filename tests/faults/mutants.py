@@ -333,7 +333,7 @@ def table(rows):
 
 def warm():
     "Import what every trial needs, once"
-    import cv2, torch  # noqa: F401
+    import cv2, scipy.ndimage, torch  # noqa: F401
     import avkit.preprocessing.prepare  # noqa: F401
 
     torch.set_num_threads(1)

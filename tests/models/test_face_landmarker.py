@@ -48,6 +48,12 @@ def file(tmp_path, monkeypatch):
     return path
 
 
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    few = dict(actors=3, repeats=1, size=(96, 80), n_jobs=1, progress=False)
+    return synth.render_demo(tmp_path_factory.mktemp("clips") / "corpus", **few)
+
+
 def rows_of(frames):
     "A source of clips (T,3,S,S) uint8"
     T = max(map(len, frames))
@@ -95,7 +101,7 @@ def test_known_by_content_not_by_place(file, tmp_path):
     assert backbone_note(store, "face_landmarker:mine", other)["network"] != one["network"]
 
 
-def test_what_is_refused(file, tmp_path, monkeypatch):
+def test_what_is_refused(file, corpus, tmp_path, monkeypatch):
     store, source = Store(tmp_path / "store"), rows_of([shown(90)])
     with pytest.raises(AvkitError, match="nowhere.task is no file: get face_landmarker.task"):
         backbone_stream(store, source, "face_landmarker:nowhere.task")
@@ -106,8 +112,7 @@ def test_what_is_refused(file, tmp_path, monkeypatch):
             video_backbone=f"face_landmarker:{file}",
             options={"backbone_options": {f"face_landmarker:{file}": {"pad": True}}},
         )
-    root = synth.render_demo(tmp_path / "c", actors=3, repeats=1, n_jobs=1, progress=False)
-    whole = dict(recipe="emotiw2023", dataset="ravdess", data_root=str(root), size="paper")
+    whole = dict(recipe="emotiw2023", dataset="ravdess", data_root=str(corpus), size="paper")
     with pytest.raises(AvkitError, match="looks at faces"):
         load_data(configure(**whole, n_jobs=1, video_backbone=f"face_landmarker:{file}"))
     monkeypatch.setitem(__import__("sys").modules, "mediapipe", None)
@@ -115,14 +120,13 @@ def test_what_is_refused(file, tmp_path, monkeypatch):
         pass
 
 
-def test_from_a_file_to_a_prediction_in_a_shell(file, tmp_path, monkeypatch):
+def test_from_a_file_to_a_prediction_in_a_shell(file, corpus, tmp_path, monkeypatch):
     "Trained, recorded without the file's place; a window without a face is answered by the audio"
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
-    root = synth.render_demo(tmp_path / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
     split = tmp_path / "split.csv"
     split.write_text("speaker,split\n1,train\n2,validation\n3,test\n")
     views = '{"preparation": {"frames": 4, "size": 48, "window": 1.0, "detector": "none"}}'
-    words = f"train --recipe demo --dataset ravdess --data_root {root} --split {split} --epochs 1"
+    words = f"train --recipe demo --dataset ravdess --data_root {corpus} --split {split} --epochs 1"
     words += f" --video_backbone face_landmarker:{file} --device cpu --n_jobs 1"
     assert main([*f"{words} --run_dir {tmp_path / 'run'}".split(), "--options", views]) == 0
     record = read_json(tmp_path / "run/record.json")
@@ -136,7 +140,7 @@ def test_from_a_file_to_a_prediction_in_a_shell(file, tmp_path, monkeypatch):
     film = write_video(tmp_path / "black.mp4", black, 30, sound, synth.RATE)
     dark = avkit.predict(film, tmp_path / "run", device="cpu").table
     assert set(dark.given) == {"audio"} and dark.prediction.ne("").all()
-    clip = next(Path(root).rglob("*.mp4"))
+    clip = next(corpus.rglob("*.mp4"))
     seen = avkit.predict(clip, tmp_path / "run", device="cpu").table
     assert set(seen.given) == {"av"}
 

@@ -401,7 +401,8 @@ def test_published_weights_are_what_a_name_without_weights_means(tmp_path, monke
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     d = tmp_path_factory.mktemp("clips")
-    root = synth.render_demo(d / "corpus", actors=3, repeats=1, n_jobs=1, progress=False)
+    few = dict(actors=3, repeats=1, size=(96, 80), n_jobs=1, progress=False)
+    root = synth.render_demo(d / "corpus", **few)
     (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
     return root, d / "split.csv"
 
