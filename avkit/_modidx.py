@@ -4444,8 +4444,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'avkit/preprocessing/faces.py'),
                                            'avkit.preprocessing.faces.own_boxes': ( '1_preprocessing/faces.html#own_boxes',
                                                                                     'avkit/preprocessing/faces.py'),
-                                           'avkit.preprocessing.faces.running_median': ( '1_preprocessing/faces.html#running_median',
-                                                                                         'avkit/preprocessing/faces.py'),
                                            'avkit.preprocessing.faces.show_faces': ( '1_preprocessing/faces.html#show_faces',
                                                                                      'avkit/preprocessing/faces.py'),
                                            'avkit.preprocessing.faces.shrink': ( '1_preprocessing/faces.html#shrink',

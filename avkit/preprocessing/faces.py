@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Detections', 'DETECTORS', 'FRAMES_AT_ONCE', 'shrink', 'Mtcnn', 'MtcnnFull', 'Centerface', 'Yunet', 'YunetSmall',
-           'Whole', 'detector', 'detect_all', 'iou', 'main_path', 'running_median', 'track', 'own_boxes', 'squares',
-           'squash', 'crop', 'face_crops', 'show_faces', 'Crowd']
+           'Whole', 'detector', 'detect_all', 'iou', 'main_path', 'track', 'own_boxes', 'squares', 'squash', 'crop',
+           'face_crops', 'show_faces', 'Crowd']
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #9c1814e8
 import contextlib, functools, importlib
@@ -263,16 +263,6 @@ def main_path(boxes: Sequence[np.ndarray]) -> dict[int, int]:
         left = {k: v for k, v in left.items() if k not in path.items()}
     return best
 
-# %% ../../nbs/1_preprocessing/03_faces.ipynb #runmed01
-def running_median(
-    x: np.ndarray,  # (T,k)
-    n: int,         # values in each median
-) -> np.ndarray:
-    "(T,k) of each column; before and after it, its first and last value"
-    wide = np.pad(x, ((n // 2, n - 1 - n // 2), (0, 0)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(wide, n, axis=0)
-    return np.sort(windows, -1)[..., n // 2]
-
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #df0d2f37
 def track(
     detections: Detections,                # of `detect`
@@ -280,13 +270,14 @@ def track(
     smooth: int = 5,                       # boxes in the running median
 ) -> tuple[np.ndarray, np.ndarray]:
     "-> one face's boxes (T,4) float, found (T,) bool; no face at all: zeros, all False"
+    from scipy.ndimage import median_filter  # heavy: only where it is asked for
     boxes = [np.asarray(b, float).reshape(-1, 4) for b, _ in detections]
     path, found = np.zeros((len(boxes), 4)), np.zeros(len(boxes), bool)
     for t, i in main_path(boxes).items(): path[t], found[t] = boxes[t][i], True
     if not found.any(): return path, found
     at, seen = np.arange(len(path)), np.flatnonzero(found)
     path = np.stack([np.interp(at, seen, path[seen, k]) for k in range(4)], 1)
-    path = running_median(path, smooth)
+    path = median_filter(path, (smooth, 1), mode="nearest")
     return path if shape is None else path.clip(0, [shape[1], shape[0]] * 2), found
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #ownbox01

@@ -18,7 +18,7 @@ from typing import Any, TYPE_CHECKING
 import numpy as np
 from ..core import AvkitError, content_key
 from . import faces
-from .faces import crop, iou, main_path, running_median
+from .faces import crop, iou, main_path
 from .held import FrameQueue
 from .media import HELD_FRAMES, MediaError, probe, read_image, stream
 from .pieces import offset_of, piece_of
@@ -248,12 +248,13 @@ def smooth_boxes(
     n: int = 5,          # boxes in the running median
 ) -> np.ndarray:
     "(T,4) with gaps filled from their neighbours; NaN where there is nothing to go by"
+    from scipy.ndimage import median_filter  # heavy: only where it is asked for
     every = np.concatenate([before, boxes, after])
     seen = np.flatnonzero(~np.isnan(every[:, 0]))
     if not len(seen): return boxes
     at = np.arange(len(every))
     every = np.stack([np.interp(at, seen, every[seen, k]) for k in range(4)], 1)
-    return running_median(every, n)[len(before):len(before) + len(boxes)]
+    return median_filter(every, (n, 1), mode="nearest")[len(before):len(before) + len(boxes)]
 
 # %% ../../nbs/1_preprocessing/04_tracks.ipynb #ff683b72
 @dataclass
