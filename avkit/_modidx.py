@@ -81,6 +81,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'avkit.core._is_root': ('0_core/core.html#_is_root', 'avkit/core.py'),
                             'avkit.core._machine': ('0_core/core.html#_machine', 'avkit/core.py'),
                             'avkit.core._numbered': ('0_core/core.html#_numbered', 'avkit/core.py'),
+                            'avkit.core._own_beginning': ('0_core/core.html#_own_beginning', 'avkit/core.py'),
                             'avkit.core._plain': ('0_core/core.html#_plain', 'avkit/core.py'),
                             'avkit.core._put_folder': ('0_core/core.html#_put_folder', 'avkit/core.py'),
                             'avkit.core._rounds': ('0_core/core.html#_rounds', 'avkit/core.py'),
