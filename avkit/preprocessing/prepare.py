@@ -201,8 +201,9 @@ def _face(
     "The crops (n,size,size,3); boxes and found"
     frames: Any = clip.frames
     how = faces.detector(prep.detector, prep.face_model, prep.sure)
-    detections = faces.detect_all(how, frames)
-    crops, boxes, seen = faces.face_crops(frames, detections, prep)
+    still = faces.still_frames(frames, clip.times)
+    detections = faces.detect_all(how, frames, still)
+    crops, boxes, seen = faces.face_crops(frames, detections, prep, still)
     seen &= ~black
     if not seen.any(): raise NoFace("no face in any frame")
     return crops, dict(boxes=boxes.astype(np.float32), found=seen)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from avkit.core import repo_root
+from avkit.preprocessing import media
 from avkit.preprocessing.writing import CODECS, write_video, write_wav
 from avkit.preprocessing.media import MediaError, Reading, decode, is_whole, probe, resample
 
@@ -202,6 +203,26 @@ def test_frames_by_timestamp(whole):
 def test_an_error_in_times_is_not_the_files(whole):
     with pytest.raises(ZeroDivisionError):
         decode(whole[".mp4"], times=lambda s: 1 / 0)
+
+
+@pytest.mark.parametrize("name", [".flv", "h264.flv", ".mkv", ".mpg", ".avi"])
+def test_a_file_that_does_not_say_its_length_is_opened_once(whole, monkeypatch, name):
+    "And gives what it gives where it is too large to hold, and opened again for its length"
+    opened, open_container = [], media.open_container
+    say = lambda *a: opened.append(a) or open_container(*a)
+    monkeypatch.setattr(media, "open_container", say)
+    monkeypatch.setattr(media, "guesses_end", lambda c: True)
+    span = lambda s, n: (99, round(9e3 * s))
+    want = dict(times=lambda s: [0.1, s / 2, s, s], rate=16000, span=span)
+    once = decode(whole[name], **want)
+    assert len(opened) == 1
+    monkeypatch.setattr(media, "HELD_PACKETS", 0)
+    again = decode(whole[name], **want)
+    assert len(opened) == 3
+    np.testing.assert_array_equal(once.frames, again.frames)
+    np.testing.assert_array_equal(once.times, again.times)
+    np.testing.assert_array_equal(once.sound, again.sound)
+    assert (once.duration, once.samples, once.notes) == (again.duration, again.samples, again.notes)
 
 
 def test_a_closed_file_forgets_its_streams(whole):
