@@ -8022,6 +8022,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'avkit.training.record.found_audit': ( '4_training/record.html#found_audit',
                                                                               'avkit/training/record.py'),
                                        'avkit.training.record.found_in': ('4_training/record.html#found_in', 'avkit/training/record.py'),
+                                       'avkit.training.record.guessing_note': ( '4_training/record.html#guessing_note',
+                                                                                'avkit/training/record.py'),
                                        'avkit.training.record.hashes_of': ('4_training/record.html#hashes_of', 'avkit/training/record.py'),
                                        'avkit.training.record.in_folder': ('4_training/record.html#in_folder', 'avkit/training/record.py'),
                                        'avkit.training.record.is_earlier': ( '4_training/record.html#is_earlier',

@@ -9,8 +9,8 @@ __all__ = ['PACKAGES', 'CODE', 'TABLES', 'NO_RUN', 'FILES', 'CHOSE', 'SELECTED',
            'found_audit', 'scored_subset', 'selection_note', 'record_of', 'SplitFile', 'NotesFile', 'BackboneFile',
            'AsideFile', 'ToldFile', 'DataFile', 'EndFile', 'RecordFile', 'read_record', 'hashes_of', 'made_of',
            'run_key', 'Held', 'own_names', 'StartedFile', 'found_in', 'begun_beside', 'folder_of', 'in_folder',
-           'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'score_lines', 'rater_lines',
-           'data_lines', 'drawn_networks', 'begun_lines', 'mark_of']
+           'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'guessing_note', 'score_lines',
+           'rater_lines', 'data_lines', 'drawn_networks', 'begun_lines', 'mark_of']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, contextlib, functools, math, platform, shutil, subprocess, sys
@@ -632,6 +632,19 @@ def _scored(
     need = streams_needed(condition)
     return f"{given[need[0] if len(need) == 1 else 'av']:>8}"
 
+# %% ../../nbs/4_training/10_record.ipynb #guess002
+def guessing_note(record: Mapping[str, Any]) -> str:
+    "That the first score of the subset that counts is no better than guessing; '' where it is"
+    subset = scored_subset(record)
+    condition, row = next(iter(record["metrics"].get(subset, {}).items()), ("", {}))
+    found = [n for n in ("uar", "ccc") if n in row]
+    if not found: return ""
+    name, guessed = found[0], 0. if found[0] == "ccc" else 1 / len(record["classes"])
+    if row[name] > guessed: return ""
+    score = f"{name_of(name)} {row[name]:.3f}"
+    return f"{subset}, {condition}: {score} is no better than guessing, {guessed:.3f}"
+
+
 # %% ../../nbs/4_training/10_record.ipynb #3da064fa
 _PRINTED = ("accuracy", "uar", "f1_macro", "js_distance")
 
@@ -654,7 +667,7 @@ def score_lines(record: Mapping[str, Any]) -> str:
     for s, c, v in rows:
         numbers = "".join(f"{v.get(n, math.nan):>{w}.3f}" for n, w in wide.items())
         out.append(f"{s:<{first}}{c:<{second}}{numbers}{_scored(record, s, c)}")
-    notes = record["split"]["note"], selection_note(record)
+    notes = record["split"]["note"], selection_note(record), guessing_note(record)
     return "\n".join([*out, *(f"({note})" for note in notes if note)])
 
 # %% ../../nbs/4_training/10_record.ipynb #scarce04

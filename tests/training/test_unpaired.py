@@ -275,7 +275,8 @@ def test_from_a_shell(films, recipe, tmp_path, capsys):
     assert record["set_aside"] == [] and record["given"]["test"] == dict(av=2, audio=3, video=3)
     rows = pd.read_csv(run / "predictions.csv").query("split == 'test'").groupby("condition").size()
     assert rows.to_dict() == dict(av=2, audio=3, video=3)
-    assert score_lines(record).splitlines()[-1].split()[-1] == "3"
+    scores = [line for line in score_lines(record).splitlines() if not line.startswith("(")]
+    assert scores[-1].split()[-1] == "3"
     shell("evaluate", "--run", run, "--conditions", "audio,audio_noise_10dB", "--sides", "test")
     again = json.loads((run / "record.json").read_text())["metrics"]["test"]
     assert again["audio"] == record["metrics"]["test"]["audio"] and "audio_noise_10dB" in again
