@@ -3865,7 +3865,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'avkit.models.hub.HubBackbone.in_parts': ( '3_models/hub.html#hubbackbone.in_parts',
                                                                              'avkit/models/hub.py'),
                                   'avkit.models.hub.HubBackbone.scaled': ('3_models/hub.html#hubbackbone.scaled', 'avkit/models/hub.py'),
-                                  'avkit.models.hub.HubBackbone.steps': ('3_models/hub.html#hubbackbone.steps', 'avkit/models/hub.py'),
                                   'avkit.models.hub.HubEntry': ('3_models/hub.html#hubentry', 'avkit/models/hub.py'),
                                   'avkit.models.hub.HubFrames': ('3_models/hub.html#hubframes', 'avkit/models/hub.py'),
                                   'avkit.models.hub.HubFrames.__init__': ('3_models/hub.html#hubframes.__init__', 'avkit/models/hub.py'),

@@ -667,6 +667,7 @@ class HubBackbone(nn.Module):
     "A published network: frames or clips (n,...) -> (n,D), waves (n,samples) -> (n,T,D)"
     mean: Tensor | None
     std: Tensor | None
+    steps: dict[str, Any]  # of `measure_steps`, once it is ready
 
     def __init__(
         self,
@@ -684,8 +685,6 @@ class HubBackbone(nn.Module):
             v = getattr(found, k)
             self.register_buffer(k, torch.tensor(v).view(-1, 1, 1) if v else None, persistent=False)
 
-    @functools.cached_property
-    def steps(self) -> dict[str, Any]: return measure_steps(self)
     @property
     def dim(self) -> int: return self.steps["dim"]
 
@@ -752,7 +751,9 @@ def _ready(
     with torch.random.fork_rng(devices=[]): net = _BUILD[name.partition(":")[0]](found, pad)
     layers = layers_of(None if layer == "last" else layer)
     t = HubBackbone(found, net, layers, parts).to(device)
-    return t.eval().requires_grad_(False)
+    t.eval().requires_grad_(False)
+    t.steps = measure_steps(t)
+    return t
 
 # %% ../../nbs/3_models/08_hub.ipynb #h674a2c8
 @dataclass(frozen=True)
