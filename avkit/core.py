@@ -241,7 +241,7 @@ def write_text(path: str | Path, text: str) -> None:
     "Write `text` to `path` atomically, as UTF-8"
     write_bytes(path, text.encode("utf-8"))
 
-
+# %% ../nbs/0_core/00_core.ipynb #97a663p1
 def write_json(path: str | Path, obj: Any) -> None:
     "Write `obj` to `path` atomically, as indented JSON"
     write_text(path, json.dumps(obj, indent=1, ensure_ascii=False, default=_plain) + "\n")
@@ -269,18 +269,17 @@ def _is_left(
     return began is None or abs(began - int(made["began"])) > 5  # clocks are set
 
 
-def _staged(folder: str | Path, deep: bool) -> Iterator[Path]:
-    "Yield what is in the making; folders that vanish meanwhile are passed over"
-    for here, folders, files in os.walk(folder):
-        yield from (Path(here, n) for n in (*folders, *files) if n.startswith(".tmp-"))
-        folders[:] = [n for n in folders if deep and not n.startswith(".tmp-")]
-
-
 def _age(path: Path) -> float:
     "Seconds since a file, or one in a folder, was written; 0 of one that is gone by now"
     try: return time.time() - max(p.stat().st_mtime for p in (path, *path.rglob("*")))
     except OSError: return 0.
 
+# %% ../nbs/0_core/00_core.ipynb #604758p1
+def _staged(folder: str | Path, deep: bool) -> Iterator[Path]:
+    "Yield what is in the making; folders that vanish meanwhile are passed over"
+    for here, folders, files in os.walk(folder):
+        yield from (Path(here, n) for n in (*folders, *files) if n.startswith(".tmp-"))
+        folders[:] = [n for n in folders if deep and not n.startswith(".tmp-")]
 
 # %% ../nbs/0_core/00_core.ipynb #60475884
 def sweep_tmp(
@@ -477,7 +476,7 @@ def _end_with(home: int) -> None:
     while _began(home) is not None: time.sleep(1)
     os._exit(1)
 
-
+# %% ../nbs/0_core/00_core.ipynb #servedp1
 def _served(home: int, f: Callable, i: int, job: tuple) -> tuple[int, Any]:
     "`_numbered`, in this process or in a worker of it"
     if os.getpid() != home: _serve(home)
@@ -609,7 +608,7 @@ class Terminated(KeyboardInterrupt):
 def _end(*_: Any) -> None:
     raise Terminated
 
-
+# %% ../nbs/0_core/00_core.ipynb #terminp1
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     "While the block runs, SIGTERM ends it as Ctrl-C does: with all that has to be put away"

@@ -235,14 +235,16 @@ def _listing(root, problems):
     "The names in SentenceFilenames.csv"
     path = find_table(root, "SentenceFilenames")
     if path is None: return []
-    good = {}  # in order
+    good: dict[str, int] = {}  # the line of each, in order
     for name, line in read_table(path, ["Filename"])[["Filename", "line"]].values:
         where = f"{path.name}, line {line}"
         try: parse_crema_d(name)
         except AvkitError as e: problems.append((name or path.name, "invalid", f"{where}: {e}"))
         else:
             if name not in good: good[name] = line
-            else: problems.append((name, "invalid", f"{where}: it stands there twice"))
+            else:
+                twice = f"{where}: it stands there twice, first in line {good[name]}"
+                problems.append((name, "invalid", twice))
     return list(good)
 
 # %% ../../nbs/2_datasets/05_crema_d.ipynb #ea3aa477

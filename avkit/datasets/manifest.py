@@ -46,17 +46,6 @@ FACTS = dict(  # the keys of a TOML that every data set needs -> what each means
 )
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #f14b336d
-def known_datasets() -> list[str]:
-    "All data sets that have a TOML: by its key `order`, then those without one, by name"
-    found = {p.stem: _read_toml(p) for p in sorted(manifests_dir().glob("*.toml"))}
-    return sorted(found, key=lambda name: _order(found[name].get("order")))
-
-
-def _order(told):
-    "Its place in lists, the last one where that is no number"
-    return told if isinstance(told, (int, float)) and told == told else 1000
-
-
 @functools.lru_cache(64)
 def _parsed(path: Path, written: int) -> dict[str, Any]:
     "What a TOML says, as long as it is not written again"
@@ -67,6 +56,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try: return dict(_parsed(path, path.stat().st_mtime_ns))
     except (OSError, ValueError, RecursionError) as e:
         raise AvkitError(f"Cannot read {path}: {reason_of(e)}") from e
+
+# %% ../../nbs/2_datasets/00_manifest.ipynb #f14b33p1
+def known_datasets() -> list[str]:
+    "All data sets that have a TOML: by its key `order`, then those without one, by name"
+    found = {p.stem: _read_toml(p) for p in sorted(manifests_dir().glob("*.toml"))}
+    return sorted(found, key=lambda name: _order(found[name].get("order")))
+
+
+def _order(told):
+    "Its place in lists, the last one where that is no number"
+    return told if isinstance(told, (int, float)) and told == told else 1000
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #facfile2
 _Ends = Annotated[list[float], that(lambda x: len(x) == 2, "should be the two ends")]
@@ -86,7 +86,7 @@ class UnitFile(TypedDict, total=False):
     column: str
     clip: Annotated[str, that(_is_pattern, "should be a regular expression")]
 
-
+# %% ../../nbs/2_datasets/00_manifest.ipynb #facfilp1
 class SplitFacts(TypedDict, total=False):
     "[splits.<name>] of a TOML"
     about: str
@@ -312,7 +312,7 @@ def _key_of(name):
     text = re.sub(r"^\s*(\d+)\.0+\s*$", r"\1", unicodedata.normalize("NFKC", text))
     return re.sub(r"0*(\d+)", r"\1", " ".join(text.split()))
 
-
+# %% ../../nbs/2_datasets/00_manifest.ipynb #c0de00p1
 def one_spelling(names: Sequence[str]) -> list[str]:
     "Names, each in the first spelling (by alphabet, without blanks around) that has its key"
     first: dict[str, str] = {}

@@ -183,7 +183,7 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / n for n in sorted(shards)]
     raise AvkitError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
 
-
+# %% ../../nbs/3_models/08_hub.ipynb #h8b46ep1
 def folder_hash(folder: str | Path) -> str:
     "SHA-256 (hex) of a folder's weights: of the one file, or of the shards' own hashes"
     each = [weights_hash(None, f) for f in _weight_files(resolve(folder))]
@@ -276,7 +276,7 @@ def _of_waves(folder: Path) -> dict[str, Any]:
     e = _read_hf("AutoFeatureExtractor", folder)
     return dict(takes="wave", rate=e.sampling_rate, setup=_plain(vars(e)))
 
-
+# %% ../../nbs/3_models/08_hub.ipynb #hfc67bp1
 class _MadeFile(TypedDict, total=False):
     "What a preprocessor_config.json says, as it is used"
     rate: Annotated[int, that(lambda n: 1000 <= n <= 1_000_000, "should be samples a second")]

@@ -363,22 +363,7 @@ def squash(
     how = cv2.INTER_AREA if min(frames.shape[1:3]) > size else cv2.INTER_LINEAR
     return _stack((cv2.resize(f, (size, size), interpolation=how) for f in frames), frames, size)
 
-
-def crop(
-    frames: np.ndarray,  # (T,H,W,3) uint8 RGB
-    boxes: Any,          # (T,4) pixels
-    size: int = 224,     # pixels of a crop
-    margin: float = 0.,  # how much wider, as a part of the box
-    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
-) -> np.ndarray:
-    "-> (T,size,size,3) uint8"
-    if not len(frames): return np.zeros((0, size, size, 3), np.uint8)
-    places = squares(boxes, frames.shape[1:3], margin)
-    again = np.zeros(len(frames), bool) if still is None else still.copy()
-    again[1:] &= (places[1:] == places[:-1]).all(1)
-    return _stack(_cuts(frames, places, size, again), frames, size)
-
-
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #76d9aap1
 def _cuts(
     frames: np.ndarray,  # (T,H,W,3) uint8 RGB
     places: np.ndarray,  # (T,3) of `squares`
@@ -393,6 +378,21 @@ def _cuts(
         cut = f[y:y + s, x:x + s]
         if not same: sized = cv2.resize(cut, (size, size), interpolation=how)
         yield sized
+
+# %% ../../nbs/1_preprocessing/03_faces.ipynb #76d9aap2
+def crop(
+    frames: np.ndarray,  # (T,H,W,3) uint8 RGB
+    boxes: Any,          # (T,4) pixels
+    size: int = 224,     # pixels of a crop
+    margin: float = 0.,  # how much wider, as a part of the box
+    still: np.ndarray | None = None,  # (T,) bool, of `still_frames`; None: not known
+) -> np.ndarray:
+    "-> (T,size,size,3) uint8"
+    if not len(frames): return np.zeros((0, size, size, 3), np.uint8)
+    places = squares(boxes, frames.shape[1:3], margin)
+    again = np.zeros(len(frames), bool) if still is None else still.copy()
+    again[1:] &= (places[1:] == places[:-1]).all(1)
+    return _stack(_cuts(frames, places, size, again), frames, size)
 
 # %% ../../nbs/1_preprocessing/03_faces.ipynb #stretch1
 def _stretched(

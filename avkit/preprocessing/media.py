@@ -1000,7 +1000,7 @@ def _notes(r: Reading, sound: Soundtrack | None) -> tuple[str, ...]:
     over = [f"{twice:.2f} s of sound overlap: left out"] if twice > .05 else []
     return (*early, *_hidden_notes(r), *gaps, *over, *decoder_notes(r))
 
-
+# %% ../../nbs/1_preprocessing/00_media.ipynb #e150d2p1
 def _hidden_notes(r: Reading) -> list[str]:
     "That an edit list hides the end of a stream, or many of its frames, where it does"
     tails = {k: r.books[k].tail for k in r.asked if r.books[k].tail > .1}

@@ -352,7 +352,7 @@ class AsideFile(TypedDict):
     clip: str
     reason: str
 
-
+# %% ../../nbs/4_training/10_record.ipynb #recfilp1
 class ToldFile(TypedDict):
     "Where weights began, of `released` and `began`"
     told: str
@@ -640,7 +640,7 @@ def guessing_note(record: Mapping[str, Any]) -> str:
     found = [n for n in ("uar", "ccc") if n in row]
     if not found: return ""
     name, guessed = found[0], 0. if found[0] == "ccc" else 1 / len(record["classes"])
-    if row[name] > guessed: return ""
+    if not row[name] <= guessed: return ""  # NaN says nothing
     score = f"{name_of(name)} {row[name]:.3f}"
     return f"{subset}, {condition}: {score} is no better than guessing, {guessed:.3f}"
 
