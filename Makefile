@@ -79,9 +79,9 @@ check-types: $(READY)  # beside check-style: it takes as long
 	@echo "== types"
 	$(BIN)/pyright
 
-test: check prepare-demo  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
+test: check  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
 	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
-	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers $(AT_ONCE) --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|robustness|train)\.ipynb'
+	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers $(AT_ONCE) --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|prepare|robustness|train)\.ipynb'
 	@echo "== pytest"
 	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 

@@ -4,6 +4,7 @@ input does."""
 import json, os, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import matplotlib, numpy as np, pandas as pd, pytest
+from matplotlib import pyplot
 from avkit.datasets import synth
 from avkit.core import AvkitError, repo_root
 from avkit.training.learner import fit
@@ -293,6 +294,16 @@ def test_the_notebook_trains_and_a_random_split_says_so(settings, tmp_path, warm
     assert r["split"]["note"] == "not speaker-independent"
     drawn = {p.stem for p in (tmp_path / "r/figures").glob("*.png")}
     assert {"glance", "attention", "learning_curves"} < drawn
+
+
+def test_the_notebook_prepares_and_shows_the_faces(settings, warm, monkeypatch):
+    "nbs/prepare.ipynb, on three actors: with nothing changed it takes `make demo`'s sixteen"
+    draw_small(monkeypatch)
+    pyplot.close("all")
+    own = {k: settings[k] for k in ("dataset", "data_root", "split", "n_jobs")}
+    rows = run_cells("prepare", **own)["summary"].rows
+    assert set(rows.status) <= {"done", "cached"} and len(rows) == 24
+    assert any(ax.images for ax in pyplot.gcf().axes)
 
 
 def test_notebooks_of_many_runs(settings, tmp_path, warm, monkeypatch):
