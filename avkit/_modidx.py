@@ -2187,6 +2187,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes._agreements': ('2_datasets/votes.html#_agreements', 'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes._as_number': ('2_datasets/votes.html#_as_number', 'avkit/datasets/votes.py'),
+                                      'avkit.datasets.votes._beyond': ('2_datasets/votes.html#_beyond', 'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes._by_group': ('2_datasets/votes.html#_by_group', 'avkit/datasets/votes.py'),
                                       'avkit.datasets.votes._check_raters': ( '2_datasets/votes.html#_check_raters',
                                                                               'avkit/datasets/votes.py'),
