@@ -68,9 +68,15 @@ def warm(one_home, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(one_home))
 
 
-def run_forked(target, *args):
-    "The process in which target(*args) ran, forked from one that has imported what training needs"
-    p = forked_process(target=target, args=args)
+def at_home(home, target, *args):
+    "What a process does that is forked from one with another cache"
+    os.environ["AVKIT_HOME"] = str(home)
+    target(*args)
+
+
+def run_forked(*what):
+    "The process in which `at_home` ran, forked from one that has imported what training needs"
+    p = forked_process(target=at_home, args=what)
     p.start()
     p.join()
     return p
@@ -83,8 +89,7 @@ def train_without_decoder(flags):
     sys.exit(main(["train", *flags]))
 
 
-def train_on_a_full_disk(flags, home, said):
-    os.environ["AVKIT_HOME"] = str(home)
+def train_on_a_full_disk(flags, said):
     with open(said, "w", buffering=1) as f:
         sys.stdout = sys.stderr = f
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -92,8 +97,7 @@ def train_on_a_full_disk(flags, home, said):
         sys.exit(main(["train", *flags]))
 
 
-def prepare_in(home, flags):
-    os.environ["AVKIT_HOME"] = str(home)
+def prepare_all(flags):
     sys.stdout = sys.stderr = open(os.devnull, "w")
     sys.exit(main(["prepare", *flags]))
 
@@ -138,7 +142,7 @@ def test_raw_clips_to_record(settings, tmp_path, warm, capsys):
     )
     # a second run, without decoder and detector, reads the filled store and comes to the same predictions  # noqa: E501
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "again")).items()]
-    assert run_forked(train_without_decoder, flags).exitcode == 0
+    assert run_forked(os.environ["AVKIT_HOME"], train_without_decoder, flags).exitcode == 0
     assert (tmp_path / "again/predictions.csv").read_bytes() == (
         run / "predictions.csv"
     ).read_bytes()
@@ -236,8 +240,9 @@ def test_a_full_disk(settings, tmp_path):
     """Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of
     a file is left"""
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "run", n_jobs=1)).items()]
-    done = run_forked(train_on_a_full_disk, flags, tmp_path / "home", tmp_path / "said.txt")
-    said = (tmp_path / "said.txt").read_text()
+    home, told = tmp_path / "home", tmp_path / "said.txt"
+    done = run_forked(home, train_on_a_full_disk, flags, told)
+    said = told.read_text()
     assert done.exitcode == 2 and "avkit: " in said and "Traceback" not in said, said
     assert "Disk full" in said
     left = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.stat().st_size >= 20000]
@@ -251,7 +256,7 @@ def test_a_killed_preparation_goes_on(few, tmp_path, monkeypatch):
     from avkit.datasets.ravdess import index
 
     flags = ["--dataset=ravdess", f"--data_root={rendered}", "--n_jobs=1"]
-    p = forked_process(target=prepare_in, args=(tmp_path / "cache", flags))
+    p = forked_process(target=at_home, args=(tmp_path / "cache", prepare_all, flags))
     p.start()
     while p.is_alive() and len(list((tmp_path / "cache").rglob("*.safetensors"))) < 6:
         time.sleep(0.01)
