@@ -3330,6 +3330,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'avkit.files._entries': ('0_core/files.html#_entries', 'avkit/files.py'),
                              'avkit.files._identity': ('0_core/files.html#_identity', 'avkit/files.py'),
                              'avkit.files._is_system': ('0_core/files.html#_is_system', 'avkit/files.py'),
+                             'avkit.files._name_of': ('0_core/files.html#_name_of', 'avkit/files.py'),
                              'avkit.files._no_file': ('0_core/files.html#_no_file', 'avkit/files.py'),
                              'avkit.files._obstacle': ('0_core/files.html#_obstacle', 'avkit/files.py'),
                              'avkit.files._walk': ('0_core/files.html#_walk', 'avkit/files.py'),
