@@ -69,12 +69,15 @@ def _no_file(path: Path) -> tuple[str, str] | None:
     return None if stat.S_ISREG(mode) else ("invalid", "no file: a pipe, a socket or a device")
 
 # %% ../nbs/0_core/02_files.ipynb #e76dee82
+def _name_of(entry: os.DirEntry) -> str: return os.path.normcase(entry.name)
+
+
 def _entries(folder):
     "(path, folder?, plain file?) of what is in a folder, sorted, without what systems leave behind"
     with os.scandir(folder) as entries:
-        found = [e for e in entries if not _is_system(e.name)]
+        found = sorted((e for e in entries if not _is_system(e.name)), key=_name_of)
     plain = lambda e: e.is_file(follow_symlinks=False)
-    return sorted((folder / e.name, not plain(e) and os.path.isdir(e), plain(e)) for e in found)
+    return [(folder / e.name, not plain(e) and os.path.isdir(e), plain(e)) for e in found]
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0019
 def walk(

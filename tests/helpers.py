@@ -5,6 +5,7 @@ import functools, inspect, json, multiprocessing, os, tempfile
 from multiprocessing import forkserver
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from avkit.core import repo_root
 from avkit.datasets.batches import AVData
 from avkit.datasets.features import audio_source, AudioWindows, Stream
@@ -177,9 +178,12 @@ def config(recipe, run_dir, **more):
 
 
 def draw_small(monkeypatch):
-    "Figures as PNG alone, of few pixels, where a test asks no more than whether they are drawn"
+    """Figures as PNG alone, of few pixels, with nothing moved to its place, where a test asks no
+    more than whether they are drawn"""
     monkeypatch.setattr(figures, "is_raster", lambda fig: True)
     monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    monkeypatch.setitem(figures._STYLE, "savefig.bbox", None)
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda self, fig: None)
 
 
 def run_cells(notebook, **given):

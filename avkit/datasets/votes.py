@@ -202,9 +202,12 @@ class CrowdModel:
     def chances(self, votes: np.ndarray) -> np.ndarray:
         "(N,C) -> (N,K): the log chance that a clip is of a kind and gets its votes, in their order"
         from scipy.special import gammaln  # heavy: only where votes are read
-        more, total = votes[:, None] + self.alpha, self.alpha.sum(1)
-        each = (gammaln(more) - gammaln(self.alpha)).sum(2)
-        return np.log(self.share) + each + gammaln(total) - gammaln(more.sum(2))
+        rises = gammaln(np.arange(votes.max(initial=0) + 1)[:, None, None] + self.alpha)
+        rises -= gammaln(self.alpha)  # (votes,K,C): a few numbers, which all clips share
+        by_class = list(zip(votes.T, np.moveaxis(rises, 2, 0), self.alpha.T))
+        each = sum(rise[v] for v, rise, _ in by_class)
+        more = sum(v[:, None] + a for v, _, a in by_class)
+        return np.log(self.share) + each + gammaln(self.alpha.sum(1)) - gammaln(more)
 
     def kinds(self, votes: np.ndarray) -> np.ndarray:
         "(N,C) -> (N,K): how likely each clip is of each kind, given its votes"
@@ -221,15 +224,20 @@ def _exceeding(n: np.ndarray) -> np.ndarray:
     return (n[..., None] > np.arange(n.max(initial=1))).astype(float)
 
 
+_Beyond = tuple[np.ndarray, np.ndarray]  # (N,C,max), (N,max): `_exceeding` of votes, of their sums
+
+
+def _beyond(votes: np.ndarray) -> _Beyond: return _exceeding(votes), _exceeding(votes.sum(1))
+
+
 def _fit_dirichlets(
     alpha: np.ndarray,   # (K,C) from where
-    votes: np.ndarray,   # (N,C)
+    votes: _Beyond,
     weight: np.ndarray,  # (N,K) how much each clip counts for each kind
     steps: int,          # of the fixed point
 ) -> np.ndarray:
     "(K,C): Dirichlets under which votes are likelier, by Minka's fixed point (his equation 65)"
-    each, all_ = _exceeding(votes), _exceeding(votes.sum(1))
-    up, down = np.einsum("nk,ncj->kcj", weight, each), weight.T @ all_
+    up, down = np.einsum("nk,ncj->kcj", weight, votes[0]), weight.T @ votes[1]
     for _ in range(steps):
         more = (up / (alpha[..., None] + np.arange(up.shape[2]))).sum(2)
         less = (down / (alpha.sum(1)[:, None] + np.arange(down.shape[1]))).sum(1)
@@ -259,10 +267,11 @@ def _climb(
     steps: int,
 ) -> CrowdModel:
     "A crowd under which the votes are likelier"
+    each = _beyond(votes)
     for _ in range(steps):
         weight = crowd.kinds(votes) * times[:, None]
         share = np.maximum(weight.sum(0) / times.sum(), 1e-9)
-        crowd = CrowdModel(share / share.sum(), _fit_dirichlets(crowd.alpha, votes, weight, 5))
+        crowd = CrowdModel(share / share.sum(), _fit_dirichlets(crowd.alpha, each, weight, 5))
     return crowd
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd005
@@ -272,7 +281,8 @@ _STEPS = 60
 def _fitted(votes: np.ndarray, times: np.ndarray, kinds: int) -> CrowdModel:
     "The crowd with so many kinds of clips (as `_first_kinds` has them)"
     weight = _first_kinds(votes, kinds) * times[:, None]
-    alpha = _fit_dirichlets(np.ones((weight.shape[1], votes.shape[1])), votes, weight, 30)
+    alpha = np.ones((weight.shape[1], votes.shape[1]))
+    alpha = _fit_dirichlets(alpha, _beyond(votes), weight, 30)
     return _climb(CrowdModel(weight.sum(0) / times.sum(), alpha), votes, times, _STEPS)
 
 
@@ -336,8 +346,9 @@ def _hits(votes: np.ndarray, best: np.ndarray, again: np.ndarray) -> list[tuple]
     "For each of `CEILINGS` the hits (n,N), and where they count"
     label, new = majority(votes), _majorities(again)
     has, every = np.broadcast_to(label >= 0, new.shape), np.ones(new.shape, bool)
-    mode = np.take_along_axis(_most(again), best[..., None], -1)[..., 0]
-    both = (_most(again) * _most(votes)).sum(-1)
+    most = _most(again)
+    mode = np.take_along_axis(most, best[..., None], -1)[..., 0]
+    both = (most * _most(votes)).sum(-1)
     return [(best == label, has), (best == new, new >= 0), (mode, every),
             (new == label, has & (new >= 0)), (both, every)]
 

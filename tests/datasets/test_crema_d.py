@@ -19,7 +19,7 @@ from avkit.preprocessing.media import decode
 
 pytest.importorskip("cv2")
 MEDIA = {".avi", ".flv", ".mp4", ".wav"}
-SMALL = dict(actors=3, takes=2, size=(96, 80), progress=False)
+SMALL = dict(actors=3, takes=1, size=(96, 80), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_twin_is_the_owners_layout(twin):
         "synth.json",
     }
     m = index(twin, label="intended")
-    assert len(m) == 36 and m.notes["rendered"] and not len(m.problems)
+    assert len(m) == 18 and m.notes["rendered"] and not len(m.problems)
     assert m.clips.label.value_counts().nunique() == 1 and (m.clips.label == m.clips.intended).all()
     sound = decode(twin / m.clips.audio[0], video=False)
     assert 3 < sound.duration < 4.1
@@ -80,9 +80,9 @@ def test_twin_is_the_owners_layout(twin):
 def test_consensus_is_what_was_rendered(twin):
     m = index(twin, label="consensus")
     assert (
-        0 < len(m) < 36
+        0 < len(m) < 18
         and (m.clips.label == m.clips.intended).all()
-        and m.notes["no_majority"] == 36 - len(m)
+        and m.notes["no_majority"] == 18 - len(m)
     )
     assert (m.clips[[f"votes_{e}" for e in CREMA_D_EMOTIONS.values()]].sum(axis=1) == 10).all()
 
@@ -156,7 +156,7 @@ def test_published_list(twin, tmp_path):
             r["speaker"],
             ["Train", "Development", "Test"][int(r["speaker"]) % 3],
         ]
-        for r in m.head(30).to_dict("records")
+        for r in m.head(15).to_dict("records")
     ]
     path = tmp_path / "list.csv"
     path.write_text(
@@ -170,8 +170,8 @@ def test_published_list(twin, tmp_path):
     )
     got = index(twin, annotations=str(path))
     assert (
-        len(got) == 30
-        and got.notes["not_on_the_list"] == 6
+        len(got) == 15
+        and got.notes["not_on_the_list"] == 3
         and (got.clips.label == got.clips.intended).all()
     )
     assert set(apply_split(got, str(path)).clips.split) == {"train", "validation", "test"}
@@ -191,7 +191,7 @@ def test_the_shares_of_a_panel_are_learned_of_all_clips(twin, panel):
     own = own.loc[m.clips["clip"]]
     shares = m.clips[[f"share_{e}" for e in PEOPLE]].to_numpy(float)
     np.testing.assert_allclose(shares, own[PEOPLE] / 10)
-    assert len(m) == 36 and (m.clips.label == m.clips.intended).all()
+    assert len(m) == 18 and (m.clips.label == m.clips.intended).all()
     assert m.notes["votes"] == "distribution" and (panel or "audio-visual") in m.notes["learned"]
     plain = index(twin, label="intended")
     assert plain.data_hash != m.data_hash and "share_anger" not in plain.clips
@@ -220,6 +220,6 @@ def test_a_clip_without_votes_is_set_aside_where_votes_are_learned(twin, tmp_pat
     path = root / "processedResults/tabulatedVotes.csv"
     path.write_text("\n".join(s for s in path.read_text().splitlines() if '"100001"' not in s))
     m = index(root, label="intended", votes="distribution", panel="voice")
-    assert len(m) == 35
+    assert len(m) == 17
     assert m.problems.problem.tolist() == ["no voice votes in tabulatedVotes.csv"]
-    assert len(index(root, label="intended")) == 36
+    assert len(index(root, label="intended")) == 18

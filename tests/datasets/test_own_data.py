@@ -4,8 +4,11 @@ Twenty-four clips of six people in two classes, laid out in the ways that people
 in the forms that they write, times names of subsets, times kinds of labels.
 """
 
+import functools
 import itertools
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -548,13 +551,20 @@ def test_a_column_to_ignore_that_is_not_there_is_told(tmp_path):
 # -- pieces, raters, annotation tools, databases
 
 
-def film(path, seconds=6):
-    "A film of a grey that rises with time, and a tone"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first = 20 + sum(path.name.encode()) % 7  # no two films are the same
+@functools.cache
+def film_bytes(first, seconds):
+    "An MP4 of a grey that rises with time, and a tone"
     grey = np.linspace(first, 220, seconds * 10).astype(np.uint8)
     frames = np.broadcast_to(grey[:, None, None, None], (len(grey), 48, 64, 3)).copy()
-    write_video(path, frames, 10, np.sin(np.arange(seconds * 8000) / 9).astype(np.float32), 8000)
+    tone = np.sin(np.arange(seconds * 8000) / 9).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        return write_video(Path(folder) / "film.mp4", frames, 10, tone, 8000).read_bytes()
+
+
+def film(path, seconds=6):
+    "A film, of which each name has one of its own"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(film_bytes(20 + sum(path.name.encode()) % 7, seconds))
     return path
 
 

@@ -277,7 +277,7 @@ def test_a_crowd_is_found_again():
 def test_intervals_of_the_ceilings_cover_what_is_true(kind):
     "Votes of a crowd that we know: the truth is what a very large set of clips shows"
     rng = np.random.default_rng(2)
-    share = crowd_of(kind, 100_000, rng)
+    share = crowd_of(kind, 30_000, rng)
     truth = naive_ceilings(share, *(rng.multinomial(8, share) for _ in range(2)))
     inside, trials = Counter(), 12
     for seed in range(trials):
@@ -313,8 +313,10 @@ def test_ceilings_of_few_and_of_sure_clips():
     assert sure[0] > 0.99
 
 
-def audio_visual(root):
+@pytest.fixture(scope="module")
+def audio_visual(shared_data):
     "CREMA-D's votes of those who heard and saw, and the actors"
+    root = shared_data / "crema_d"
     if not root.is_dir():
         pytest.skip("CREMA-D's tables are not at hand")
     t = read_votes(root)
@@ -322,9 +324,9 @@ def audio_visual(root):
     return av.iloc[:, 3:].to_numpy(), av["clip"].str[:4]
 
 
-def test_crema_ds_raters_who_are_left_out_tell_the_model(shared_data):
+def test_crema_ds_raters_who_are_left_out_tell_the_model(audio_visual):
     "One Dirichlet for all clips expects too little, votes taken for the crowd's too much"
-    votes, _ = audio_visual(shared_data / "crema_d")
+    votes, _ = audio_visual
     t = left_out_raters(votes, draws=5).set_index("crowd").round(3)
     seen = t.seen.iloc[0]
     assert seen == pytest.approx(0.89, abs=0.01)
@@ -333,9 +335,9 @@ def test_crema_ds_raters_who_are_left_out_tell_the_model(shared_data):
     assert t.expected["the votes are the crowd's"] > seen + 0.02
 
 
-def test_crema_d_is_as_it_was(shared_data):
+def test_crema_d_is_as_it_was(audio_visual):
     "What the committed tables of the real votes say"
-    counts, actors = audio_visual(shared_data / "crema_d")
+    counts, actors = audio_visual
     told = pd.read_csv(repo_root() / "reports/corpora/crema_d/ceiling.csv")
     found = class_ceilings(counts, actors)
     for name, low, value, high in told[["name", "95 % low", "share", "95 % high"]].to_numpy():

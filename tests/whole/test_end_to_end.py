@@ -1,7 +1,7 @@
 """From files on disk to a record, through the functions that the notebooks call; and what bad
 input does."""
 
-import json, os, shutil, subprocess, sys, zipfile
+import json, os, resource, shutil, signal, subprocess, sys, time, zipfile
 from pathlib import Path
 import matplotlib, numpy as np, pandas as pd, pytest
 from matplotlib import pyplot
@@ -12,16 +12,19 @@ from avkit.training.loading import load_data
 from avkit.cli import main
 from avkit.training.configure import configure
 from avkit.store import Store
-from helpers import draw_small, run_cells
+from helpers import draw_small, forked_process, run_cells
 
 matplotlib.use("agg")
 
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
-    "Three actors of the rendered corpus, in a path with spaces and umlauts"
+    "Half of the clips of three rendered actors, in a path with spaces and umlauts"
     root = tmp_path_factory.mktemp("Ünï cødé 数据") / "my corpus"
-    return synth.render_demo(root, actors=3, repeats=1, n_jobs=1, progress=False)
+    whole = synth._plan
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(synth, "_plan", lambda *of: whole(*of)[::2])
+        return synth.render_demo(root, actors=3, repeats=1, n_jobs=1, progress=False)
 
 
 SPLIT = "speaker,split\n1,train\n2,validation\n3,test\n"
@@ -45,7 +48,7 @@ def few(rendered, tmp_path):
     "Settings for one speaker a subset, with four clips that train and two of each other"
     for actor, n in ((1, 4), (2, 2), (3, 2)):
         (tmp_path / f"few/Actor_{actor:02}").mkdir(parents=True)
-        clips = sorted((rendered / f"Actor_{actor:02}").glob("01-*.mp4"))[::2][:n]
+        clips = sorted((rendered / f"Actor_{actor:02}").glob("01-*.mp4"))[:n]
         for path in [p for c in clips for p in c.parent.glob(f"0?{c.stem[2:]}.*")]:
             shutil.copy(path, tmp_path / f"few/Actor_{actor:02}" / path.name)
     shutil.copy(rendered / "synth.json", tmp_path / "few/synth.json")
@@ -64,6 +67,40 @@ def one_home(noted, tmp_path_factory):
 def warm(one_home, monkeypatch):
     "A cache that the tests share which are not about preparation"
     monkeypatch.setenv("AVKIT_HOME", str(one_home))
+
+
+def at_home(home, target, *args):
+    "What a process does that is forked from one with another cache"
+    os.environ["AVKIT_HOME"] = str(home)
+    target(*args)
+
+
+def run_forked(*what):
+    "The process in which `at_home` ran, forked from one that has imported what training needs"
+    p = forked_process(target=at_home, args=what)
+    p.start()
+    p.join()
+    return p
+
+
+def train_without_decoder(flags):
+    decoding = "av", "cv2", "facenet_pytorch", "onnxruntime"
+    assert not [name for name in decoding if sys.modules.get(name)]
+    sys.modules.update(dict.fromkeys(decoding))
+    sys.exit(main(["train", *flags]))
+
+
+def train_on_a_full_disk(flags, said):
+    with open(said, "w", buffering=1) as f:
+        sys.stdout = sys.stderr = f
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+        sys.exit(main(["train", *flags]))
+
+
+def prepare_all(flags):
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sys.exit(main(["prepare", *flags]))
 
 
 def test_raw_clips_to_record(settings, tmp_path, warm, capsys):
@@ -105,12 +142,8 @@ def test_raw_clips_to_record(settings, tmp_path, warm, capsys):
         and any((run / "tensorboard").iterdir())
     )
     # a second run, without decoder and detector, reads the filled store and comes to the same predictions  # noqa: E501
-    code = (
-        "import sys; sys.modules.update(av=None, cv2=None, facenet_pytorch=None, onnxruntime=None)\n"  # noqa: E501
-        'from avkit.cli import main; sys.exit(main(["train", *sys.argv[1:]]))'
-    )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "again")).items()]
-    subprocess.run([sys.executable, "-c", code, *flags], check=True, capture_output=True)
+    assert run_forked(os.environ["AVKIT_HOME"], train_without_decoder, flags).exitcode == 0
     assert (tmp_path / "again/predictions.csv").read_bytes() == (
         run / "predictions.csv"
     ).read_bytes()
@@ -207,45 +240,29 @@ def test_odd_clips_are_rows_of_the_summary(rendered, tmp_path):
 def test_a_full_disk(settings, tmp_path):
     """Writes fail from 20 kB on (as on a full disk): one line that names the file, and no part of
     a file is left"""
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from avkit.cli import main\n"  # noqa: E501
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); sys.exit(main(["train", *sys.argv[1:]]))'  # noqa: E501
-    )
     flags = [f"--{k}={v}" for k, v in (settings | dict(run_dir=tmp_path / "run", n_jobs=1)).items()]
-    env = os.environ | dict(AVKIT_HOME=str(tmp_path / "home"))
-    r = subprocess.run(
-        [sys.executable, "-c", code, *flags], capture_output=True, text=True, env=env
-    )
-    assert r.returncode == 2 and "avkit: " in r.stderr and "Traceback" not in r.stderr, (
-        r.stdout + r.stderr
-    )
-    assert "Disk full" in r.stdout + r.stderr
+    home, told = tmp_path / "home", tmp_path / "said.txt"
+    done = run_forked(home, train_on_a_full_disk, flags, told)
+    said = told.read_text()
+    assert done.exitcode == 2 and "avkit: " in said and "Traceback" not in said, said
+    assert "Disk full" in said
     left = [p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.stat().st_size >= 20000]
     assert not left and not (tmp_path / "run/record.json").exists()
 
 
 def test_a_killed_preparation_goes_on(few, tmp_path, monkeypatch):
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
-    import time, signal
-
     rendered = few["data_root"]
     from avkit.preprocessing.prepare import Preparation, prepare
     from avkit.datasets.ravdess import index
 
-    cmd = [
-        sys.executable,
-        "-m",
-        "avkit",
-        "prepare",
-        "--dataset=ravdess",
-        f"--data_root={rendered}",
-        "--n_jobs=1",
-    ]
-    p = subprocess.Popen(cmd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while p.poll() is None and len(list((tmp_path / "cache").rglob("*.safetensors"))) < 6:
+    flags = ["--dataset=ravdess", f"--data_root={rendered}", "--n_jobs=1"]
+    p = forked_process(target=at_home, args=(tmp_path / "cache", prepare_all, flags))
+    p.start()
+    while p.is_alive() and len(list((tmp_path / "cache").rglob("*.safetensors"))) < 6:
         time.sleep(0.01)
-    p.send_signal(signal.SIGKILL)
-    p.wait()
+    p.kill()
+    p.join()
     rows = prepare(index(rendered), Preparation(), Store(), n_jobs=1).rows
     assert set(rows.status) == {"done", "cached"} and not list(
         (tmp_path / "cache/store").rglob(".tmp-*.mp4")
@@ -287,8 +304,9 @@ def test_a_leaking_split_is_refused(settings, tmp_path, capsys):
     assert "Speaker(s) 01, 02" in capsys.readouterr().err
 
 
-def test_the_notebook_trains_and_a_random_split_says_so(settings, tmp_path, warm):
+def test_the_notebook_trains_and_a_random_split_says_so(settings, tmp_path, warm, monkeypatch):
     "nbs/train.ipynb, from clips to figures"
+    draw_small(monkeypatch)
     own = settings | dict(split="random", epochs=1, run_dir=str(tmp_path / "r"))
     r = run_cells("train", **own)["record"]
     assert r["split"]["note"] == "not speaker-independent"
@@ -321,20 +339,12 @@ def test_notebooks_of_many_runs(settings, tmp_path, warm, monkeypatch):
 
 def test_installed_wheel(few, tmp_path):
     "A wheel built from the clone works in an empty folder, from a ten-line script"
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            tmp_path,
-            repo_root(),
-        ],
+        [sys.executable, "-c", build, tmp_path],
+        cwd=repo_root(),
         check=True,
+        capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")  # all that installing one does

@@ -1,6 +1,6 @@
 """What the repository promises: pins that agree, light imports, no paths of one machine."""
 
-import ast, configparser, re, subprocess, sys, tomllib
+import ast, configparser, functools, re, subprocess, sys, tomllib
 import pytest
 from avkit.core import repo_root
 
@@ -69,21 +69,24 @@ def test_training_imports_no_decoder_and_no_detector():
     assert r.returncode == 0, r.stdout + r.stderr
 
 
+@functools.cache
+def modules():
+    "{path: syntax tree} of avkit"
+    paths = sorted((ROOT / "avkit").rglob("*.py"))
+    return {p: ast.parse(p.read_text(encoding="utf-8")) for p in paths}
+
+
 def test_exported_code_needs_neither_fastcore_nor_nbdev():
-    for p in (ROOT / "avkit").rglob("*.py"):
-        for n in ast.walk(ast.parse(p.read_text())):
+    for p, tree in modules().items():
+        for n in ast.walk(tree):
             names = [a.name for a in n.names] if isinstance(n, ast.Import) else []
             names += [n.module or ""] if isinstance(n, ast.ImportFrom) else []
             assert not {m.split(".")[0] for m in names} & {"fastcore", "nbdev", "execnb"}, p
 
 
 def test_a_module_names_each_thing_once():
-    for f in sorted((ROOT / "avkit").rglob("*.py")):
-        names = [
-            n.name
-            for n in ast.parse(f.read_text(encoding="utf-8")).body
-            if isinstance(n, (ast.FunctionDef, ast.ClassDef))
-        ]
+    for f, tree in modules().items():
+        names = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
         assert not (twice := sorted({n for n in names if names.count(n) > 1})), (
             f"{f}: {twice}, the later one hides the first"
         )
