@@ -17,7 +17,7 @@ from avkit.cli import main
 from avkit.preprocessing.prepare import Preparation
 from avkit.training.configure import configure
 from avkit.store import Store
-from helpers import rendered_actors, run_cells
+from helpers import draw_small, rendered_actors, run_cells
 
 pytest.importorskip("cv2")
 SIZE = (160, 120)  # enough for a face to be found
@@ -364,6 +364,7 @@ def test_a_folder_holds_one_prediction(tmp_path, monkeypatch, capsys):
     video = film(tmp_path / "a/clip.mp4", drawn(1))
     other = film(tmp_path / "b/clip.mp4", drawn(9))
     to = tmp_path / "out"
+    draw_small(monkeypatch)
     plain = dict(detector="none")  # no face is asked for
     annotate.predict_to(str(video), one, str(to), annotate=True, **plain)
     before = {p.name: p.read_bytes() for p in to.iterdir()}
@@ -390,10 +391,11 @@ def test_a_folder_holds_one_prediction(tmp_path, monkeypatch, capsys):
     assert len(set(places)) == 3 and places[0] == again
 
 
-def test_a_model_of_drawn_people_says_so_of_real_ones(tiny, card, tmp_path, capsys):
+def test_a_model_of_drawn_people_says_so_of_real_ones(tiny, card, tmp_path, capsys, monkeypatch):
     "In the table, the settings, the figure, on the screen; not of what avkit rendered; a card too"
     from avkit.evaluation.annotate import timeline
 
+    draw_small(monkeypatch)
     root, run = tiny
     rendered = sorted(root.rglob("*.mp4"))[0]
     real = tmp_path / "real.mp4"
@@ -409,9 +411,9 @@ def test_a_model_of_drawn_people_says_so_of_real_ones(tiny, card, tmp_path, caps
             assert ("drawn people" in s["warning"]) == (video == real)
             table = pd.read_csv(to / "predictions.csv")
             assert set(table.trained_on) == {"ravdess, rendered"}
-    p = avkit.predict(real, run, detector="none")
+    p = avkit.predict(real, run)
     assert "drawn people" in timeline(p).get_supxlabel()
-    p = avkit.predict(rendered, run, detector="none")
+    p = avkit.predict(rendered, run)
     assert timeline(p).get_supxlabel() == ""
 
 
