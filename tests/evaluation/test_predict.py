@@ -342,13 +342,13 @@ def test_real_people_joined_to_one_film(shared_data, tmp_path):
     clips = sorted((shared_data / "grid_clips").glob("*.mpg")) or pytest.skip(
         "no grid_clips/ in the real data"
     )
-    frames = np.concatenate([decode(p, audio=False).frames for p in clips[:4]])
+    frames = np.concatenate([decode(p, audio=False).frames for p in clips[:3]])
     video = write_video(tmp_path / "film.mp4", list(frames), 25)
-    assert np.allclose(cuts_of(video), [3, 6, 9], atol=1e-3)
+    assert np.allclose(cuts_of(video), [3, 6], atol=1e-3)
     from avkit.evaluation.runs import untrained_run
 
     p = avkit.predict(video, untrained_run(modality="video", device="cpu"))
-    assert sorted(round(at.min() / 3) for at, _ in p.seen.values()) == [0, 1, 2, 3]
+    assert sorted(round(at.min() / 3) for at, _ in p.seen.values()) == [0, 1, 2]
 
 
 def test_a_folder_holds_one_prediction(tmp_path, monkeypatch, capsys):
@@ -519,7 +519,7 @@ def test_the_time_line_of_a_face_stays_in_its_shot(tmp_path):
     "A window over a cut is about faces of both shots; neither is in the picture of the other"
     from avkit.evaluation.runs import untrained_run
 
-    video = film(tmp_path / "film.mp4", drawn(1, 100), drawn(9, 100), drawn(4, 60))
+    video = film(tmp_path / "film.mp4", drawn(1, 75), drawn(9, 75), drawn(4, 50))
     p = avkit.predict(video, untrained_run(device="cpu"), hop=0.6)
     edges, lines = [0.0, *p.settings["cuts"], p.settings["duration"]], time_line(p)
     assert len(edges) == 4 and lines.tier.nunique() == 3
