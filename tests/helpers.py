@@ -11,9 +11,10 @@ from avkit.datasets.batches import AVData
 from avkit.datasets.features import audio_source, AudioWindows, Stream
 from avkit.datasets.manifest import corpus_info, Manifest
 from avkit.datasets.registry import corpus_module
-from avkit.datasets.synth import PLAN
+from avkit.datasets.synth import FPS, PLAN, RATE, render_clip
 from avkit.evaluation import figures
 from avkit.reports.papers import STUDIES, study_of
+from avkit.preprocessing.writing import write_video
 from avkit.store import Store
 from avkit.training.configure import configure
 from avkit.training.loading import RunData
@@ -175,6 +176,20 @@ def config(recipe, run_dir, **more):
         **OWN[recipe],
         **more,
     )
+
+
+def rendered_actors(root, emotions=(0, 5), size=(96, 80)):
+    """Rendered clips of three actors, one of each emotion, with RAVDESS's names; and a split in
+    which each actor is a subset"""
+    for actor in (1, 2, 3):
+        for e in emotions:
+            frames, sound = render_clip(e, actor=actor, size=size)
+            name = f"01-01-{e + 1:02}-01-01-01-{actor:02}.mp4"
+            write_video(root / f"Actor_{actor:02}" / name, frames, FPS, sound, RATE)
+    (root / "synth.json").write_text("{}")  # what is rendered says so
+    split = root.parent / "split.csv"
+    split.write_text("speaker,split\n1,train\n2,validation\n3,test\n")
+    return split
 
 
 def draw_small(monkeypatch):

@@ -22,6 +22,7 @@ from ..models.conformer import sinusoids
 from ..models.fusion import FUSIONS
 from ..models.model import build_model
 from ..models.released import load, Released
+from ..models.weights import undrawn
 from ..training.checkpoint import make_model, save_best, take_weights
 from ..training.configure import Config, configure, names_of, options_of
 from ..training.inference import conditions as usual_conditions
@@ -140,20 +141,20 @@ def _names_of_both(told: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[st
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun16
 def released_config(
+    model: Released,            # of the checkpoint
     path: str | Path,           # the author's file; of vavl2023 the folder
     recipe: str,                # whose code saved it
-    mode: str = "as_released",  # or as_described
-    hints: Mapping[str, int] | None = None,  # what the weights cannot tell: num_heads, ...
+    mode: str,                  # as_released or as_described
+    hints: Mapping[str, int] | None,  # what the weights cannot tell: num_heads, ...
     **settings: Any,            # of the data, and where it runs
-) -> tuple[Config, Released]:
-    "The config of an author's checkpoint, at the paper's size and of no epoch; and its model"
-    model = load(recipe, path, mode, **(hints or {}))
+) -> Config:
+    "The config of an author's checkpoint, at the paper's size and of no epoch"
     told = _as_mode(told_settings(recipe, model), mode)
     heads = {"heads": (hints or {}).get("num_heads")} if recipe == "chumachenko2022" else {}
     asked = joined_settings(told, settings | heads)
     cfg = configure(**asked | dict(
         recipe=recipe, mode=mode, size="paper", init=str(resolve(path)), seed=1))
-    return Config(cfg.settings, cfg.recipe | dict(epochs=0)), model
+    return Config(cfg.settings, cfg.recipe | dict(epochs=0))
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun18
 def _last_linears(model: nn.Module) -> list[nn.Linear]:
@@ -273,7 +274,7 @@ def _fill(
 ) -> nn.Module:
     "The recipe's model with the author's weights, on the scale of avkit's models"
     _check_outputs(cfg["recipe"], r.model, corpus, path)
-    model = make_model(cfg, corpus.data)
+    with undrawn(): model = make_model(cfg, corpus.data)
     _put_in(model, r, path)
     if corpus.data.task != "class":
         on_standard_scale(model, cfg["recipe"], corpus.data.classes, cfg["dataset"],
@@ -341,7 +342,8 @@ def evaluate_released(
 ) -> dict[str, Any]:
     "Score an author's checkpoint on a data set, in a run's folder; returns its record"
     began = time.time()
-    cfg, r = released_config(path, recipe, mode, hints, **settings)
+    r = load(recipe, path, mode, **(hints or {}))
+    cfg = released_config(r, path, recipe, mode, hints, **settings)
     m = split_manifest(cfg)
     corpus = with_quirks(cfg, read_clips(cfg, m, verbose=verbose))
     model = _fill(cfg, r, corpus, path)
@@ -381,12 +383,14 @@ def released_run(
     **settings: Any,            # weights of frozen backbones, device
 ) -> Run:
     "An author's checkpoint as a run without a folder or data, that looks at videos"
-    n = _last_linears(load(recipe, path, mode, **(hints or {})).model)[0].out_features
+    r = load(recipe, path, mode, **(hints or {}))
+    n = _last_linears(r.model)[0].out_features
     data = papers_data(recipe, n)
-    cfg, r = released_config(path, recipe, mode, hints, **data, **settings)
+    cfg = released_config(r, path, recipe, mode, hints, **data, **settings)
     _check_video(cfg)
     names, task = _outputs_of(data, n)
-    model = build_model(cfg.recipe | dict(modality=cfg["modality"], n_out=n) | _widths(cfg))
+    size = dict(modality=cfg["modality"], n_out=n) | _widths(cfg)
+    with undrawn(): model = build_model(cfg.recipe | size)
     _put_in(model, r, path)
     level = "frame" if data["dataset"] == "affwild2" else "clip"
     record = dict(name=f"released {Path(path).name}", classes=names, task=task, level=level,

@@ -139,9 +139,9 @@ def ends_of(
     level: float = .95,     # of such intervals so many hold the score of all units there could be
 ) -> tuple[Any, Any]:
     "Both ends of the intervals (...); NaN where units are fewer than `UNITS`, or all alike"
-    from scipy.stats import t  # heavy: only where intervals are made
+    from scipy.special import stdtrit  # heavy: only where intervals are made
     error = error_of(_bent(without, metric, n))
-    reach = t.ppf((1 + level) / 2, len(without) - 1) * error
+    reach = stdtrit(len(without) - 1, (1 + level) / 2) * error
     known = (error > 1e-12) & (len(without) >= UNITS)
     middle = _bent(whole, metric, n)
     low, high = (np.where(known, _bent_back(x, metric, n), np.nan)
@@ -234,6 +234,7 @@ def permutation_p(
 ) -> float:
     "The two-sided p of the difference of two methods' scores"
     swaps, every = exchanges(A.shape[1], n, seed)
+    if every: swaps = swaps[:(len(swaps) + 1) // 2]  # the others exchange the other units instead
     none = np.zeros((1, A.shape[1]))
     seen = abs(_difference(A, B, none, metric)[0])
     hits = (np.abs(_difference(A, B, swaps, metric)) >= seen - 1e-12).sum()
@@ -257,12 +258,12 @@ def equivalence_p(
     margin: float,   # named before: a difference that would not matter
 ) -> float:
     "p of the scores being `margin` or more apart; NaN of fewer than `UNITS` units"
-    from scipy.stats import t  # heavy: only where tests are made
+    from scipy.special import stdtr  # heavy: only where tests are made
     if A.shape[1] < UNITS: return np.nan
     whole, without = differences(A, B, metric)
     error = float(error_of(without))
     if error < 1e-12: return float(abs(whole) >= margin)
-    return float(t.sf((margin - abs(whole)) / error, len(without) - 1))
+    return float(stdtr(len(without) - 1, (abs(whole) - margin) / error))
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #bd364127
 def holm(p: Sequence[float] | pd.Series) -> np.ndarray:

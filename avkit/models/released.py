@@ -16,7 +16,7 @@ from ..core import AvkitError, read_json, resolve, unknown
 from .conformer import sinusoids
 from .model import AVModel, build_model
 from .weights import (checkpoint_path, fill_model, Inert, read_file, refuse_weights,
-    Rename, renamed, State)
+    Rename, renamed, State, undrawn)
 
 # %% ../../nbs/3_models/07_released.ipynb #f284431e
 Hints = Mapping[str, int]
@@ -720,4 +720,4 @@ def load(
     if mode not in modes: raise unknown("mode", mode, modes)
     given = _hints(recipe, hints)
     state = _folder(path) if recipe == "vavl2023" else tensors(read_file(path), recipe, path)
-    return RELEASED[recipe](state, path, mode, given)
+    with undrawn(): return RELEASED[recipe](state, path, mode, given)

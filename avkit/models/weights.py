@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Rename', 'Fault', 'State', 'SOURCES', 'OWN_WEIGHTS', 'Inert', 'checkpoint_path', 'read_file', 'renamed',
-           'refuse_weights', 'fill_model', 'is_source', 'read_weights', 'common_prefix', 'fit_weights', 'file_stamp',
-           'source_of', 'weights_file', 'checkpoint_hash', 'tensors_hash', 'restoring', 'watch_loads', 'weights_hash',
-           'by_view', 'of_views']
+           'refuse_weights', 'fill_model', 'undrawn', 'is_source', 'read_weights', 'common_prefix', 'fit_weights',
+           'file_stamp', 'source_of', 'weights_file', 'checkpoint_hash', 'tensors_hash', 'restoring', 'watch_loads',
+           'weights_hash', 'by_view', 'of_views']
 
 # %% ../../nbs/3_models/01_weights.ipynb #6218f44c
 import contextlib, contextvars, functools, hashlib, os, pickletools, re, zipfile
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 import torch
 from torch import nn, Tensor
+from torch.overrides import TorchFunctionMode
 from ..core import AvkitError, content_key, file_hash, resolve, unknown
 from ..files import stamp
 from ..store import Store
@@ -204,6 +205,23 @@ def fill_model(
               if f in state}
     model.load_state_dict(filled, strict=False)
     return model.eval()
+
+# %% ../../nbs/3_models/01_weights.ipynb #undrawn2
+_DRAWS = {getattr(owner, f"{name}_") for owner in (Tensor, nn.init)
+          for name in ("uniform", "normal", "kaiming_uniform", "kaiming_normal")
+          if hasattr(owner, f"{name}_")}
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        given = kwargs or {}
+        if func in _DRAWS: return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def undrawn() -> contextlib.AbstractContextManager:
+    "Inside, networks are built with whatever memory holds: a strict loader is to fill them"
+    return _Undrawn()
 
 # %% ../../nbs/3_models/01_weights.ipynb #56398362
 SOURCES = ("timm:", "torchvision:", "torchaudio:", "hf:")

@@ -7,6 +7,7 @@ import json, shutil
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from avkit.core import AvkitError
+from avkit.evaluation import export
 from avkit.evaluation.evaluate import evaluate
 from avkit.evaluation.runs import open_run
 from avkit.cli import main
@@ -440,7 +441,8 @@ def test_what_cannot_be_checked_is_said(of_folder, tmp_path, capsys):
     assert "not checked" in capsys.readouterr().out
 
 
-def test_a_card_is_refused_with_a_sentence(run, tmp_path, capsys):
+def test_a_card_is_refused_with_a_sentence(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export, "to_graphs", lambda *a: dict())  # nobody asks for them
     assert main(["export", "--run", str(run), "--to", str(tmp_path / "card"), "--no-onnx"]) == 0
     assert main(["evaluate", "--run", str(tmp_path / "card")]) == 2
     assert "is a card" in capsys.readouterr().err

@@ -222,10 +222,11 @@ def test_ntua_face(affwild2, shared_data, tmp_path, track, mode):
 
 def test_ntua_bodies_are_filled(tmp_path):
     "As released a body is the whole frame: its weights go where the recipe looks at that"
+    parts = list(torchvision.models.resnet18().children())[:-1]
     sizes = {
         f"{v}_model.{i}.{k}": tuple(w.shape)
         for v in ("face", "body", "context")
-        for i, c in enumerate(list(torchvision.models.resnet18().children())[:-1])
+        for i, c in enumerate(parts)
         for k, w in c.state_dict().items()
     }
     cell = torch.nn.LSTM(3 * 512, 8, bidirectional=True).state_dict()

@@ -13,6 +13,7 @@ from avkit.preprocessing.writing import write_video
 from avkit.reports.records import runs_report
 from avkit.reports.tables import runs_table
 from avkit.training.loading import load_data
+from helpers import draw_small
 
 CLIP = "02-01-{:02d}-01-01-01-{:02d}"
 
@@ -80,7 +81,7 @@ def test_its_scores_are_those_of_the_authors_model(scored, checkpoint):
     assert set(run.record["metrics"]) == {"validation", "test"}
 
 
-def test_its_record_says_what_it_is(scored, checkpoint, tmp_path):
+def test_its_record_says_what_it_is(scored, checkpoint, tmp_path, monkeypatch):
     record = json.loads((scored / "record.json").read_text())
     from avkit.core import file_hash
 
@@ -90,6 +91,7 @@ def test_its_record_says_what_it_is(scored, checkpoint, tmp_path):
     assert "not known" in mark["unseen"] and "neutral, calm" in mark["assumed"]
     assert record["epochs"] == 0 and record["history"] == [] and record["best_epoch"] is None
     assert record["recipe"]["init_sha256"] == mark["sha256"]
+    draw_small(monkeypatch)
     _, figures = runs_report([scored], tmp_path / "report")
     assert set(runs_table([record]).recipe) == {"chumachenko2022 (released)"} and figures
     told = (tmp_path / "report/table.md").read_text()

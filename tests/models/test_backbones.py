@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest, torch
 from avkit.models import backbones, weights as weights_module
 from avkit.training import frozen
-from avkit.datasets import synth
 from avkit.core import AvkitError
 from avkit.datasets.batches import mean_and_deviation, standardise
 from avkit.datasets.features import Rows, Stream
@@ -14,7 +13,9 @@ from avkit.training.learner import fit
 from avkit.training.loading import load_data
 from avkit.training.configure import configure
 from avkit.store import Store
+from helpers import rendered_actors
 
+CLIPS = 6  # three actors, two emotions
 SMALL = {
     "preparation": {
         "frames": 4,
@@ -37,16 +38,14 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    d = tmp_path_factory.mktemp("backbones")
-    few = dict(actors=3, repeats=1, size=(96, 80), n_jobs=1, progress=False)
-    root = synth.render_demo(d / "corpus", **few)
-    (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
+    root = tmp_path_factory.mktemp("backbones") / "corpus"
+    split = rendered_actors(root)
     return dict(
         recipe="vavl2023",
         size="small",
         dataset="ravdess",
         data_root=str(root),
-        split=str(d / "split.csv"),
+        split=str(split),
         options=json.dumps(SMALL),
         random_backbone=True,
         epochs=1,
@@ -106,7 +105,7 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
     def killed(self, key, tensors, meta=None):
         if meta and "weights" in meta:
             stored.append(key)
-            if len(stored) == 30:
+            if len(stored) == CLIPS + 2:
                 raise KeyboardInterrupt
         return put(self, key, tensors, meta)
 
@@ -114,7 +113,7 @@ def test_raw_clips_through_backbones_to_a_record(settings, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         load_data(configure(**settings), verbose=False)
     r = fit(configure(**settings, run_dir=str(tmp_path / "run")))
-    assert len(stored) == 1 + 2 * 24 and len(set(stored)) == 2 * 24, (
+    assert len(stored) == 1 + 2 * CLIPS and len(set(stored)) == 2 * CLIPS, (
         "each clip goes through each backbone once; the killed one again"
     )
     assert {k: v for k, v in r["backbones"]["audio"].items() if k != "network"} == dict(

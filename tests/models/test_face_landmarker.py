@@ -18,6 +18,7 @@ from avkit.store import Store
 from avkit.training.configure import configure
 from avkit.training.frozen import backbone_note, backbone_stream
 from avkit.training.loading import load_data
+from helpers import rendered_actors
 
 LOOKED = []  # how many frames each opening of the stand-in looked at
 
@@ -50,8 +51,8 @@ def file(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    few = dict(actors=3, repeats=1, size=(96, 80), n_jobs=1, progress=False)
-    return synth.render_demo(tmp_path_factory.mktemp("clips") / "corpus", **few)
+    root = tmp_path_factory.mktemp("clips") / "corpus"
+    return root, rendered_actors(root)
 
 
 def rows_of(frames):
@@ -112,7 +113,7 @@ def test_what_is_refused(file, corpus, tmp_path, monkeypatch):
             video_backbone=f"face_landmarker:{file}",
             options={"backbone_options": {f"face_landmarker:{file}": {"pad": True}}},
         )
-    whole = dict(recipe="emotiw2023", dataset="ravdess", data_root=str(corpus), size="paper")
+    whole = dict(recipe="emotiw2023", dataset="ravdess", data_root=str(corpus[0]), size="paper")
     with pytest.raises(AvkitError, match="looks at faces"):
         load_data(configure(**whole, n_jobs=1, video_backbone=f"face_landmarker:{file}"))
     monkeypatch.setitem(__import__("sys").modules, "mediapipe", None)
@@ -123,10 +124,9 @@ def test_what_is_refused(file, corpus, tmp_path, monkeypatch):
 def test_from_a_file_to_a_prediction_in_a_shell(file, corpus, tmp_path, monkeypatch):
     "Trained, recorded without the file's place; a window without a face is answered by the audio"
     monkeypatch.setenv("AVKIT_HOME", str(tmp_path / "cache"))
-    split = tmp_path / "split.csv"
-    split.write_text("speaker,split\n1,train\n2,validation\n3,test\n")
+    root, split = corpus
     views = '{"preparation": {"frames": 4, "size": 48, "window": 1.0, "detector": "none"}}'
-    words = f"train --recipe demo --dataset ravdess --data_root {corpus} --split {split} --epochs 1"
+    words = f"train --recipe demo --dataset ravdess --data_root {root} --split {split} --epochs 1"
     words += f" --video_backbone face_landmarker:{file} --device cpu --n_jobs 1"
     assert main([*f"{words} --run_dir {tmp_path / 'run'}".split(), "--options", views]) == 0
     record = read_json(tmp_path / "run/record.json")
@@ -140,7 +140,7 @@ def test_from_a_file_to_a_prediction_in_a_shell(file, corpus, tmp_path, monkeypa
     film = write_video(tmp_path / "black.mp4", black, 30, sound, synth.RATE)
     dark = avkit.predict(film, tmp_path / "run", device="cpu").table
     assert set(dark.given) == {"audio"} and dark.prediction.ne("").all()
-    clip = next(corpus.rglob("*.mp4"))
+    clip = next(root.rglob("*.mp4"))
     seen = avkit.predict(clip, tmp_path / "run", device="cpu").table
     assert set(seen.given) == {"av"}
 

@@ -8,12 +8,12 @@ import pytest, torch
 from safetensors.torch import load_file, save_file
 from avkit.cli import main
 from avkit.core import AvkitError, file_hash, read_json
-from avkit.datasets import synth
 from avkit.datasets.features import Source
 from avkit.models import hub
 from avkit.store import Store
 from avkit.training.configure import configure
 from avkit.training.frozen import backbone_stream
+from helpers import rendered_actors
 
 WIDTH = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
 HEARS = dict(
@@ -400,11 +400,8 @@ def test_published_weights_are_what_a_name_without_weights_means(tmp_path, monke
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    d = tmp_path_factory.mktemp("clips")
-    few = dict(actors=3, repeats=1, size=(96, 80), n_jobs=1, progress=False)
-    root = synth.render_demo(d / "corpus", **few)
-    (d / "split.csv").write_text("speaker,split\n1,train\n2,validation\n3,test\n")
-    return root, d / "split.csv"
+    root = tmp_path_factory.mktemp("clips") / "corpus"
+    return root, rendered_actors(root)
 
 
 def test_from_a_folder_to_a_prediction_in_a_shell(folders, corpus, tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from avkit.models.conformer import RelativeAttention, sinusoids
 from avkit.models.model import build_model, count_parameters
 from avkit.training.configure import configure
 from avkit.models.released import VAVL_FILES, load
-from avkit.models.weights import read_file
+from avkit.models.weights import read_file, undrawn
 from author_files import (ConfigParser, random_state, save_emotiw, save_ntua, shapes,
     vavl_folder)  # fmt: skip
 
@@ -27,7 +27,9 @@ from author_files import (ConfigParser, random_state, save_emotiw, save_ntua, sh
 def trained_here(recipe, model, n_out, modality="av", widths=None, **settings):
     "The model that the recipe trains, with the weights of a released one"
     cfg = configure(recipe=recipe, size="paper", modality=modality, **settings)
-    mine = build_model(cfg.recipe | dict(modality=modality, n_out=n_out) | (widths or {}))
+    size = dict(modality=modality, n_out=n_out) | (widths or {})
+    with undrawn():
+        mine = build_model(cfg.recipe | size)
     mine.load_state_dict(model.model.state_dict())
     return mine.eval()
 
@@ -304,7 +306,8 @@ def test_emotiw_fusion(shared_data, tmp_path, head):
         z.flatten() if head.startswith("flatten") else z.mean(0), s["head.weight"], s["head.bias"]
     )
     with torch.no_grad():
-        assert torch.allclose(model(audio=a, video=v)[0], want, atol=1e-4)
+        out = model(audio=a, video=v)
+        assert torch.allclose(out[0], want, atol=1e-4)
         assert torch.allclose(
             model(audio=a, video=v.repeat_interleave(15, 1))[0], want, atol=1e-4
         )  # 75 frames in groups of 15
@@ -315,7 +318,7 @@ def test_emotiw_fusion(shared_data, tmp_path, head):
             widths=dict(video_dim=1024),
             variants=["frozen", "flatten"] if head == "flatten_5" else "frozen",
         )
-        assert torch.equal(here(a, v), model(audio=a, video=v)) and count_parameters(here) == (
+        assert torch.equal(here(a, v), out) and count_parameters(here) == (
             20_444_227 if head == "flatten_5" else 20_407_363
         )
     with pytest.raises(AvkitError, match="holds no ViT"):
@@ -343,11 +346,9 @@ def test_emotiw_with_a_vit(shared_data, tmp_path):
         torch.randn(1, 5, 3, 28, 28),
     )
     with torch.no_grad():
-        y = vit(x[0])[None]
-        assert torch.allclose(model(audio=a, video=x), model(audio=a, video=y), atol=1e-5)
-        assert torch.allclose(
-            model(audio=a, video=x.repeat_interleave(15, 1)), model(audio=a, video=y), atol=1e-5
-        )
+        out = model(audio=a, video=vit(x[0])[None])
+        assert torch.allclose(model(audio=a, video=x), out, atol=1e-5)
+        assert torch.allclose(model(audio=a, video=x.repeat_interleave(15, 1)), out, atol=1e-5)
     for wrong in (torch.zeros(1, 5, 3, 30, 28), torch.zeros(1, 5, 1, 28, 28)):
         with pytest.raises(AvkitError, match=r"and \(B,S,3,28,28\) with B=1 is expected"):
             model(audio=a, video=wrong)
