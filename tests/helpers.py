@@ -176,10 +176,15 @@ def config(recipe, run_dir, **more):
     )
 
 
+def few_pixels(monkeypatch):
+    "Figures of few pixels, where no test looks at them"
+    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+
+
 def draw_small(monkeypatch):
     "Figures as PNG alone, of few pixels, where a test asks no more than whether they are drawn"
     monkeypatch.setattr(figures, "is_raster", lambda fig: True)
-    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    few_pixels(monkeypatch)
 
 
 def run_cells(notebook, **given):

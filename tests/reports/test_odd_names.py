@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from avkit.cli import main
-from avkit.evaluation import figures
 from avkit.markup import answer_columns
+from helpers import few_pixels
 
 NAMES = [
     "$x_{$",
@@ -59,8 +59,8 @@ def made(tmp_path_factory):
     train = ["train", *flags, "--recipe=demo", "--modality=audio", "--split=kfold3", "--epochs=1"]
     assert main([*train, "--n_jobs=1", "--device=cpu", f"--run_dir={run}"]) == 0
     title = "<script>alert(1)</script> | =1+1 $x$"
-    with pytest.MonkeyPatch.context() as few_pixels:
-        few_pixels.setitem(figures._STYLE, "savefig.dpi", 30)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        few_pixels(monkeypatch)
         assert main(["report", run, f"--to={top}/report", f"--title={title}"]) == 0
     assert main(["evaluate", f"--run={run}", "--conditions=audio_noise", "--device=cpu"]) == 0
     assert main(["leaderboard", str(top), f"--to={top}/board", f"--title={title}"]) == 0

@@ -8,7 +8,7 @@ import pytest
 from avkit.reports import overview as o
 from avkit.datasets import ravdess
 from avkit.datasets.manifest import Manifest
-from avkit.evaluation import figures
+from helpers import few_pixels
 
 pytest.importorskip("cv2")
 
@@ -94,7 +94,7 @@ def test_loudness_is_the_level_of_the_speech():
 
 def test_report(twin, tmp_path, monkeypatch):
     from avkit.datasets.verify import verify
-    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    few_pixels(monkeypatch)
     m = ravdess.index(twin)
     m.problems.loc[0] = [f"{twin}/x.wav", "invalid", f"{twin}/x.wav: no"]
     verified = verify(m, media=True, n_jobs=1)

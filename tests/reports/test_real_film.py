@@ -6,7 +6,6 @@ import numpy as np, pytest
 from avkit.cli import main
 from avkit.core import AvkitError, read_json
 from avkit.datasets import synth
-from avkit.evaluation import figures
 from avkit.evaluation.annotate import predict_to
 from avkit.evaluation.runs import untrained_run
 from avkit.preprocessing.faces import detector
@@ -17,6 +16,7 @@ from avkit.reports.index import entry, remake
 from avkit.reports.real_film import (
     copy_measured, faces_measured, film_clips, film_report, FILMS, lag, Landmarks, landmarks_of,
     LANDMARKS)  # fmt: skip
+from helpers import few_pixels
 
 pytest.importorskip("cv2")
 pytest.importorskip("facenet_pytorch")
@@ -44,7 +44,7 @@ def rendered(tmp_path, monkeypatch):
 
 def test_the_report_on_rendered_film(rendered, tmp_path, monkeypatch):
     "All that was put in is found; it is made again from its records, and goes on where it was"
-    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    few_pixels(monkeypatch)
     to, runs = tmp_path / "real_film", tmp_path / "runs"
     films = dict(A="a")
     film_report(to, "Drawn film", rendered, films, runs)
@@ -115,7 +115,7 @@ def test_real_film_keeps_its_own_time(clips, shared_data):
 @pytest.mark.parametrize("film", FILMS)
 def test_real_film_goes_the_whole_way(clips, shared_data, tmp_path, film, monkeypatch):
     "Its face is found where another reader sees it; copy and time line are its own"
-    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    few_pixels(monkeypatch)
     path, name = clips[film]
     p, folder = predict_to(str(path), untrained_run(device="cpu"), str(tmp_path / "out"), True)
     (face,) = p.seen

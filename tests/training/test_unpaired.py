@@ -23,7 +23,7 @@ from avkit.training.checkpoint import load_model, make_model
 from avkit.training.configure import configure
 from avkit.training.inference import clips_scored, forward
 from avkit.training.record import score_lines
-from helpers import toy
+from helpers import draw_small, toy
 
 BOTH, AUDIO, VIDEO = "av", "audio", "video"
 WHO = [BOTH, AUDIO, VIDEO, BOTH, BOTH, AUDIO, VIDEO, BOTH]  # train
@@ -258,7 +258,8 @@ def shell(*words):
 
 
 @pytest.mark.parametrize("recipe", ["demo", "vavl2023"])
-def test_from_a_shell(films, recipe, tmp_path, capsys):
+def test_from_a_shell(films, recipe, tmp_path, capsys, monkeypatch):
+    draw_small(monkeypatch)
     small = dict(preparation=dict(window=1.0, frames=4, size=32), video_size=16)
     asked = [
         "--dataset", "folder", "--data_root", films, "--annotations", films / "labels.csv",
