@@ -5492,6 +5492,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'avkit.reports.claims._drawing': ('6_reports/claims.html#_drawing', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims._kept': ('6_reports/claims.html#_kept', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims._label': ('6_reports/claims.html#_label', 'avkit/reports/claims.py'),
+                                      'avkit.reports.claims._reach': ('6_reports/claims.html#_reach', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims._row': ('6_reports/claims.html#_row', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims._seen': ('6_reports/claims.html#_seen', 'avkit/reports/claims.py'),
                                       'avkit.reports.claims._sides': ('6_reports/claims.html#_sides', 'avkit/reports/claims.py'),

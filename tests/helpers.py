@@ -192,11 +192,16 @@ def rendered_actors(root, emotions=(0, 5), size=(96, 80)):
     return split
 
 
+def few_pixels(monkeypatch):
+    "Figures of few pixels, where no test looks at them"
+    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+
+
 def draw_small(monkeypatch):
     """Figures as PNG alone, of few pixels, with nothing moved to its place, where a test asks no
     more than whether they are drawn"""
     monkeypatch.setattr(figures, "is_raster", lambda fig: True)
-    monkeypatch.setitem(figures._STYLE, "savefig.dpi", 30)
+    few_pixels(monkeypatch)
     monkeypatch.setitem(figures._STYLE, "savefig.bbox", None)
     monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda self, fig: None)
 

@@ -292,11 +292,17 @@ def claim_run(
 WORTH = .05  # of accuracy or CCC: a smaller difference is worth nothing
 
 
+@functools.cache
+def _reach(n: int) -> float:
+    "Standard errors from the mean of n differences to an end of its 95 % interval"
+    from scipy.stats import t  # heavy: only where something is decided
+    return t.ppf(.975, n - 1)
+
+
 def paired_interval(d: np.ndarray) -> tuple[float, float, float]:
     "The mean of differences (n,), and the ends of its 95 % interval"
-    from scipy.stats import t  # heavy: only where something is decided
     n, mean = len(d), float(np.mean(d))
-    half = float(t.ppf(.975, n - 1) * np.std(d, ddof=1) / n ** .5)
+    half = float(_reach(n) * np.std(d, ddof=1) / n ** .5)
     return mean, mean - half, mean + half
 
 

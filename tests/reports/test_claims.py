@@ -14,6 +14,7 @@ from avkit.reports.claims import (CLAIMS, WORTH, WORLDS, claims_report, decided,
 from avkit.reports.papers import STUDIES
 from avkit.reports.records import read_spec
 from avkit.reports.tables import was_rendered
+from helpers import few_pixels
 
 REPORTS = repo_root() / "reports"
 FOLDER = REPORTS / "claims"
@@ -93,6 +94,7 @@ def test_where_both_sides_are_the_same_no_claim_holds():
 
 def test_a_report_is_resumed_and_made_again(tmp_path, monkeypatch):
     "A run that is there is not trained again; two starts write the same bytes"
+    few_pixels(monkeypatch)
     some = [replace(CLAIMS[-2], trials=CLAIMS[-2].trials[:1])]
     def report(to):
         return claims_report(tmp_path / to, "Toy", (0, 1), tmp_path / "runs", some, **TINY)

@@ -21,6 +21,7 @@ from avkit.reports.crema_d_voices import (
 )
 from avkit.reports.index import KINDS, remake
 from avkit.reports.records import read_spec
+from helpers import draw_small
 
 ACTORS = [1001, 1002, 1020, 1021, 1040, 1041, 1060, 1061, 1080, 1081]  # of each block two
 NAMES = list(CREMA_D_EMOTIONS.values())
@@ -55,7 +56,9 @@ def made(voices, tmp_path_factory):
     to = tmp_path_factory.mktemp("report")
     more = LIGHT | dict(seeds=(1,), folds=(0, 1), runs=to / "runs")
     more["options"] = json.dumps(LIGHT["options"])
-    voices_report(voices, voices / "mel.npz", to / "made", "Voices", **more)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_small(monkeypatch)
+        voices_report(voices, voices / "mel.npz", to / "made", "Voices", **more)
     return to
 
 
@@ -80,7 +83,8 @@ def test_every_method_is_asked_about_all_clips_of_the_test_actors(made):
     assert KINDS["voices"].headline(t).startswith("What was intended: ")
 
 
-def test_it_is_made_again_from_its_records(made, tmp_path):
+def test_it_is_made_again_from_its_records(made, tmp_path, monkeypatch):
+    draw_small(monkeypatch)
     remake(made / "made", tmp_path)
     for name in ("table.md", "table.csv", "table.tex", "corrupted.csv"):
         assert (tmp_path / name).read_bytes() == (made / "made" / name).read_bytes()

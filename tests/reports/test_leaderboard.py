@@ -24,6 +24,12 @@ LATE = [r for r in REAL if r["recipe"]["fusion"] == "late" and r["config"]["moda
 CA = [r for r in REAL if r["recipe"]["fusion"] == "ca" and r["config"]["modality"] == "av"]
 
 
+@pytest.fixture(scope="module")
+def everything():
+    "The board of all committed records, to read"
+    return board_of()
+
+
 def board(folder, *reports, **more):
     "The board of reports with these records"
     for i, records in enumerate(reports):
@@ -155,13 +161,12 @@ def test_any_other_published_number_stands_apart(tmp_path, change):
     assert text.index("## Published, other protocols") < text.index("mine2025")
 
 
-def test_no_published_number_stands_beside_rendered_data(tmp_path):
+def test_no_published_number_stands_beside_rendered_data(tmp_path, everything):
     drawn = changed(LATE, rendered=True)
     own = listed(tmp_path / "own.csv", ROW, ROW | dict(
         speakers="all their clips, unlabelled (audio and video), if the recipe was as it is today"))
     b = board(tmp_path / "r", drawn, numbers=own)
     assert len(b.others) == 2 and all(t.ground.rendered for t in b.tables)
-    everything = board_of()
     rows = [r for t in everything.tables if t.ground.rendered for r in t.rows]
     assert rows and not any(r.get("published") for r in rows)
     row = published().iloc[0].to_dict() | dict(split="x", speakers="x", clips="1")
@@ -297,8 +302,8 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     with pytest.raises(AvkitError, match="train a run first"): files_of([tmp_path / "out"])
 
 
-def test_the_committed_leaderboard_is_what_the_committed_records_make(tmp_path):
-    for p in write_board(board_of(), tmp_path):
+def test_the_committed_leaderboard_is_what_the_committed_records_make(tmp_path, everything):
+    for p in write_board(everything, tmp_path):
         old = kit_path("reports/leaderboard") / p.name
         assert old.read_bytes() == p.read_bytes(), f"{old}: avkit reports leaderboard"
     assert read_json(kit_path("reports/ravdess_real/records.json"))["records"]

@@ -1,5 +1,4 @@
-"Looking inside: every fusion, hidden parts, names of experiments, and no front end."
-import subprocess
+"Looking inside: every fusion, hidden parts, names of experiments."
 import sys
 from types import SimpleNamespace
 
@@ -103,14 +102,6 @@ def test_without_pyav_the_audio_is_wav(monkeypatch):
     assert errors.audio_uri(x, 22050).startswith("data:audio/mpeg")
     monkeypatch.setitem(sys.modules, "av", None)
     assert errors.audio_uri(x, 22050).startswith("data:audio/wav")
-
-
-def test_no_front_end_no_widgets(tmp_path):
-    code = ("from avkit.reports.browser import browse, live; import sys; assert not live(); "
-            f"print(len(browse({str(tmp_path)!r})), 'ipywidgets' in sys.modules)")
-    command = [sys.executable, "-c", code]
-    r = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert r.stdout.split()[-2:] == ["0", "False"]
 
 
 def test_a_run_that_is_not_there(tmp_path):

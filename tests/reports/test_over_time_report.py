@@ -7,15 +7,18 @@ from avkit.reports.over_time import (
     PLAIN_FACE, PLAIN_PRODUCT, PLAIN_VOICE, attention_choices, chosen_runs, over_time_report, over_time_runs,
     same_answers)
 from avkit.models.fusion import FUSIONS
+from helpers import draw_small
 
 
 @pytest.fixture(scope="module")
 def made(toy_corpus, tmp_path_factory):
     d = tmp_path_factory.mktemp("over_time")
     same = toy_corpus | dict(
-        recipe="ravdess_whisper", epochs=1, split="kfold3", fold=[0, 1, 2])
-    table = over_time_report(same, d / "report", "A toy", d / "runs", (1,), 1,
-                             fusions=("gauss", "concat"), enrolment=(0, "all"))
+        recipe="ravdess_whisper", epochs=1, split="kfold3", fold=[0, 1])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_small(monkeypatch)
+        table = over_time_report(same, d / "report", "A toy", d / "runs", (1,), 1,
+                                 fusions=("gauss", "concat"), enrolment=(0, "all"))
     return d, table
 
 
@@ -28,8 +31,9 @@ def test_rows_are_ordered_by_validation_and_end_with_the_baselines(made):
         assert (d / "report" / name).is_file()
 
 
-def test_tables_come_from_records_alone(made, tmp_path):
+def test_tables_come_from_records_alone(made, tmp_path, monkeypatch):
     d, _ = made
+    draw_small(monkeypatch)
     remake(d / "report", tmp_path)
     for f in ("table.md", "table.csv", "known.csv", "enrolment.csv"):
         assert (tmp_path / f).read_bytes() == (d / "report" / f).read_bytes()

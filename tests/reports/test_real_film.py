@@ -16,6 +16,7 @@ from avkit.reports.index import entry, remake
 from avkit.reports.real_film import (
     copy_measured, faces_measured, film_clips, film_report, FILMS, lag, Landmarks, landmarks_of,
     LANDMARKS)  # fmt: skip
+from helpers import few_pixels
 
 pytest.importorskip("cv2")
 pytest.importorskip("facenet_pytorch")
@@ -43,6 +44,7 @@ def rendered(tmp_path, monkeypatch):
 
 def test_the_report_on_rendered_film(rendered, tmp_path, monkeypatch):
     "All that was put in is found; it is made again from its records, and goes on where it was"
+    few_pixels(monkeypatch)
     to, runs = tmp_path / "real_film", tmp_path / "runs"
     films = dict(A="a")
     film_report(to, "Drawn film", rendered, films, runs)
@@ -111,17 +113,20 @@ def test_real_film_keeps_its_own_time(clips, shared_data):
 
 
 @pytest.mark.parametrize("film", FILMS)
-def test_real_film_goes_the_whole_way(clips, shared_data, tmp_path, film):
+def test_real_film_goes_the_whole_way(clips, shared_data, tmp_path, film, monkeypatch):
     "Its face is found where another reader sees it; copy and time line are its own"
+    few_pixels(monkeypatch)
     path, name = clips[film]
     p, folder = predict_to(str(path), untrained_run(device="cpu"), str(tmp_path / "out"), True)
     (face,) = p.seen
     times, boxes = p.seen[face]
-    ref = landmarks_of(shared_data / LANDMARKS, name, decode(path).frames.shape[1:3])
-    found = faces_measured(boxes, ref.at(times), decode(path).frames.shape[1:3])
+    own = decode(path, rate=48000)
+    shape = own.frames.shape[1:3]
+    ref = landmarks_of(shared_data / LANDMARKS, name, shape)
+    found = faces_measured(boxes, ref.at(times), shape)
     assert found["iou"] > 0.7 and found["inside"] > 0.95
     assert p.settings["pictures_with_a_face"] == p.settings["pictures_searched"] == 15
-    copy = copy_measured(decode(path, rate=48000), decode(folder / "annotated.mp4", rate=48000))
+    copy = copy_measured(own, decode(folder / "annotated.mp4", rate=48000))
     assert copy["more"] == 0 and abs(copy["late_ms"]) < 1 and copy["apart_ms"] < 1
 
 

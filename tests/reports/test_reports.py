@@ -18,6 +18,7 @@ from avkit.reports.records import read_spec, runs_report, slim_record, write_spe
 from avkit.reports.robustness import robustness_report
 from avkit.training.grid import run_grid
 from avkit.training.settings import DECLARED, PATHS
+from helpers import draw_small, few_pixels
 
 ROOT = repo_root()
 REPORTS = ROOT / "reports"
@@ -35,8 +36,9 @@ def files():
 
 
 @pytest.mark.parametrize("folder", committed(), ids=name_of)
-def test_tables_are_what_the_records_make(folder, tmp_path):
+def test_tables_are_what_the_records_make(folder, tmp_path, monkeypatch):
     "Exact on any machine: counts and a few sums go in, and the draws are seeded"
+    draw_small(monkeypatch)
     remake(folder, tmp_path)
     made = [p for p in sorted(tmp_path.iterdir()) if p.suffix in (".md", ".csv", ".tex")]
     assert len(made) >= 3
@@ -104,6 +106,7 @@ def bytes_of(folder): return {p.name: p.read_bytes() for p in sorted(folder.iter
 def test_what_was_measured_for_the_curves_stays_out_of_the_comparison(toy_runs, monkeypatch):
     "A share of 100 % is the condition itself; asking again asks no model, and changes no report"
     p, done, folder = toy_runs
+    few_pixels(monkeypatch)
     compare_report(p, done)
     before, q = bytes_of(folder / "compare"), replace(p, report=str(folder / "curves"))
     robustness_report(q, done, KINDS)

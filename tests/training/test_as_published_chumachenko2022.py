@@ -39,10 +39,8 @@ PLAN = [
     (1, 1, 138, 0.0, ""),
     (2, 3, 96, 0.0, ""),  # shorter than the last frame that is picked
     (3, 5, 133, 0.11, "late"),  # no face at first, audio of another length
-    (4, 6, 125, 0.0, "gone"),  # no face for a while
-    (7, 4, 150, -0.031, "aside"),
-    (11, 7, 108, 0.0, ""),
-    (5, 2, 128, 0.0, ""),
+    (11, 6, 125, 0.0, "gone"),  # no face for a while
+    (5, 4, 150, -0.031, "aside"),
 ]
 
 
@@ -242,7 +240,7 @@ def test_order_and_batches(released, described):
     "Shuffled anew in each epoch, batches of 8, the last one smaller; evaluation in order"
     for made in (released, described):
         d, cfg = made.corpus.data, made.cfg
-        train = d.indices("train").repeat(4)  # of 5 clips
+        train = d.indices("train").repeat(7)[:20]  # of 3 clips
         many = SimpleNamespace(indices={"train": train}.get, clips=d.clips, target=d.target)
         epochs = [train_order(cfg, many, e) for e in range(3)]
         assert all([len(b) for b in e] == [8, 8, 4] for e in epochs)

@@ -39,31 +39,43 @@ def trained(*prefix):
     return told
 
 
+BITS = (
+    "import avkit, hashlib, numpy as np, torch;"
+    "a = np.random.default_rng(0).normal(size=(90, 90));"
+    "x = torch.from_numpy(a).float();"
+    "parts = [a @ a, np.exp(a), np.sin(a), np.linalg.svd(a)[1], (x @ x).numpy(),"
+    " x.exp().numpy(), x.softmax(1).numpy(), torch.fft.rfft(x).numpy(),"
+    " torch.nn.functional.conv1d(x[None], x[:, :, None]).numpy()];"
+    "print(*[hashlib.sha256(p.tobytes()).hexdigest()[:9] for p in parts])"
+)
+SAY = "import json; from avkit.training.record import environment as e; print(json.dumps(e()))"
+
+
+@pytest.fixture(scope="module")
+def usual():
+    "What a process prints that imports avkit first: its bits, then what it says of itself"
+    out, err = run([sys.executable, "-c", f"{BITS}; {SAY}"])
+    bits, said = out.splitlines()
+    return bits, said, err
+
+
 @portable_here
-def test_capping_a_processor_further_changes_no_bit(tmp_path):
+def test_capping_a_processor_further_changes_no_bit(usual):
     "What a user exported does not get through, and the caps change something"
-    code = (
-        "import avkit, hashlib, numpy as np, torch;"
-        "a = np.random.default_rng(0).normal(size=(90, 90));"
-        "x = torch.from_numpy(a).float();"
-        "parts = [a @ a, np.exp(a), np.sin(a), np.linalg.svd(a)[1], (x @ x).numpy(),"
-        " x.exp().numpy(), x.softmax(1).numpy(), torch.fft.rfft(x).numpy(),"
-        " torch.nn.functional.conv1d(x[None], x[:, :, None]).numpy()];"
-        "print(*[hashlib.sha256(p.tobytes()).hexdigest()[:9] for p in parts])"
-    )
-    usual, _ = run([sys.executable, "-c", code])
-    zen, _ = run([sys.executable, "-c", code], OPENBLAS_CORETYPE="Zen", MKL_CBWR="AVX2")
-    assert usual and usual == zen  # what a user exported does not get through
-    fast, _ = run([sys.executable, "-c", code], AVKIT_NUMERICS="fast")
+    bits, *_ = usual
+    zen, _ = run([sys.executable, "-c", BITS], OPENBLAS_CORETYPE="Zen", MKL_CBWR="AVX2")
+    assert bits and bits == zen.strip()  # what a user exported does not get through
+    fast, _ = run([sys.executable, "-c", BITS], AVKIT_NUMERICS="fast")
     if "avx512f" in cpuinfo("flags").split():
-        assert fast != usual  # the caps do something here
+        assert fast.strip() != bits  # the caps do something here
 
 
 @portable_here
 @pytest.mark.parametrize("start", ["import avkit", "import numpy; import avkit"])
-def test_what_a_record_says_of_numerics_is_true(start):
-    say = "import json; from avkit.training.record import environment as e; print(json.dumps(e()))"
-    out, err = run([sys.executable, "-c", f"{start}; {say}"])
+def test_what_a_record_says_of_numerics_is_true(start, usual):
+    _, out, err = usual
+    if "numpy" in start:
+        out, err = run([sys.executable, "-c", f"{start}; {SAY}"])
     e = json.loads(out)
     late = "numpy" in start
     assert e["numerics"] == ("fast" if late else "portable")
@@ -77,11 +89,16 @@ def test_what_a_record_says_of_numerics_is_true(start):
 @portable_here
 @pytest.mark.parametrize("how", [["-m", "avkit"], [str(Path(sys.executable).parent / "avkit")]])
 def test_the_command_line_decides_before_torch_loads(how, tmp_path):
-    hook = tmp_path / "sitecustomize.py"  # says what the process ends with
+    hook = tmp_path / "sitecustomize.py"  # says what holds as NumPy or torch load, and ends there
     hook.write_text(
-        "import atexit, os, sys\n"
-        "atexit.register(lambda: print('->', os.environ.get('AVKIT_NUMERICS'),"
-        " os.environ.get('MKL_CBWR')))\n"
+        "import os, sys\n"
+        "class Loads:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name in ('numpy', 'torch'):\n"
+        "            holds = [os.environ.get(k) for k in ('AVKIT_NUMERICS', 'MKL_CBWR')]\n"
+        "            print('->', *holds, flush=True)\n"
+        "            os._exit(0)\n"
+        "sys.meta_path.insert(0, Loads())\n"
     )
     where = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     usual, fast = ([], "-> portable COMPATIBLE"), (["--numerics", "fast"], "-> fast None")

@@ -109,7 +109,8 @@ def test_processes_meet_where_auto_finds_no_gpu(toy_corpus, tmp_path):
 
 
 def test_the_command_of_the_readme(toy_corpus, tmp_path):
-    "accelerate starts two processes without a GPU; both work on one run"
+    """accelerate starts two processes without a GPU; both work on one run. `accelerate-launch` is
+    `accelerate launch`, without the other commands and all that they import"""
     lines = (repo_root() / "README.md").read_text().splitlines()
     shown = next(l for l in lines if "accelerate launch" in l and "--device cpu" in l)
     launch = shlex.split(shown)[: shlex.split(shown).index("train") + 1]
@@ -117,11 +118,11 @@ def test_the_command_of_the_readme(toy_corpus, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         launch[2:2] = ["--main_process_port", str(s.getsockname()[1])]
-    program = str(Path(sys.executable).parent / launch[0])
+    program = str(Path(sys.executable).parent / "-".join(launch[:2]))
     flags = [f"--{k}={v}" for k, v in settings.items()]
     own = os.environ | dict(OMP_NUM_THREADS="1", HF_HOME=str(tmp_path))
     p = subprocess.run(
-        [program, *launch[1:], *flags], capture_output=True, text=True, timeout=300, env=own
+        [program, *launch[2:], *flags], capture_output=True, text=True, timeout=300, env=own
     )
     assert p.returncode == 0, p.stderr[-2000:]
     r = json.loads((tmp_path / "run/record.json").read_text())

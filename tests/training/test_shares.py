@@ -19,6 +19,7 @@ from avkit.training.learner import balanced_weights, batch_of_rank, fit, loss_of
 from avkit.training.loading import load_data, read_clips, split_manifest
 from avkit.training.metrics import class_loss, class_weights, js_distance
 from avkit.training.record import data_lines, score_lines
+from helpers import draw_small
 
 NOTES = dict(
     votes="distribution",
@@ -86,7 +87,10 @@ def test_clips_mixed_in_pairs_mix_their_shares(toy_corpus, tmp_path):
 # Runs
 
 
-def test_a_run_learns_the_shares_and_is_scored_against_the_consensus(toy_corpus, tmp_path):
+def test_a_run_learns_the_shares_and_is_scored_against_the_consensus(
+    toy_corpus, tmp_path, monkeypatch
+):
+    draw_small(monkeypatch)
     cfg = config(toy_corpus, tmp_path)
     m = rated(cfg)
     record = fit(cfg, read_clips(cfg, m, verbose=False), verbose=False)

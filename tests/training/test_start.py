@@ -1,4 +1,4 @@
-"""What a run loads before its first step."""
+"""What a process loads: a run before its first step, and a browser of runs without a front end."""
 
 import subprocess, sys
 
@@ -18,11 +18,17 @@ for optimizer in ("sgd", "adam", "adamw"):
     unwrapped(acc, model)
 for heavy in ("torch._dynamo", "sympy", "torchvision", "sklearn", "seaborn", "matplotlib"):
     print(heavy, heavy in sys.modules)
+from avkit.reports.browser import browse, live
+assert not live()
+print(len(browse(sys.argv[1])), "ipywidgets" in sys.modules)
 """
 
 
-def test_a_step_loads_neither_the_compiler_nor_figures_nor_scores():
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+def test_a_step_loads_neither_the_compiler_nor_figures_nor_scores(tmp_path):
+    "Nor does a browser of runs load widgets where no front end shows them"
+    said = subprocess.run(
+        [sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True, check=True
     ).stdout.split()
+    done, runs = said[:12], said[-2:]
     assert dict(zip(done[::2], done[1::2])) == dict.fromkeys(done[::2], "False"), done
+    assert runs == ["0", "False"]
