@@ -296,7 +296,7 @@ WORTH = .05  # of accuracy or CCC: a smaller difference is worth nothing
 def _reach(n: int) -> float:
     "Standard errors from the mean of n differences to an end of its 95 % interval"
     from scipy.stats import t  # heavy: only where something is decided
-    return t.ppf(.975, n - 1)
+    return float(t.ppf(.975, n - 1))
 
 
 def paired_interval(d: np.ndarray) -> tuple[float, float, float]:
