@@ -15,7 +15,7 @@ import numpy as np
 from avkit.core import AvkitError
 from avkit.preprocessing.media import decode, frame_count, stream, survey
 
-SECONDS = 0.4
+SECONDS = 0.6
 FAST = dict(
     libx264="-preset ultrafast -crf 16", libx265="-preset ultrafast -x265-params log-level=0"
 )
@@ -135,7 +135,7 @@ def sounds():
     for suffix, codecs in kinds.items():
         for codec in codecs.split():
             rates = few.get(
-                suffix, (22050, 48000) if len(codecs) < 20 else (16000, 44100)
+                suffix, (8000, 22050, 44100, 48000) if len(codecs) < 20 else (16000, 44100)
             )
             if codec == "aac" and suffix == "m4a":
                 rates = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000)
@@ -188,7 +188,7 @@ def orientations():
         ("mov", "libx264", "8/9"),
     ):
         for rotation in (0, 90, 180, 270):
-            for flips in ("", "hflip") if suffix == "mp4" else ("",):
+            for flips in ("", "hflip"):
                 yield _turned(base, suffix, rotation, flips, sar)
     for rotation in (90, 180, 270):
         yield _turned("libx264", "mkv", rotation, "", "1")
@@ -196,9 +196,10 @@ def orientations():
 
 def shapes():
     "Sample aspect ratios"
-    usual = dict(mp4="libx264", mkv="libvpx", avi="mpeg4", ts="mpeg2video", mov="mpeg4")
-    for k, sar in enumerate("4/3 16/15 12/11 10/11 8/9 2/1 1/2 59/54".split()):
-        for suffix, codec in [*usual.items()][k % 2 :: 2]:
+    for sar in "4/3 16/15 12/11 10/11 8/9 2/1 1/2 59/54".split():
+        for suffix, codec in dict(
+            mp4="libx264", mkv="libvpx", avi="mpeg4", ts="mpeg2video", mov="mpeg4"
+        ).items():
             yield Case(
                 _name(sar, codec) + f".{suffix}", f"-vf setsar={sar} {codec_words(codec, 'v')}"
             )
@@ -219,7 +220,7 @@ def offsets():
         flv="-c:v flv -c:a libmp3lame", wmv="-c:v wmv2 -c:a wmav2", nut="-c:v mpeg4 -c:a pcm_s16le"
     )
     for suffix, codecs in usual.items():
-        for late in (0.1, 1.0):
+        for late in (0.1, 0.3, 1.0):
             yield Case(
                 f"video_{late}.{suffix}", codecs, (f"-itsoffset {late} {video_in()}", audio_in())
             )
@@ -248,7 +249,7 @@ def _copied(suffix, at, gop, frames):
 def edits():
     "Cut without encoding: edit lists hide what comes before"
     for suffix in ("mp4", "mov", "mkv", "ts"):
-        for at in (0.25, 0.77):
+        for at in (0.25, 0.5, 0.77):
             if suffix != "ts":  # whose copy would hold no key frame
                 yield _copied(suffix, at, 50, "")
             yield _copied(suffix, at, 8, "-t 0.3")
@@ -256,10 +257,9 @@ def edits():
 
 def gaps():
     "Audio packets that are missing"
-    usual = dict(
+    for suffix, codec in dict(
         mkv="libopus", mp4="aac", webm="libvorbis", ts="mp2", mov="ac3", mka="aac", nut="flac"
-    )
-    for k, (suffix, codec) in enumerate(usual.items()):
+    ).items():
         video = (
             "-c:v libvpx -b:v 200k"
             if suffix in ("mkv", "webm")
@@ -267,7 +267,7 @@ def gaps():
             if suffix != "ts"
             else "-c:v mpeg2video"
         )
-        for begin, end in ((0.3, 0.5), (0.2, 0.9), (0.4, 0.45), (0.5, 0.95))[k % 2 :: 2]:
+        for begin, end in ((0.3, 0.5), (0.2, 0.9), (0.4, 0.45), (0.5, 0.95)):
             drop = rf"-bsf:a noise=amount=0:drop='between(pts*tb\,{begin}\,{end})'"
             yield Case(
                 _name(begin, end, codec) + f".{suffix}",
