@@ -229,7 +229,7 @@ _Beyond = tuple[np.ndarray, np.ndarray]  # (N,C,max), (N,max): `_exceeding` of v
 
 def _beyond(votes: np.ndarray) -> _Beyond: return _exceeding(votes), _exceeding(votes.sum(1))
 
-
+# %% ../../nbs/2_datasets/13_votes.ipynb #beyond02
 def _fit_dirichlets(
     alpha: np.ndarray,   # (K,C) from where
     votes: _Beyond,

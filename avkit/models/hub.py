@@ -722,7 +722,7 @@ def _unpadded(net: Any) -> Iterator[None]:
     try: yield
     finally: net.pad = pad
 
-
+# %% ../../nbs/3_models/08_hub.ipynb #unpad002
 @torch.inference_mode()
 def measure_steps(t: HubBackbone) -> dict[str, Any]:
     "{dim: width of a step, side_by_side: layers in it, rate: steps a second, of audio}"

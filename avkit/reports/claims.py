@@ -305,7 +305,7 @@ def paired_interval(d: np.ndarray) -> tuple[float, float, float]:
     half = float(_reach(n) * np.std(d, ddof=1) / n ** .5)
     return mean, mean - half, mean + half
 
-
+# %% ../../nbs/6_reports/25_claims.ipynb #reach002
 def decided(
     kind: str,  # of a `Claim`
     mean: float,
