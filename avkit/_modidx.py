@@ -7483,6 +7483,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'avkit.training.frozen._code': ('4_training/frozen.html#_code', 'avkit/training/frozen.py'),
                                        'avkit.training.frozen._entry': ('4_training/frozen.html#_entry', 'avkit/training/frozen.py'),
                                        'avkit.training.frozen._fits': ('4_training/frozen.html#_fits', 'avkit/training/frozen.py'),
+                                       'avkit.training.frozen._from_own_start': ( '4_training/frozen.html#_from_own_start',
+                                                                                  'avkit/training/frozen.py'),
                                        'avkit.training.frozen._frozen': ('4_training/frozen.html#_frozen', 'avkit/training/frozen.py'),
                                        'avkit.training.frozen._groups': ('4_training/frozen.html#_groups', 'avkit/training/frozen.py'),
                                        'avkit.training.frozen._is_built_in': ( '4_training/frozen.html#_is_built_in',

@@ -7,7 +7,7 @@ __all__ = ['RUNNING', 'row_items', 'spread', 'apply_backbone', 'frozen_backbone'
            'backbone_stream']
 
 # %% ../../nbs/4_training/05_frozen.ipynb #1954a030
-import functools, inspect
+import functools, inspect, os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -151,6 +151,15 @@ def _ahead(
         yield waiting.pop(0).result()
         if i + n < len(todo): waiting.append(pool.submit(load, todo[i + n]))
 
+# %% ../../nbs/4_training/05_frozen.ipynb #sharcd01
+_GOLDEN = (5 ** .5 - 1) / 2  # its multiples, of which the fraction is taken, lie far apart
+
+
+def _from_own_start(todo: Sequence[int], process: int) -> list[int]:
+    "The rows, begun elsewhere by each process"
+    start = int(process * _GOLDEN % 1 * len(todo))
+    return [*todo[start:], *todo[:start]]
+
 # %% ../../nbs/4_training/05_frozen.ipynb #a5769425
 def _outputs(t: Any, group: list[_Row], device: str | torch.device) -> Iterator[Tensor]:
     "What the backbone gives for each row of a group; nothing for a row without an item"
@@ -190,12 +199,14 @@ def _run(
         inside = row["inside"][0] if "inside" in row else None
         return row_items(t, row["x"][0], row["real"][0], steps, source.rate, inside)
     gpu, misses = torch.device(device).type == "cuda", getattr(t, "may_miss", False)
+    todo = _from_own_start(todo, os.getpid())
     with ThreadPoolExecutor(1) as pool, progress(None, t.name, len(todo)) as bar:
-        for group in _groups(todo, _ahead(load, todo, pool), gpu):
+        for rows in _groups(todo, _ahead(load, todo, pool), gpu):
+            group = [row for row in rows if not store.has(cast(str, keys[row[0]]))]
             outputs = zip(group, _outputs(t, group, device), strict=True)
             for (r, (_, real)), y in outputs:
                 store.put(cast(str, keys[r]), _entry(y, real, misses), meta)
-            bar.update(len(group))
+            bar.update(len(rows))
 
 # %% ../../nbs/4_training/05_frozen.ipynb #99707bce
 _Weights = str | Path | None  # a file, a named source, or random

@@ -2,6 +2,7 @@
 streams that are read when they are asked for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 import pytest, torch
 from avkit.models import backbones, weights as weights_module
@@ -365,6 +366,35 @@ def test_features_are_keyed_by_the_weights_content(own, tmp_path, capsys):
     again = made("light", a)
     assert again[0] != one[0] and not torch.equal(again[1], one[1])
     assert again[2]["weights"] != one[2]["weights"]
+
+
+def test_runs_that_begin_together_share_the_work(tmp_path, monkeypatch):
+    "What another process has stored meanwhile is not computed again, wherever either began"
+    import os
+    from avkit.models.backbones import build_backbone
+
+    net, store, source = build_backbone("light", say=False), Store(tmp_path), frames_of(8)
+    keys, done = list("abcdefgh"), []
+    once = frozen.apply_backbone
+    monkeypatch.setattr(frozen, "apply_backbone", lambda *a: done.append(1) or once(*a))
+
+    def run(process, rows):
+        monkeypatch.setattr(os, "getpid", lambda: process)
+        frozen._run(net, rows, range(8), keys, store, "cpu", None, {})
+
+    def interrupted(i, j):
+        "After the first row the other process does all of its own"
+        if not done:
+            done.append(0)
+            run(3, source)
+        return source.make(i, j)
+
+    run(2, replace(source, make=interrupted))
+    assert len(done) - 1 <= 8 + 1 and all(store.has(k) for k in keys)
+    alone = Store(tmp_path / "alone")
+    frozen._run(net, source, range(8), keys, alone, "cpu", None, {})
+    for k in keys:
+        assert torch.equal(store.get(k)[0]["x"], alone.get(k)[0]["x"])
 
 
 def test_random_is_never_said_of_weights_that_were_loaded():
