@@ -265,7 +265,8 @@ RECIPES["ravdess_whisper"] = COMMON | dict(
     # how it is trained
     lr=3e-3, weight_decay=5e-2,
     schedule="cosine", epochs=10, batch_size=64,
-    label_smoothing=.1, aux_loss=1., ema=.98)
+    label_smoothing=.1, aux_loss=1., ema=.98,
+    refit=True)
 
 # %% ../../nbs/4_training/02_recipes.ipynb #crmvoi02
 RECIPES["crema_d_voices"] = COMMON | dict(

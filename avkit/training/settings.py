@@ -250,6 +250,9 @@ class OptimizerSettings:
         "auto", "the validation score that chooses the epoch", "training", flag=False)
     patience: int | None = number(
         None, "stop so many epochs after the best one", "training", flag=False)
+    refit: bool | None = number(
+        False, "once the epoch is chosen, train anew on training and validation clips together",
+        "training")
     smoothing: int | tuple | list | None = number(
         None, "frames over which outputs are smoothed", "training", flag=False)
     seed: int | None = number(1, "of everything that is random", "training", named=True)

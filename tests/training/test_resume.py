@@ -37,7 +37,7 @@ def train(flags, kill_at=None):
 
 def start(settings, run_dir, *more, **kw):
     said = dict(epochs=EPOCHS) | settings | dict(batch_size=32, run_dir=run_dir)
-    flags = [f"--{k}={v}" for k, v in said.items()] + list(more)
+    flags = [f"--{k}" if v is True else f"--{k}={v}" for k, v in said.items()] + list(more)
     p = forked_process(target=train, args=(flags,), kwargs=kw)
     p.start()
     return p
@@ -49,7 +49,7 @@ def finish(*args, **kw):
     return p.exitcode
 
 
-def result(run_dir):
+def result(run_dir, refit=False):
     "What must be equal: weights, optimizer, history, predictions"
 
     def tensors(p):
@@ -57,6 +57,7 @@ def result(run_dir):
             return {k: f.get_tensor(k).numpy().tobytes() for k in f.keys()}
 
     c = run_dir / "checkpoints"
+    chosen = dict(chosen=tensors(c / "chosen.safetensors")) if refit else {}
     record = json.loads((run_dir / "record.json").read_text())
     return dict(
         last=tensors(c / "last.safetensors"),
@@ -64,6 +65,7 @@ def result(run_dir):
         metrics=record["metrics"],
         history=(run_dir / "history.csv").read_bytes(),
         predictions=(run_dir / "predictions.csv").read_bytes(),
+        **chosen,
     )
 
 
@@ -103,6 +105,27 @@ def test_killed_while_writing_a_checkpoint(short, tmp_path, at):
     assert list(run.rglob(".tmp-*"))
     assert finish(settings, run, "--resume") == 0
     assert result(run) == uninterrupted
+
+
+@pytest.fixture(scope="module")
+def twice(toy_corpus, tmp_path_factory):
+    "The same of a run that trains once more on validation clips too, and how many files it writes"
+    run, settings = tmp_path_factory.mktemp("twice"), toy_corpus | dict(epochs=4, refit=True)
+    assert finish(settings, run) == 0
+    history = pd.read_csv(run / "history.csv")
+    best = json.loads((run / "record.json").read_text())["best_epoch"]
+    improved = history.validation_accuracy.cummax().diff().fillna(1).gt(0).sum()
+    return settings, result(run, True), len(history) + improved, best + 1
+
+
+@pytest.mark.parametrize("at", [1, 2, "last"])
+def test_killed_while_training_once_more(twice, tmp_path, at):
+    settings, uninterrupted, before, epochs = twice
+    run, at = tmp_path / "half", epochs + 1 if at == "last" else min(at, epochs)
+    assert finish(settings, run, kill_at=before + at) == -signal.SIGKILL
+    assert (run / "checkpoints/best.safetensors").exists() is False
+    assert finish(settings, run, "--resume") == 0
+    assert result(run, True) == uninterrupted
 
 
 def test_resume_refuses_other_settings(toy_corpus, tmp_path):

@@ -1,0 +1,92 @@
+"Once the epoch is chosen: a second training, on validation clips too."
+
+import json
+from dataclasses import replace
+import pandas as pd, pytest, torch
+from avkit.evaluation.runs import open_run
+from avkit.training.checkpoint import load_model, read_checkpoint, split_tensors
+from avkit.training.configure import configure
+from avkit.training.learner import fit, with_validation
+from avkit.training.loading import load_data
+
+PLAIN = dict(epochs=6, batch_size=32, options=json.dumps(dict(schedule="constant")))
+
+
+def tensors(run, name, part="model"):
+    return split_tensors(read_checkpoint(run / f"checkpoints/{name}.safetensors")[0], part)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture(scope="module")
+def both(toy_corpus, tmp_path_factory):
+    "A run without, and one with it: (folder, record) of each"
+    d = tmp_path_factory.mktemp("refit")
+    made = {}
+    for name, asked in (("without", {}), ("with", dict(refit=True))):
+        cfg = configure(**toy_corpus, **PLAIN, **asked, run_dir=str(d / name))
+        made[name] = d / name, fit(cfg, verbose=False)
+    return made
+
+
+def test_what_chooses_never_learned_validation(both):
+    (plain, without), (run, record) = both["without"], both["with"]
+    assert without["config_hash"] != record["config_hash"] and "refit" not in without
+    for k in ("history", "best_epoch", "counts"):
+        assert record[k] == without[k]
+    assert record["metrics"]["validation"] == without["metrics"]["validation"]
+    assert same(tensors(run, "chosen"), tensors(plain, "best"))
+    assert record["metrics"]["test"] != without["metrics"]["test"]
+    rows = [pd.read_csv(d / "predictions.csv") for d in (run, plain)]
+    pd.testing.assert_frame_equal(*(r.query("split == 'validation'") for r in rows))
+
+
+def test_the_model_is_that_of_all_the_clips(both, toy_corpus, tmp_path):
+    """Against a run whose split has the validation clips among its training clips, on features in
+    the scale of the first"""
+    run, record = both["with"]
+    data = load_data(configure(**toy_corpus, **PLAIN), verbose=False).data
+    told = pd.DataFrame(dict(clip=data.clips, split=data.split))
+    told["split"] = told["split"].map(dict(train="train", validation="train", test="validation"))
+    told.to_csv(tmp_path / "split.csv", index=False)
+    epochs = record["best_epoch"] + 1
+    settings = PLAIN | dict(epochs=epochs, split=str(tmp_path / "split.csv"))
+    cfg = configure(**toy_corpus, **settings, run_dir=str(tmp_path / "all"))
+    corpus = load_data(cfg, verbose=False)
+    scaled = replace(corpus.data, audio=data.audio, video=data.video)
+    fit(cfg, replace(corpus, data=scaled), verbose=False)
+    ema = tensors(tmp_path / "all", "last", "ema")
+    assert same(tensors(run, "best"), split_tensors(ema, "module"))
+    assert record["refit"]["epochs"] == epochs == len(record["refit"]["losses"])
+    assert record["refit"]["clips"] == record["counts"]["train"] + record["counts"]["validation"]
+
+
+def test_who_opens_the_run_has_that_model(both):
+    run, record = both["with"]
+    model, _ = load_model(run)
+    assert same(model.state_dict(), tensors(run, "best"))
+    rows = open_run(run).predictions.query("split == 'test' and condition == 'av'")
+    right = (rows.target == rows.prediction).mean()
+    assert right == pytest.approx(record["metrics"]["test"]["av"]["accuracy"])
+
+
+def test_nothing_is_learned_of_the_only_clips_that_are_scored(toy_corpus, tmp_path, capsys):
+    data = load_data(configure(**toy_corpus), verbose=False).data
+    told = pd.DataFrame(dict(clip=data.clips, split=data.split)).query("split != 'test'")
+    told.to_csv(tmp_path / "split.csv", index=False)
+    settings = dict(split=str(tmp_path / "split.csv"), epochs=1, run_dir=str(tmp_path / "run"))
+    record = fit(configure(**toy_corpus, **settings, refit=True))
+    assert "refit is left out" in capsys.readouterr().out and "refit" not in record
+    assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] != []
+    assert not (tmp_path / "run/checkpoints/chosen.safetensors").exists()
+    assert open_run(tmp_path / "run").model is not None
+
+
+def test_test_clips_stay_apart(toy_corpus):
+    corpus = load_data(configure(**toy_corpus), verbose=False)
+    joined = with_validation(corpus).data
+    assert not len(joined.indices("validation"))
+    assert torch.equal(joined.indices("test"), corpus.data.indices("test"))
+    assert not set(joined.indices("train").tolist()) & set(joined.indices("test").tolist())
