@@ -6147,6 +6147,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._labels': ( '6_reports/leaderboard.html#_labels',
                                                                                   'avkit/reports/leaderboard.py'),
+                                           'avkit.reports.leaderboard._learned_from': ( '6_reports/leaderboard.html#_learned_from',
+                                                                                        'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._lines': ( '6_reports/leaderboard.html#_lines',
                                                                                  'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._markdown_section': ( '6_reports/leaderboard.html#_markdown_section',

@@ -370,7 +370,10 @@ def _trained_on(run: Run) -> str:
 def _epoch(record: dict) -> str:
     "Which epoch the weights are of"
     best = record["best_epoch"]
-    return "not trained here" if best is None else f"best epoch {best + 1} of {record['epochs']}"
+    if best is None: return "not trained here"
+    said = f"best epoch {best + 1} of {record['epochs']}"
+    if not record.get("refit"): return said
+    return f"{said}, trained anew for as many epochs on training and validation clips together"
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #card0001
 def _of_data(record: dict) -> str:

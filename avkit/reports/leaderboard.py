@@ -307,6 +307,7 @@ class Ground:
     given: str     # the streams, or a corruption of them
     speakers: str  # what is used of the people who are tested
     rows: str      # hash of the clips that are scored
+    refit: bool = False  # whether validation clips were learned as well, once the epoch was chosen
 
     @property
     def name(self) -> str:
@@ -347,7 +348,8 @@ def ground_of(
         unit="frames" if per_frame else "clips", split=r["split"]["name"],
         folds=_folds_told(records), apart=_apart(r), side=_scored_side(r),
         chose=bool(selection_note(dict(r) | dict(side=_scored_side(r)))), given=condition,
-        speakers=used_of_speakers(r, condition), rows=rows_hash(records))
+        speakers=used_of_speakers(r, condition), rows=rows_hash(records),
+        refit=bool(r.get("refit")))
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0053
 FEWEST = 6  # clusters for an interval: with fewer it covers far less than it says
@@ -550,7 +552,7 @@ def published(path: str | Path | None = None) -> pd.DataFrame:
 def joins(row: Mapping[str, Any], table: ScoreTable) -> bool:
     "Whether a published number was measured as a table's are"
     g = table.ground
-    if g.rendered or not all(row[c] for c in STATED): return False
+    if g.rendered or g.refit or not all(row[c] for c in STATED): return False
     theirs = [row[c] for c in ("corpus", "given", "side", *STATED)]
     ours = [g.name, g.given, g.side, g.split, g.speakers, str(table.clips)]
     return theirs == ours and row["metric"] in table.scores
@@ -630,7 +632,14 @@ def heading(g: Ground) -> str:
     of = f", {len(g.classes)} classes" if g.task == "class" else f", {', '.join(g.classes)}"
     given = dict(av="both streams").get(g.given, g.given)
     known = ", of people known by clips of theirs" if "their" in g.speakers else ""
-    return f"{g.name}{of}: {g.side} of {g.split}, given {given}{known}"
+    learned = ", validation clips learned too" if g.refit else ""
+    return f"{g.name}{of}: {g.side} of {g.split}, given {given}{known}{learned}"
+
+
+def _learned_from(g: Ground) -> list[tuple[str, str]]:
+    "What is said of a second training; nothing where the model learned from training clips alone"
+    how = "training and validation clips together, once these had chosen the epoch (`refit`)"
+    return [("learned from", how)] if g.refit else []
 
 
 def protocol_lines(table: ScoreTable) -> list[tuple[str, str]]:
@@ -646,14 +655,14 @@ def protocol_lines(table: ScoreTable) -> list[tuple[str, str]]:
             ("split", f"{g.split}, fold {g.folds}; "
                       f"{apart.get(g.apart, 'who is in which subset is not known')}"),
             ("scored", f"{side}; {scored}; rows {g.rows}"), ("given", g.given),
-            ("used of the people tested", g.speakers)]
+            ("used of the people tested", g.speakers), *_learned_from(g)]
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0091
 INTRO = (
     "Two numbers stand in one column only where they were measured alike: on the same clips (the "
-    "hash of the rows), with the same labels, split, subset and streams, and with the same things "
-    "known of the people who are tested. Anything else has a table of its own; between tables "
-    "nothing can be compared.",
+    "hash of the rows), with the same labels, split, subset and streams, with the same things "
+    "known of the people who are tested, and learned from the same subsets. Anything else has a "
+    "table of its own; between tables nothing can be compared.",
     "A line is an experiment with all its folds and seeds: means over its runs, ± their deviation. "
     "The interval (95 %) is that of the first score, pooled over folds and averaged over seeds; it "
     "is over speakers, or what else a data set's unit is (`clusters`). With fewer than "
@@ -751,7 +760,8 @@ def board_frame(board: Board) -> pd.DataFrame:
         ground = dict(
             table=i, dataset=g.dataset, rendered=g.rendered, labels=g.labels, task=g.task,
             unit=g.unit, split=g.split, folds=g.folds, speaker_independent=g.apart, side=g.side,
-            chose_epoch=g.chose, given=g.given, used_of_speakers=g.speakers, rows=g.rows)
+            chose_epoch=g.chose, given=g.given, used_of_speakers=g.speakers, rows=g.rows,
+            refit=g.refit)
         out += [ground | {k: v for k, v in r.items() if k != "each"} for r in t.rows]
     return pd.DataFrame(out)
 

@@ -97,9 +97,11 @@ def slim_record(record: dict) -> dict:
 
 
 def _begun_told(record: dict) -> dict:
-    "Where the weights began, where that is not at random in a network that trains; else nothing"
+    "Where the weights began, if not at random in a network that trains; what was trained anew"
     drawn = drawn_networks(record)
     told = dict(drawn=drawn) if any(drawn.values()) else {}
+    again = record.get("refit")  # its losses are not told
+    if again: told |= dict(refit={k: again[k] for k in ("epochs", "clips") if k in again})
     return told | {k: record[k] for k in ("released", "began") if record.get(k)}
 
 

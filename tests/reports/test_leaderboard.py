@@ -63,7 +63,7 @@ def test_alike_measured_numbers_share_a_table(tmp_path):
     dict(rendered=True), dict(classes=["a", "b", "c", "d", "e", "f", "g", "h"]),
     dict(counts=dict(train=720, validation=240, test=239)), dict(set_aside=2),
     dict(split__speaker_independent=False), dict(level="frame"),
-    dict(config__votes="distribution")], ids=str)
+    dict(config__votes="distribution"), dict(refit=dict(epochs=3, clips=960))], ids=str)
 def test_another_protocol_is_another_table(tmp_path, change):
     "Each part of a protocol on its own"
     other = changed(CA, **change)
@@ -72,6 +72,12 @@ def test_another_protocol_is_another_table(tmp_path, change):
     b = board(tmp_path, LATE, other)
     assert not b.aside and len(b.tables) == 2
     assert {len(t.rows) for t in b.tables} == {1}
+
+
+def test_a_second_training_is_told_above_its_table(tmp_path):
+    b = board(tmp_path, LATE, changed(CA, refit=dict(epochs=3, clips=960)))
+    assert [t.ground.refit for t in b.tables] == [t.rows[0]["method"] == "ca" for t in b.tables]
+    assert board_markdown(b).count("once these had chosen the epoch") == 1
 
 
 def test_a_subset_of_the_folds_is_another_table(tmp_path):

@@ -90,3 +90,16 @@ def test_test_clips_stay_apart(toy_corpus):
     assert not len(joined.indices("validation"))
     assert torch.equal(joined.indices("test"), corpus.data.indices("test"))
     assert not set(joined.indices("train").tolist()) & set(joined.indices("test").tolist())
+
+
+def test_a_card_and_a_lean_record_say_so(both):
+    from avkit.evaluation.export import card_text
+    from avkit.reports.records import slim_record
+
+    for name, told in (("without", False), ("with", True)):
+        run, record = both[name]
+        text = card_text(open_run(run), {})
+        assert ("on training and validation clips together" in text) == told
+        lean = slim_record(record)
+        assert lean.get("refit") == ({k: record["refit"][k] for k in ("epochs", "clips")} if told
+                                     else None)
