@@ -636,6 +636,7 @@ def _predict(argv: Sequence[str] | None = None) -> int:
     again = ["predict", *([a["video"]] if a["video"] else [])]
     run = [w for k in ("run", "released", "recipe") if a[k] for w in (f"--{k}", a[k])]
     to = ["--to", a["to"]] if a["to"] else []
+    again += ["--calibrate"] * a["calibrate"]
     if not a["annotate"]: print(next_step(*again, *run, *to, "--annotate"))
     elif a["released"]: print(next_step("evaluate", *run, "--dataset", "NAME"))
     else: print(next_step("export", *(run or ["--run", "RUN"]), "--to", "CARD"))

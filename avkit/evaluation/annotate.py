@@ -19,7 +19,7 @@ from ..fields import read_kept
 from ..datasets.intervals import write_intervals
 from .figures import edges_between, save_figure, style
 from .predict import (check_video, demo_clip, predict, Prediction,
-    prediction_owner, prediction_summary, WHOLE_FRAME)
+    prediction_owner, prediction_summary, temperatures_told, WHOLE_FRAME)
 from .released_runs import RELEASED_HELP, released_run
 from .runs import open_run, Run
 from ..markup import answer_columns, csv_text, figure_text, legend_text
@@ -185,6 +185,14 @@ def _rows(p: Prediction, n: int) -> tuple[Any, Any]:
                         gridspec_kw=dict(width_ratios=[1, 9]))
 
 
+def _title(p: Prediction) -> str:
+    "Which video, which run; that not all faces are drawn; at which temperature"
+    many, told = len(p.seen) > MOST_STRIPS, temperatures_told(p)
+    left = f" ({MOST_STRIPS} of {len(p.seen)} faces; all: predictions.csv)" if many else ""
+    calibrated = f"\ncalibrated: at temperature {told}" if told else ""
+    return f"{p.settings['video']}, by {p.settings['run']}{left}{calibrated}"
+
+
 def timeline(p: Prediction) -> Any:
     "A figure: what is said of each face over time"
     faces = _faces(p)
@@ -193,9 +201,7 @@ def timeline(p: Prediction) -> Any:
         _one_face(row, p, name, t)
         row[1].tick_params(labelbottom=row[1] is axes[-1][1])
     axes[-1][1].set_xlabel("seconds")
-    more = len(p.seen) - MOST_STRIPS
-    left = f" ({MOST_STRIPS} of {len(p.seen)} faces; all: predictions.csv)" if more > 0 else ""
-    fig.suptitle(f"{p.settings['video']}, by {p.settings['run']}{left}", fontsize=9)
+    fig.suptitle(_title(p), fontsize=9)
     warning = p.settings["warning"]
     said = [warning] * bool(warning) + p.settings["unlike_training"]
     told = "\n".join(f"Model {line}" for line in said)
@@ -587,6 +593,7 @@ def predict_to(
     device: str = "auto",           # auto, cpu, cuda, cuda:1, mps
     detector: str | None = None,    # of faces, another than the run's
     face_model: str | None = None,  # the file of a detector that comes without one
+    calibrate: bool = False,        # probabilities at the temperature of validation; labels stay
     again: bool = False,            # replace what another input, model or setting left in `to`
     released: str | None = None,    # an author's checkpoint, in place of a run
     recipe: str | None = None,      # whose code saved it
@@ -603,9 +610,9 @@ def predict_to(
     path = video or demo_clip()
     check_video(opened)
     owner = prediction_owner(
-        path, opened, hop, faces, device, detector=detector, face_model=face_model)
+        path, opened, hop, faces, device, calibrate, detector=detector, face_model=face_model)
     folder = prediction_folder(to, Path(path).stem, owner, again)
-    p = predict(path, opened, hop, faces, device, detector, face_model)
+    p = predict(path, opened, hop, faces, device, detector, face_model, calibrate)
     print(prediction_summary(p))
     save_prediction(p, folder, annotate, again)
     return p, folder
@@ -620,5 +627,6 @@ PREDICT_HELP = dict(
     faces="at most so many faces at a time", device=setting_help("device"),
     detector=f"of faces: {', '.join(DETECTORS)}",
     face_model=setting_help("face_model"),
+    calibrate="probabilities at the temperature of validation; labels stay",
     again="replace what another input, model or setting left in `to`",
     **RELEASED_HELP)

@@ -18,7 +18,7 @@ from ..core import (AvkitError, atomic_folder, file_hash, resolve, sweep_tmp, wr
                         write_text)
 from ..datasets.manifest import corpus_info, declared_scale
 from .audit import audit_line, audit_of
-from .runs import open_run, Run
+from .runs import known_temperatures, open_run, Run
 from ..store import Store, write_tensors
 from ..markup import markdown_text, pipe_table
 from ..models.hub import is_hub
@@ -35,6 +35,12 @@ def _audit_kept(record: dict) -> dict[str, Any]:
     return dict(audit=told) if told else {}
 
 
+def _temperatures_kept(run: Run) -> dict[str, Any]:
+    "`temperatures`, where validation gave some"
+    found = known_temperatures(run)
+    return dict(temperatures=found) if found else {}
+
+
 def card_config(run: Run, meta: dict) -> dict:
     "config.json: what it takes to use the model, without the folders of this machine"
     r, t = run.record, run.trained
@@ -43,7 +49,7 @@ def card_config(run: Run, meta: dict) -> dict:
         rendered=bool(r.get("rendered")), backbones=r.get("backbones", {}), **_audit_kept(r),
         scale=declared_scale(r), classes=t.classes,
         labels={str(i): c for i, c in enumerate(t.classes)}, shapes=t.shapes,
-        **{k: r[k] for k in ("released", "began") if r.get(k)},
+        **{k: r[k] for k in ("released", "began") if r.get(k)}, **_temperatures_kept(run),
         settings=portable(meta["settings"]), recipe=portable(meta["recipe"]),
         model=portable(meta["model"]), preparation=portable(asdict(run.cfg.preparation)))
 
@@ -388,6 +394,14 @@ def _audited(run: Run) -> str:
     return f"\n{markdown_text(line)}\n" if line else ""
 
 
+def _calibrated(run: Run) -> str:
+    "A paragraph on the temperatures that validation gave; '' without"
+    told = ", ".join(f"{given} {T:g}" for given, T in known_temperatures(run).items())
+    if not told: return ""
+    return ("\nWith `calibrate=True` probabilities are at the temperature that its validation "
+            f"clips gave ({markdown_text(told)}).\n")
+
+
 def card_text(
     run: Run,                # whose model it is
     found: dict[str, dict],  # of `to_graphs`
@@ -404,7 +418,7 @@ def card_text(
 
     import avkit
     avkit.predict("clip.mp4", "this/folder").table
-
+{_calibrated(run)}
 {_PREPARED}
 
 {_graphs(found)}

@@ -8,8 +8,8 @@ __all__ = ['LONGEST', 'WHOLE_FRAME', 'AT_ONCE', 'DRAWN', 'demo_clip', 'pair_clip
            'still_given', 'answer', 'prediction_columns', 'window_audio', 'stored_window', 'has_backbone', 'Clips',
            'by_window', 'FaceTrack', 'face_tracks', 'faces_by_window', 'answer_frames', 'over_video', 'frame_edges',
            'frame_rows', 'by_frame', 'Prediction', 'name_faces', 'of_rendered', 'rendered_file', 'warning_of',
-           'belongs_to', 'unlike_of_video', 'scale_of', 'check_video', 'predict', 'prediction_owner',
-           'prediction_summary']
+           'belongs_to', 'unlike_of_video', 'scale_of', 'check_video', 'at_temperatures', 'temperatures_told',
+           'predict', 'prediction_owner', 'prediction_summary']
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #31431473
 import shutil, tempfile
@@ -27,7 +27,7 @@ from ..datasets.features import Stream
 from ..datasets.manifest import COLUMNS, declared_scale, label_ends, Manifest
 from ..datasets.registry import is_rendered
 from ..datasets.windows import frame_numbers, put_back, smooth, Windows
-from .runs import check_backbones, open_run, Run, unlike_training
+from .runs import check_backbones, open_run, Run, temperatures_of, unlike_training
 from ..markup import answer_columns
 from ..preprocessing import faces
 from ..preprocessing.faces import Crowd
@@ -37,6 +37,7 @@ from ..preprocessing.tracks import Cutter, cuts_of, NOTHING, SECONDS, Track, Wri
 from ..preprocessing.writing import write_video
 from ..store import Store
 from ..models.weights import tensors_hash
+from ..training.calibration import at_temperature
 from ..training.distributed import device_name
 from ..training.inference import predict_logits as outputs
 from ..training.record import own_files
@@ -947,12 +948,14 @@ def belongs_to(
     path: Path,           # of the file
     hop: float | None,    # seconds from window to window
     most: int,            # faces at a time
+    temperatures: Mapping[str, float] | None = None,  # of what is calibrated
 ) -> dict[str, Any]:
     "What a prediction is made of: the hashes of input and model, and what was asked"
     weights = {k: v.cpu() for k, v in run.model.state_dict().items()}
     model = dict(name=run.name, weights=tensors_hash(weights), files=own_files(run.cfg))
     asked = dict(hop=hop, faces=most, device=run.cfg["device"], preparation=run.preparation.video,
                  audio=run.preparation.audio)
+    if temperatures: asked["temperatures"] = {**temperatures}
     return dict(input=file_hash(path), model=model, settings=asked, avkit=__version__)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #unlkpcd1
@@ -1083,6 +1086,37 @@ def _for_video(
     recipe = cfg.recipe | dict(preparation=cfg.recipe["preparation"] | other)
     return run.with_config(replace(cfg, recipe=recipe))
 
+# %% ../../nbs/5_evaluation/04_predict.ipynb #calicod1
+def at_temperatures(
+    table: pd.DataFrame,                # of a prediction of classes
+    classes: Sequence[str],
+    temperatures: Mapping[str, float],  # {given: temperature}
+) -> pd.DataFrame:
+    "The table with the probabilities of each row at the temperature of what was given"
+    out, columns = table.copy(), answer_columns(classes)
+    for given, temperature in temperatures.items():
+        rows = table.given == given
+        told = at_temperature(table.loc[rows, columns], temperature)
+        out.loc[rows, columns] = told.round(6).astype(np.float32)
+    return out
+
+# %% ../../nbs/5_evaluation/04_predict.ipynb #calicod2
+def _calibrated(
+    p: Prediction,
+    temperatures: Mapping[str, float],  # of all that the run may be given; {}: as it is
+) -> Prediction:
+    "The prediction at these temperatures; its settings tell those that were used"
+    if not temperatures: return p
+    used = {c: T for c, T in temperatures.items() if c in set(p.table.given)}
+    table = at_temperatures(p.table, p.classes, used)
+    return replace(p, table=table, settings=p.settings | dict(temperatures=used))
+
+
+def temperatures_told(p: Prediction) -> str:
+    "`av 1.3, audio 0.9`: the temperatures of a calibrated prediction; '' of others"
+    used = p.settings.get("temperatures", {})
+    return ", ".join(f"{given} {temperature:g}" for given, temperature in used.items())
+
 # %% ../../nbs/5_evaluation/04_predict.ipynb #d0397829
 def _table(
     run: Run,             # that is asked
@@ -1107,17 +1141,20 @@ def predict(
     device: str = "auto",                 # auto, cpu, cuda, cuda:1, mps
     detector: str | None = None,          # of faces, another than the run's
     face_model: str | None = None,        # the file of a detector that comes without one
+    calibrate: bool = False,              # probabilities at the temperature of validation
 ) -> Prediction:
     "What a trained run says about a video"
     path = resolve(video)
     _check_asked(path, hop, faces)
     opened = open_run(run)
     check_video(opened)
+    temperatures = temperatures_of(opened) if calibrate else {}
     p = _for_video(opened, device, detector=detector, face_model=face_model)
     look = Looker(p.preparation) if "video" in p.streams else None
     p.model.to(p.cfg["device"])
     told = _prediction(p, path, look, *_table(p, path, look, hop, faces))
-    told.settings["belongs_to"] = belongs_to(p, path, hop, faces)
+    told = _calibrated(told, temperatures)
+    told.settings["belongs_to"] = belongs_to(p, path, hop, faces, temperatures)
     return told
 
 
@@ -1127,13 +1164,17 @@ def prediction_owner(
     hop: float | None = None,
     faces: int = 8,
     device: str = "auto",
+    calibrate: bool = False,
     **preparation: str | None,  # detector, face_model
 ) -> dict[str, Any]:
     "`belongs_to` of what `predict` would make, before it is made"
     path = resolve(video)
     _check_asked(path, hop, faces)
     probe(path)
-    return belongs_to(_for_video(open_run(run), device, **preparation), path, hop, faces)
+    opened = open_run(run)
+    temperatures = temperatures_of(opened) if calibrate else {}
+    p = _for_video(opened, device, **preparation)
+    return belongs_to(p, path, hop, faces, temperatures)
 
 # %% ../../nbs/5_evaluation/04_predict.ipynb #18608c17
 def _face_line(p: Prediction, name: str, rows: pd.DataFrame) -> str:
@@ -1156,5 +1197,6 @@ def prediction_summary(p: Prediction) -> str:
         found = f"{s['pictures_with_a_face']} of {s['pictures_searched']} frames"
         cuts = s["cuts"] and f", {len(s['cuts']) + 1} shots, each with faces of its own" or ""
         lines.insert(0, f"{s['video']}: {s['duration']:.1f} s, a face in {found}{cuts}")
+    if told := temperatures_told(p): lines.append(f"calibrated: at temperature {told}")
     said = [s["warning"]] * bool(s["warning"]) + s["unlike_training"]
     return "\n".join([*(f"Note: {s['run']} was {line}" for line in said), *lines])

@@ -1,5 +1,6 @@
 "A video of your own: as in training; several faces, odd files, any length in the same memory."
 
+import json
 import shutil
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
@@ -10,11 +11,19 @@ from avkit.training.learner import fit
 from avkit.preprocessing.media import decode, stream
 from avkit.preprocessing.writing import write_video
 from avkit.datasets.intervals import read_intervals, write_intervals
-from avkit.evaluation.annotate import time_line
-from avkit.evaluation.predict import Looker, Prediction, listen, plan_windows, windows
+from avkit.evaluation.annotate import time_line, timeline
+from avkit.evaluation.predict import (
+    at_temperatures,
+    Looker,
+    Prediction,
+    listen,
+    plan_windows,
+    windows,
+)
 from avkit.evaluation.runs import Run, Trained, open_run
 from avkit.cli import main
 from avkit.preprocessing.prepare import Preparation
+from avkit.training.calibration import at_temperature, nll
 from avkit.training.configure import configure
 from avkit.store import Store
 from helpers import draw_small, rendered_actors, run_cells
@@ -529,3 +538,119 @@ def test_the_time_line_of_a_face_stays_in_its_shot(tmp_path):
         assert rows.start.min() >= edges[shot] - 1e-6 and rows.end.max() <= edges[shot + 1] + 1e-6
     said = sum((lines.end - lines.start))
     assert said > 0.8 * p.settings["duration"]
+
+
+def calibratable(**temperature):
+    "A run of frames without a folder, whose record has temperatures"
+    from avkit.evaluation.runs import untrained_run
+
+    run = untrained_run(device="cpu", level="frame")
+    run.record["calibration"] = {c: dict(temperature=t) for c, t in temperature.items()}
+    return run
+
+
+def both(video, run):
+    "A prediction as it is and calibrated, and the probabilities of both"
+    one, two = (avkit.predict(video, run, calibrate=c) for c in (False, True))
+    return one, two, *(p.table[p.columns].to_numpy(float) for p in (one, two))
+
+
+def test_calibrated_probabilities_are_those_of_validation(tiny, card):
+    "At the temperature that the record and its card keep; NLL no higher, and the same labels"
+    root, run = tiny
+    known = read_json(run / "record.json")["calibration"]
+    theirs = pd.read_csv(run / "predictions.csv", dtype=dict(clip=str))
+    rows = theirs[(theirs.split == "validation") & (theirs.condition == "av")]
+    truth, plain, told = [], [], []
+    for clip, target in zip(rows["clip"], rows.target):
+        video = next(p for p in root.rglob("01-*.mp4") if p.stem.endswith(clip[3:]))
+        one, two, p, q = both(video, run)
+        T = known["av"]["temperature"]
+        assert np.abs(q - at_temperature(p, T)).max() < 1e-6
+        assert one.table.drop(columns=one.columns).equals(two.table.drop(columns=two.columns))
+        assert "temperatures" not in one.settings and two.settings["temperatures"] == dict(av=T)
+        truth.append(one.classes.index(target))
+        plain, told = [*plain, *p], [*told, *q]
+    assert len(truth) > 1 and nll(truth, told) <= nll(truth, plain)
+    assert avkit.predict(video, card, calibrate=True).table.equals(two.table)
+    assert f"av {T:g}" in (card / "README.md").read_text()
+
+
+def test_frames_are_calibrated_by_what_they_were_given(tmp_path):
+    "Each row at the temperature of its own condition; a moment without an answer stays so"
+    run = calibratable(av=0.5, audio=3.0, video=1.7)
+    grey = [np.full((96, 128, 3), 120, np.uint8)] * 20
+    sound = drawn(1, 20)[1]
+    one, two, p, q = both(write_video(tmp_path / "a.mp4", grey, 25, sound, synth.RATE), run)
+    assert set(one.table.given) == {"audio"} and two.settings["temperatures"] == dict(audio=3.0)
+    assert np.abs(q - at_temperature(p, 3)).max() < 1e-6 and (p != q).all()
+    assert one.table.prediction.equals(two.table.prediction)
+    mixed = one.table.assign(given=["av", "audio", "video", ""] * (len(p) // 4))
+    mixed.loc[mixed.given == "", one.columns] = np.nan
+    got = at_temperatures(mixed, one.classes, dict(av=0.5, audio=3.0, video=1.7))
+    for (given, rows), T in zip(got.groupby("given", sort=False), (0.5, 3, 1.7, 1)):
+        want = at_temperature(mixed.loc[rows.index, one.columns], T)
+        np.testing.assert_allclose(rows[one.columns].to_numpy(float), want, atol=1e-6)
+
+
+def test_what_is_written_says_that_it_is_calibrated(tiny, tmp_path, monkeypatch, capsys):
+    "On the screen, in the settings and in the figure; with a folder of its own"
+    draw_small(monkeypatch)
+    root, run = tiny
+    video = sorted(root.rglob("01-*.mp4"))[0]
+    asked = ["predict", str(video), "--run", str(run), "--detector", "none"]
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert main([*asked, "--to", str(a)]) == 0 and "temperature" not in capsys.readouterr().out
+    assert "temperature" not in (a / "settings.json").read_text()
+    assert main([*asked, "--to", str(b), "--calibrate"]) == 0
+    T = read_json(run / "record.json")["calibration"]["av"]["temperature"]
+    screen = capsys.readouterr().out
+    assert f"calibrated: at temperature av {T:g}" in screen and "--calibrate --run" in screen
+    assert read_json(b / "settings.json")["temperatures"] == dict(av=T)
+    plain, told = (pd.read_csv(d / "predictions.csv") for d in (a, b))
+    classes = read_json(run / "record.json")["classes"]
+    assert np.abs(told[classes] - at_temperature(plain[classes], T)).max(axis=None) < 1e-6
+    assert "av" in timeline(avkit.predict(video, run, calibrate=True)).get_suptitle()
+    assert main([*asked, "--to", str(a), "--calibrate"]) == 2
+    assert "another settings" in capsys.readouterr().err
+
+
+def test_without_a_temperature_there_is_a_reason(tmp_path):
+    from avkit.evaluation.runs import untrained_run
+
+    plain = tmp_path / "none.mp4"  # refused before the file is read
+    older, numbers = untrained_run(), untrained_run(("valence", "arousal"), "regression")
+    author, same, unheard, odd, text, card = (untrained_run() for _ in range(6))
+    author.record["released"] = dict(told="somebody's")
+    same.record |= dict(calibration=dict(av={}), metrics=dict(validation={}))
+    unheard.record |= dict(
+        calibration=dict(av=dict(temperature=2.0), audio={}), metrics=dict(validation={}, test={})
+    )
+    odd.record["calibration"] = dict(av=dict(temperature=0.04))
+    text.record["calibration"] = dict(av=dict(temperature="1.5"))
+    card.card = True
+    for run, message in (
+        (numbers, r"says numbers \(valence, arousal\).*leave out calibrate"),
+        (older, r"given av, audio, video.*older avkit trained it. Train it again \(--again\)"),
+        (author, "an author's file comes without. .*avkit evaluate --released"),
+        (same, "those of validation.*a split that also has test clips"),
+        (unheard, "no temperature given audio, video.*no clip of validation"),
+        (odd, r"record.json: `av` should be a finite number from .05 to 20, and is 0.04"),
+        (text, "record.json: `av` should be a valid number, and is '1.5'"),
+        (card, "the card carries none. Export it anew"),
+    ):
+        with pytest.raises(AvkitError, match=message):
+            avkit.predict(plain, run, calibrate=True)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 0, -1, 20.5, "2", True, None])
+def test_a_card_with_an_odd_temperature_is_refused(number, card, tmp_path):
+    "Whoever wrote it: a card went through other hands"
+    shutil.copytree(card, tmp_path / "card")
+    (tmp_path / "card/hashes.json").unlink()
+    config = read_json(card / "config.json")
+    assert set(config["temperatures"]) == {"av", "audio", "video"}
+    config["temperatures"]["audio"] = number
+    (tmp_path / "card/config.json").write_text(json.dumps(config))
+    with pytest.raises(AvkitError, match=r"config.json: `temperatures.audio` should be"):
+        open_run(tmp_path / "card")
