@@ -3227,6 +3227,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'avkit/evaluation/statistics.py'),
                                              'avkit.evaluation.statistics._mixed_score': ( '5_evaluation/statistics.html#_mixed_score',
                                                                                            'avkit/evaluation/statistics.py'),
+                                             'avkit.evaluation.statistics._over_seeds': ( '5_evaluation/statistics.html#_over_seeds',
+                                                                                          'avkit/evaluation/statistics.py'),
                                              'avkit.evaluation.statistics._squares': ( '5_evaluation/statistics.html#_squares',
                                                                                        'avkit/evaluation/statistics.py'),
                                              'avkit.evaluation.statistics._sums': ( '5_evaluation/statistics.html#_sums',
