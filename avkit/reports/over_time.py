@@ -214,10 +214,12 @@ def tallies_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
 
 
 def _common(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Tallies with as many seeds: what has one seed is the same for all"
+    "Tallies of the same seeds and speakers: what has one seed is the same for all"
     n = max(len(A), len(B))
     as_long = lambda T: np.repeat(T, n, 0) if len(T) == 1 else T
-    return as_long(A), as_long(B)
+    A, B = as_long(A), as_long(B)
+    tested = (A.sum((2, 3)) > 0) & (B.sum((2, 3)) > 0)  # a run may be missing
+    return A * tested[..., None, None], B * tested[..., None, None]
 
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #769d1a08
