@@ -478,7 +478,7 @@ class ScoreTable:
     @property
     def clips(self) -> int | None:
         "How many clips are scored in all folds, where it is known"
-        return self.rows[0].get("clips") if self.rows else None
+        return next((r["clips"] for r in self.rows if "clips" in r), None)
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0069
 def _lines(t: ScoreTable, first: str) -> list[dict]:
