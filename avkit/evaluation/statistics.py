@@ -90,12 +90,18 @@ def stacked(
     return np.array([[np.asarray(r.get(s, nothing), float) for s in names] for r in runs]), names
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #jack0001
+def _over_seeds(T: np.ndarray, metric: str) -> np.ndarray:  # (seeds, ..., tally)
+    "(...) the score, averaged over the seeds that have clips to be scored; 0 where none has"
+    n = T[..., 0].sum(-1) if metric == "ccc" else T.sum((-2, -1))
+    return (score_of(T, metric) * (n > 0)).sum(0) / np.maximum((n > 0).sum(0), 1)
+
+
 def unit_scores(
     T: np.ndarray,   # (seeds, units, ...) tallies
     metric: str,     # accuracy, uar, f1_macro, ccc
 ) -> np.ndarray:
     "(units,) the score of each unit by itself, averaged over seeds"
-    return score_of(T, metric).mean(0)
+    return _over_seeds(T, metric)
 
 
 def left_out_scores(
@@ -103,7 +109,7 @@ def left_out_scores(
     metric: str,     # accuracy, uar, f1_macro, ccc
 ) -> np.ndarray:
     "(units,) the score without each unit, averaged over seeds"
-    return score_of(T.sum(1, keepdims=True) - T, metric).mean(0)
+    return _over_seeds(T.sum(1, keepdims=True) - T, metric)
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #jack0004
 def _bent(x: Any, metric: str, n: float) -> Any:
@@ -155,7 +161,7 @@ def interval(
     level: float = .95,     # of such intervals so many hold the score of all units there could be
 ) -> tuple[float, float, float]:
     "The score, and the ends of its interval over units; NaN of fewer than `UNITS`, or all alike"
-    whole = float(score_of(T.sum(1), metric).mean())
+    whole = float(_over_seeds(T.sum(1), metric))
     low, high = ends_of(whole, left_out_scores(T, metric), metric, T.sum() / len(T), level)
     return whole, float(low), float(high)
 
@@ -166,7 +172,7 @@ def differences(
     metric: str,     # accuracy, uar, f1_macro, ccc
 ) -> tuple[float, np.ndarray]:
     "What is between two methods' scores, and the same without each unit (units,)"
-    whole = score_of(A.sum(1), metric).mean() - score_of(B.sum(1), metric).mean()
+    whole = _over_seeds(A.sum(1), metric) - _over_seeds(B.sum(1), metric)
     return float(whole), left_out_scores(A, metric) - left_out_scores(B, metric)
 
 
@@ -212,7 +218,8 @@ def _mixed_score(
     metric: str,
 ) -> np.ndarray:
     "(P,) scores of A with some units' answers from B, averaged over seeds"
-    return np.mean([score_of(_swapped(a, b, swap), metric) for a, b in zip(A, B)], 0)
+    both = zip(A, B, strict=True)
+    return np.mean([score_of(_swapped(a, b, swap), metric) for a, b in both], 0)
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #02c46427
 def _difference(
@@ -247,8 +254,8 @@ def effect(
     metric: str,     # accuracy, uar, f1_macro, ccc
 ) -> float:
     "Cohen's d of paired differences: the mean difference per unit over its deviation"
-    d = np.mean([score_of(a, metric) - score_of(b, metric) for a, b in zip(A, B)], 0)
-    return float(d.mean() / d.std(ddof=1)) if len(d) > 1 and d.std() > 0 else 0.
+    d = unit_scores(A, metric) - unit_scores(B, metric)
+    return float(d.mean() / d.std(ddof=1)) if len(d) > 1 and d.std() > 1e-12 else 0.
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #tost0002
 def equivalence_p(

@@ -430,7 +430,7 @@ def late_gain(records: Sequence[Mapping]) -> tuple[float, float]:
 def claim_notes(records: Sequence[Mapping], table: pd.DataFrame) -> list[str]:
     "The lines above the table"
     seeds, (mean, most) = sorted({r["seed"] for r in records}), late_gain(records)
-    controls, n = table[table.control], int((~table.control).sum())
+    controls, kinds = table[table.control], table.kind[~table.control].value_counts()
     fine = int((controls.decision != "holds").sum())
     epochs = ", ".join(f"{p} {epochs_of(p)}" for p in dict.fromkeys(c.paper for c in CLAIMS))
     said = [f"- {v['paper']}. {v['claim']} **{v['verdict'].capitalize()}.**"
@@ -447,7 +447,10 @@ def claim_notes(records: Sequence[Mapping], table: pd.DataFrame) -> list[str]:
         "margin, does not if it is below the margin. As good: holds if the interval is above minus "
         "the margin, does not if it is below 0 and the mean at most minus the margin.",
         f"Controls, where a claim must not hold: {fine} of {len(controls)} are as they must be. "
-        f"Of {n} other trials, one in forty would hold by chance if nothing differed.",
+        f"Of the other trials {kinds.get('better', 0)} are of better, of which at most one in "
+        "forty would hold by chance if nothing differed; "
+        f"{kinds.get('as good', 0)} are of as good, where at most one in forty would hold if the "
+        "first were worse by the margin, and most hold if nothing differed.",
         f"In the last quarter of the epochs the best validation score rose by {mean:.3f} on "
         f"average, {most:.3f} at most."]
 

@@ -74,10 +74,12 @@ def pooled(records: Iterable[dict], condition: str) -> tuple[np.ndarray, list[st
     "(seeds, units, ...) tallies of a method under a condition, pooled over folds; the units"
     seeds: dict[int, dict] = {}
     for r in records:
+        if not (told := r["speakers"].get(condition)): continue
         mine = seeds.setdefault(r["seed"], {})
-        for speaker, tally in r["speakers"].get(condition, {}).items():
+        for speaker, tally in told.items():
             mine[speaker] = mine.get(speaker, 0) + np.asarray(tally, float)
-    return stacked(list(seeds.values()))
+    if not seeds: return np.zeros((0, 0, 1, 1)), []
+    return stacked([seeds[s] for s in sorted(seeds)])
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #c1b797ac
 RESAMPLED = ("accuracy", "uar", "f1_macro", "ccc")  # scores that follow from tallies
@@ -214,7 +216,22 @@ def asked_pairs(
     some = each if baseline in names else list(itertools.combinations(names, 2))
     return [(a, b) for a, b in some if b and not any({a, b} <= set(s) for s in same)]
 
+# %% ../../nbs/6_reports/03_comparison.ipynb #pair0004
+def _run_of(record: dict) -> tuple:
+    "Which run of a method it is: its seed and its fold"
+    return record["seed"], record.get("split", {}).get("fold")
 
+
+def _in_both(*methods: Sequence[dict]) -> list[np.ndarray] | None:  # slim records of each
+    "Their tallies in the runs that all have; None where these lack units, or have too few"
+    ran = set.intersection(*({_run_of(r) for r in rs} for rs in methods))
+    shared = [[r for r in rs if _run_of(r) in ran] for rs in methods]
+    told = [pooled(rs, own_condition(rs[0])) for rs in (*methods, *shared) if rs]
+    units, T = [who for _, who in told], [t for t, _ in told[len(methods):]]
+    alike = all(who == units[0] for who in units)
+    return T if T and alike and len(units[0]) >= UNITS else None
+
+# %% ../../nbs/6_reports/03_comparison.ipynb #pair0005
 def pairs(
     records: Sequence[dict],                # slim ones
     metric: str,                            # accuracy, uar, f1_macro, ccc
@@ -222,12 +239,12 @@ def pairs(
     margin: float = ALIKE_WITHIN,                 # of equivalence
     same: Sequence[Sequence[str]] = (),     # methods that cannot differ
 ) -> pd.DataFrame:
-    "Pairs of interest on the same units: difference, interval, effect, p, Holm's p, decision"
-    got = {n: pooled(rs, own_condition(rs[0])) for n, rs in by_method(records).items()}
-    T = {n: needed(t, metric) for n, (t, _) in got.items()}
-    rows = [dict(a=a, b=b) | _pair(T[a], T[b], metric, margin)
-            for a, b in asked_pairs(list(T), baseline, same)
-            if got[a][1] == got[b][1] and len(got[a][1]) >= UNITS and metric in RESAMPLED]
+    "Pairs of interest on the same runs: difference, interval, effect, p, Holm's p, decision"
+    of = by_method(records)
+    asked = asked_pairs(list(of), baseline, same) if metric in RESAMPLED else []
+    found = {(a, b): _in_both(of[a], of[b]) for a, b in asked}
+    rows = [dict(a=a, b=b) | _pair(*(needed(T, metric) for T in both), metric, margin)
+            for (a, b), both in found.items() if both]
     t = pd.DataFrame(rows, columns=PAIR)
     for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p].tolist())
     return t.assign(decision=[_decision(*p, margin) for p in zip(t.p_holm, t.p_alike_holm)])
@@ -399,7 +416,9 @@ def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `metho
         return [f"{summary.units.max()} {units}, fewer than {UNITS}: no interval; the score of "
                 "each stands in its place."] if few else []
     n = distinct(summary.to_dict("records"), lambda row: row["units"])
-    lines = [f"The 95 % interval is over {n} {units} (jackknife, Student's t): of such intervals "
+    lines = ["Scores are means over runs. The 95 % interval is that of the first score, pooled "
+             f"over folds and averaged over seeds, over {n} {units} (jackknife, Student's t): of "
+             "such intervals "
              f"93 to 97 % hold the score of all {units} there could be, simulated from {UNITS} on. "
              "It is of these trainings."]
     if not told["between training"]: return lines
@@ -411,9 +430,11 @@ def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `metho
 def pair_lines(tests: pd.DataFrame, spec: dict) -> list[str]:  # of `pairs`
     "Which pairs are tested, how, and which cannot differ"
     if not len(tests): return [f"No pair is tested: fewer than {UNITS} units, or one method."]
-    baseline = f"each method against {spec['baseline']}" if tests.b.nunique() == 1 else "every two"
+    one = tests.b.iloc[0] == spec["baseline"]
+    baseline = f"each method against {spec['baseline']}" if one else "every two"
     lines = [f"Pairs of interest (`pairs.md`): {baseline}, {len(tests)} in the family of Holm's "
-             "correction; p by exchange of units, equivalence by two one-sided t tests with a "
+             "correction; on the seeds and folds that both have; p by exchange of units, "
+             "equivalence by two one-sided t tests with a "
              f"margin of {spec['margin']:g}."]
     same = [" and ".join(s) for s in spec.get("same", [])]
     return lines + ([f"Cannot differ on these data, so not tested: {'; '.join(same)}."]

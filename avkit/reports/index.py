@@ -436,8 +436,7 @@ REAL_NOTES = (
     "score when each fold chooses by its own validation speakers alone.",
     "Each speaker's features are centred and scaled by that speaker's own clips, without labels "
     "(`by_speaker`): scores are for speakers of whom several clips are known.",
-    "The scores are pooled over folds and averaged over seeds. The baseline of the pairs of "
-    "interest is `concat`: it was named when these scores were known.")
+    "The baseline of the pairs of interest is `concat`: it was named when these scores were known.")
 CANNOT_DIFFER = [("ia", "concat")]  # on clips that are one vector for each stream
 
 

@@ -480,13 +480,13 @@ class ScoreTable:
     @property
     def clips(self) -> int | None:
         "How many clips are scored in all folds, where it is known"
-        return self.rows[0].get("clips") if self.rows else None
+        return next((r["clips"] for r in self.rows if "clips" in r), None)
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0069
 def _lines(t: ScoreTable, first: str) -> list[dict]:
     "The lines of a table by a score, the best first; distances: the least"
     sign = 1 if first == "js_distance" else -1
-    return sorted(t.rows, key=lambda r: (sign * r.get(first, -9 * sign), r["method"]))
+    return sorted(t.rows, key=lambda r: (sign * r.get(first, sign * math.inf), r["method"]))
 
 
 def _named_apart(rows: list[dict], groups: Sequence[Sequence[dict]]) -> None:
@@ -571,7 +571,9 @@ def with_published(tables: Sequence[ScoreTable], known: pd.DataFrame) -> pd.Data
     left = []
     for row in known.to_dict("records"):
         mine = [t for t in tables if joins(row, t)]
-        for t in mine: t.rows.append(_published_row(row))
+        for t in mine:
+            t.rows.append(_published_row(row))
+            t.rows = _lines(t, t.scores[0])
         if not mine: left.append(row)
     return pd.DataFrame(left, columns=known.columns)
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SAME_AS', 'ENROLMENT', 'CURVES', 'SETTINGS_TRIED', 'PLAIN_VOICE', 'PLAIN_FACE', 'PLAIN_PRODUCT', 'PENALTIES',
-           'OVER_TIME_NOTES', 'CURVE_NOTE', 'attention_choices', 'same_answers', 'over_time_runs', 'clip_vectors',
-           'tally_of', 'baselines', 'baselines_once', 'tallied_record', 'chosen_runs', 'tallies_of', 'over_time_table',
-           'readable', 'curve_table', 'curve_figure', 'write_over_time', 'over_time_headline', 'over_time_report',
-           'over_time_of']
+           'OVER_TIME_NOTES', 'CURVE_NOTE', 'REFIT_NOTE', 'attention_choices', 'same_answers', 'over_time_runs',
+           'clip_vectors', 'tally_of', 'baselines', 'baselines_once', 'tallied_record', 'chosen_runs', 'tallies_of',
+           'over_time_table', 'readable', 'curve_table', 'curve_figure', 'write_over_time', 'over_time_headline',
+           'over_time_report', 'over_time_of']
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00003
 import json
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TYPE_CHECKING
 import numpy as np, pandas as pd, torch
-from ..core import content_key, read_json, write_json
+from ..core import AvkitError, content_key, read_json, write_json
 from ..evaluation.figures import style
 from ..evaluation.runs import read_predictions
 from ..evaluation.statistics import difference_interval, interval
@@ -221,10 +221,12 @@ def tallies_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
 
 
 def _common(A: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Tallies with as many seeds: what has one seed is the same for all"
+    "Tallies of the same seeds and speakers: what has one seed is the same for all"
     n = max(len(A), len(B))
     as_long = lambda T: np.repeat(T, n, 0) if len(T) == 1 else T
-    return as_long(A), as_long(B)
+    A, B = as_long(A), as_long(B)
+    tested = (A.sum((2, 3)) > 0) & (B.sum((2, 3)) > 0)  # a run may be missing
+    return A * tested[..., None, None], B * tested[..., None, None]
 
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #769d1a08
@@ -359,11 +361,9 @@ OVER_TIME_NOTES = (
     "the scale is that of the training speakers.",
     "The epoch is chosen inside each training fold, by its validation speakers; so are settings, "
     "where more than one of the notebook's list was run, and, in `chosen by each fold`, the "
-    "fusion. Then the model is trained anew on training and validation speakers together, 16 "
-    "actors, for as many epochs (`refit`); so is each logistic regression, at the chosen strength. "
-    "Scores on validation are of the models that had not learned it. The list and the recipe's "
-    "numbers were drawn up on validation scores of these folds, whose speakers test in other "
-    "folds, by people who had seen earlier test scores of these actors.",
+    "fusion. The list and the recipe's numbers were drawn up on validation scores of these folds, "
+    "whose speakers test in other folds, by people who had seen earlier test scores of these "
+    "actors.",
     "Fusions that learn a layer had one setting and ten epochs, more than which was not affordable "
     "here: that they are no better than the product says little of them.",
     "Rows are ordered by validation. `gauss` and `late` learn nothing below their heads; the "
@@ -379,12 +379,27 @@ CURVE_NOTE = (
     "the 59 others.")
 
 
+REFIT_NOTE = (
+    "Once that is chosen, the model is trained anew on training and validation speakers together, "
+    "16 actors, for as many epochs (`refit`); so is each logistic regression, at the chosen "
+    "strength. Scores on validation are of the models that had not learned it.")
+
+
+def _refit_notes(records: _Rows) -> list[str]:
+    "Whether runs were trained anew"
+    anew = sum(bool(r.get("refit")) for r in records)
+    if 0 < anew < len(records):
+        raise AvkitError(f"{anew} of {len(records)} runs were trained anew on validation clips "
+                         "too (refit): they do not belong into one table.")
+    return [REFIT_NOTE] if anew else []
+
+
 def write_over_time(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
     "Both tables and the figure of a report's spec; returns the readable first table"
     records, plain = spec["records"], spec["baselines"]
     t, curve = over_time_table(records, plain), curve_table(records, plain)
     known = over_time_table(records, plain, "all") if _of(records, "all") else None
-    notes = [*about(records), *OVER_TIME_NOTES, *spec.get("notes", [])]
+    notes = [*about(records), *OVER_TIME_NOTES, *_refit_notes(records), *spec.get("notes", [])]
     shown = write_frame(readable(t), folder, spec["title"], notes, csv=t)
     if known is not None:
         title = "The same with all other clips of each speaker known, without labels"

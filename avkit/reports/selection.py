@@ -81,10 +81,12 @@ def candidate_scores(records: Sequence[dict], metric: str = "accuracy") -> pd.Da
 
 # %% ../../nbs/6_reports/07_selection.ipynb #c11c1510
 def select_candidate(scores: pd.DataFrame) -> pd.DataFrame:
-    "A row for each candidate of `candidate_scores`, best validation score first"
+    "A row for each candidate, best validation score first; last those that lack runs"
     groups = scores.groupby("candidate", sort=False).validation
     t = groups.agg(validation="mean", spread="std", runs="size")
-    return t.sort_values("validation", ascending=False, kind="stable").reset_index()
+    t = t.sort_values("validation", ascending=False, kind="stable")
+    lacking = (t.runs < t.runs.max()).sort_values(kind="stable")  # others may be easier
+    return t.loc[lacking.index].reset_index()
 
 
 def nested(scores: pd.DataFrame) -> pd.DataFrame:
@@ -139,8 +141,11 @@ def _choice_notes(
     metric: str,            # its name
 ) -> list[str]:
     "What was chosen, and what the choice is worth"
-    best = candidate_name(select_candidate(scores).candidate[0])
-    return [*filter(None, [worth_of_choice(scores, metric)]),
+    t = select_candidate(scores)
+    best, lacking = candidate_name(t.candidate[0]), int((t.runs < t.runs.max()).sum())
+    lost = (f"**{lacking} of {len(t)} candidates lack runs that others have: they stand last, and "
+            "are not the one choice.**")
+    return [*[lost] * bool(lacking), *filter(None, [worth_of_choice(scores, metric)]),
             f"Each fold's choice: {_own_choices(nested(scores))}.",
             f"One choice by the mean validation {metric} over folds and seeds: **{best}**. Test "
             "scores play no part."]

@@ -13,13 +13,17 @@ from avkit.datasets.manifest import known_datasets, unit_of
 from avkit.evaluation.statistics import (
     UNITS,
     difference_interval,
+    effect,
     equivalence_p,
     holm,
     interval,
+    left_out_scores,
     permutation_p,
     score_of,
     spreads,
+    stacked,
     tallies,
+    unit_scores,
     variance_parts,
 )
 
@@ -232,3 +236,28 @@ def test_tallies_go_by_unit():
     p = pd.DataFrame(dict(clip=["a", "b", "c"], target=["x"] * 3, prediction=["x", "y", "x"]))
     got = tallies(p, ["x", "y"], dict(a="dyad 1", b="dyad 1"))
     assert {k: t.sum() for k, t in got.items()} == {"c": 1, "dyad 1": 2}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "uar", "ccc"])
+def test_a_seed_says_nothing_of_units_that_it_did_not_test(metric):
+    "Of every unit, and of all but one, the mean over the seeds that tested some of them"
+    g = np.random.default_rng(0)
+    A, B = (made_up(metric, g, 2, 8) for _ in range(2))
+    names = [f"{i}" for i in range(8)]
+    seed_has = [names, names[:1]]  # the second seed finished one run of eight
+    lean = [stacked([{n: t[names.index(n)] for n in has} for t, has in zip(T, seed_has)])[0]
+            for T in (A, B)]  # fmt: skip
+    own = [np.r_[score_of(T[:, :1], metric).mean(0), score_of(T[0, 1:], metric)] for T in (A, B)]
+    np.testing.assert_allclose(unit_scores(lean[0], metric), own[0])
+    d = own[0] - own[1]
+    assert effect(*lean, metric) == pytest.approx(d.mean() / d.std(ddof=1))
+    without = [score_of(np.delete(A[0], i, 0).sum(0), metric) for i in range(8)]
+    rest = [(w + score_of(A[1, 0], metric)) / 2 for w in without[1:]]
+    np.testing.assert_allclose(left_out_scores(lean[0], metric), [without[0], *rest])
+
+
+def test_seeds_are_compared_in_pairs():
+    g = np.random.default_rng(0)
+    A, B = confusions(g, speakers(g, 3, 8)), confusions(g, speakers(g, 1, 8))
+    with pytest.raises(ValueError):
+        permutation_p(A, B, "accuracy")

@@ -9,8 +9,8 @@ from scipy import stats
 
 from avkit.core import read_json, repo_root
 from avkit.reports import claims
-from avkit.reports.claims import (CLAIMS, WORTH, WORLDS, claims_report, decided, paired_interval,
-                                  runs_of, trials_table, verdicts, write_page)
+from avkit.reports.claims import (CLAIMS, WORTH, WORLDS, claim_notes, claims_report, decided,
+                                  paired_interval, runs_of, trials_table, verdicts, write_page)
 from avkit.reports.papers import STUDIES
 from avkit.reports.records import read_spec
 from avkit.reports.tables import was_rendered
@@ -192,3 +192,13 @@ def test_no_smoke_is_in_the_reports():
         short = [r for r in read_spec(path.parent)["records"]
                  if "dataset" in r and was_rendered(r) and 0 < (r.get("epochs") or 99) < 3]
         assert not short, path
+
+
+def test_what_chance_would_do_is_said_of_the_trials_that_it_is_true_of():
+    "Where nothing differs, all of `as good` hold, and none of `better`"
+    rs = [r | dict(validation=[0.5, 0.5]) for r in made_up(lambda n, s: .1 * s)]
+    t = trials_table(rs).query("not control")
+    said = " ".join(claim_notes(rs, trials_table(rs)))
+    better, as_good = (int((t.kind == k).sum()) for k in ("better", "as good"))
+    assert f"{better} are of better, of which at most one in forty" in said
+    assert f"{as_good} are of as good" in said and "most hold if nothing differed" in said

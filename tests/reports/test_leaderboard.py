@@ -151,8 +151,8 @@ def listed(path, *rows):
 def test_a_published_number_joins_where_its_protocol_is_the_tables(tmp_path):
     b = board(tmp_path / "r", LATE, numbers=listed(tmp_path / "own.csv", ROW))
     assert len(b.others) == 0
-    last = b.tables[0].rows[-1]
-    assert last["published"] and last["accuracy"] == .9 and "table 1" in last["found"]
+    first = b.tables[0].rows[0]
+    assert first["published"] and first["accuracy"] == .9 and "table 1" in first["found"]
     assert "mine2025, best (published)" in board_markdown(b)
 
 
@@ -313,3 +313,12 @@ def test_the_committed_leaderboard_is_what_the_committed_records_make(tmp_path, 
         old = kit_path("reports/leaderboard") / p.name
         assert old.read_bytes() == p.read_bytes(), f"{old}: avkit reports leaderboard"
     assert read_json(kit_path("reports/ravdess_real/records.json"))["records"]
+
+
+def test_lines_are_sorted_whoever_made_them(tmp_path):
+    "A published number that is higher stands first, one of another score last"
+    own = listed(tmp_path / "own.csv", ROW, ROW | dict(value=".1", method="worst"),
+                 ROW | dict(metric="uar", method="other"))
+    rows = board(tmp_path / "r", LATE, numbers=own).tables[0].rows
+    assert [r["method"].split(" (")[0] for r in rows] == [
+        "mine2025, best", "late", "mine2025, worst", "mine2025, other"]

@@ -1,9 +1,11 @@
 """What a choice is worth: the nested score is that of the truth, the naive one is too high."""
 
+import json
+
 import numpy as np
 import pandas as pd
 
-from avkit.reports.selection import naive, nested, worth_of_choice
+from avkit.reports.selection import _choice_notes, naive, nested, select_candidate, worth_of_choice
 
 CANDIDATES, FOLDS, TRUE = 24, 5, 0.75
 
@@ -33,3 +35,15 @@ def test_both_are_said():
     said = worth_of_choice(t, "accuracy")
     assert f"{nested(t).test.mean():.3f}" in said and f"folds: {naive(t):.3f}" in said
     assert worth_of_choice(t.assign(test=np.nan), "accuracy") == ""
+
+
+def test_a_candidate_that_lacks_a_hard_fold_is_not_chosen():
+    "Its mean is over easier clips; the naive score is of all folds"
+    rows = [("whole", 0, 0.9), ("whole", 1, 0.5), ("part", 0, 0.85), ("worse", 0, 0.8),
+            ("worse", 1, 0.4)]  # fmt: skip
+    t = pd.DataFrame([dict(candidate=json.dumps(dict(x=c)), fold=f, seed=1, validation=v, test=v)
+                      for c, f, v in rows])  # fmt: skip
+    order = [json.loads(c)["x"] for c in select_candidate(t).candidate]
+    assert order == ["whole", "worse", "part"] and naive(t) == nested(t).test.mean() == 0.7
+    assert "1 of 3 candidates lack runs" in _choice_notes(t, "accuracy")[0]
+    assert "lack" not in "".join(_choice_notes(t[t.fold == 0], "accuracy"))

@@ -4,8 +4,8 @@ import pytest
 
 from avkit.reports.index import remake
 from avkit.reports.over_time import (
-    PLAIN_FACE, PLAIN_PRODUCT, PLAIN_VOICE, attention_choices, chosen_runs, over_time_report, over_time_runs,
-    same_answers)
+    PLAIN_FACE, PLAIN_PRODUCT, PLAIN_VOICE, _row, attention_choices, chosen_runs, over_time_report,
+    over_time_runs, same_answers, tallies_of)
 from avkit.models.fusion import FUSIONS
 from helpers import draw_small
 
@@ -65,3 +65,14 @@ def test_what_matters_most_runs_first():
     first = [(c["fusion"], c["enrolment"]) for c in runs[:6]]
     assert first[:4] == [("gauss", 0)] * 2 + [("late", 0)] * 2
     assert {c["seed"] for c in runs[:len(runs) // 3]} == {1}
+
+
+def test_a_run_that_is_missing_makes_no_method_better():
+    "The same answers as the product, but one seed lacks the hard fold"
+    def run(seed, fold):
+        right = (19, 6)[fold]
+        told = {f"{fold}{i}": [[right, 20 - right], [0, 0]] for i in range(4)}
+        return dict(seed=seed, speakers=told)
+    product = tallies_of([run(1, 0), run(1, 1)])
+    row = _row("same", [run(1, 0), run(1, 1), run(2, 0)], product, [0], [0])
+    assert row["above"] == 0

@@ -113,3 +113,38 @@ def test_few_speakers_are_shown_one_by_one(speakers, tmp_path):
     said = (tmp_path / "table.md").read_text()
     assert f"{speakers} dyads, fewer than 6: no interval" in said
     assert "No pair is tested" in (tmp_path / "pairs.md").read_text()
+
+
+def on_two_folds(method, seed, fold, rate):
+    "A run that tests six of twelve units; the first fold is easy"
+    r = record(method, seed, [rate] * 6)
+    told = {f"{fold}{u}": tally for u, tally in r["speakers"]["av"].items()}
+    return r | dict(speakers=dict(av=told), split=dict(name="kfold3", fold=fold, note=""))
+
+
+def test_a_method_that_lacks_a_hard_fold_is_no_better(tmp_path):
+    "Two methods with the same answers in every run; one lacks a run, the other a whole seed"
+    g = np.random.default_rng(0)
+    rates = {(s, f): g.integers(*((16, 20) if f == 0 else (4, 9))) for s in (1, 2, 3) for f in (0, 1)}
+    runs = {m: [on_two_folds(m, *k, x) for k, x in rates.items()] for m in ("a", "b")}
+    some = [r for r in runs["a"] if (r["seed"], r["split"]["fold"]) != (2, 1)]
+    less = [r for r in runs["b"] if r["seed"] != 3]
+    t = pairs([*some, *less[::-1]], "accuracy").iloc[0]
+    assert (t.difference, t.effect, t.p, t.decision) == (0, 0, 1, "alike within 0.02")
+    other = [r for r in less if r["seed"] == 1]
+    t = pairs([*runs["a"], *other], "accuracy").iloc[0]
+    assert (t.difference, t.p) == (0, 1)
+    assert not len(pairs([*[r for r in runs["a"] if r["seed"] == 2], *other], "accuracy"))
+
+
+def test_a_run_without_a_condition_is_not_scored_zero():
+    full, bare = record("a", 1, [20] * 6), record("a", 2, [20] * 6) | dict(speakers={})
+    for rs in ([full, bare], [bare, full]):
+        assert method_summary(rs).pooled[0] == 1
+
+
+def test_two_methods_without_their_baseline_are_every_two(tmp_path):
+    rs = [r for r in made_up(8) if r["recipe"]["fusion"] != "concat"]
+    write_compare(dict(title="T", records=rs, baseline="concat"), tmp_path)
+    said = (tmp_path / "pairs.md").read_text()
+    assert "every two, 1 in the family" in said and "against concat" not in said
