@@ -6181,6 +6181,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._named_apart': ( '6_reports/leaderboard.html#_named_apart',
                                                                                        'avkit/reports/leaderboard.py'),
+                                           'avkit.reports.leaderboard._of_one_code': ( '6_reports/leaderboard.html#_of_one_code',
+                                                                                       'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._of_report': ( '6_reports/leaderboard.html#_of_report',
                                                                                      'avkit/reports/leaderboard.py'),
                                            'avkit.reports.leaderboard._of_run': ( '6_reports/leaderboard.html#_of_run',

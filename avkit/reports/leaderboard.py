@@ -450,6 +450,16 @@ def _taken(runs: dict[tuple, FoundRecord], f: FoundRecord) -> list[Aside]:
     if not told: runs[key] = _richer(runs[key], f)
     return [Aside(f.where[0], told)] if told else []
 
+# %% ../../nbs/6_reports/26_leaderboard.ipynb #leadcod2
+def _of_one_code(runs: Sequence[FoundRecord]) -> tuple[list[FoundRecord], list[Aside]]:
+    "Of runs that differ in avkit's code alone the one that is read last; what the others are told"
+    def but_code(f: FoundRecord) -> tuple: return _same_run({**f.record, "code_hash": None})
+    last = {but_code(f): f for f in runs}
+    others = [f for f in runs if last[but_code(f)] is not f]
+    told = [Aside(f.where[0], "the same run with other code: the one in "
+                  f"{', '.join(last[but_code(f)].where)} counts") for f in others]
+    return list(last.values()), told
+
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0066
 def read_all(
     files: Iterable[tuple[Path, str]],  # of `files_of`
@@ -463,7 +473,8 @@ def read_all(
             if isinstance(f, Aside): aside.append(f)
             elif fault := fault_of(f.record, conditions): aside.append(Aside(where, fault))
             else: aside += _taken(runs, f)
-    return list(runs.values()), aside
+    kept, older = _of_one_code(list(runs.values()))
+    return kept, aside + older
 
 # %% ../../nbs/6_reports/26_leaderboard.ipynb #lead0068
 @dataclass

@@ -74,6 +74,16 @@ def test_another_protocol_is_another_table(tmp_path, change):
     assert {len(t.rows) for t in b.tables} == {1}
 
 
+def test_a_run_of_older_code_is_told(tmp_path):
+    "It was dropped without a word"
+    older = changed(LATE[:1], code_hash="e" * 64)
+    for r, was in zip(older, LATE):
+        r.update({k: was[k] for k in ("config_hash", "experiment")})
+    b = board(tmp_path, older, LATE)
+    assert b.runs == len(LATE) and [r["runs"] for r in b.tables[0].rows] == [len(LATE)]
+    assert [a.why for a in b.aside] == ["the same run with other code: the one in report1 counts"]
+
+
 def test_a_second_training_is_told_above_its_table(tmp_path):
     b = board(tmp_path, LATE, changed(CA, refit=dict(epochs=3, clips=960)))
     assert [t.ground.refit for t in b.tables] == [t.rows[0]["method"] == "ca" for t in b.tables]
