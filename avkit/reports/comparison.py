@@ -243,8 +243,8 @@ def pairs(
     of = by_method(records)
     asked = asked_pairs(list(of), baseline, same) if metric in RESAMPLED else []
     found = {(a, b): _in_both(of[a], of[b]) for a, b in asked}
-    rows = [dict(a=a, b=b) | _pair(*(needed(T, metric) for T in both), metric, margin)
-            for (a, b), both in found.items() if both]
+    rows = [dict(a=a, b=b) | _pair(needed(T[0], metric), needed(T[1], metric), metric, margin)
+            for (a, b), T in found.items() if T]
     t = pd.DataFrame(rows, columns=PAIR)
     for p in ("p", "p_alike"): t[f"{p}_holm"] = holm(t[p].tolist())
     return t.assign(decision=[_decision(*p, margin) for p in zip(t.p_holm, t.p_alike_holm)])

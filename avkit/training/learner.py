@@ -1007,5 +1007,5 @@ def fit(
         with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
             sweep_tmp(cfg.run_dir)
             train(t, begin(t, found, who, source), verbose)
-            more = dict(refit=refit(t, untrained, verbose)) if twice else {}
+            more: Any = dict(refit=refit(t, untrained, verbose)) if twice else {}
             return finish(t, cfg.run_dir, time.time() - started, **more)
