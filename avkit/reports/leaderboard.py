@@ -26,7 +26,7 @@ from ..evaluation.statistics import interval, score_of, tallies
 from ..markup import html_text, markdown_text, pipe_table, sheet_text
 from .comparison import method_of, pooled, RESAMPLED
 from .papers import reported
-from .records import GIVEN, with_common
+from .records import GIVEN, spelled_out, with_common
 from .tables import (experiments, experiment_of, folds_of, labels_trained_on,
     mean_and_spread, settings_of, was_rendered, what_differs)
 from ..training.configure import Config, config_of, configure
@@ -70,10 +70,12 @@ def _of_report(path: Path, where: str) -> list[FoundRecord | Aside]:
     rows = spec.get("records") if isinstance(spec, dict) else None
     if not isinstance(rows, list): return [Aside(where, "holds no list of records")]
     if (kind := spec.get("kind")) in _NO_RESULTS: return [Aside(where, _NO_RESULTS[kind])]
-    common = spec.get("common", {})
+    common, hashes = spec.get("common", {}), spec.get("hashes", {})
     out: list[FoundRecord | Aside] = []
     for i, row in enumerate(rows):
-        try: out.append(FoundRecord(with_common(row, common), [where]))
+        try:
+            record = with_common(spelled_out(row, hashes, path), common)
+            out.append(FoundRecord(record, [where]))
         except _FAULTS as e: out.append(Aside(f"{where}, record {i + 1}", reason_of(e)))
     return out
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'GIVEN', 'without_folders', 'without_paths', 'settings_told', 'slim_record', 'cost', 'one_clip', 'cost_of',
-           'slim', 'speakers_of', 'common_of', 'with_common', 'write_spec', 'SlimFile', 'SpecFile', 'read_spec',
-           'own_condition', 'keep_own', 'which', 'held', 'finished', 'gather', 'write_runs', 'params_of', 'runs_report']
+           'slim', 'speakers_of', 'common_of', 'with_common', 'spelled_out', 'write_spec', 'SlimFile', 'SpecFile',
+           'read_spec', 'own_condition', 'keep_own', 'which', 'held', 'finished', 'gather', 'write_runs', 'params_of',
+           'runs_report']
 
 # %% ../../nbs/6_reports/02_records.ipynb #d4259f56
 import json, re
@@ -231,7 +232,8 @@ def speakers_of(config: Mapping[str, Any], seen: dict | None = None) -> dict[str
     return seen[key]
 
 # %% ../../nbs/6_reports/02_records.ipynb #49e8b49e
-_INSIDE = ("config", "environment", "recipe", "split")  # of these, single entries may be common
+# of these, single entries may be common
+_INSIDE = ("config", "environment", "recipe", "refit", "split")
 
 
 def _same(first: dict, rest: Sequence[dict]) -> dict:
@@ -282,13 +284,38 @@ def _head_lines(spec: dict, common: dict) -> list[str]:
         head["common"] = _flat(common)
     return [f"{_flat(k)}: {v}" for k, v in head.items()]
 
+# %% ../../nbs/6_reports/02_records.ipynb #numbcd01
+_NUMBERED = ("config_hash", "experiment", "data_hash", "split_hash", "code_hash", "git_commit")
+
+
+def _numbered(records: Sequence[dict]) -> tuple[dict[str, list[str]], list[dict]]:
+    "{name: hashes}, of those that mostly repeat, and the records with numbers in their place"
+    told: dict[str, list[str]] = {}
+    for k in _NUMBERED:
+        each = [r[k] for r in records if isinstance(r.get(k), str)]
+        if len(set(each)) < len(each) / 2: told[k] = list(dict.fromkeys(each))
+    def short(r: dict) -> dict:
+        return r | {k: own.index(r[k]) for k, own in told.items() if isinstance(r.get(k), str)}
+    return told, [short(r) for r in records]
+
+
+def spelled_out(record: dict, told: dict[str, list[str]], path: Path) -> dict:
+    "A record with the hashes that its numbers stand for"
+    numbers = {k: record[k] for k in told if type(record.get(k)) is int}
+    odd = [k for k, n in numbers.items() if not 0 <= n < len(told[k])]
+    if odd:
+        raise AvkitError(f"{path}: no {odd[0]} number {numbers[odd[0]]}. Restore the file, or make "
+                         "the report again.")
+    return record | {k: told[k][n] for k, n in numbers.items()}
+
 # %% ../../nbs/6_reports/02_records.ipynb #0e143188
 def write_spec(folder: str | Path, spec: dict) -> None:
     "records.json of a report (kind, title, notes, records, ...), with a line for each record"
     records = spec["records"]
     common = common_of(records) if len(records) > 1 else {}
-    lines = _head_lines(spec, common)
-    rows = ",\n".join(_flat(_without(r, common)) for r in records)
+    hashes, short = _numbered([_without(r, common) for r in records])
+    lines = _head_lines(spec | (dict(hashes=hashes) if hashes else {}), common)
+    rows = ",\n".join(map(_flat, short))
     text = "{" + ",\n".join([*lines, '"records": [\n' + rows + "\n]"]) + "}\n"
     write_text(resolve(folder) / "records.json", text)
 
@@ -323,6 +350,7 @@ class SpecFile(TypedDict, total=False):
     notes: list[str]
     records: Required[list[dict[str, Any]]]
     common: dict[str, Any]
+    hashes: dict[str, list[str]]
 
 # %% ../../nbs/6_reports/02_records.ipynb #slimfil2
 _OF_RUNS = ("runs", "compare", "paper", "robustness", "choice", "unpaired", "over_time", "moments",
@@ -334,7 +362,8 @@ def read_spec(folder: str | Path) -> dict:
     path = resolve(folder) / "records.json"
     spec = read_checked(path, SpecFile, "Restore it, or make the report again.")
     common = spec.pop("common", {})
-    records = [with_common(r, common) for r in spec["records"]]
+    hashes = spec.pop("hashes", {})
+    records = [with_common(spelled_out(r, hashes, path), common) for r in spec["records"]]
     for i, r in enumerate(records if spec["kind"] in _OF_RUNS else ()):
         checked(r, SlimFile, f"{path}, record {i + 1}")
     return spec | dict(records=records)

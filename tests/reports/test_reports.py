@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from avkit.cli import main
-from avkit.core import read_json, repo_root, write_json
+from avkit.core import AvkitError, kit_path, read_json, repo_root, write_json
 from avkit.evaluation.figures import HEAVY
 from avkit.reports.comparison import Comparison, compare_report, comparison
 from avkit.reports.index import ALL, LONG, committed, entry, remake
@@ -87,6 +87,18 @@ def test_records_say_once_what_they_have_in_common(tmp_path):
         write_spec(tmp_path, spec)
         assert (tmp_path / "records.json").read_bytes() == (d / "records.json").read_bytes(), d
         assert read_spec(tmp_path) == spec
+
+
+def test_a_hash_that_is_not_in_the_list_is_refused(tmp_path):
+    spec = read_spec(kit_path("reports/ravdess_real"))
+    write_spec(tmp_path, spec)
+    told = read_json(tmp_path / "records.json")
+    assert all(isinstance(r["split_hash"], int) for r in told["records"])
+    for odd in (99, -1):
+        told["records"][3]["split_hash"] = odd
+        write_json(tmp_path / "records.json", told)
+        with pytest.raises(AvkitError, match=f"no split_hash number {odd}"):
+            read_spec(tmp_path)
 
 
 @pytest.fixture(scope="module")
