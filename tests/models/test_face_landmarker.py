@@ -83,7 +83,7 @@ def test_a_frame_without_a_face_is_missing_and_padding_stays_padding(file, tmp_p
     assert s.mask.tolist() == [[True, False, True], [False] * 3, [True, False, False]]
     assert s.present.tolist() == [True, False, True] and (s.x[~s.mask] == 0).all()
     assert torch.allclose(s.x[0, [0, 2], 0] * 255, torch.tensor([200.0, 100.0]), atol=1e-4)
-    assert LOOKED[-3:] == [3, 2, 1], "opened for each clip, and no frame looked at twice"
+    assert sorted(LOOKED[-3:]) == [1, 2, 3], "opened for each clip, and no frame looked at twice"
     looked = len(LOOKED)
     backbone_stream(store, source, f"face_landmarker:{file}")
     assert len(LOOKED) == looked, "once for each clip"
