@@ -199,7 +199,7 @@ def _run(
         inside = row["inside"][0] if "inside" in row else None
         return row_items(t, row["x"][0], row["real"][0], steps, source.rate, inside)
     gpu, misses = torch.device(device).type == "cuda", getattr(t, "may_miss", False)
-    todo = _from_own_start(todo, os.getpid())
+    if not gpu: todo = _from_own_start(todo, os.getpid())  # there a row's companions matter
     with ThreadPoolExecutor(1) as pool, progress(None, t.name, len(todo)) as bar:
         for rows in _groups(todo, _ahead(load, todo, pool), gpu):
             group = [row for row in rows if not store.has(cast(str, keys[row[0]]))]
