@@ -376,7 +376,8 @@ CURVE_NOTE = (
     "Each clip is centred and scaled by n other clips of its speaker, without labels, drawn for "
     "each clip and seed, in training as in testing (`enrolment`); few "
     "clips are weighed against the training speakers. 0: the scale of the training speakers. all: "
-    "the 59 others.")
+    "the 59 others. Fusions have the recipe's own settings here, where the table of speakers never "
+    "heard chooses between two for `gauss` and `late`; logistic regressions have one seed.")
 
 
 REFIT_NOTE = (

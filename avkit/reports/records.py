@@ -298,7 +298,7 @@ def _numbered(records: Sequence[dict]) -> tuple[dict[str, list[str]], list[dict]
         return r | {k: own.index(r[k]) for k, own in told.items() if isinstance(r.get(k), str)}
     return told, [short(r) for r in records]
 
-
+# %% ../../nbs/6_reports/02_records.ipynb #numbcd04
 def spelled_out(record: dict, told: dict[str, list[str]], path: Path) -> dict:
     "A record with the hashes that its numbers stand for"
     numbers = {k: record[k] for k in told if type(record.get(k)) is int}

@@ -674,7 +674,7 @@ def validation_columns(s: dict[str, float]) -> dict[str, float]:
     kept = [k for k in s if k in usual or k.startswith("ccc")]
     return {f"validation_{k}": s[k] for k in kept}
 
-# %% ../../nbs/4_training/11_learner.ipynb #d917b583
+# %% ../../nbs/4_training/11_learner.ipynb #keepfil1
 BEST = "checkpoints/best.safetensors"      # in a run's folder: the model that it comes to
 CHOSEN = "checkpoints/chosen.safetensors"  # the best epoch's, where `BEST` is trained anew
 REFIT = "checkpoints/refit.safetensors"    # that training, between two epochs
@@ -689,7 +689,7 @@ def chosen_file(t: Training) -> str:
     "Where the best epoch's weights lie"
     return CHOSEN if refits(t.cfg, t.corpus.data) else BEST
 
-
+# %% ../../nbs/4_training/11_learner.ipynb #d917b583
 def keep(t: Training, run_dir: Path) -> None:
     "Write what an epoch left behind: best weights, checkpoint, history"
     if t.accelerator.is_main_process:
