@@ -15,14 +15,18 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 unexport PYTHONDONTWRITEBYTECODE
 # A process that crashes says at which line; nbdev_test's last `Starting` without `Completed`, in which notebook.
 export PYTHONFAULTHANDLER := 1
+# librosa compiles itself in a new environment, and is asked for a few seconds of sound
+export NUMBA_OPT := 0
 
 # Three tests run at a time: two cores' worth, since tests wait for disks and processes. One that
 # asks for every core then gets one: processes of its own would import everything again, for as
 # long as they work. Tests of processes ask for a number of them.
 ONE_CORE := LOKY_MAX_CPU_COUNT=1
 AT_ONCE  ?= 3
+# test_repository is check-style
+PYTEST   := $(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --deselect tests/checks/test_checks.py::test_repository
 
-.PHONY: help setup landmarks demo prepare-demo check check-style check-types test twins export lab benchmarks compare faults reports
+.PHONY: help setup landmarks demo prepare-demo check check-static check-style check-types test twins export lab benchmarks compare faults reports
 .DEFAULT_GOAL := help
 
 help:
@@ -56,10 +60,12 @@ demo: prepare-demo  ## render, prepare, train through papermill; table and figur
 	$(BIN)/avkit report $(DEMO) --to reports/runs/demo --title "Demo: cross-attention on the rendered corpus"
 	@echo "== the table: reports/runs/demo/table.md (the committed one is made by: avkit reports demo)"
 
-check: $(READY)  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
+check: check-static  ## in two to five minutes: ruff, exports in step, imports downhill, types, fast tests
+	@echo "== the fast tests"
+	$(PYTEST) --dist worksteal tests/checks tests/core tests/models
+
+check-static: $(READY)
 	@$(MAKE) --no-print-directory -j 2 check-style check-types
-	@echo "== the fast tests (test_repository is check-style)"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal tests/checks tests/core tests/models --deselect tests/checks/test_checks.py::test_repository
 
 check-style: $(READY)
 	@echo "== ruff over notebooks, modules, tests and benchmarks"
@@ -79,11 +85,11 @@ check-types: $(READY)  # beside check-style: it takes as long
 	@echo "== types"
 	$(BIN)/pyright
 
-test: check  ## all that CI checks: `check`, nbdev_test over every notebook, pytest
-	@echo "== nbdev_test: every notebook runs (those that train longest: below, on fewer clips)"
+test: check-static  ## all that CI checks: what `check` does, the other tests, nbdev_test over every notebook
+	@echo "== the fast tests, then the others"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder tests
+	@echo "== nbdev_test: every notebook runs (those that train longest: above, on fewer clips)"
 	PYTHONUNBUFFERED=1 $(ONE_CORE) $(BIN)/avkit env $(BIN)/nbdev_test --n_workers $(AT_ONCE) --timing --do_print --skip_file_re '^[_.]|^(compare|own_data|prepare|robustness|train)\.ipynb'
-	@echo "== pytest"
-	$(ONE_CORE) $(BIN)/avkit env $(BIN)/python -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder --ignore tests/checks --ignore tests/core --ignore tests/models
 
 twins: $(READY)  ## every data set, rendered: index, verify, prepare, train; the table in reports/twins
 	@$(BIN)/python -c 'from avkit.datasets.registry import as_arguments, variants; print(*map(as_arguments, variants()), sep="\n")' | while read -r d; do \
