@@ -1,10 +1,12 @@
 "Once the epoch is chosen: a second training, on validation clips too."
 
-import json
+import json, shutil
 from dataclasses import replace
 import pandas as pd, pytest, torch
+from avkit.core import AvkitError
+from avkit.evaluation.evaluate import evaluate
 from avkit.evaluation.runs import open_run
-from avkit.training.checkpoint import load_model, read_checkpoint, split_tensors
+from avkit.training.checkpoint import CHOSEN, load_model, read_checkpoint, split_tensors
 from avkit.training.configure import configure
 from avkit.training.learner import fit, with_validation
 from avkit.training.loading import load_data
@@ -103,3 +105,19 @@ def test_a_card_and_a_lean_record_say_so(both):
         lean = slim_record(record)
         assert lean.get("refit") == ({k: record["refit"][k] for k in ("epochs", "clips")} if told
                                      else None)
+
+
+def test_evaluated_again_validation_is_still_that_of_who_never_learned_it(both, tmp_path):
+    run, record = both["with"]
+    copied = shutil.copytree(run, tmp_path / "run")
+    again = evaluate(str(copied), "av,audio_zero", device="cpu", verbose=False)["metrics"]
+    for subset in ("validation", "test"):
+        assert again[subset]["av"] == record["metrics"][subset]["av"]
+    rows = [pd.read_csv(d / "predictions.csv").query("condition == 'av'") for d in (run, copied)]
+    pd.testing.assert_frame_equal(*(r.reset_index(drop=True) for r in rows))
+    chosen = load_model(copied, CHOSEN)[0].state_dict()
+    assert same(chosen, tensors(run, "chosen"))
+    (copied / CHOSEN).unlink()
+    evaluate(str(copied), "audio", "train,test", device="cpu", verbose=False)
+    with pytest.raises(AvkitError, match="chosen.safetensors.*--sides test.*--again"):
+        evaluate(str(copied), "audio", "validation", device="cpu", verbose=False)
