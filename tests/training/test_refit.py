@@ -4,6 +4,7 @@ import json, shutil
 from dataclasses import replace
 import pandas as pd, pytest, torch
 from avkit.core import AvkitError
+from avkit.datasets.splits import LeakError
 from avkit.evaluation.evaluate import evaluate
 from avkit.evaluation.runs import open_run
 from avkit.training.checkpoint import CHOSEN, load_model, read_checkpoint, split_tensors
@@ -121,3 +122,22 @@ def test_evaluated_again_validation_is_still_that_of_who_never_learned_it(both, 
     evaluate(str(copied), "audio", "train,test", device="cpu", verbose=False)
     with pytest.raises(AvkitError, match="chosen.safetensors.*--sides test.*--again"):
         evaluate(str(copied), "audio", "validation", device="cpu", verbose=False)
+
+
+def test_no_run_begins_with_weights_that_learned_its_validation_clips(both, toy_corpus, tmp_path):
+    run, _ = both["with"]
+    begin = lambda name, **init: fit(configure(
+        **toy_corpus, epochs=1, run_dir=str(tmp_path / name), **init), verbose=False)  # fmt: skip
+    for place in (run, run / "checkpoints/best.safetensors"):
+        for name in ("init", "resume_from"):
+            with pytest.raises(LeakError, match="files of validation.*chosen.safetensors"):
+                begin("refused", **{name: str(place)})
+    told = begin("chosen", init=str(run / CHOSEN))["began"]
+    assert told["unseen"].startswith("none of test or validation") and not told["drawn"]
+    plain, _ = both["without"]
+    assert begin("plain", init=str(plain))["began"]["unseen"] == told["unseen"].replace(
+        run.name, plain.name)  # fmt: skip
+    lost = shutil.copytree(run, tmp_path / "lost")
+    (lost / CHOSEN).unlink()  # the record still tells it
+    with pytest.raises(LeakError, match="files of validation"):
+        begin("refused", init=str(lost))
