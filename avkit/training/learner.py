@@ -43,7 +43,8 @@ from .configure import Config
 from .distributed import (accelerator, over_processes, prepared,
     quiet_first_pass, sync_buffers, uncompiled, unwrapped)
 from .inference import conditions, evaluate_subset, forward, missing, score_conditions
-from .loading import read_clips, RunData, split_manifest
+from .loading import (
+    read_clips, read_to_train, RunData, split_manifest, trains_otherwise)
 from .metrics import (abaw_expr, ccc_loss, ccc_mixed_moments, class_loss,
     class_weights, labels_known, LOWER_IS_BETTER, reconstruction_loss)
 from .quirks import with_quirks, quirk_epoch
@@ -932,19 +933,26 @@ NO_REFIT = ("refit is left out: it trains on the validation clips too, and witho
             "would be left to score.")
 
 
-def with_validation(corpus: RunData) -> RunData:
-    "What a run reads, with the validation clips among those that train"
+def with_validation(
+    t: Training,      # a run, which reads `corpus` with quirks
+    corpus: RunData,  # as `read_clips` gives it
+) -> RunData:
+    "What a run reads, with the validation clips among those that train, read as these"
+    if trains_otherwise(t.cfg, corpus.manifest):
+        with t.accelerator.main_process_first(): again = read_to_train(t.cfg, corpus)
+        return resident(with_quirks(t.cfg, again), t.accelerator.device)
     split = np.where(corpus.data.split == "validation", "train", corpus.data.split)
-    return replace(corpus, data=replace(corpus.data, split=split))
+    return replace(t.corpus, data=replace(t.corpus.data, split=split))
 
 # %% ../../nbs/4_training/11_learner.ipynb #refit005
 def refit(
     t: Training,                     # the run, all of its epochs trained
+    corpus: RunData,                 # that it reads, without quirks
     model: nn.Module | None = None,  # where it begins; by default of `make_model`
     verbose: bool = True,            # tell the last epoch
 ) -> dict[str, Any]:
     "Train `BEST` anew on training and validation clips; returns what the record says of it"
-    again = start(t.cfg, with_validation(t.corpus), model, t.accelerator)
+    again = start(t.cfg, with_validation(t, corpus), model, t.accelerator)
     best_epoch = t.best["epoch"] if t.best else -1
     main, path = t.accelerator.is_main_process, t.cfg.run_dir / REFIT
     if path.is_file(): load_checkpoint(again, path)
@@ -1002,5 +1010,5 @@ def fit(
         with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
             sweep_tmp(cfg.run_dir)
             train(t, begin(t, found, who, source), verbose)
-            more: Any = dict(refit=refit(t, untrained, verbose)) if twice else {}
+            more: Any = dict(refit=refit(t, corpus, untrained, verbose)) if twice else {}
             return finish(t, cfg.run_dir, time.time() - started, **more)

@@ -9,7 +9,7 @@ from avkit.evaluation.evaluate import evaluate
 from avkit.evaluation.runs import open_run
 from avkit.training.checkpoint import CHOSEN, load_model, read_checkpoint, split_tensors
 from avkit.training.configure import configure
-from avkit.training.learner import fit, with_validation
+from avkit.training.learner import fit, start, with_validation
 from avkit.training.loading import load_data
 
 PLAIN = dict(epochs=6, batch_size=32, options=json.dumps(dict(schedule="constant")))
@@ -88,8 +88,9 @@ def test_nothing_is_learned_of_the_only_clips_that_are_scored(toy_corpus, tmp_pa
 
 
 def test_test_clips_stay_apart(toy_corpus):
-    corpus = load_data(configure(**toy_corpus), verbose=False)
-    joined = with_validation(corpus).data
+    cfg = configure(**toy_corpus)
+    corpus = load_data(cfg, verbose=False)
+    joined = with_validation(start(cfg, corpus), corpus).data
     assert not len(joined.indices("validation"))
     assert torch.equal(joined.indices("test"), corpus.data.indices("test"))
     assert not set(joined.indices("train").tolist()) & set(joined.indices("test").tolist())
