@@ -7366,6 +7366,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'avkit/training/configure.py'),
                                           'avkit.training.configure._block': ( '4_training/configure.html#_block',
                                                                                'avkit/training/configure.py'),
+                                          'avkit.training.configure._check_change': ( '4_training/configure.html#_check_change',
+                                                                                      'avkit/training/configure.py'),
                                           'avkit.training.configure._check_fusion': ( '4_training/configure.html#_check_fusion',
                                                                                       'avkit/training/configure.py'),
                                           'avkit.training.configure._check_name': ( '4_training/configure.html#_check_name',

@@ -174,10 +174,10 @@ def baselines_once(
     cfg: Config,
     folder: str | Path,  # where what was computed before is
 ) -> list[dict[str, Any]]:
-    "`baselines`, looked up where settings and code of the run are the same"
-    told = cfg.changed(fusion=None)
-    path = Path(folder) / f"{content_key(told.learned, PENALTIES, 1)}.json"
-    if not path.is_file(): write_json(path, baselines(told))
+    "`baselines`, looked up where all settings but the fusion's are the same"
+    told = {k: v for k, v in cfg.learned.items() if k not in ("fusion", "fusion_options")}
+    path = Path(folder) / f"{content_key(told, PENALTIES, 1)}.json"
+    if not path.is_file(): write_json(path, baselines(cfg))
     return read_json(path)
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00041
