@@ -381,9 +381,8 @@ CURVE_NOTE = (
 
 
 REFIT_NOTE = (
-    "Once that is chosen, the model is trained anew on training and validation speakers together, "
-    "16 actors, for as many epochs (`refit`); so is each logistic regression, at the chosen "
-    "strength. Scores on validation are of the models that had not learned it.")
+    "Each logistic regression, too, is fitted anew, at the chosen strength, to the clips of the 16 "
+    "training and validation speakers.")
 
 
 def _refit_notes(records: _Rows) -> list[str]:

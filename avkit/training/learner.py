@@ -10,8 +10,7 @@ __all__ = ['NO_REFIT', 'output_loss', 'biased_ccc_loss', 'of_given', 'loss_of', 
            'tally', 'given_streams', 'batch_of_part', 'train_step', 'parts_of', 'train_order', 'set_rate',
            'batch_of_rank', 'diverged', 'train_epoch', 'validate', 'validation_columns', 'refits', 'chosen_file',
            'keep', 'write_history', 'goes_on_from', 'resume_told', 'line', 'tensorboard', 'finish', 'threads_of',
-           'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'with_validation', 'refit',
-           'refit_told', 'fit']
+           'check_numerics', 'finished_before', 'check_free', 'begin', 'train', 'with_validation', 'refit', 'fit']
 
 # %% ../../nbs/4_training/11_learner.ipynb #b6a14873
 import contextlib, copy, itertools, math, shutil, threading, time
@@ -949,7 +948,6 @@ def refit(
     t: Training,                     # the run, all of its epochs trained
     corpus: RunData,                 # that it reads, without quirks
     model: nn.Module | None = None,  # where it begins; by default of `make_model`
-    verbose: bool = True,            # tell the last epoch
 ) -> dict[str, Any]:
     "Train `BEST` anew on training and validation clips; returns what the record says of it"
     again = start(t.cfg, with_validation(t, corpus), model, t.accelerator)
@@ -965,15 +963,8 @@ def refit(
     if main: save_best(again, t.cfg.run_dir / BEST)
     again.accelerator.wait_for_everyone()
     losses = [row["train_loss"] for row in again.history]
-    told = dict(epochs=len(losses), clips=len(again.corpus.data.indices("train")), losses=losses)
-    if verbose and main: print(refit_told(told))
-    return told
-
-
-def refit_told(refit: Mapping[str, Any]) -> str:  # of a record
-    "What was trained anew, in a sentence"
-    return (f"Trained anew on {refit['clips']} training and validation clips, for the "
-            f"{refit['epochs']} epochs that were best on validation.")
+    clips = len(again.corpus.data.indices("train"))
+    return dict(epochs=len(losses), clips=clips, losses=losses)
 
 # %% ../../nbs/4_training/11_learner.ipynb #819a6126
 def fit(
@@ -1010,5 +1001,5 @@ def fit(
         with folder_lock(cfg.run_dir) if acc.is_main_process else nullcontext():
             sweep_tmp(cfg.run_dir)
             train(t, begin(t, found, who, source), verbose)
-            more: Any = dict(refit=refit(t, corpus, untrained, verbose)) if twice else {}
+            more: Any = dict(refit=refit(t, corpus, untrained)) if twice else {}
             return finish(t, cfg.run_dir, time.time() - started, **more)
