@@ -91,7 +91,7 @@ def _ends_told(row: Any) -> str:
     return f" ({row.low:.3f} to {row.high:.3f})" if row.low == row.low else ""
 
 # %% ../../nbs/6_reports/17_index.ipynb #6ebc3f9c
-def _span(numbers: pd.Series, form: str) -> str:
+def _span(numbers: Any, form: str) -> str:  # a column
     "The lowest and the highest, `.5 to .7`, or the one that all are"
     return " to ".join(dict.fromkeys(format(x, form) for x in (numbers.min(), numbers.max())))
 
@@ -106,12 +106,12 @@ def _reached(rows: pd.DataFrame) -> str:  # a row for each experiment on the sam
 
 def reached(table: pd.DataFrame) -> str:
     "The headline of single runs: their scores on test, or on validation where there is no test"
-    both = (table.given == "av").any()
+    both = "av" in set(table.given)
     own = table.loc[table.given == ("av" if both else table.modality)]
     own = own.sort_values("side", kind="stable")  # test comes first
     groups: Any = own.groupby(["dataset", "labels"], sort=False, dropna=False)
     of = [rows.loc[rows.side == rows.side.iloc[0]] for _, rows in groups]
-    n = _span(pd.concat(of).runs, "d")
+    n = _span(pd.concat(of)["runs"], "d")
     told = "One run each" if n == "1" else f"Means of {n} runs"
     given = "Both streams given" if both else "Given what each was trained on"
     return f"{given}: {'; '.join(map(_reached, of))}. {told}: no interval."
