@@ -98,9 +98,9 @@ def _span(numbers: Any, form: str) -> str:  # a column
 
 def _reached(rows: pd.DataFrame) -> str:  # a row for each experiment on the same labels
     "A data set and the scores on it"
-    first = rows.iloc[0]
+    first, known = rows.iloc[0], set(rows.dropna(axis=1, how="all"))
     name = " ".join(x for x in (first["dataset"], first["labels"]) if isinstance(x, str) and x)
-    score = next(k for k in ("accuracy", "CCC") if k in rows and rows[k].notna().any())
+    score = "accuracy" if "accuracy" in known else "CCC"
     return f"{name} {score} {_span(rows[score], '.3f')} ({first['side']})"
 
 
