@@ -627,6 +627,6 @@ PREDICT_HELP = dict(
     faces="at most so many faces at a time", device=setting_help("device"),
     detector=f"of faces: {', '.join(DETECTORS)}",
     face_model=setting_help("face_model"),
-    calibrate="probabilities at the temperature of validation; labels stay",
+    calibrate="probabilities at the temperature of validation, before a refit; labels stay",
     again="replace what another input, model or setting left in `to`",
     **RELEASED_HELP)

@@ -144,6 +144,13 @@ def _check_same(run: Run, corpus: RunData) -> None:
                              "labels or the split have changed since it was trained")
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #c3528c1c
+def _by_model(run: Run, subsets: Sequence[str]) -> list[tuple[Any, dict[str, str]]]:
+    "(model, the subsets that it scores, as `score_conditions` takes them)"
+    groups: dict[Any, dict[str, str]] = {}
+    for s in dict.fromkeys(subsets): groups.setdefault(run.model_for(s), {})[s] = s
+    return list(groups.items())
+
+
 def _own_scores(
     run: Run,                           # that is asked
     asked: str | Sequence[str] | None,  # conditions
@@ -151,14 +158,17 @@ def _own_scores(
     verbose: bool,                      # print what preparation did
 ) -> dict[str, Any]:
     "Score subsets of the run's own split; returns its record"
-    conds, subsets = conditions_of(run.cfg, asked), {s: s for s in _subsets(sides)}
+    conds, models = conditions_of(run.cfg, asked), _by_model(run, _subsets(sides))
     check_backbones(run)
     corpus = load_data(run.cfg, verbose=verbose)
     _check_same(run, corpus)
     device = accelerator(run.cfg).device
-    read, model = with_quirks(run.cfg, corpus), run.model.to(device)
-    scored = score_conditions(run.cfg, read, model, conds, device, subsets)
-    return update(run, *scored)
+    read, rows, metrics = with_quirks(run.cfg, corpus), [], {}
+    for model, some in models:
+        got = score_conditions(run.cfg, read, model.to(device), conds, device, some)
+        rows.append(got[0])
+        metrics |= got[1]
+    return update(run, pd.concat(rows), metrics)
 
 # %% ../../nbs/5_evaluation/02_evaluate.ipynb #b6b2ab16
 def _count(rows: pd.DataFrame, condition: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ..markup import markdown_text, pipe_table
 from ..models.hub import is_hub
 from ..models.model import count_parameters
 from ..training.checkpoint import read_checkpoint
-from ..training.record import begun_lines, data_lines, selection_note
+from ..training.record import begun_lines, data_lines, refit_lines, selection_note
 from ..training.settings import last_part, portable
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #dd8cd6b2
@@ -370,16 +370,15 @@ def _trained_on(run: Run) -> str:
     noted = "".join(f" **{note[0].upper()}{note[1:]}.**" for note in notes)
     counts = ", ".join(f"{n} {subset}" for subset, n in r["counts"].items())
     code = f"commit {r['git_commit']}" if r["git_commit"] else __version__
-    return f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, {_epoch(r)}, avkit {code}."
+    said = f"Split {name}: {counts} {unit}.{noted} Seed {r['seed']}, {_epoch(r)}, avkit {code}."
+    return " ".join([said, *refit_lines([r])])
 
 
 def _epoch(record: dict) -> str:
     "Which epoch the weights are of"
     best = record["best_epoch"]
     if best is None: return "not trained here"
-    said = f"best epoch {best + 1} of {record['epochs']}"
-    if not record.get("refit"): return said
-    return f"{said}, trained anew for as many epochs on training and validation clips together"
+    return f"best epoch {best + 1} of {record['epochs']}"
 
 # %% ../../nbs/5_evaluation/08_export.ipynb #card0001
 def _of_data(record: dict) -> str:

@@ -25,7 +25,7 @@ from ..models.model import build_model
 from ..models.backbones import spec_of
 from ..models.hub import is_hub
 from ..preprocessing.prepare import Preparation
-from ..training.checkpoint import load_model, model_of_file, ModelFile, Size, stats_of
+from ..training.checkpoint import (CHOSEN, load_model, model_of_file, ModelFile, Size, stats_of)
 from ..store import Store
 from ..training.configure import (check_saved, Config, config_of, configure,
     SavedRecipe, SavedSettings)
@@ -34,7 +34,7 @@ from ..training.learner import fit
 from avkit.training.loading import (hub_options, load_data, preparation_of, RunData,
     weights_of_stream)
 from ..training.recipes import RECIPES
-from avkit.training.record import (BackboneFile, drawn_networks, is_earlier, read_record,
+from avkit.training.record import (BackboneFile, CHOSE, drawn_networks, is_earlier, read_record,
     ToldFile)
 
 # %% ../../nbs/5_evaluation/00_runs.ipynb #45fdb701
@@ -229,6 +229,15 @@ class Run(RunFacts):
     @functools.cached_property
     def model(self) -> torch.nn.Module:
         return self.trained.model
+
+    def model_for(self, subset: str) -> torch.nn.Module:
+        "The model that scores a subset: of validation one that never learned it"
+        if subset != CHOSE or not self.record.get("refit"): return self.model
+        if (self.folder / CHOSEN).is_file(): return load_model(self.folder, CHOSEN)[0]
+        raise AvkitError(
+            f"{self.name} was trained anew on its validation clips, and {self.folder / CHOSEN}, "
+            "which never learned them, is gone: score test alone (--sides test), put the file back,"
+            " or train again (--again)")
 
     @property
     def stats(self) -> dict:

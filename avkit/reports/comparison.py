@@ -30,7 +30,7 @@ from ..training.configure import Config
 from ..training.grid import combine
 from ..training.record import CHOSE
 from ..training.recipes import RECIPES
-from ..training.record import begun_lines, mark_of
+from ..training.record import begun_lines, mark_of, refit_lines
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -404,23 +404,32 @@ def about(records: Sequence[dict]) -> list[str]:
         lines.insert(0, "**Rendered corpus, smoke size: not a result of the paper.**")
     begun = dict.fromkeys(s for r in records for s in begun_lines(r))
     lines += [f"**{s[0].upper()}{s[1:]}.**" for s in begun]
-    lines += [*split_lines(records), *selection_lines(records), *audit_lines(records)]
+    lines += [*split_lines(records), *selection_lines(records), *refit_lines(records),
+              *audit_lines(records)]
     return lines + gaps(records)
 
 # %% ../../nbs/6_reports/03_comparison.ipynb #tell0002
+def _alike_lines(summary: pd.DataFrame, units: str) -> list[str]:
+    "Of which methods all units score alike, so that nothing tells how others would; [] of none"
+    t = summary.loc[(summary.units >= UNITS) & summary.pooled.notna() & summary.low.isna()]
+    which = f" ({', '.join(dict.fromkeys(t.method))})" if len(t) < len(summary) else ""
+    return [f"All {units} score alike{which}: no interval."] if len(t) else []
+
+
 def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `method_summary`
     "What intervals and deviations of a table are over, and how far to trust them"
     told: Any = summary.notna().any()
+    alike = _alike_lines(summary, units)
     if not told["low"]:
         few = summary.units.max() < UNITS
         return [f"{summary.units.max()} {units}, fewer than {UNITS}: no interval; the score of "
-                "each stands in its place."] if few else []
+                "each stands in its place."] if few else alike
     n = distinct(summary.to_dict("records"), lambda row: row["units"])
     lines = ["Scores are means over runs. The 95 % interval is that of the first score, pooled "
              f"over folds and averaged over seeds, over {n} {units} (jackknife, Student's t): of "
              "such intervals "
              f"93 to 97 % hold the score of all {units} there could be, simulated from {UNITS} on. "
-             "It is of these trainings."]
+             "It is of these trainings.", *alike]
     if not told["between training"]: return lines
     return lines + [
         f"Between {units}: the deviation of their own scores. Between trainings: that of a run's "

@@ -20,7 +20,7 @@ from ..datasets.splits import apply_split, few_data, GENERIC, SUBSETS
 from ..preprocessing.prepare import has_broken_on_purpose, ON_PURPOSE
 from .selection import grid_worth
 from ..training.loading import nothing_scored
-from ..training.record import begun_lines, name_of, rater_lines, read_record
+from ..training.record import begun_lines, name_of, rater_lines, read_record, refit_lines
 
 # %% ../../nbs/6_reports/19_endings.ipynb #e0d00006
 def shown_path(path: str | Path) -> str:
@@ -144,7 +144,8 @@ def run_ending(record: Mapping[str, Any], folder: Path) -> str:
     "Subsets, what was set aside, what is known of raters, the run's folder, the next step"
     where = f"run: {shown_path(folder)}"
     step = next_step("report", folder, "--to", folder / "report")
-    told = [subset_line(record), *aside_lines(record), *rater_lines(record), *begun_lines(record)]
+    told = [subset_line(record), *aside_lines(record), *rater_lines(record), *begun_lines(record),
+            *refit_lines([record])]
     return "\n".join([*told, where, step])
 
 

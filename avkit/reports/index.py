@@ -64,7 +64,7 @@ def _alike(rows: pd.DataFrame, score: str) -> str:
 def compared(table: pd.DataFrame) -> str:
     "The headline of a comparison or a paper, from its table.csv"
     score = table.columns[6]  # the first one
-    own = table.loc[(table.given == "av") | table.method.str.endswith(" alone")]
+    own = table.loc[(table.given == "av") | table.method.str.match(r"(audio|video) alone\b")]
     own = own.sort_values(score, ascending=False, kind="stable")
     places = [rows for _, rows in own.groupby(own[score].round(3), sort=False)]
     if len(places) == 1 < len(own): return f"{head_of(score)}: {_alike(own, score)}."
@@ -91,20 +91,30 @@ def _ends_told(row: Any) -> str:
     return f" ({row.low:.3f} to {row.high:.3f})" if row.low == row.low else ""
 
 # %% ../../nbs/6_reports/17_index.ipynb #6ebc3f9c
-def _reached(row: Mapping) -> str:
-    "A data set and the score of a run on it"
-    labels = f" {row['labels']}" if isinstance(row["labels"], str) else ""
-    accuracy = row.get("accuracy", float("nan"))
-    score = f"accuracy {accuracy:.3f}" if accuracy == accuracy else f"CCC {row['CCC']:.3f}"
-    return f"{row['dataset']}{labels} {score} ({row['side']})"
+def _span(numbers: Any, form: str) -> str:  # a column
+    "The lowest and the highest, `.5 to .7`, or the one that all are"
+    return " to ".join(dict.fromkeys(format(x, form) for x in (numbers.min(), numbers.max())))
+
+
+def _reached(rows: pd.DataFrame) -> str:  # a row for each experiment on the same labels
+    "A data set and the scores on it"
+    first, known = rows.iloc[0], set(rows.dropna(axis=1, how="all"))
+    name = " ".join(x for x in (first["dataset"], first["labels"]) if isinstance(x, str) and x)
+    score = "accuracy" if "accuracy" in known else "CCC"
+    return f"{name} {score} {_span(rows[score], '.3f')} ({first['side']})"
 
 
 def reached(table: pd.DataFrame) -> str:
     "The headline of single runs: their scores on test, or on validation where there is no test"
-    both = table.loc[table.given == "av"].sort_values("side")
-    rows = both.drop_duplicates(["dataset", "labels"]).to_dict("records")
-    said = "; ".join(map(_reached, rows))
-    return f"Both streams given: {said}. One run each: no interval."
+    both = "av" in set(table.given)
+    own = table.loc[table.given == ("av" if both else table.modality)]
+    own = own.sort_values("side", kind="stable")  # test comes first
+    groups: Any = own.groupby(["dataset", "labels"], sort=False, dropna=False)
+    of = [rows.loc[rows.side == rows.side.iloc[0]] for _, rows in groups]
+    n = _span(pd.concat(of)["runs"], "d")
+    told = "One run each" if n == "1" else f"Means of {n} runs"
+    given = "Both streams given" if both else "Given what each was trained on"
+    return f"{given}: {'; '.join(map(_reached, of))}. {told}: no interval."
 
 # %% ../../nbs/6_reports/17_index.ipynb #245fa256
 def _defect(key: Any, g: pd.DataFrame) -> str:  # what it is about and its score; a row per run

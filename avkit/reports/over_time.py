@@ -174,10 +174,10 @@ def baselines_once(
     cfg: Config,
     folder: str | Path,  # where what was computed before is
 ) -> list[dict[str, Any]]:
-    "`baselines`, looked up where settings and code of the run are the same"
-    told = cfg.changed(fusion=None)
-    path = Path(folder) / f"{content_key(told.learned, PENALTIES, 1)}.json"
-    if not path.is_file(): write_json(path, baselines(told))
+    "`baselines`, looked up where all settings but the fusion's are the same"
+    told = {k: v for k, v in cfg.learned.items() if k not in ("fusion", "fusion_options")}
+    path = Path(folder) / f"{content_key(told, PENALTIES, 1)}.json"
+    if not path.is_file(): write_json(path, baselines(cfg))
     return read_json(path)
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00041
@@ -381,9 +381,8 @@ CURVE_NOTE = (
 
 
 REFIT_NOTE = (
-    "Once that is chosen, the model is trained anew on training and validation speakers together, "
-    "16 actors, for as many epochs (`refit`); so is each logistic regression, at the chosen "
-    "strength. Scores on validation are of the models that had not learned it.")
+    "Each logistic regression, too, is fitted anew, at the chosen strength, to the clips of the 16 "
+    "training and validation speakers.")
 
 
 def _refit_notes(records: _Rows) -> list[str]:

@@ -91,15 +91,15 @@ def select_candidate(scores: pd.DataFrame) -> pd.DataFrame:
 
 def nested(scores: pd.DataFrame) -> pd.DataFrame:
     "A row for each fold: the candidate that its own validation chooses, and the test score of it"
-    groups: Any = scores.groupby(["fold", "candidate"], sort=False)
+    groups: Any = scores.groupby(["fold", "candidate"], sort=False, dropna=False)
     m = groups[["validation", "test"]].mean().reset_index()
-    return m.loc[m.groupby("fold").validation.idxmax()].reset_index(drop=True)
+    return m.loc[m.groupby("fold", dropna=False).validation.idxmax()].reset_index(drop=True)
 
 
 def naive(scores: pd.DataFrame) -> float:
     "The test score of one choice for all folds; speakers who test in one validate in another"
     mine = scores.loc[scores.candidate == select_candidate(scores).candidate[0]]
-    return float(mine.groupby("fold").test.mean().mean())
+    return float(mine.groupby("fold", dropna=False).test.mean().mean())
 
 # %% ../../nbs/6_reports/07_selection.ipynb #35178a34
 def _figure(
@@ -121,9 +121,10 @@ def _figure(
 
 # %% ../../nbs/6_reports/07_selection.ipynb #f6fbc676
 def _own_choices(by_fold: pd.DataFrame) -> str:  # of `nested`
-    "`fold 0: ca, fold 1: jca`"
+    "`fold 0: ca, fold 1: jca`; of a split without folds `no fold: ca`"
     names = map(candidate_name, by_fold.candidate)
-    return ", ".join(f"fold {f}: {name}" for f, name in zip(by_fold.fold, names))
+    folds = ["no fold" if pd.isna(f) else f"fold {f:g}" for f in by_fold.fold]
+    return ", ".join(f"{f}: {name}" for f, name in zip(folds, names))
 
 
 def worth_of_choice(scores: pd.DataFrame, metric: str) -> str:  # of `candidate_scores`

@@ -21,7 +21,7 @@ from ..evaluation.runs import record_paths
 from ..markup import latex_text, markdown_text, pipe_table, sheet_text
 from ..models.fusion import FUSIONS
 from ..training.configure import config_of
-from ..training.record import CHOSE, mark_of, read_record, selection_note
+from ..training.record import CHOSE, mark_of, read_record, refit_lines, selection_note
 
 # %% ../../nbs/6_reports/00_tables.ipynb #8d216be8
 def read_records(folders: Sequence[str | Path]) -> list[dict]:
@@ -425,7 +425,8 @@ def _rendered_note(records: Sequence[dict]) -> list[str]:
 def caption(records: Sequence[dict]) -> list[str]:
     "What the records have in common, as lines of Markdown"
     lines = [in_common(records, _COMMON), *_rendered_note(records)]
-    lines += [*split_lines(records), *selection_lines(records), *audit_lines(records)]
+    lines += [*split_lines(records), *selection_lines(records), *refit_lines(records),
+              *audit_lines(records)]
     if aside := max(len(r["set_aside"]) for r in records):
         lines.append(f"Up to {aside} clips were set aside (listed in the records).")
     return lines

@@ -256,7 +256,8 @@ class Config:
         return quirk in self.recipe["quirks"]
 
     def changed(self, **settings: Any) -> "Config":
-        "The same recipe under other settings, e.g. on another device"
+        "The same recipe under other settings, e.g. on another device; those it is made of stay"
+        for name, value in settings.items(): _check_change(self, name, value)
         return replace(self, settings=replace(self.settings, **settings))
 
     @property
@@ -311,6 +312,26 @@ class Config:
         base = replace(base, recipe=base.recipe | dict(seed=self["seed"]))
         more = "" if base.hash == self.hash else f"-{self.hash[:6]}"
         return kit_path(f"reports/runs/{self.name}{more}")
+
+# %% ../../nbs/4_training/04_configure.ipynb #d1a6e76c
+FIRST = ("init", "resume_from")  # settings that name weights to begin with
+_MAKE_RECIPE = ("recipe", "dataset", "track", "size", "mode", "quirks", "variants", "options",
+                "detector", "face_model", "picture_rate", *FIRST)
+
+
+def _check_change(
+    cfg: Config,
+    name: str,   # of a setting
+    value: Any,  # what it is to be
+) -> None:
+    "Refuse what would change the recipe; to begin with no weights changes nothing of it"
+    if name not in DECLARED: raise unknown("setting", name, DECLARED)
+    if name not in cfg.recipe and name not in _MAKE_RECIPE: return
+    now = [cfg[name], getattr(cfg.settings, name)]
+    if name in FIRST: now.append(None)
+    if as_lists(value) in as_lists(now): return
+    raise AvkitError(f"{name}={value} comes too late: the recipe of this configuration was made "
+                     f"with {name}={now[0]}. Make another one: configure(..., {name}={value!r})")
 
 # %% ../../nbs/4_training/04_configure.ipynb #a1cbb337
 def _with_quirks(r: dict, s: Settings) -> dict:
@@ -375,9 +396,6 @@ def _steps(r: dict, s: Settings) -> str:
         "fusion=vavl, modality=av; for others leave steps out, or say joint.")
 
 # %% ../../nbs/4_training/04_configure.ipynb #3d0b9c12
-FIRST = ("init", "resume_from")  # settings that name weights to begin with
-
-
 def _run_or_file(value: str) -> Path:
     "A path, or a run by its name below reports/runs"
     named = kit_path(f"reports/runs/{value}")

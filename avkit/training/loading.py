@@ -8,7 +8,7 @@ __all__ = ['CHANGED', 'RunData', 'check_files', 'open_manifest', 'views_of', 'mo
            'scales_waves', 'weights_of_stream', 'random_backbones', 'check_weights', 'colours_of', 'tensors_of_stream',
            'clip_stream', 'features_of', 'nothing_scored', 'clips_given', 'unpaired_told', 'step_streams',
            'window_streams', 'features_told', 'one_stream_told', 'read_clips', 'split_manifest', 'load_data',
-           'with_changes']
+           'trains_otherwise', 'read_to_train', 'with_changes']
 
 # %% ../../nbs/4_training/06_loading.ipynb #e89b3d7d
 from collections.abc import Iterable, Mapping, Sequence
@@ -868,8 +868,13 @@ def _standardise_target(corpus: RunData) -> None:
     y = d.target[d.indices("train")].flatten(0, -2).double()
     mean = y.nanmean(0)
     deviation = exact_sqrt((y - mean).square().nanmean(0)).clamp(min=1e-6).float()
-    mean = mean.float()
-    corpus.stats["target"] = mean, deviation
+    _scale_target(corpus, (mean.float(), deviation))
+
+
+def _scale_target(corpus: RunData, scale: _Scale) -> None:
+    "Centre and scale, in place, the numbers of a regression, and the ends of their range"
+    d, (mean, deviation) = corpus.data, scale
+    corpus.stats["target"] = scale
     scaled = lambda v: (v - mean) / deviation
     d.target = scaled(d.target)
     m = corpus.manifest
@@ -942,6 +947,26 @@ def load_data(
 ) -> RunData:
     "Index, split, prepare and read the data set of a run"
     return read_clips(cfg, split_manifest(cfg), store, verbose)
+
+# %% ../../nbs/4_training/06_loading.ipynb #4078a46d
+def trains_otherwise(cfg: Config, m: Manifest) -> bool:
+    "Are videos that train cut, or seen, otherwise than those that are scored?"
+    if m.level != "frame": return False
+    spec = Windows(**cfg["windows"])
+    return spec.mirrored or spec.scored != spec
+
+
+def read_to_train(
+    cfg: Config,                 # settings and recipe
+    corpus: RunData,             # as `read_clips` gives it
+    store: Store | None = None,  # by default the cache folder's
+) -> RunData:
+    "The same with the validation clips among those that train, read as these; the scale stays"
+    m = corpus.manifest
+    joined = m.clips.assign(split=m.clips["split"].replace("validation", "train"))
+    again = read_clips(cfg, replace(m, clips=joined), store, verbose=False, stats=corpus.stats)
+    if m.task != "class": _scale_target(again, corpus.stats["target"])
+    return replace(again, manifest=m)
 
 # %% ../../nbs/4_training/06_loading.ipynb #3c7ca63d
 CHANGED = dict(  # what a condition changes before features: the stream, what it is called

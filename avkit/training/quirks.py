@@ -103,6 +103,7 @@ def _only_first(d: AVData) -> AVData:
 def _whole_batches(d: AVData, size: int) -> AVData:
     "The data without the last validation clips, where they do not fill a batch"
     v = d.indices("validation").numpy()
+    if not len(v): return d
     if len(v) < size:
         raise AvkitError(f"drop_last_validation leaves nothing: {len(v)} validation clips, batches"
                          f" of {size}")

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'CODE', 'TABLES', 'NO_RUN', 'FILES', 'CHOSE', 'SELECTED', 'ScoresFile', 'Metrics', 'THIS_RUN', 'EARLIER',
-           'SPELT', 'version_of', 'commit', 'environment', 'package_folder', 'code_of_run', 'without_docstrings',
-           'noted', 'code_hash', 'named_files', 'own_files', 'Finished', 'scarce_data', 'clips_table', 'audit_key',
-           'found_audit', 'scored_subset', 'selection_note', 'record_of', 'SplitFile', 'NotesFile', 'BackboneFile',
-           'AsideFile', 'ToldFile', 'DataFile', 'EndFile', 'RecordFile', 'read_record', 'hashes_of', 'made_of',
-           'run_key', 'Held', 'own_names', 'StartedFile', 'found_in', 'begun_beside', 'folder_of', 'in_folder',
-           'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names', 'name_of', 'guessing_note', 'score_lines',
-           'rater_lines', 'data_lines', 'drawn_networks', 'begun_lines', 'mark_of']
+           'SPELT', 'SCORED_ANEW', 'version_of', 'commit', 'environment', 'package_folder', 'code_of_run',
+           'without_docstrings', 'noted', 'code_hash', 'named_files', 'own_files', 'Finished', 'scarce_data',
+           'clips_table', 'audit_key', 'found_audit', 'scored_subset', 'selection_note', 'record_of', 'SplitFile',
+           'NotesFile', 'BackboneFile', 'AsideFile', 'ToldFile', 'RefitFile', 'DataFile', 'EndFile', 'RecordFile',
+           'read_record', 'hashes_of', 'made_of', 'run_key', 'Held', 'own_names', 'StartedFile', 'found_in',
+           'begun_beside', 'folder_of', 'in_folder', 'settled', 'shorter_run', 'set_aside', 'is_earlier', 'ccc_names',
+           'name_of', 'guessing_note', 'score_lines', 'rater_lines', 'data_lines', 'drawn_networks', 'begun_lines',
+           'mark_of', 'refit_lines']
 
 # %% ../../nbs/4_training/10_record.ipynb #1132b2db
 import ast, contextlib, functools, math, platform, shutil, subprocess, sys
@@ -357,6 +358,13 @@ class ToldFile(TypedDict):
     "Where weights began, of `released` and `began`"
     told: str
 
+
+class RefitFile(TypedDict, total=False):
+    "What was trained anew on validation clips too"
+    epochs: Required[int]
+    clips: Required[int]  # or windows of videos
+    losses: list[float]   # of each epoch
+
 # %% ../../nbs/4_training/10_record.ipynb #recfile6
 class DataFile(TypedDict, total=False):
     "What a record says of its data"
@@ -406,6 +414,7 @@ class RecordFile(DataFile, EndFile, total=False):
     drawn: dict[str, list[str]]
     released: ToldFile | None
     began: ToldFile | None
+    refit: RefitFile
     audit: dict[str, Any]
     side: str | None
 
@@ -721,3 +730,25 @@ def mark_of(record: Mapping[str, Any]) -> str:
     marks = dict(released=record.get("released"),
                  random_backbone=drawn_networks(record)["frozen"])
     return ", ".join(name.replace("_", " ") for name, there in marks.items() if there)
+
+# %% ../../nbs/4_training/10_record.ipynb #461b3d40
+SCORED_ANEW = (
+    "Test is scored by these weights; validation is scored, and temperatures are found on it, by "
+    "those that had chosen the epoch and never learned it.")
+
+
+def _span(numbers: Collection[int], unit: str) -> str:
+    "`1 epoch`, or `3 to 10 epochs`"
+    ends = dict.fromkeys((f"{min(numbers):,}", f"{max(numbers):,}"))
+    return f"{' to '.join(ends)} {unit}{'s' * (max(numbers) != 1)}"
+
+
+def refit_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    "Sentences on weights that were trained anew on validation clips too; [] where none were"
+    mine = [r for r in records if r.get("refit")]
+    if not mine: return []
+    unit = "window" if mine[0].get("level") == "frame" else "clip"
+    clips, epochs = ([r["refit"][k] for r in mine] for k in ("clips", "epochs"))
+    which = "" if len(mine) == len(records) else f"; {len(mine)} of {len(records)} runs"
+    return [f"Trained anew (refit{which}) on {_span(clips, unit)} of training and validation "
+            f"together, for the {_span(epochs, 'epoch')} that validation had chosen. {SCORED_ANEW}"]

@@ -47,3 +47,16 @@ def test_a_candidate_that_lacks_a_hard_fold_is_not_chosen():
     assert order == ["whole", "worse", "part"] and naive(t) == nested(t).test.mean() == 0.7
     assert "1 of 3 candidates lack runs" in _choice_notes(t, "accuracy")[0]
     assert "lack" not in "".join(_choice_notes(t[t.fold == 0], "accuracy"))
+
+
+def test_a_split_without_folds_is_one():
+    rows = zip("abc", (0.5, 0.9, 0.7), (0.9, 0.6, 0.8))
+    t = pd.DataFrame([dict(candidate=json.dumps(dict(x=c)), seed=1, validation=v, test=s)
+                      for c, v, s in rows])  # fmt: skip
+    best = t.loc[t.validation.idxmax()]
+    for none in (None, np.nan):
+        one = t.assign(fold=none)
+        assert nested(one).candidate.tolist() == [best.candidate]
+        assert naive(one) == nested(one).test[0] == best.test
+        assert f"{best.test:.3f}" in worth_of_choice(one, "accuracy")
+        assert "no fold: " in "".join(_choice_notes(one, "accuracy"))

@@ -10,6 +10,7 @@ import torch
 from avkit.models.fusion import FUSIONS
 from avkit.reports.comparison import (
     Comparison,
+    about,
     asked_pairs,
     method_summary,
     pairs,
@@ -18,6 +19,7 @@ from avkit.reports.comparison import (
 )
 from avkit.reports.index import ALL, CANNOT_DIFFER, kit_path
 from avkit.reports.records import read_spec
+from avkit.training.record import refit_lines
 
 STEPS = {"a vector": 1, "a sequence": 4}
 
@@ -148,3 +150,25 @@ def test_two_methods_without_their_baseline_are_every_two(tmp_path):
     write_compare(dict(title="T", records=rs, baseline="concat"), tmp_path)
     said = (tmp_path / "pairs.md").read_text()
     assert "every two, 1 in the family" in said and "against concat" not in said
+
+
+def test_units_that_score_alike_give_no_interval(tmp_path):
+    "Nothing is known of how others would score, so an interval without width would say too much"
+    rs = [record(m, s, [12] * 8) for m in ("a", "b") for s in (1, 2)]
+    shown = write_compare(dict(title="T", records=rs), tmp_path)
+    assert shown["95 % interval"].tolist() == ["", ""]
+    assert "\nAll dyads score alike: no interval.\n" in (tmp_path / "table.md").read_text()
+    rs += [record("c", 1, [9, 10, 11, 12, 13, 14, 15, 16])]
+    write_compare(dict(title="T", records=rs), tmp_path)
+    said = (tmp_path / "table.md").read_text()
+    assert "\nAll dyads score alike (a, b): no interval.\n" in said and "over 8 dyads" in said
+
+
+def test_what_was_trained_anew_is_said_of_a_comparison(tmp_path):
+    rs = made_up(8)
+    anew = [r | dict(refit=dict(epochs=e, clips=90)) for r, e in zip(rs, (3, 4, 5, 6, 7, 8))]
+    write_compare(dict(title="T", records=anew), tmp_path)
+    said = (tmp_path / "table.md").read_text()
+    assert refit_lines(anew)[0] in said and "(refit) on 90 clips" in said
+    assert "for the 3 to 8 epochs" in said and refit_lines(rs) == []
+    assert "(refit; 2 of 6 runs)" in " ".join(about(anew[:2] + rs[2:]))

@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import fields, replace
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,7 +13,7 @@ from avkit.cli import main
 from avkit.core import AvkitError, kit_path, read_json, repo_root, write_json
 from avkit.evaluation.figures import HEAVY
 from avkit.reports.comparison import Comparison, compare_report, comparison
-from avkit.reports.index import ALL, LONG, committed, entry, remake
+from avkit.reports.index import ALL, LONG, committed, compared, entry, reached, remake
 from avkit.reports.papers import STUDIES, Protocol, paper_notebook_text
 from avkit.reports.records import read_spec, runs_report, slim_record, write_spec
 from avkit.reports.robustness import robustness_report
@@ -45,6 +46,29 @@ def test_tables_are_what_the_records_make(folder, tmp_path, monkeypatch):
     for p in made:
         old = folder / p.name
         assert old.read_bytes() == p.read_bytes(), f"{old}: avkit reports {name_of(folder)}"
+
+
+def test_a_headline_counts_the_runs_that_stand_behind_its_scores():
+    row = dict(dataset="ravdess", labels=np.nan, modality="av", given="av", side="test", runs=1,
+               accuracy=0.5)  # fmt: skip
+    heard = row | dict(modality="audio", given="audio", accuracy=0.2)
+    less = row | dict(side="validation", accuracy=0.9)
+    said = reached(pd.DataFrame([row, heard, less]))
+    assert said == "Both streams given: ravdess accuracy 0.500 (test). One run each: no interval."
+    more = row | dict(runs=15, accuracy=0.7)
+    assert "0.500 to 0.700 (test). Means of 1 to 15 runs:" in reached(pd.DataFrame([row, more]))
+    assert reached(pd.DataFrame([heard | dict(runs=3)])) == (
+        "Given what each was trained on: ravdess accuracy 0.200 (test). Means of 3 runs: no "
+        "interval.")  # fmt: skip
+
+
+def test_a_headline_has_variants_of_one_stream_among_the_methods():
+    rows = [("ca", "av", 0.5), ("audio alone, flatten", "audio", 0.7), ("ca", "audio", 0.9),
+            ("video alone", "video", 0.3), ("video alone, random backbone", "video", 0.1)]  # fmt: skip
+    t = pd.DataFrame([dict(method=m, given=g, side="test", runs=1, seeds=1, units=9, accuracy=a,
+                           low=np.nan) for m, g, a in rows])  # fmt: skip
+    assert compared(t) == ("accuracy, best of 4: `audio alone, flatten` 0.700, then `ca` 0.500; "
+                           "last `video alone, random backbone` 0.100.")  # fmt: skip
 
 
 def test_the_index_names_every_report():

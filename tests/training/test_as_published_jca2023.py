@@ -2,6 +2,7 @@
 the released reader, and of the paper's, and through avkit; what comes out agrees, by number."""
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +21,11 @@ from avkit.models.backbones import BackboneSpec
 from avkit.preprocessing.prepare import stream_key
 from avkit.preprocessing.tracks import to_jpeg, Writer
 from avkit.store import Store
+from avkit.training import loading
 from avkit.training.configure import configure
+from avkit.training.distributed import accelerator
 from avkit.training.inference import evaluation_batch, outputs
-from avkit.training.learner import lr_at, train_order, training_batch
+from avkit.training.learner import lr_at, train_order, training_batch, with_validation
 from avkit.training.loading import frame_size, preparation_of, read_clips
 from avkit.training.quirks import with_quirks
 
@@ -119,6 +122,7 @@ def read(tmp_path_factory):
             made[mode] = cfg, with_quirks(cfg, corpus)
         return made[mode]
 
+    of.data = m, store
     yield of
     del BACKBONES["seen"], BACKBONES["heard"]
 
@@ -327,6 +331,45 @@ def test_training_may_move_by_more_frames_than_scoring():
     spec = configure(recipe="jca2023", dataset="affwild2", track="va", data_root="x", size="paper",
                      options=dict(windows=dict(hop=8, scored_hop=1)))["windows"]  # fmt: skip
     assert (spec["hop"], spec["scored_hop"], spec["each_frame"]) == (8, 1, True)
+
+
+@pytest.mark.parametrize("mode", ["as_described", "as_released"])
+def test_trained_anew_validation_videos_are_seen_mirrored_too(mode, read, monkeypatch):
+    cfg, corpus = read(mode)
+    m, store = read.data
+    raw = read_clips(cfg, m, store, verbose=False)
+    t = SimpleNamespace(cfg=cfg, corpus=corpus, accelerator=accelerator(cfg))
+    monkeypatch.setattr(loading, "Store", lambda: store)
+    joined = with_validation(t, raw)
+    data = joined.data
+    assert joined.manifest is m and not len(data.indices("validation"))
+    for name in sorted(set(data.clips)):
+        idx, was = (torch.tensor(windows_of(d, name)) for d in (data, corpus.data))
+        assert (data.split[idx] == ("test" if name in "ef" else "train")).all()
+        torch.testing.assert_close(data.target[idx], corpus.data.target[was], equal_nan=True)
+        for s in ("audio", "video"):
+            assert torch.equal(data.streams[s].x[idx], corpus.data.streams[s].x[was])
+        if name in "ef":
+            continue
+        there = data.video.mask[idx][..., None]
+        mirror, plain = data.video.mirrored[idx] * there, data.video.x[idx] * there
+        assert plain.any() and torch.allclose(mirror, -plain, atol=0.03)
+
+
+def test_trained_anew_validation_videos_are_cut_as_those_that_train(read, monkeypatch):
+    cfg, _ = read("as_described")
+    m, store = read.data
+    told = cfg.recipe["windows"] | dict(hop=8, scored_hop=1, mirrored=False)
+    cfg = replace(cfg, recipe=cfg.recipe | dict(windows=told))
+    raw = read_clips(cfg, m, store, verbose=False)
+    t = SimpleNamespace(cfg=cfg, corpus=raw, accelerator=accelerator(cfg))
+    monkeypatch.setattr(loading, "Store", lambda: store)
+    data = with_validation(t, raw).data
+    counts = {c: len(windows_of(data, c)) for c in LENGTHS}
+    scored = {c: len(windows_of(raw.data, c)) for c in LENGTHS}
+    assert all(counts[c] == scored[c] for c in "abef")
+    assert [counts[c] * 8 for c in "cd"] == [scored[c] for c in "cd"]
+    assert data.target.nanmean().abs() < 1 and (data.limits[0] == raw.data.limits[0]).all()
 
 
 def test_the_later_codes_backbone_is_a_variant():

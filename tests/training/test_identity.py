@@ -151,3 +151,23 @@ def test_nested_options_may_be_written_with_dots():
 def test_every_recipe_passes_its_own_checks():
     for recipe, more in OWN.items():
         assert configure(recipe=recipe, data_root="rendered", **more).hash
+
+
+LATE = [("refit", True), ("epochs", 3), ("fusion", "ia"), ("size", "small"), ("seed", 2)]
+LATE += [("quirks", "sorted_loading"), ("variants", "flatten"), ("options", "lr=.5"), ("lr", 0.5)]
+LATE += [("mode", "as_released"), ("detector", "none"), ("init", "run"), ("dataset", "ravdess")]
+
+
+@pytest.mark.parametrize("name, value", LATE)
+def test_what_a_recipe_is_made_of_is_not_changed_without_a_word(name, value):
+    cfg = configure(fusion="ca", data_root="rendered")
+    with pytest.raises(AvkitError, match=rf"{name}=.*comes too late.*configure\(\.\.\., {name}="):
+        cfg.changed(**{name: value})
+    assert cfg.changed(**{name: cfg[name]})[name] == cfg[name]
+
+
+def test_where_a_run_is_and_what_it_reads_can_be_changed():
+    cfg = configure(fusion="ca").changed(device="cpu", fold=1, data_root="x", init=None, n_jobs=2)
+    assert [cfg[k] for k in ("device", "fold", "data_root", "n_jobs")] == ["cpu", 1, "x", 2]
+    with pytest.raises(AvkitError, match="devise"):
+        cfg.changed(devise="cpu")

@@ -15,13 +15,16 @@ MIXED = dict(mixup=0.4, warmup=1.5, per_step=True)
 
 
 def corpus_of(cfg, numbers):
-    "The toy corpus, 15 clips of a batch of 7 train; as classes, their shares, or two numbers"
+    """The toy corpus, 15 clips of a batch of 7 train; as classes, their shares, or two numbers; for
+    a refit some clips test"""
     import torch
     from avkit.training.loading import load_data
 
     c = load_data(cfg, verbose=False)
     i = np.arange(len(c.data))
     c.data.split = np.where(i < 15, "train", np.where(i < 40, "validation", ""))
+    if numbers == "refit":
+        c.data.split[40:] = "test"
     if numbers == "shares":
         c.data.shares = torch.nn.functional.one_hot(c.data.target, 8) * 0.6 + 0.05
     if numbers is not True:
@@ -96,6 +99,18 @@ def test_two_processes_are_one(toy_corpus, tmp_path, numbers, dropout, more):
         for c, s in cs.items():
             assert s == pytest.approx(two["metrics"][side][c], abs=1e-5)
     assert ("mixup" in more) == (one["recipe"]["mixup"] > 0)
+
+
+def test_two_processes_train_anew_what_one_does(toy_corpus, tmp_path):
+    settings = toy_corpus | dict(epochs=2, batch_size=7, refit=True)
+    one, two = (run(settings, tmp_path / str(w), w, "refit") for w in (1, 2))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["refit"]["clips"] == two["refit"]["clips"] == 40
+    assert two["refit"]["losses"] == pytest.approx(one["refit"]["losses"], abs=1e-5)
+    assert one["metrics"].keys() == {"train", "validation", "test"}
+    for side, cs in one["metrics"].items():
+        for c, s in cs.items():
+            assert s == pytest.approx(two["metrics"][side][c], abs=1e-5)
 
 
 def test_processes_meet_where_auto_finds_no_gpu(toy_corpus, tmp_path):

@@ -19,7 +19,7 @@ from avkit.datasets.features import Stream
 from avkit.models.fusion import FUSIONS
 from avkit.preprocessing.writing import write_video, write_wav
 from avkit.training import learner, loading
-from avkit.training.checkpoint import load_model, make_model
+from avkit.training.checkpoint import BEST, CHOSEN, load_model, make_model
 from avkit.training.configure import configure
 from avkit.training.inference import clips_scored, forward
 from avkit.training.record import score_lines
@@ -83,6 +83,23 @@ def test_every_fusion_trains_and_nothing_absent_is_read(fusion, dropout, tmp_pat
     zeros, others = weights
     assert all(torch.equal(v, others[k]) for k, v in zeros.items())
     assert all(v.isfinite().all() for v in others.values())
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("fusion", ["ca", "vavl"])
+def test_trained_anew_clips_with_one_stream_take_part_too(fusion, tmp_path):
+    weights, answers = [], []
+    for fill in ([0.0], [1e6, torch.nan]):
+        run = tmp_path / str(len(fill))
+        record = learner.fit(setting(fusion, refit=True, run_dir=str(run)), corpus_of(*fill),
+                             verbose=False)  # fmt: skip
+        weights.append([load_model(run, name)[0].state_dict() for name in (BEST, CHOSEN)])
+        answers.append((run / "predictions.csv").read_text())
+    assert record["refit"]["clips"] == 12 and record["given"]["validation"] == dict(
+        av=2, audio=3, video=3)  # fmt: skip
+    (zeros, first), (others, _) = weights
+    assert all(torch.equal(v, others[k]) and v.isfinite().all() for k, v in zeros.items())
+    assert any(not torch.equal(v, first[k]) for k, v in zeros.items())
     assert answers[0] == answers[1]
 
 
