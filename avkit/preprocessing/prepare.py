@@ -49,7 +49,7 @@ class Preparation:
     picture_rate: float | None = None  # pictures a second in folders of them; None: not known
     decoder: str = "cpu"        # of video: cpu, cuda (an NVIDIA card)
 
-    @property
+    @functools.cached_property
     def audio(self) -> dict:
         "What the audio depends on"
         shape = dict(long=True) if self.long else dict(window=self.window)
@@ -57,7 +57,7 @@ class Preparation:
         own = dict(own_middle=True) if self.own_middle and not self.long else {}
         return shape | refused | own | self._paced | dict(rate=self.rate, version=2)
 
-    @property
+    @functools.cached_property
     def video(self) -> dict:
         "What the images depend on"
         used = ["size", "views", *(("every", "long") if self.long else ("window", "frames"))]
