@@ -634,6 +634,8 @@ def _without_gaps(found: Found) -> Found:
     if endless.any():
         raise AvkitError(f"the column {_names_at(found, endless)[0]!r} has infinite values")
     if empty.all(): raise AvkitError("all values are empty")
+    there = all(s.there.all() for s in found.named.values())
+    if there and not np.isnan(x).any(): return found
     return replace(
         found, named={k: _gaps(s, ~empty) for k, s in found.named.items()},
         columns=_names_at(found, ~empty) if found.columns else [],

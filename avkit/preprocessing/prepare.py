@@ -512,14 +512,13 @@ def _check_rate(
     prep: Preparation,
 ) -> None:
     "Ask for the rate of a folder of pictures that is to meet its audio"
-    both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
-    if prep.picture_rate or not both or not path.is_dir(): return
+    both = {"audio", "video"} <= set(streams)
+    if prep.picture_rate or not both or not os.path.isdir(os.path.join(root, row["video"])): return
     _check_film(root, row)
-    numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
+    numbers, seconds = [*_numbered(Path(root) / row["video"])], media.length(Path(root) / row["audio"])
     n = numbers[-1] - numbers[0] + 1
     raise AvkitError("how many of its pictures are a second of the audio beside them? Say it with "
                      f"picture_rate; {n / seconds:.4g} would spread them over its {seconds:.2f} s")
-
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5711100b
 def _make_track(
@@ -578,7 +577,8 @@ def _prepared(
     held: Mapping | None = None,  # {stream: its head in the store}; None: not looked up yet
 ) -> dict:
     "`prepare_clip` where nothing goes wrong"
-    keys = _keys(row, streams, prep, root)
+    known = held is not None and None not in held.values()
+    keys: Any = held if known else _keys(row, streams, prep, root)  # of what is there the names
     if not keys and not row.get("synthetic"):
         return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
     _check_rate(root, row, keys, prep)
