@@ -512,10 +512,11 @@ def _check_rate(
     prep: Preparation,
 ) -> None:
     "Ask for the rate of a folder of pictures that is to meet its audio"
-    both = {"audio", "video"} <= set(streams)
-    if prep.picture_rate or not both or not os.path.isdir(os.path.join(root, row["video"])): return
+    folder = os.path.join(root, row["video"])
+    alone = not {"audio", "video"} <= set(streams)
+    if prep.picture_rate or alone or not os.path.isdir(folder): return
     _check_film(root, row)
-    numbers, seconds = [*_numbered(Path(root) / row["video"])], media.length(Path(root) / row["audio"])
+    numbers, seconds = [*_numbered(Path(folder))], media.length(Path(root) / row["audio"])
     n = numbers[-1] - numbers[0] + 1
     raise AvkitError("how many of its pictures are a second of the audio beside them? Say it with "
                      f"picture_rate; {n / seconds:.4g} would spread them over its {seconds:.2f} s")
