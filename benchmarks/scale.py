@@ -4,9 +4,7 @@ processor and the most memory at each size. Every stage has a process of its own
 
 Compared to: the first size; linear is an exponent of 1.
 
-With `--commands` avkit's commands take the place of its stages, as a user types them.
-
-Takes: two minutes with `--quick`, half an hour with 100,000 clips, as long again of commands."""
+Takes: two minutes with `--quick`, half an hour with 100,000 clips."""
 
 import argparse, json, math, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -419,7 +417,7 @@ def row(stage, found, sizes):
     )
 
 
-def main():
+def main(argv=None):
     if sys.argv[1:2] == ["--to-first-step"]:
         return to_first_step(sys.argv[2:])
     p = arguments(__doc__)
@@ -429,7 +427,7 @@ def main():
     p.add_argument("--folder", help="where to work; default: a temporary one")
     p.add_argument("--alone", choices=STAGES, help=argparse.SUPPRESS)
     p.add_argument("--home", help=argparse.SUPPRESS)
-    a = p.parse_args()
+    a = p.parse_args(argv)
     if a.alone:
         return alone(a.alone, Path(a.home))
     sizes = [200, 2000] if a.quick else a.sizes
