@@ -114,7 +114,7 @@ def _drawn(x: Tensor, mask: Tensor, own: Sequence[torch.Generator]) -> Tensor:
     n, shape = mask.sum(1).tolist(), x.shape[2:]
     return torch.cat([torch.randn(k, *shape, generator=g) for k, g in zip(n, own)]).to(x)
 
-
+# %% ../../nbs/2_datasets/27_corruptions.ipynb #3534a7dd
 def _without(
     x: Tensor,     # (B,T,...)
     mask: Tensor,  # (B,T) bool
@@ -184,7 +184,7 @@ def _not_given(mask: Tensor, n: float, own: Sequence[torch.Generator]) -> Tensor
     u = torch.cat([torch.rand(1, generator=g) for g in own]).to(mask.device)
     return mask & (u < n / 100)[:, None]  # one draw decides for all steps
 
-
+# %% ../../nbs/2_datasets/27_corruptions.ipynb #e174c1bd
 def _corrupted(
     x: Tensor,         # (B,T,...)
     mask: Tensor,      # (B,T) bool
@@ -202,7 +202,7 @@ def _corrupted(
     own = each()
     if what == "noise" and n is None: return _without(x, mask, mask, what, own)
     if what in ("noise", "added_noise"):
-        return torch.stack([_noisy(*one, what, n, g) for *one, g in zip(x, mask, own)]), mask
+        return torch.stack([_noisy(x[i], mask[i], what, n, g) for i, g in enumerate(own)]), mask
     gone = (_lost if what == "lost" else _not_given)(mask, 100. if n is None else n, own)
     return _without(x, mask, gone, missing, own)
 

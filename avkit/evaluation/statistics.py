@@ -35,7 +35,7 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (N,k), (N,k)
     "(k,6): for each target the sums of 1, x, y, xx, yy, xy; x is the truth, y the prediction"
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1).sum(0)
 
-# %% ../../nbs/5_evaluation/06_statistics.ipynb #2f839db1
+# %% ../../nbs/5_evaluation/06_statistics.ipynb #2bd596dc
 def _places(of: pd.Series) -> dict[str, np.ndarray]:
     "{unit: the places where it stands, ascending}, units sorted"
     number, names = pd.factorize(of, sort=True)
@@ -43,7 +43,7 @@ def _places(of: pd.Series) -> dict[str, np.ndarray]:
     places = np.split(np.argsort(number, kind="stable"), ends[:-1])
     return dict(zip(map(str, names), places))
 
-
+# %% ../../nbs/5_evaluation/06_statistics.ipynb #2f839db1
 def tallies(
     predictions: pd.DataFrame,         # rows of predictions.csv
     names: Sequence[str],              # the classes, or the targets
@@ -51,7 +51,8 @@ def tallies(
     task: str = "class",               # class, regression
 ) -> dict[str, np.ndarray]:
     "{unit: confusion counts (C,C), or sums n, x, y, xx, yy, xy of each target (k,6)}"
-    units = _places(predictions["clip"].map(lambda c: speaker_of.get(c) or c))
+    who: Any = predictions["clip"].map(lambda c: speaker_of.get(c) or c)
+    units = _places(who)
     if task == "class":
         pairs = _pairs(predictions, names)
         return {s: _counts(pairs[own], len(names)) for s, own in units.items()}
