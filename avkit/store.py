@@ -65,7 +65,10 @@ class Store:
 
     def path(self, key: str) -> Path:
         "Where a result stands, or would stand"
-        return self.root / key[:2] / f"{key}.safetensors"
+        return Path(self._file(key))
+
+    def _file(self, key: str) -> str:
+        return os.path.join(self.root, key[:2], f"{key}.safetensors")
 
     def has(self, key: str) -> bool:
         "Is there a result, as long as its head says?"
@@ -94,7 +97,7 @@ class Store:
     def _opened(self, key: str, f: Callable) -> Any:
         "f(the open file); None when it is missing or damaged"
         try:
-            with safe_open(self.path(key), "pt") as file: return f(file)
+            with safe_open(self._file(key), "pt") as file: return f(file)
         except (OSError, SafetensorError, ValueError, RecursionError): return None
 
     def shape(self, key: str, name: str) -> list[int] | None:
@@ -109,7 +112,6 @@ class Store:
     def sweep(self) -> int:
         "Remove what killed processes left behind; returns how many files"
         return sweep_tmp(self.root) if self.root.exists() else 0
-
 
 # %% ../nbs/0_core/01_store.ipynb #d7196a6c
 def _write_head(

@@ -60,6 +60,9 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "scale": Plan(
         "--sizes 1000 100000", "--sizes 100 200",
         alone="it takes half an hour: `python benchmarks/run.py --again scale`"),
+    "commands": Plan(
+        "--sizes 1000 10000 100000", "--sizes 100 200",
+        alone="it takes an hour: `python benchmarks/run.py --again commands`"),
     "precision": Plan(
         alone="it trains every recipe twice, in an hour or more: `python benchmarks/precision.py`"),
     "gpu": Plan(alone="it is for a GPU, in eight minutes: `benchmarks/gpu.sh`"),

@@ -12,7 +12,7 @@ from pathlib import Path
 for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(k, "1")
 os.environ.setdefault("AVKIT_PROGRESS", "0")
-from common import arguments, environment, tell
+from common import arguments, environment, ROOT, tell
 
 A_SPEAKER = 20  # clips of one person
 CLASSES = ("angry", "happy", "neutral", "sad")
@@ -213,6 +213,85 @@ STAGES = {
 }  # fmt: skip
 
 
+STEPS = 4  # of a clip's features of frames
+CONDITIONS = "av,audio_lost_30,video_noise_0dB"
+
+
+def tables(home, n):
+    "Features of one's own: a vector a clip in place of its audio, four steps of its video"
+    import numpy as np, pandas as pd
+
+    rng, t = np.random.default_rng(0), pd.read_csv(home / "data/labels.csv", usecols=["audio"])
+    name = t["audio"].str.removesuffix(".wav")
+    for stream, steps, width in ("audio", 1, 16), ("video", STEPS, 12):
+        x = rng.standard_normal((n * steps, width), np.float32).round(4)
+        rows = pd.DataFrame(x, columns=[f"{stream}{i}" for i in range(width)])
+        rows.insert(0, "clip", name.repeat(steps).to_numpy())
+        rows.to_csv(home / f"{stream}.csv", index=False)
+
+
+def train_flags(home, name):
+    "What `avkit train` is told"
+    told = dict(recipe="demo", dataset="folder", data_root=home / "data", split="kfold5", epochs=1,
+                batch_size=64, device="cpu", seed=1, n_jobs=1,
+                options=json.dumps(OPTIONS), run_dir=home / "runs" / name)  # fmt: skip
+    return [x for k, v in told.items() for x in (f"--{k}", str(v))]
+
+
+def _index(home):
+    "`avkit index`, each file hashed"
+    return ["index", "--dataset", "folder", "--data_root", str(home / "data")]
+
+
+def _index_again(home):
+    "The same, where all hashes are remembered"
+    return _index(home)
+
+
+def _train_on_features(home):
+    "`avkit train` for one epoch on two tables of features of one's own"
+    own = [x for s in ("audio", "video") for x in (f"--{s}_features", str(home / f"{s}.csv"))]
+    return ["train", *train_flags(home, "features"), *own]
+
+
+def _evaluate(home):
+    "`avkit evaluate` of that run: whole, with audio that is lost, with noise on the video"
+    return ["evaluate", "--run", str(home / "runs/features"), "--conditions", CONDITIONS]
+
+
+def _train_and_pack(home):
+    "`avkit train` for one epoch on stored clips, which it packs first"
+    return ["train", *train_flags(home, "stored")]
+
+
+def _train_packed(home):
+    "The same, where they are packed"
+    return ["train", *train_flags(home, "packed")]
+
+
+def _first_step(home):
+    "From the start of that command to its first optimizer step"
+    return ["train", *train_flags(home, "stopped")]
+
+
+def _report(home):
+    "`avkit report` of the two runs on stored clips"
+    runs = [str(home / "runs" / k) for k in ("stored", "packed")]
+    return ["report", *runs, "--to", str(home / "table")]
+
+
+def _leaderboard(home):
+    "`avkit leaderboard` of all three"
+    return ["leaderboard", str(home / "runs"), "--to", str(home / "leaderboard")]
+
+
+COMMANDS = {
+    f.__name__[1:]: f
+    for f in (_index, _index_again, _train_on_features, _evaluate, _train_and_pack,
+              _train_packed, _first_step, _report, _leaderboard)
+}  # fmt: skip
+
+
 def alone(stage, home):
     "Run a stage in this process -> its seconds of the processor, as JSON"
     import avkit.reports.records, torch  # noqa: F401 imports are no part of a stage
@@ -234,32 +313,79 @@ def own_memory(pid):
         return None
 
 
-def measured(stage, home):
-    "{seconds, peak} of a stage in a process of its own; the peak without files that are mapped"
-    env = os.environ | dict(AVKIT_HOME=str(home / "home"))
-    command = [sys.executable, __file__, "--alone", stage, "--home", str(home)]
-    p = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
-    most = 0
-    while p.poll() is None:
+def watched(name, command, home):
+    "What a process printed, its use of the machine, and its peak of memory that no file backs"
+    env = os.environ | dict(AVKIT_HOME=str(home / "home"), PYTHONPATH=str(ROOT))
+    most, said = 0, home / "said.txt"
+    with said.open("w") as out:
+        p = subprocess.Popen(command, env=env, stdout=out)
+    while True:
+        pid, status, used = os.wait4(p.pid, os.WNOHANG)
+        if pid:
+            break
         most = max(most, own_memory(p.pid) or 0)
         time.sleep(0.02)
+    p.returncode = os.waitstatus_to_exitcode(status)
     if p.returncode:
-        raise SystemExit(f"{stage} failed")
-    told = json.loads(p.stdout.read().splitlines()[-1])
-    return told | dict(peak=most or told["peak"])
+        raise SystemExit(f"{name} failed: {said.read_text()[-1000:]}")
+    return said.read_text(), used, most or used.ru_maxrss / 1024
 
 
-def of_size(n, stages, folder):
+def measured(stage, home):
+    "{seconds, peak} of a stage in a process of its own; the peak without files that are mapped"
+    command = [sys.executable, __file__, "--alone", stage, "--home", str(home)]
+    said, _, peak = watched(stage, command, home)
+    return json.loads(said.splitlines()[-1]) | dict(peak=peak)
+
+
+def measured_command(name, home):
+    "{seconds, peak} of a command as a user types it; from the start of Python to its end"
+    command = [sys.executable, "-m", "avkit", *COMMANDS[name](home)]
+    if name == "first_step":
+        command[1:3] = [__file__, "--to-first-step"]
+    _, used, peak = watched(name, command, home)
+    return dict(seconds=used.ru_utime + used.ru_stime, peak=peak)
+
+
+def to_first_step(argv):
+    "A command of avkit, which ends where an optimizer is about to step for the first time"
+    from avkit.cli import main as avkit_main
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    register_optimizer_step_pre_hook(lambda *_: os._exit(0))
+    avkit_main(argv)
+    raise SystemExit("no optimizer made a step")
+
+
+def told(n, name, found):
+    "Say what a stage took; returns it"
+    print(f"{n} clips, {name}: {found['seconds']:.1f} s, {found['peak']:.0f} MB", file=sys.stderr)
+    return found
+
+
+def of_commands(n, folder):
+    "{command: {seconds, peak}} of so many clips, and MB of their table"
+    home, found = Path(folder) / str(n), {}
+    make(home, n)
+    tables(home, n)
+    for name in COMMANDS:
+        found[name] = told(n, name, measured_command(name, home))
+        if name == "index":  # what the next ones find there
+            for s in "index", "fill":
+                measured(s, home)
+    return found, table_mb(home)
+
+
+def of_size(n, folder):
     "{stage: {seconds, peak}} of so many clips, and MB of their table"
     home = Path(folder) / str(n)
     make(home, n)
-    found = {}
-    for s in stages:
-        found[s] = measured(s, home)
-        print(f"{n} clips, {s}: {found[s]['seconds']:.1f} s, {found[s]['peak']:.0f} MB",
-              file=sys.stderr)  # fmt: skip
-    rows = manifest(home).clips.memory_usage(deep=True).sum() / 2**20
-    return found, float(rows)
+    return {s: told(n, s, measured(s, home)) for s in STAGES}, table_mb(home)
+
+
+def table_mb(home):
+    "MB of the table of clips"
+    return float(manifest(home).clips.memory_usage(deep=True).sum() / 2**20)
 
 
 def exponent(sizes, seconds):
@@ -291,27 +417,32 @@ def row(stage, found, sizes):
     )
 
 
-def main():
+def main(argv=None):
+    if sys.argv[1:2] == ["--to-first-step"]:
+        return to_first_step(sys.argv[2:])
     p = arguments(__doc__)
     p.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000], help="clips")
     p.add_argument("--quick", action="store_true", help="200 and 2,000 clips")
+    p.add_argument("--commands", action="store_true", help="avkit's commands in place of stages")
     p.add_argument("--folder", help="where to work; default: a temporary one")
     p.add_argument("--alone", choices=STAGES, help=argparse.SUPPRESS)
     p.add_argument("--home", help=argparse.SUPPRESS)
-    a = p.parse_args()
+    a = p.parse_args(argv)
     if a.alone:
         return alone(a.alone, Path(a.home))
     sizes = [200, 2000] if a.quick else a.sizes
+    measure, names = (of_commands, COMMANDS) if a.commands else (of_size, STAGES)
     with tempfile.TemporaryDirectory(dir=a.folder) as d:
-        *found, (last, rows_mb) = [of_size(n, STAGES, d) for n in sizes]
+        *found, (last, rows_mb) = [measure(n, d) for n in sizes]
     found = [f for f, _ in found] + [last]
-    rows = [row(s, found, sizes) for s in STAGES]
-    told = environment("torch", "pandas", "scikit-learn", threads=1)
+    rows = [row(s, found, sizes) for s in names]
+    where = environment("torch", "pandas", "scikit-learn", threads=1)
     notes = [f"The table of {sizes[-1]:,} clips alone takes {rows_mb:.0f} MB, "
              f"{1024 * rows_mb / sizes[-1]:.1f} KB a clip."]  # fmt: skip
-    notes += [f"`{k}`: {f.__doc__}" for k, f in STAGES.items()]
-    title = "Many clips: processor time, and the most memory that no file backs"
-    tell(a, {title: rows}, [], told, notes)
+    notes += [f"`{k}`: {f.__doc__}" for k, f in names.items()]
+    what = "Commands on many clips" if a.commands else "Many clips"
+    title = f"{what}: processor time, and the most memory that no file backs"
+    tell(a, {title: rows}, [], where, notes)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 __all__ = ['CORRUPTIONS', 'BEFORE_FEATURES', 'corruptions_of', 'parse_condition', 'streams_needed', 'split_source', 'corrupt']
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #ba5089af
-import re
-from collections.abc import Mapping, Sequence
+import functools, math, re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 import torch
 from torch import Tensor
@@ -101,33 +101,42 @@ def split_source(
     return changes, "+".join(rest) or own
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #061d9c43
+_Each = Callable[[], list[torch.Generator]]  # of the B clips, new ones in each call
+
+
 def _along(steps: Tensor, x: Tensor) -> Tensor:
-    "(T,) -> (T,1,...), to stand beside x (T,...)"
-    return steps.view(-1, *[1] * (x.ndim - 1))
+    "(B,T) -> (B,T,1,...), to stand beside x (B,T,...)"
+    return steps.view(*steps.shape, *[1] * (x.ndim - 2))
 
 
+def _drawn(x: Tensor, mask: Tensor, own: Sequence[torch.Generator]) -> Tensor:
+    "(M,...) N(0,1) for the M steps (B,T) of x (B,T,...) that are there, clip after clip"
+    n, shape = mask.sum(1).tolist(), x.shape[2:]
+    return torch.cat([torch.randn(k, *shape, generator=g) for k, g in zip(n, own)]).to(x)
+
+# %% ../../nbs/2_datasets/27_corruptions.ipynb #3534a7dd
 def _without(
-    x: Tensor,     # (T,...)
-    mask: Tensor,  # (T,) bool
-    gone: Tensor,  # (T,) bool
-    missing: str,        # mask, zero, noise: what stands in their place
-    g: torch.Generator,
+    x: Tensor,     # (B,T,...)
+    mask: Tensor,  # (B,T) bool
+    gone: Tensor,  # (B,T) bool
+    missing: str,  # mask, zero, noise: what stands in their place
+    own: Sequence[torch.Generator] = (),  # of the clips, for noise
 ) -> tuple[Tensor, Tensor]:
-    "The stream and its mask without the steps that are gone"
+    "The streams and their masks without the steps that are gone"
     if missing == "mask": return x, mask & ~gone
     new = torch.zeros_like(x)
-    if missing == "noise": new[mask] = torch.randn(x[mask].shape, generator=g).to(x)
+    if missing == "noise": new[mask] = _drawn(x, mask, own)
     return torch.where(_along(gone & mask, x), new, x), mask
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #b7ccb6ff
 def _noisy(
-    x: Tensor,     # (T,...)
+    x: Tensor,     # (T,...) of a clip
     mask: Tensor,  # (T,) bool
     what: str,           # added_noise, noise
     n: float | None,     # dB, of noise
     g: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    "The stream plus noise, and its mask"
+) -> Tensor:
+    "The stream of a clip plus noise"
     real, out = x[mask], x.clone()
     noise = torch.randn(real.shape, generator=g).to(real)
     if n is None or what == "added_noise":
@@ -136,44 +145,66 @@ def _noisy(
         over = [d for d in range(real.ndim) if d != 1 or real.shape[0] == 1]
         deviation = real.std(over, correction=0, keepdim=True)
         out[mask] = real + deviation * 10 ** (-n / 20) * noise
-    return out, mask
+    return out
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #fae5b3fb
-def _shifted(
-    x: Tensor,     # (T,...)
-    mask: Tensor,  # (T,) bool
-    n: float,            # seconds
-    seconds: float,      # that the clip's steps cover
-) -> tuple[Tensor, Tensor]:
-    "The stream n seconds later, and its mask"
-    k = round(n * int(mask.sum()) / seconds) if seconds > 0 else 0  # NaN is not above 0
-    if n and not k:
+def _steps_late(
+    mask: Tensor,  # (B,T) bool
+    n: float,      # seconds
+    seconds: Sequence[float],  # (B,) that the clips' steps cover
+) -> Tensor:
+    "(B,1): by how many steps each clip is late"
+    k = [round(n * steps / s) if s > 0 else 0  # NaN is not above 0
+         for steps, s in zip(mask.sum(1).tolist(), seconds)]
+    if n and not all(k):
         raise AvkitError(f"A shift of {n:g} s is less than half a step of this stream, or its"
                          " clips' length is not known")
-    at = torch.arange(len(x), device=x.device) - k
-    inside = (at >= 0) & (at < len(x)) & mask
-    at = at.clamp(0, len(x) - 1)
-    inside &= mask[at]
-    return torch.where(_along(inside, x), x[at], torch.zeros_like(x)), inside
+    return torch.tensor(k, device=mask.device)[:, None]
+
+
+def _shifted(x: Tensor, mask: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    "The streams (B,T,...) k steps (B,1) later, and their masks (B,T)"
+    at = torch.arange(x.shape[1], device=x.device) - k
+    inside = (at >= 0) & (at < x.shape[1]) & mask
+    at, clip = at.clamp(0, x.shape[1] - 1), torch.arange(len(x), device=x.device)[:, None]
+    inside &= mask[clip, at]
+    return torch.where(_along(inside, x), x[clip, at], torch.zeros_like(x)), inside
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #3d98d8fa
-def _corrupt_one(
-    stream: tuple[Tensor, Tensor],  # of a clip: (T,...), its mask (T,)
+def _lost(mask: Tensor, n: float, own: Sequence[torch.Generator]) -> Tensor:
+    "(B,T): n percent of the steps (B,T) that are there"
+    u = [torch.rand(k, generator=g) for k, g in zip(mask.sum(1).tolist(), own)]
+    gone = torch.zeros_like(mask)
+    gone[mask] = torch.cat(u).to(mask.device) < n / 100
+    return gone
+
+
+def _not_given(mask: Tensor, n: float, own: Sequence[torch.Generator]) -> Tensor:
+    "(B,T): all steps (B,T) of n percent of the clips"
+    u = torch.cat([torch.rand(1, generator=g) for g in own]).to(mask.device)
+    return mask & (u < n / 100)[:, None]  # one draw decides for all steps
+
+# %% ../../nbs/2_datasets/27_corruptions.ipynb #e174c1bd
+def _corrupted(
+    x: Tensor,         # (B,T,...)
+    mask: Tensor,      # (B,T) bool
     what: str,
     n: float | None,
     missing: str,      # mask, zero, noise
-    g: torch.Generator,
-    seconds: float,
+    each: _Each,
+    seconds: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    "A clip's stream and mask, corrupted"
-    x, mask = stream
-    if what in ("mask", "zero", "noise") and n is None: return _without(x, mask, mask, what, g)
-    if what in ("noise", "added_noise"): return _noisy(x, mask, what, n, g)
-    if what == "shift" and n is not None: return _shifted(x, mask, n, seconds)
-    u = torch.rand(int(mask.sum()) if what == "lost" else 1, generator=g).to(x.device)
-    gone = torch.zeros_like(mask)
-    gone[mask] = u < (1. if n is None else n / 100)  # of `missing`, one draw decides for all steps
-    return _without(x, mask, gone, missing, g)
+    "The streams and masks of a batch, corrupted"
+    if what == "shift" and n is not None: return _shifted(x, mask, _steps_late(mask, n, seconds))
+    if what in ("mask", "zero"): return _without(x, mask, mask, what)
+    if what == "missing" and n is None and missing != "noise":
+        return _without(x, mask, mask, missing)
+    own = each()
+    if what == "noise" and n is None: return _without(x, mask, mask, what, own)
+    if what in ("noise", "added_noise"):
+        return torch.stack([_noisy(x[i], mask[i], what, n, g) for i, g in enumerate(own)]), mask
+    gone = (_lost if what == "lost" else _not_given)(mask, 100. if n is None else n, own)
+    return _without(x, mask, gone, missing, own)
 
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #7c500ec4
 def corrupt(
@@ -185,16 +216,19 @@ def corrupt(
     seconds: Any = None,  # (B,) that the steps of each clip cover
 ) -> dict[str, Tensor]:
     "The batch under a condition: each clip by its own draws"
-    length = [float("nan")] * len(names) if seconds is None else seconds
+    length = [math.nan] * len(names) if seconds is None else [float(s) for s in seconds]
     for stream, what, n in parse_condition(condition):
         _check(condition, stream, what, batch)
-        both, parts = zip(batch[stream], batch[f"{stream}_mask"]), []
-        for one, name, s in zip(both, names, length):
-            g = torch.Generator().manual_seed(child_seed(seed, "condition", stream, what, name))
-            parts.append(_corrupt_one(one, what, n, missing, g, float(s)))
-        new, there = zip(*parts, strict=True)
-        batch = batch | {stream: torch.stack(new), f"{stream}_mask": torch.stack(there)}
+        each = functools.partial(_generators, names, seed, "condition", stream, what)
+        both = batch[stream], batch[f"{stream}_mask"]
+        new, there = _corrupted(*both, what, n, missing, each, length)
+        batch = batch | {stream: new, f"{stream}_mask": there}
     return batch
+
+
+def _generators(names: Sequence[str], seed: int, *why: str) -> list[torch.Generator]:
+    "The generator of each clip"
+    return [torch.Generator().manual_seed(child_seed(seed, *why, name)) for name in names]
 
 
 def _check(

@@ -634,6 +634,8 @@ def _without_gaps(found: Found) -> Found:
     if endless.any():
         raise AvkitError(f"the column {_names_at(found, endless)[0]!r} has infinite values")
     if empty.all(): raise AvkitError("all values are empty")
+    there = all(s.there.all() for s in found.named.values())
+    if there and not np.isnan(x).any(): return found
     return replace(
         found, named={k: _gaps(s, ~empty) for k, s in found.named.items()},
         columns=_names_at(found, ~empty) if found.columns else [],
@@ -714,7 +716,8 @@ def _by_last_part(
     "{name: its clip} by the last part of both, where no two are alike"
     names, of = ([_last(key(n)) for n in some] for some in (named, clips))
     if max(len(names) - len(set(names)), len(of) - len(set(of))): return {}
-    return {n: {of.index(last)} for n, last in zip(named, names) if last in of}
+    place = {last: i for i, last in enumerate(of)}
+    return {n: {place[last]} for n, last in zip(named, names) if last in place}
 
 # %% ../../nbs/2_datasets/24_feature_files.ipynb #d34fdfb6
 def match_features(
@@ -732,7 +735,8 @@ def match_features(
     if not any(owners.values()): owners |= _by_last_part(key, named, clips)
     alone = {name: own for name, own in owners.items() if _of_one_file(own, files, pieces)}
     found = _one_each(path, alone, clips)
-    return found, [name for name in named if name not in found]
+    used = set(found)
+    return found, [name for name in named if name not in used]
 
 
 def _of_one_file(

@@ -670,11 +670,16 @@ def _views(
     hide: HideFaces | None = None,
 ) -> Tensor | None:
     "The views of a clip's frames (T,3V,size,size) uint8; None where it has none"
-    from torchvision.transforms.v2.functional import resize  # heavy: a second to import
     stored = _stored_views(store, key, views, hide) if key else None
     if not stored: return None
-    fit = lambda f: f if f.shape[-1] == size else resize(f, [size, size], antialias=True)
-    return torch.cat([fit(f) for f in stored.values()], 1)
+    return torch.cat([_fit(f, size) for f in stored.values()], 1)
+
+
+def _fit(frames: Tensor, size: int) -> Tensor:  # (T,3,S,S)
+    "The frames in this size"
+    if frames.shape[-1] == size: return frames
+    from torchvision.transforms.v2.functional import resize  # heavy: a second to import
+    return resize(frames, [size, size], antialias=True)
 
 
 def _few(shape: Sequence[int], most: int = 1 << 26) -> int:

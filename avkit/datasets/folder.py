@@ -7,6 +7,7 @@ __all__ = ['FOLDER_HELP', 'RENDER_VERSION', 'SAMPLE', 'DRAWN_CLASSES', 'SPEAKERS
            'drawn_face_code', 'drawn_voice_code', 'plan', 'render']
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #2ca0945c
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
 from .traces import read_trace_settings, TraceSettings
 from .votes import vote
-from ..files import check_root, one_form, walk
+from ..files import check_root, one_form, suffix_of, walk
 from ..preprocessing.audio import estimate_offset
 from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
     find_clips, is_clip_file, Lookup)
@@ -262,15 +263,20 @@ def _piece_name(name, row):
         f"{name}#{row['start']:g}-")
 
 
+def _without_suffix(file):
+    "A file's path without its suffix, whatever that is"
+    return file.removesuffix(suffix_of(file))
+
+
 def _table_row(row, files, target):
     "A row of the manifest"
-    name = row.get("clip") or str(PurePosixPath(_main_of(files)).with_suffix(""))
+    name = row.get("clip") or _without_suffix(_main_of(files))
     texts = {k: row.get(k, "") for k in ("label", "speaker", "sex")}
     streams = {k: files.get(k, "") for k in ("video", "audio")}
     optional = (*target.numbers, "recording", "fold", "start", "end", "offset", "trace")
     more = {k: row[k] for k in optional if row.get(k) not in (None, "")}
     if {"start", "end"} & set(more):
-        more.setdefault("recording", str(PurePosixPath(_main_of(files)).with_suffix("")))
+        more.setdefault("recording", _without_suffix(_main_of(files)))
         if not row.get("clip"): name = _piece_name(name, more)
     return dict(clip=name, official=subset_of(row.get("split", ""))) | texts | streams | more
 
@@ -285,9 +291,9 @@ def _problem(row, files, why, fault):
 def _good_rows(root, x, look, problems):
     "[(row, files)] of rows whose files are there and hold something; others become problems"
     splits = any(r.get("split") for r in x.rows)
-    good = []
+    content, good = lambda f: content_of(os.path.join(root, f)), []
     for r in x.rows:
-        files, why = row_files(r, look, lambda f: content_of(root / f))
+        files, why = row_files(r, look, content)
         fault = _fault(r, splits, x.target)
         if why or fault: problems.append(_problem(r, files, why, fault))
         else: good.append((r, files))
@@ -312,20 +318,24 @@ def _settled(good, target, problems):
 def _name_apart(rows, good):
     """Clips that would have one name are called as their files, take1.mp4 and take1.webm; those of
     one film with a microphone each by both, film+anna"""
-    audio = [PurePosixPath(f.get("audio", "")).stem for _, f in good]
-    names = [lambda row, files, mic: row["clip"], lambda row, files, mic: _main_of(files),
-             lambda row, files, mic: f"{PurePosixPath(_main_of(files)).with_suffix('')}+{mic}"]
-    for name in names[1:]:
+    for name in _main_of, _film_and_mic:
         alike = Counter(one_form(r["clip"]) for r in rows)
-        for row, (_, files), mic in zip(rows, good, audio):
-            if alike[one_form(row["clip"])] > 1: row["clip"] = name(row, files, mic)
+        if len(alike) == len(rows): return
+        for row, (_, files) in zip(rows, good):
+            if alike[one_form(row["clip"])] > 1: row["clip"] = name(files)
+
+
+def _film_and_mic(files):
+    "film+anna: what a film with a microphone of its own is called"
+    return f"{_without_suffix(_main_of(files))}+{PurePosixPath(files.get('audio', '')).stem}"
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #1ea15d82
 def _frame_folders(files):
     "The folders that hold the frames of one clip"
     by_folder: dict[str, list[str]] = {}
-    for f in map(PurePosixPath, files): by_folder.setdefault(str(f.parent), []).append(f.name)
-    return [folder for folder, names in by_folder.items() if folder != "." and are_frames(names)]
+    for folder, _, name in (f.rpartition("/") for f in files):
+        by_folder.setdefault(folder, []).append(name)
+    return [folder for folder, names in by_folder.items() if folder and are_frames(names)]
 
 
 def _left_over(files, used, names):
@@ -410,7 +420,8 @@ def _voted_rows(good, target, how, problems):
 def _table_rows(root, read, votes, problems):
     "The manifest's rows, the target, what was understood, and what raters say of their agreement"
     _check_alike(read)
-    files = [p.relative_to(root).as_posix() for p in walk(root)]
+    above = f"{root.as_posix().rstrip('/')}/"
+    files = [p.as_posix().removeprefix(above) for p in walk(root)]
     look = Lookup(root, [*files, *_frame_folders(files)])
     good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
     used = {f for _, each in good for f in each.values()}

@@ -11,7 +11,7 @@ __all__ = ['FACTS', 'Ends', 'PIECE', 'COLUMNS', 'PROBLEMS', 'Told', 'manifests_d
            'read_list']
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #5f9e7e36
-import csv, functools, gzip, re, tomllib, unicodedata, zlib
+import csv, functools, gzip, os, re, tomllib, unicodedata, zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -242,8 +242,8 @@ def _files(path):
 
 def _stamp(path):
     "What changes when a file, or a file of a folder of images, is changed or replaced"
-    if not path.is_dir(): return stamp(path)
-    return content_key([(p.name, stamp(p)) for p in _files(path)])
+    if not os.path.isdir(path): return stamp(path)
+    return content_key([(p.name, stamp(p)) for p in _files(Path(path))])
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #b11d7a68
 def _hash(path):
@@ -280,7 +280,7 @@ def hash_files(
     "SHA-256 of each file, in order; remembered until it changes. '' of what cannot be read"
     from joblib import Parallel, delayed  # heavy: only where processes are started
     memo = _remembered(root)
-    stamps = {p: _stamp(Path(root) / p) for p in set(paths) - {""}}
+    stamps = {p: _stamp(os.path.join(root, p)) for p in set(paths) - {""}}
     todo = sorted(p for p, s in stamps.items() if not s or memo.get(p, ["", ""])[0] != s)
     jobs = (delayed(_hash)(Path(root) / p) for p in progress(todo, desc))
     found: Any = Parallel(n_jobs, backend="threading")(jobs)

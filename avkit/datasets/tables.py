@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import AvkitError
+from ..files import suffix_of
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #d0e997c8
 @dataclass
@@ -245,7 +246,7 @@ _SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers", ".sav", ".dta")
 
 def is_table(path: str | Path) -> bool:
     "May a file be a table, by its suffix?"
-    return Path(path).suffix.lower() in READERS
+    return suffix_of(path).lower() in READERS
 
 # %% ../../nbs/2_datasets/09_tables.ipynb #0e63b45f
 def _reader_of(path: Path) -> Callable[[Path], Table]:

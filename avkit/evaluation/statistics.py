@@ -14,17 +14,16 @@ import numpy as np, pandas as pd
 from ..core import child_seed
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #9c16cf36
-def _class_numbers(predictions: pd.DataFrame, classes: Sequence[str]) -> list[np.ndarray]:
-    "The truth (N,) and the prediction (N,) as class numbers"
+def _pairs(predictions: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    "(N,): truth and prediction in one number, truth * C + prediction"
     number: Any = {c: i for i, c in enumerate(classes)}
-    return [predictions[c].map(number).to_numpy() for c in ("target", "prediction")]
+    target, prediction = (predictions[c].map(number) for c in ("target", "prediction"))
+    return (target * len(classes) + prediction).to_numpy()
 
 
-def _counts(predictions: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+def _counts(pairs: np.ndarray, C: int) -> np.ndarray:  # (N,), how many classes
     "(C,C): how often the class of the row was answered by that of the column"
-    C = len(classes)
-    target, prediction = _class_numbers(predictions, classes)
-    return np.bincount(target * C + prediction, minlength=C**2).reshape(C, -1)
+    return np.bincount(pairs, minlength=C**2).reshape(C, -1)
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #386321a8
 def _columns(predictions: pd.DataFrame, what: str, targets: Sequence[str]) -> np.ndarray:
@@ -32,10 +31,17 @@ def _columns(predictions: pd.DataFrame, what: str, targets: Sequence[str]) -> np
     return predictions[[f"{what}_{n}" for n in targets]].to_numpy()
 
 
-def _sums(predictions: pd.DataFrame, targets: Sequence[str]) -> np.ndarray:
+def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (N,k), (N,k)
     "(k,6): for each target the sums of 1, x, y, xx, yy, xy; x is the truth, y the prediction"
-    x, y = (_columns(predictions, what, targets) for what in ("target", "prediction"))
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1).sum(0)
+
+# %% ../../nbs/5_evaluation/06_statistics.ipynb #2bd596dc
+def _places(of: pd.Series) -> dict[str, np.ndarray]:
+    "{unit: the places where it stands, ascending}, units sorted"
+    number, names = pd.factorize(of, sort=True)
+    ends = np.bincount(number).cumsum()
+    places = np.split(np.argsort(number, kind="stable"), ends[:-1])
+    return dict(zip(map(str, names), places))
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #2f839db1
 def tallies(
@@ -45,9 +51,13 @@ def tallies(
     task: str = "class",               # class, regression
 ) -> dict[str, np.ndarray]:
     "{unit: confusion counts (C,C), or sums n, x, y, xx, yy, xy of each target (k,6)}"
-    who = predictions["clip"].map(lambda c: speaker_of.get(c) or c)
-    tally = _counts if task == "class" else _sums
-    return {str(s): tally(rows, names) for s, rows in predictions.groupby(who, sort=True)}
+    who: Any = predictions["clip"].map(lambda c: speaker_of.get(c) or c)
+    units = _places(who)
+    if task == "class":
+        pairs = _pairs(predictions, names)
+        return {s: _counts(pairs[own], len(names)) for s, own in units.items()}
+    x, y = (_columns(predictions, what, names).T for what in ("target", "prediction"))
+    return {s: _sums(x[:, own].T, y[:, own].T) for s, own in units.items()}
 
 # %% ../../nbs/5_evaluation/06_statistics.ipynb #849eb097
 def _class_score(counts: np.ndarray, metric: str) -> np.ndarray:

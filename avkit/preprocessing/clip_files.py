@@ -6,12 +6,12 @@
 __all__ = ['ClipFiles', 'is_clip_file', 'content_of', 'are_frames', 'find_clips', 'file_streams', 'clean_name', 'Lookup']
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #0db95531
-import re
+import os, re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from ..files import media_kind, one_form, Problem, walk, without_suffix
+from ..files import media_kind, one_form, Problem, suffix_of, walk, without_suffix
 from .media import is_image, probe
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #0d2ef0ab
@@ -30,9 +30,9 @@ def _by_header(path, promised):
     return _HOLDS[bool(p.video), bool(p.audio)]
 
 
-def content_of(path: Path) -> str:
+def content_of(path: str | Path) -> str:
     "av, audio, video: what a file holds, or a folder of frames; '' for neither"
-    if is_image(path) or path.is_dir(): return "video"
+    if is_image(path) or os.path.isdir(path): return "video"
     kind = media_kind(path)
     return kind if kind == "audio" else _by_header(path, "av" if kind else "")
 
@@ -87,11 +87,11 @@ def _add(found, path, stream, file, problems):
 
 def _add_file(found, root, file, problems):
     "Note a file by what it holds"
-    content = content_of(root / file)
+    content = content_of(os.path.join(root, file))
     if not content:
         problems.append((file, "invalid", "it has neither picture nor sound"))
         return
-    path = str(PurePosixPath(file).with_suffix(""))
+    path = file.removesuffix(suffix_of(file))
     _add(found, path, "audio" if content == "audio" else "video", file, problems)
     if content == "av": found[one_form(path)].setdefault("own", file)
 
@@ -128,12 +128,13 @@ def clean_name(
     "A name as a relative path with slashes: without ./, a drive or the data set's folder in front"
     path = one_form(name.strip().replace("\\", "/"))
     path = path.removeprefix(root.as_posix().rstrip("/") + "/")
-    return str(PurePosixPath(re.sub(r"^([A-Za-z]:|file:)?/+", "", path)))
+    parts = re.sub(r"^([A-Za-z]:|file:)?/+", "", path).split("/")
+    return "/".join(p for p in parts if p not in ("", ".")) or "."
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #a157b424
 def _bare(path):
     "Without the suffix of a media file or an image"
-    return str(PurePosixPath(path).with_suffix("")) if is_image(path) else without_suffix(path)
+    return path.removesuffix(suffix_of(path)) if is_image(path) else without_suffix(path)
 
 
 _WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (  # what is said of it, what is compared
@@ -143,7 +144,7 @@ _WAYS: tuple[tuple[str, Callable[[str], str]], ...] = (  # what is said of it, w
 
 def _one_clip(paths):
     "Do files differ in their suffix alone?"
-    return len({_bare(p) for p in paths}) == 1
+    return len(paths) == 1 or len({_bare(p) for p in paths}) == 1
 
 # %% ../../nbs/1_preprocessing/06_clip_files.ipynb #c13a39bc
 def _ends(path):

@@ -25,6 +25,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TYPE_CHECKING
 import numpy as np, psutil
 from ..core import AvkitError, reason_of
+from ..files import suffix_of
 from .decoders import asked_decoder, fell_back, acceleration
 from .held import FrameFile, HeldFrames
 from .whole import is_whole, MediaError, REASONS, says_length
@@ -1375,7 +1376,7 @@ def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
 # %% ../../nbs/1_preprocessing/00_media.ipynb #57111001
 def is_image(path: str | PurePath) -> bool:
     "Is a file an image, by its suffix?"
-    return PurePath(path).suffix.lower() in IMAGE_SUFFIXES
+    return suffix_of(path).lower() in IMAGE_SUFFIXES
 
 
 def images_in(folder: str | Path) -> list[Path]:
@@ -1384,7 +1385,6 @@ def images_in(folder: str | Path) -> list[Path]:
     found = sorted(p for p in files if is_image(p) and not p.name.startswith("."))
     if not found: raise AvkitError(f"No pictures ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}")
     return found
-
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #57111011
 _NOTHING: dict[str, Any] = dict.fromkeys(

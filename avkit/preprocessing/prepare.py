@@ -49,7 +49,7 @@ class Preparation:
     picture_rate: float | None = None  # pictures a second in folders of them; None: not known
     decoder: str = "cpu"        # of video: cpu, cuda (an NVIDIA card)
 
-    @property
+    @functools.cached_property
     def audio(self) -> dict:
         "What the audio depends on"
         shape = dict(long=True) if self.long else dict(window=self.window)
@@ -57,7 +57,7 @@ class Preparation:
         own = dict(own_middle=True) if self.own_middle and not self.long else {}
         return shape | refused | own | self._paced | dict(rate=self.rate, version=2)
 
-    @property
+    @functools.cached_property
     def video(self) -> dict:
         "What the images depend on"
         used = ["size", "views", *(("every", "long") if self.long else ("window", "frames"))]
@@ -512,14 +512,14 @@ def _check_rate(
     prep: Preparation,
 ) -> None:
     "Ask for the rate of a folder of pictures that is to meet its audio"
-    both, path = {"audio", "video"} <= set(streams), Path(root) / row["video"]
-    if prep.picture_rate or not both or not path.is_dir(): return
+    folder = os.path.join(root, row["video"])
+    alone = not {"audio", "video"} <= set(streams)
+    if prep.picture_rate or alone or not os.path.isdir(folder): return
     _check_film(root, row)
-    numbers, seconds = [*_numbered(path)], media.length(Path(root) / row["audio"])
+    numbers, seconds = [*_numbered(Path(folder))], media.length(Path(root) / row["audio"])
     n = numbers[-1] - numbers[0] + 1
     raise AvkitError("how many of its pictures are a second of the audio beside them? Say it with "
                      f"picture_rate; {n / seconds:.4g} would spread them over its {seconds:.2f} s")
-
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #5711100b
 def _make_track(
@@ -578,7 +578,8 @@ def _prepared(
     held: Mapping | None = None,  # {stream: its head in the store}; None: not looked up yet
 ) -> dict:
     "`prepare_clip` where nothing goes wrong"
-    keys = _keys(row, streams, prep, root)
+    known = held is not None and None not in held.values()
+    keys: Any = held if known else _keys(row, streams, prep, root)  # of what is there the names
     if not keys and not row.get("synthetic"):
         return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
     _check_rate(root, row, keys, prep)

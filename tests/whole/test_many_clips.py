@@ -1,0 +1,76 @@
+"""What is done for each clip is done once, and does not grow with the others: counted, no clock."""
+
+import sys
+
+import numpy as np, pandas as pd, pytest, torch
+from avkit.datasets.corruptions import corrupt
+from avkit.datasets.feature_files import match_features
+from avkit.evaluation.statistics import tallies
+from avkit.preprocessing.prepare import Preparation, stream_key
+from avkit.store import Store
+
+
+class Name(str):
+    "A name that counts how often it is compared"
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Name.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_names_of_features_are_looked_up(there: bool) -> None:
+    "Each name is compared with few others, also where none is found as it is"
+    n, folder = 400, "" if there else "elsewhere/"
+    clips = [Name(f"anna/c{i}") for i in range(n)]
+    named = [Name(f"{folder}c{i}") for i in range(n // 2, n + n // 2)]
+    Name.compared = 0
+    found, left = match_features("own.csv", "folder", named, clips, [()] * n)
+    assert sum(k is not None for k in found) == len(left) == n // 2
+    assert Name.compared < 20 * n
+
+
+def test_answers_are_counted_without_a_table_for_each_speaker(monkeypatch) -> None:
+    n, calls = 300, []
+    real = pd.Series.map
+    monkeypatch.setattr(pd.Series, "map", lambda s, *a, **k: calls.append(1) or real(s, *a, **k))
+    names = np.resize(["a", "b", "b"], n)
+    p = pd.DataFrame(dict(clip=[f"c{i}" for i in range(n)], target=names, prediction=names[::-1]))
+    for speakers in (1, 100):
+        calls.clear()
+        of = {c: f"s{i % speakers}" for i, c in enumerate(p["clip"])}
+        found = tallies(p, ["a", "b"], of)
+        assert len(found) == speakers and sum(t.sum() for t in found.values()) == n
+        assert len(calls) == 3  # clips to speakers, truths and answers to numbers
+
+
+@pytest.mark.parametrize("condition, drawn", [("audio", 0), ("video_shift_1", 0),
+                                              ("audio_lost_30", 8), ("audio_noise_3dB", 8)])
+def test_a_clip_has_a_generator_where_something_is_drawn(condition, drawn, monkeypatch) -> None:
+    made, real = [], torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda: made.append(real()) or made[-1])
+    x, mask = torch.rand(8, 5, 3), torch.ones(8, 5, dtype=torch.bool)
+    batch = dict(audio=x, audio_mask=mask, video=x, video_mask=mask)
+    corrupt(batch, condition, [f"c{i}" for i in range(8)], seconds=[5.0] * 8)
+    assert len(made) == drawn
+
+
+def test_settings_of_a_preparation_are_spelled_once(tmp_path) -> None:
+    prep, hashes = Preparation(), dict(audio_sha256="1", video_sha256="1")
+    stream_key(dict(video="a.mp4", audio="a.mp4") | hashes, "video", prep)
+    assert prep.video is prep.video and prep.audio is prep.audio
+
+
+def test_frames_of_the_asked_size_need_no_torchvision(tmp_path, monkeypatch) -> None:
+    from avkit.datasets.features import video_stream
+
+    monkeypatch.setitem(sys.modules, "torchvision.transforms.v2.functional", None)
+    store, frames = Store(tmp_path), np.zeros((2, 3, 8, 8), np.uint8)
+    store.put("ab", dict(face=frames), {})
+    assert video_stream(store, ["ab"], 8).x.shape == (1, 2, 3, 8, 8)
+    with pytest.raises(ImportError):
+        video_stream(store, ["ab"], 4)
