@@ -390,8 +390,10 @@ def table_mb(home):
 
 def exponent(sizes, seconds):
     """As which power of the clips the time grows: from the last but one to the last size, less what
-    the first one takes, where there are three"""
+    the first one takes, where there are three; None where it hardly grows"""
     if len(sizes) > 2:
+        if seconds[-1] < 1.5 * seconds[0]:
+            return None
         sizes = [n - sizes[0] for n in sizes[1:]]
         seconds = [max(t - seconds[0], 1e-3) for t in seconds[1:]]
     (n, N), (t, T) = sizes[-2:], seconds[-2:]
