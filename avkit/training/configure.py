@@ -298,9 +298,8 @@ class Config:
         told = s.options and content_key(options_of(s.options))[:6]
         mode = s.mode * (s.mode != "as_described")
         what = r["fusion"] if s.modality == "av" else s.modality
-        parts = [s.dataset, re.sub(r"[^\w.]+", "_", s.label or ""), s.track, stands_in,
-                 s.recipe, what, *own, s.size,
-                 *names_of(s.variants), mode, *names_of(s.quirks), told]
+        parts = [s.dataset, re.sub(r"[^\w.]+", "_", s.label or ""), s.track, stands_in, s.recipe,
+                 what, *own, s.size, *names_of(s.variants), mode, *names_of(s.quirks), told]
         return "-".join([*filter(None, parts), f"fold{s.fold}", f"seed{r['seed']}"])
 
     @property
