@@ -283,7 +283,7 @@ def _staged(folder: str | Path, deep: bool) -> Iterator[Path]:
 
 # %% ../nbs/0_core/00_core.ipynb #60475884
 def sweep_tmp(
-    folder: str | Path,
+    folder: str | Path,         # may be missing
     older_than: float = 86400,  # seconds, of what other machines make, or what tells nothing
     deep: bool = True,          # in the folders below, too
 ) -> int:
@@ -293,7 +293,6 @@ def sweep_tmp(
         shutil.rmtree(p, ignore_errors=True)
         with contextlib.suppress(OSError): p.unlink(missing_ok=True)
     return len(left)
-
 
 # %% ../nbs/0_core/00_core.ipynb #a598377f
 def content_key(*parts: Any) -> str:  # anything JSON can hold

@@ -41,7 +41,7 @@ def _fault(value: Any, e: ValidationError) -> str:
 
 
 def checked(
-    value: Any,
+    value: Any,      # as JSON gives it: a list, not a tuple
     kind: Any,       # the type that it should have, such as a `TypedDict`
     where: Any,      # the file, or what else holds it
     cure: str = "",  # a sentence on what to do
@@ -65,7 +65,11 @@ def that(test: Callable[[Any], bool], told: str) -> AfterValidator:
 some = that(bool, "should not be empty")
 
 # %% ../nbs/0_core/06_fields.ipynb #f1e1d015
-def read_checked(path: str | Path, kind: Any, cure: str = "") -> Any:  # as of `checked`
+def read_checked(
+    path: str | Path,  # of a JSON file; the error names it
+    kind: Any,         # as of `checked`
+    cure: str = "",    # as of `checked`
+) -> Any:
     "What a JSON file holds, of a kind; an `AvkitError` names file and field"
     return checked(read_json(path), kind, path, cure)
 

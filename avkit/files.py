@@ -88,7 +88,7 @@ def _entries(folder):
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0019
 def walk(
-    folder: str | Path,
+    folder: str | Path,  # the yielded paths begin with it
     problems: list[Problem] | None = None,  # what is left out is added here
     folders: list[Path] | None = None,  # the folders below it are added here
     root: str | Path | None = None,  # what the problems' paths count from; None: `folder`
@@ -129,7 +129,7 @@ def _obstacle(path, is_folder, plain, above):
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0022
 def walk_media(
-    folder: str | Path,
+    folder: str | Path,  # as of `walk`
     problems: list[Problem] | None = None,  # as of `walk`
     root: str | Path | None = None,  # as of `walk`
 ) -> Iterator[Path]:

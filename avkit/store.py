@@ -47,15 +47,14 @@ def _as_os_error(e: Exception) -> OSError:
 
 
 def write_tensors(
-    path: str | Path,
-    tensors: Mapping[str, torch.Tensor],     # contiguous, on the CPU
-    head: dict[str, str],                    # what else the file says
+    path: str | Path,                     # its folder is made where it is missing
+    tensors: Mapping[str, torch.Tensor],  # contiguous, on the CPU
+    head: dict[str, str],                 # what else the file says
 ) -> None:
     "Write a safetensors file, atomically"
     with atomic_path(path) as tmp:
         try: save_file(dict(tensors), tmp, metadata=head)
         except SafetensorError as e: raise _as_os_error(e) from e
-
 
 # %% ../nbs/0_core/01_store.ipynb #85b5b640
 class Store:

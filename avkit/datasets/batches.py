@@ -130,7 +130,7 @@ def enrolment_clips(
     speakers: Sequence[str],  # N names, "" where not known
     names: Sequence[str],     # of the clips, by which draws are told
     n: int | None,            # how many; None: all others
-    seed: int = 0,
+    seed: int = 0,            # of the draws, beside a clip's name
 ) -> list[np.ndarray]:
     "For each clip the numbers of n other clips of its speaker, as many as there are"
     of, out = members_of(speakers) | {"": np.zeros(0, int)}, []
@@ -145,8 +145,8 @@ RELEVANCE = 4.  # clips: so many weigh as much as all training clips
 
 
 def enrolled(
-    stream: Stream,
-    clips: Sequence[np.ndarray],  # of `enrolment_clips`
+    stream: Stream,  # of N clips
+    clips: Sequence[np.ndarray],  # of `enrolment_clips`: N
     prior: tuple[Tensor, Tensor],  # mean and deviation (F,) of the training clips
 ) -> Stream:
     "The stream with each clip centred and scaled by the other clips of its speaker"

@@ -63,7 +63,7 @@ class World:
 def patterns(
     seed: int,  # of the draw
     name: str,  # what they are patterns of
-    n: int,
+    n: int,     # how many; the first of more are the same
 ) -> np.ndarray:
     "(n,64) directions of length 1"
     x = rng_of(seed, "patterns", name).normal(size=(n, WIDTH))
@@ -208,8 +208,8 @@ def _of_two_traces(d: _Draw) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def draw_clip(
-    w: World,
-    seed: int,  # of the draw: patterns and speakers
+    w: World,    # its rule says what clips hold
+    seed: int,   # of the draw: patterns and speakers
     rng: np.random.Generator,  # of the clip
     label: int,  # its class; of no meaning where numbers are learned
     who: str,    # the speaker
@@ -300,7 +300,7 @@ def drawn(w: World, seed: int) -> tuple[Manifest, AVData]:
 
 # %% ../../nbs/2_datasets/29_cues.ipynb #cues0045
 def best_codes(
-    data: AVData,
+    data: AVData,  # of `drawn`, with one source of video
     seed: int,    # of the draw
     source: str,  # audio, face
     codes: int,   # how many there are

@@ -304,9 +304,9 @@ class ScaledAudio:
 
     def __init__(
         self,
-        sounds: Waveforms,
-        mean: float,
-        std: float,
+        sounds: Waveforms,  # what is scaled, when it is read
+        mean: float,        # taken from each sample
+        std: float,         # each is divided by it: above 0
     ) -> None:
         self.sounds, self.mean, self.std, self.samples = sounds, mean, std, sounds.samples
         self.keys = [k and content_key("scaled", k, mean, std) for k in sounds.keys]

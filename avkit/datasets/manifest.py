@@ -338,9 +338,9 @@ def collect_files(
 
 def keep_first(
     files: dict[Any, str],  # {stream: path} of one clip
-    stream: Any,
+    stream: Any,  # what the file is, a key of `files`
     rel: str,  # the path of a file
-    problems: list[tuple[str, str, str]],
+    problems: list[tuple[str, str, str]],  # a second file is added here
 ) -> None:
     "Note a file of a clip; a second one of the same name is set aside"
     first = files.setdefault(stream, rel)

@@ -100,7 +100,7 @@ def column_question(
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #f1ad7ab1
 def find_tables(
-    root: Path,
+    root: Path,  # tables are looked for below it
     mapped: Mapping[str, str] | None = None,  # what `--map` says
     label: str = "",  # what `--label` says
 ) -> list[Path]:

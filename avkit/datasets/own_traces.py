@@ -121,7 +121,7 @@ def _are_classes(table, values):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #d10f3842
 def trace_form(
-    table: Table,
+    table: Table,  # of `open_trace`
     mapped: Mapping[str, str] | None = None,  # what `--map` says
     asked: str = "",  # what `--label` says
     about: str = "",  # what is rated, where the table's name says it
@@ -177,7 +177,7 @@ def _values(rows, column, form, path):
 
 def trace_series(
     rows: pd.DataFrame,  # of one film
-    form: TraceForm,
+    form: TraceForm,  # of the table
     path: Path,     # the table, for errors
     who: str = "",  # the annotator, where no column says it
 ) -> Series:
@@ -480,7 +480,7 @@ def _loose_main(root, files):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #b7acb5fa
 def find_traces(
-    root: Path,
+    root: Path,  # films and the tables called like them are looked for below it
     tables: Sequence[Path],  # that may say what the films are: `find_tables`
     mapped: Mapping[str, str],  # what `--map` says
     asked: str,  # what `--label` says
@@ -519,11 +519,11 @@ def _film_row(path, files, said):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #0876e947
 def film_rows(
-    root: Path,
-    traces: Traces,
-    roles: tuple[str, ...],  # what `--layout` says
-    pattern: str,            # what `--pattern` says
-    problems: list[Problem],
+    root: Path,               # clips are looked for below it
+    traces: Traces,           # not read
+    roles: tuple[str, ...],   # what `--layout` says; (): what the folders' names tell
+    pattern: str,             # what `--pattern` says; "": names tell nothing
+    problems: list[Problem],  # media files that cannot be used are added here
 ) -> tuple[list[dict[str, Any]], list[str]]:
     "A row for each film that has labels, by folders and names, and what was understood"
     told: list[Problem] = []
@@ -722,10 +722,10 @@ def _class_names(traces):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #374e46bb
 def frame_labels(
-    root: Path,
+    root: Path,  # what the rows' files are relative to
     rows: Iterable[dict[str, Any]],  # of films
-    traces: Traces,
-    how: TraceSettings,
+    traces: Traces,  # of `find_traces`
+    how: TraceSettings,  # the lag, the gap, and how raters become one
     scale: Mapping[str, tuple[float, float]],  # {what is rated: (least, most)}
     problems: list[Problem],  # films that cannot be used are added here
 ) -> FrameLabels:

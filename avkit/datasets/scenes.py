@@ -415,7 +415,7 @@ def tensors_of(folder: Path) -> dict[str, Tensors]:
 def note_tensor(
     clips: dict[str, Any],  # {clip: its tensors}, to which it is added
     name: str,  # of the file
-    path: str,
+    path: str,  # is entered as it is
 ) -> bool:
     "Enter a file where it is a tensor; the first one of a clip, kind and number stays. Was it one?"
     found = TENSOR.match(name)

@@ -892,7 +892,7 @@ def _files_by_path(path: str, label_map: Mapping[str, str]) -> _Files:
 
 
 def plan_of_classes(
-    classes: Sequence[str],
+    classes: Sequence[str],  # 2 to 8
     files: str | _Files,  # a path with {label}, {speaker} and {number}; or a function -> `files`
     speakers: int | Sequence[str],  # how many, numbered from 1; or their names
     takes: int,  # of each speaker

@@ -39,7 +39,7 @@ def _of_clock(cell):
 
 def read_times(
     rows: pd.DataFrame,  # of a `Table`
-    column: str,
+    column: str,  # seconds, milliseconds where its name says so, or h:mm:ss in each row
     path: str | Path,  # the table, for the error
 ) -> np.ndarray:
     "(N,) seconds; an error names the first cell that is no time"

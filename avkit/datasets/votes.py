@@ -305,10 +305,10 @@ def fit_crowd(
 
 # %% ../../nbs/2_datasets/13_votes.ipynb #crowd008
 def crowd_shares(
-    votes: np.ndarray,  # (N,C)
-    crowd: CrowdModel,
+    votes: np.ndarray,  # (N,C) how many raters said each class
+    crowd: CrowdModel,  # of `fit_crowd`
     n: int,             # draws
-    rng: np.random.Generator,
+    rng: np.random.Generator,  # of the draws; it moves on
 ) -> np.ndarray:
     "(n,N,C): what everybody may say of each clip, given its votes"
     ends = crowd.kinds(votes).cumsum(1)
@@ -411,7 +411,7 @@ def class_ceilings(
     groups: Iterable,   # (N,) who speaks, or the clip: what the intervals draw again
     draws: int = 100,   # of the crowd's shares
     again: int = 40,    # times that the groups are drawn again
-    seed: int = 0,
+    seed: int = 0,      # of the shares, and of the groups drawn again
 ) -> dict[str, Interval]:
     "{each of `CEILINGS`: how often it hits, and the ends of its 95 % interval}"
     v, same, n = np.unique(votes, axis=0, return_inverse=True, return_counts=True)

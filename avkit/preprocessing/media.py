@@ -43,7 +43,11 @@ HELD_SOUND = 64 * 2 ** 20    # samples of audio that are held at once
 _BOUNDS = dict(max_pixels=str(MAX_PIXELS))  # for FFmpeg's decoders
 
 
-def check_pixels(path: str | Path, width: int, height: int) -> None:
+def check_pixels(
+    path: str | Path,  # for the error
+    width: int,        # pixels
+    height: int,       # pixels
+) -> None:
     "Refuse a video whose frames have too many pixels"
     if width * height <= MAX_PIXELS: return
     raise MediaError(path, "too much", f"its frames have {width} x {height} pixels, and up to "
@@ -56,7 +60,6 @@ def check_rate(path: str | Path, rate: int) -> None:
     least, most = SOUND_RATES
     raise MediaError(path, "too much", f"its sound has {rate} samples a second; from {least} to "
                      f"{most} are read. Where its header is wrong, write the file anew")
-
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #79ee1cd0
 FORMATS = ("mov,mp4,matroska,webm,flv,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,asf,mxf,dv,ivf,nut,"
@@ -338,8 +341,8 @@ class FrameKeeper:
 # %% ../../nbs/1_preprocessing/00_media.ipynb #a01b732c
 @functools.lru_cache(64)
 def channel_shares(
-    layout: str,
-    channels: int,
+    layout: str,    # FFmpeg's name of it, such as 5.1(side)
+    channels: int,  # how many it has; up to two are equally loud
     levels: tuple[float, float] = (.5 ** .5, .5 ** .5),  # of the centre and of the sides
 ) -> tuple[float, ...]:
     "How loud each channel of a layout is in mono"
@@ -414,7 +417,12 @@ class SoundTimes:
         self.past: deque = deque(maxlen=SOUND_AHEAD)  # by how much those before were late, s
         self.gaps: list[tuple[float, float]] = []  # (time, length), s
 
-    def feed(self, piece: Any, t: float, seconds: float) -> Iterator[tuple[Any, float]]:
+    def feed(
+        self,
+        piece: Any,      # comes back as it is; `trim` needs (samples, Hz)
+        t: float,        # s: where it begins by its own time
+        seconds: float,  # its length
+    ) -> Iterator[tuple[Any, float]]:
         "Yield (piece, silence before it) of those whose place is clear"
         self.held.append((piece, t, seconds))
         while len(self.held) > SOUND_AHEAD: yield self._place()
@@ -738,7 +746,7 @@ def _unlike_ends(
 
 
 def complaint_of(
-    path: str | Path,
+    path: str | Path,    # an AVI with too few frames is read again
     c: Any,              # its open container, whose packets went by
     whole: bool | None,  # what `is_whole` said
     streams: Mapping[str, Any],   # {kind: stream} that were chosen
@@ -771,7 +779,7 @@ def kept_times(
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #741c306f
 def pass_over(
-    stream: Any,
+    stream: Any,         # of video, whose decoder is told
     p: Any,              # a packet of the stream
     zero: float,         # where time begins, s
     wanted: Sequence[float],  # of `kept_times`
@@ -901,7 +909,7 @@ def _walk(
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #534084ea
 def frame_start(
-    r: Reading,
+    r: Reading,    # says where time begins
     p: Any,        # the packet that brought the frame out
     f: Any,        # a PyAV frame
     after: float,  # s: where the frame before it ends
@@ -953,7 +961,7 @@ def walk_file(
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11f07
 def soundtrack(
-    r: Reading,
+    r: Reading,                # of a file that is open
     rate: int | None,          # Hz; None: of the first frame
     max_gap: float = MAX_GAP,  # s of missing sound for which silence may stand
 ) -> Soundtrack | None:
