@@ -234,9 +234,9 @@ def ridge(
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #b2a1ac3e
 def predicted(
-    X: np.ndarray,            # (N,d)
-    labels: Labels,           # names the classes
-    folds: Sequence[Fold],
+    X: np.ndarray,                # (N,d) measures, NaN where one is missing
+    labels: Labels,               # of the same clips, all known; names the classes
+    folds: Sequence[Fold],        # a clip that none of them predicts gets -1, NaN
     y: np.ndarray | None = None,  # (P,N) or (P,N,k): other labellings; None: its own
 ) -> np.ndarray:
     "(P,N) classes or (P,N,k) numbers, each clip by the fold that did not learn from it; -1, NaN"
@@ -249,7 +249,11 @@ def predicted(
     return out.astype(int) if labels.classes else out
 
 
-def score_labels(y: np.ndarray, told: np.ndarray, C: int) -> np.ndarray:
+def score_labels(
+    y: np.ndarray,     # class numbers from 0, or numbers; none missing
+    told: np.ndarray,  # of the same shape; -1 or NaN is not counted
+    C: int,            # classes; of numbers not read
+) -> np.ndarray:
     "(P,N) or (P,N,k) labels and predictions -> (P,): UAR, or CCC averaged over targets"
     if y.ndim == 3: return score_of(np.stack([_sums(a, b) for a, b in zip(y, told)]), "ccc")
     P = len(y)
@@ -285,9 +289,9 @@ def _exchanged(who: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #7e55c5a9
 def shuffles(
-    groups: Any,             # (N,) who speaks
-    n: int,                  # how many
-    seed: int = 0,
+    groups: Any,    # (N,) who speaks
+    n: int,         # how many
+    seed: int = 0,  # the same one gives the same shuffles
 ) -> np.ndarray:
     "(n,N): whose label each clip gets"
     who = pd.factorize(np.asarray(groups, object), sort=True)[0]
@@ -301,10 +305,10 @@ _PORTION = 250  # shuffles at a time
 
 
 def null_scores(
-    X: np.ndarray,            # (N,d)
-    labels: Labels,
-    folds: Sequence[Fold],
-    order: np.ndarray,        # (P,N) of `shuffles`
+    X: np.ndarray,          # (N,d) measures, NaN where one is missing
+    labels: Labels,         # of the same clips, all known: what is shuffled
+    folds: Sequence[Fold],  # those of the score that is held against it
+    order: np.ndarray,      # (P,N) of `shuffles`
 ) -> np.ndarray:
     "(P,): the score of each shuffle"
     out = []
@@ -359,11 +363,11 @@ def ask(q: Asked, X: np.ndarray) -> dict[str, float]:
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #9c67e74e
 def question(
-    labels: Labels,
-    groups: Any,                      # (N,) who speaks
+    labels: Labels,                       # of N clips, all known
+    groups: Any,                          # (N,) who speaks
     folds: Sequence[Fold] | None = None,  # None: five blocks of whole speakers
-    permutations: int = 1999,
-    seed: int = 0,                    # of the shuffles
+    permutations: int = 1999,             # shuffles: a p is 1 / (permutations + 1) or more
+    seed: int = 0,                        # of the shuffles
 ) -> Asked:
     "What is asked of each group of measures"
     who = np.asarray(groups, object).astype(str)
@@ -396,7 +400,11 @@ def _speaker_mean(y: np.ndarray, who: np.ndarray) -> np.ndarray:
     return (sums / np.bincount(who)[:, None])[who]
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #047964a2
-def by_speaker_alone(labels: Labels, who: np.ndarray, y: np.ndarray) -> np.ndarray:
+def by_speaker_alone(
+    labels: Labels,   # are they classes, and how many? Its own `y` is not read
+    who: np.ndarray,  # (N,) numbers of the speakers, from 0 without a gap
+    y: np.ndarray,    # (N,) class numbers or (N,k) numbers, none missing
+) -> np.ndarray:
     "The predictions for labels `y` of who knows no more than the speaker"
     return _favourite(y, who, len(labels.names)) if labels.classes else _speaker_mean(y, who)
 
@@ -440,11 +448,11 @@ def _corrected(rows: list[dict]) -> list[dict]:
 
 # %% ../../nbs/5_evaluation/07_audit.ipynb #3938cb86
 def answers(
-    table: pd.DataFrame,     # of `circumstances`, and `file order`
-    q: Asked,
-    speakers: bool = True,   # are they known?
-    desc: str | None = "audit",  # of the progress bar
-    beside: bool = True,     # logistic regression too
+    table: pd.DataFrame,         # of `circumstances`, and `file order` unless names tell labels
+    q: Asked,                    # of `question`, about the same clips
+    speakers: bool = True,       # are they known?
+    desc: str | None = "audit",  # of the progress bar; None: no bar
+    beside: bool = True,         # logistic regression too
 ) -> list[dict[str, Any]]:
     "A row for each group of measures: group, measures, score, low, high, chance, p, p_holm"
     asked = list(_matrices(table).items())

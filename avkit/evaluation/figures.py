@@ -60,7 +60,7 @@ def _drawn(fig: Any, kind: str, **metadata: Any) -> bytes:
 
 
 def save_figure(
-    fig: Any,
+    fig: Any,            # of Matplotlib; it stays open
     folder: str | Path,  # made where it is missing
     name: str,           # without a suffix
     svg: bool = False,   # as SVG even where that is heavy
@@ -271,7 +271,11 @@ def even_places(length: int, n: int) -> np.ndarray:
     return np.linspace(0, length - 1, min(n, length)).round().astype(int)
 
 # %% ../../nbs/5_evaluation/01_figures.ipynb #aacb88bf
-def edges_between(middle: np.ndarray, first: float, last: float) -> np.ndarray:
+def edges_between(
+    middle: np.ndarray,  # rising, in any unit
+    first: float,        # where the first cell begins, in the same unit
+    last: float,         # where the last one ends
+) -> np.ndarray:
     "(n,) the middles of cells -> (n+1,) where they begin and end: half-way, and at both ends"
     return np.concatenate([[first], (middle[1:] + middle[:-1]) / 2, [last]])
 

@@ -519,7 +519,12 @@ def has_backbone(run: Run) -> bool:
 class Clips:
     "Windows as clips in a store of their own; answered some at a time"
 
-    def __init__(self, run: Run, plan: Plan, heard: Heard) -> None:
+    def __init__(
+        self,
+        run: Run,      # of a model of clips
+        plan: Plan,    # when windows begin, and how long they are
+        heard: Heard,  # its store holds the windows, until they are answered
+    ) -> None:
         self.run, self.plan, self.heard = run, plan, heard
         self.store = Store(heard.store.root / "windows")
         self.at_once = 128 if has_backbone(run) else 8
@@ -895,7 +900,7 @@ class Prediction:
 
 def name_faces(
     table: pd.DataFrame,  # rows whose face is a number or None
-    gallery: Gallery,
+    gallery: Gallery,     # what was seen of them, by the same numbers
     whole: bool,          # frames were looked at whole
 ) -> dict[int, str]:
     "{number: name} of the faces in the table, the most prominent first"
@@ -985,7 +990,11 @@ def _unlike_cut(run: Run) -> list[str]:
         prep.own_middle and "audio" in streams)
 
 
-def unlike_of_video(run: Run, heard: Heard, cut: Mapping[str, Any]) -> list[str]:
+def unlike_of_video(
+    run: Run,                # that is asked
+    heard: Heard,            # how long the video is, and its frames a second
+    cut: Mapping[str, Any],  # of `by_window` (`window`, seconds) or `by_frame`
+) -> list[str]:
     "`unlike_training`, and what depends on the video: its length, its frame rate, quirks"
     own = [_unlike_length(run, heard, cut.get("window")), _unlike_rate(run, heard.fps)]
     own += _unlike_cut(run) if run.level == "clip" else []
@@ -1089,8 +1098,8 @@ def _for_video(
 # %% ../../nbs/5_evaluation/04_predict.ipynb #calicod1
 def at_temperatures(
     table: pd.DataFrame,                # of a prediction of classes
-    classes: Sequence[str],
-    temperatures: Mapping[str, float],  # {given: temperature}
+    classes: Sequence[str],             # every one: a row's probabilities sum to 1
+    temperatures: Mapping[str, float],  # {given: temperature}; other rows stay
 ) -> pd.DataFrame:
     "The table with the probabilities of each row at the temperature of what was given"
     out, columns = table.copy(), answer_columns(classes)
@@ -1159,13 +1168,13 @@ def predict(
 
 
 def prediction_owner(
-    video: str | Path,
-    run: str | Path | Run | None = None,
-    hop: float | None = None,
-    faces: int = 8,
-    device: str = "auto",
-    calibrate: bool = False,
-    **preparation: str | None,  # detector, face_model
+    video: str | Path,                    # any that FFmpeg reads
+    run: str | Path | Run | None = None,  # a folder, or a name below reports/runs; None: the demo
+    hop: float | None = None,             # seconds from window to window; None: half a window
+    faces: int = 8,                       # at most so many at a time
+    device: str = "auto",                 # auto, cpu, cuda, cuda:1, mps
+    calibrate: bool = False,              # probabilities at the temperature of validation
+    **preparation: str | None,            # detector, face_model; None: the run's
 ) -> dict[str, Any]:
     "`belongs_to` of what `predict` would make, before it is made"
     path = resolve(video)

@@ -283,10 +283,10 @@ def _fill(
 
 # %% ../../nbs/5_evaluation/09_released_runs.ipynb #relrun25
 def released_mark(
-    cfg: Config,       # of `released_config`
-    path: str | Path,  # the author's file
-    hints: Mapping[str, int] | None,
-    names: Sequence[str],  # of its outputs
+    cfg: Config,                      # of `released_config`
+    path: str | Path,                 # the author's file
+    hints: Mapping[str, int] | None,  # what the weights cannot tell: num_heads, ...; None: nothing
+    names: Sequence[str],             # of its outputs
 ) -> dict[str, Any]:
     "What a record says of an author's checkpoint: which file, how it was read, what was assumed"
     known: dict[str, Any] = dict(
@@ -332,7 +332,7 @@ def _unlike(cfg: Config, corpus: RunData, verbose: bool) -> dict[str, list[str]]
 def evaluate_released(
     path: str | Path,           # the author's file; of vavl2023 the folder
     recipe: str,                # whose code saved it
-    conditions: Callable[[Config], Sequence[str]] = usual_conditions,
+    conditions: Callable[[Config], Sequence[str]] = usual_conditions,  # av, audio, video, ...
     subsets: Sequence[str] = ("validation", "test"),  # which are scored
     mode: str = "as_released",  # or as_described
     hints: Mapping[str, int] | None = None,  # what the weights cannot tell: num_heads, ...

@@ -487,9 +487,9 @@ _CAME = dict(
 
 
 def unlike_training(
-    run: RunFacts,
+    run: RunFacts,     # a finished run, a card, or an author's checkpoint
     now: Preparation,  # of the clips that it is asked about
-    came: Mapping[str, str] | None = None,  # `came_as` of these clips
+    came: Mapping[str, str] | None = None,  # `came_as` of these clips; None: film and sound
 ) -> list[str]:
     "What a run was trained on and these clips do not have, and what stands for it: sentences"
     then, here = run.record.get("came_as", {}), came or {}

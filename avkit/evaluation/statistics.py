@@ -187,10 +187,10 @@ def differences(
 
 
 def difference_interval(
-    A: np.ndarray,          # (seeds, units, ...) tallies of one method
-    B: np.ndarray,          # of another one, the same units
-    metric: str,            # accuracy, uar, f1_macro, ccc
-    level: float = .95,
+    A: np.ndarray,       # (seeds, units, ...) tallies of one method
+    B: np.ndarray,       # of another one, the same units
+    metric: str,         # accuracy, uar, f1_macro, ccc
+    level: float = .95,  # of such intervals so many hold the difference of all units there could be
 ) -> tuple[float, float, float]:
     "The difference of the scores, and the ends of its interval over units"
     whole, without = differences(A, B, metric)

@@ -235,7 +235,7 @@ def _list_faults(root: Path, there: set[str], names: set[str]) -> list[str]:
 
 # %% ../../nbs/5_evaluation/10_submission.ipynb #26b90f55
 def check_submission(
-    folder: str | Path,
+    folder: str | Path,                       # its .txt files are checked, one for each video
     counts: Mapping[str, int] | None = None,  # {video: frames}; None: lines are not counted
     names: Iterable[str] | None = None,       # the videos that have to be there
 ) -> list[str]:

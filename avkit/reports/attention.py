@@ -311,8 +311,8 @@ def widest(run: Run) -> str | None:
 
 # %% ../../nbs/6_reports/12_attention.ipynb #da9ef6ff
 def attention_over_time(
-    run: Run,
-    clip: str | None = None,                    # as of `find`
+    run: Run,                                   # a finished one
+    clip: str | None = None,                    # or a window, video:3; None: the first unseen
     moment: tuple[float, float] | None = None,  # begin and end in s of what the frames show
     note: str = "",                             # beside the title: how the clip was chosen
 ) -> "Figure":

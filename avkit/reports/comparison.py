@@ -473,7 +473,11 @@ def write_figure(
     return path
 
 
-def write_pairs(tests: pd.DataFrame, folder: str | Path, spec: dict) -> None:
+def write_pairs(
+    tests: pd.DataFrame,  # of `pairs`
+    folder: str | Path,   # the report's
+    spec: dict,           # of the report: title, margin, baseline and, where it has it, same
+) -> None:
     "pairs.md, .csv and .tex, which are empty where no pair is tested"
     shown = readable_pairs(tests, spec["margin"])
     write_frame(shown, folder, f"Pairs of interest: {spec['title']}", pair_lines(tests, spec),

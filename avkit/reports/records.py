@@ -299,7 +299,11 @@ def _numbered(records: Sequence[dict]) -> tuple[dict[str, list[str]], list[dict]
     return told, [short(r) for r in records]
 
 # %% ../../nbs/6_reports/02_records.ipynb #numbcd04
-def spelled_out(record: dict, told: dict[str, list[str]], path: Path) -> dict:
+def spelled_out(
+    record: dict,                # a row of records.json
+    told: dict[str, list[str]],  # its `hashes`: {name: hashes}, counted from 0
+    path: Path,                  # the file that an error names
+) -> dict:
     "A record with the hashes that its numbers stand for"
     numbers = {k: record[k] for k in told if type(record.get(k)) is int}
     odd = [k for k, n in numbers.items() if not 0 <= n < len(told[k])]

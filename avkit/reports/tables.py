@@ -165,7 +165,7 @@ _FIRST = ("classes", "data", "epochs", "size", "mode", "variants", "quirks")
 def what_differs(
     groups: Sequence[Sequence[dict]],  # of `experiments`
     skip: Collection[str] = (),        # settings that are told already
-    most: int = 5,
+    most: int = 5,                     # of more settings only those that tell experiments apart
 ) -> list[dict[str, str]]:
     "For each experiment {setting: value} of what differs between them; seldom more than `most`"
     told = [settings_of(rs[0]) | _split_told(rs[0]) for rs in groups]
