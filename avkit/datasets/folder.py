@@ -585,7 +585,7 @@ def _check_still(how):
 def _moving(root, traces, answers, problems):
     "Rows, target, what was understood and notes where labels move"
     if traces.tables: rows, _, told, _ = _table_rows(root, traces.tables, "", problems)
-    else: rows, told = film_rows(root, traces, answers.layout, answers.pattern, problems)
+    else: rows, told = film_rows(root, answers.layout, answers.pattern, problems)
     made = frame_labels(root, rows, traces, answers.traces, answers.scale, problems)
     return made.rows, made, [*told, *made.told], {}
 

@@ -520,12 +520,11 @@ def _film_row(path, files, said):
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #0876e947
 def film_rows(
     root: Path,               # clips are looked for below it
-    traces: Traces,           # not read
     roles: tuple[str, ...],   # what `--layout` says; (): what the folders' names tell
     pattern: str,             # what `--pattern` says; "": names tell nothing
     problems: list[Problem],  # media files that cannot be used are added here
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    "A row for each film that has labels, by folders and names, and what was understood"
+    "A row for each film, by folders and names, and what was understood"
     told: list[Problem] = []
     clips = {p: f for p, f in find_clips(root, told).items() if media_kind(_main(f))}
     problems += [p for p in told if media_kind(p[0])]
