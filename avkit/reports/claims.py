@@ -99,11 +99,11 @@ class Claim:
 
 
 def trials(
-    first: Side,
-    second: Side,
-    worlds: Sequence[str],
-    controls: Sequence[str] = (),
-    **more: Any,              # of each `Trial`
+    first: Side,                   # should be better, or as good
+    second: Side,                  # what it is held against
+    worlds: Sequence[str],         # of `WORLDS`: where the answer is open
+    controls: Sequence[str] = (),  # of `WORLDS`: where the claim must fail
+    **more: Any,                   # of each `Trial`
 ) -> list[Trial]:
     "The same comparison in several worlds, and in those where it must fail"
     where = [*((w, False) for w in worlds), *((w, True) for w in controls)]
@@ -202,10 +202,10 @@ def epochs_of(paper: str) -> int: return EPOCHS.get(paper, USUAL_EPOCHS)
 
 
 def claim_config(
-    paper: str,
+    paper: str,      # the recipe
     settings: Side,  # of a side of a trial
-    seed: int,
-    **more: Any,         # run_dir, epochs
+    seed: int,       # of the training
+    **more: Any,     # run_dir, epochs
 ) -> Config:
     "The configuration of a run"
     options = dict(ema=0.) | _OPTIONS.get(paper, {})
@@ -222,7 +222,11 @@ def _seen(cfg: Config, data: AVData, w: World) -> AVData:
     return replace(data, video=replace(data.video, x=x.contiguous()))
 
 
-def claim_data(cfg: Config, drawing: tuple[Manifest, AVData], w: World) -> RunData:
+def claim_data(
+    cfg: Config,                       # says which streams and views are read
+    drawing: tuple[Manifest, AVData],  # of `drawn`
+    w: World,                          # that was drawn
+) -> RunData:
     "What a run reads of a world"
     m, data = drawing
     gone = {s: None for s in ("audio", "video") if s not in modalities(cfg)}
@@ -276,11 +280,11 @@ def _drawing(world: str, seed: int, clips: tuple | None) -> tuple[World, tuple]:
 
 
 def claim_run(
-    run: ClaimRun,
-    seed: int,           # of the draw, and of the training
-    folder: str | Path,  # of all runs
-    clips: tuple | None = None,  # how many; None: as the world says
-    **more: Any,         # epochs
+    run: ClaimRun,               # of `runs_of`
+    seed: int,                   # of the draw, and of the training
+    folder: str | Path,          # of all runs
+    clips: tuple | None = None,  # how many train, validate, test; None: as the world says
+    **more: Any,                 # epochs
 ) -> dict[str, Any]:
     "The record of a run, trained where it was not yet, with only what the table needs"
     place = Path(folder) / f"{run.name}-seed{seed}"
@@ -307,10 +311,10 @@ def paired_interval(d: np.ndarray) -> tuple[float, float, float]:
 
 # %% ../../nbs/6_reports/25_claims.ipynb #reach002
 def decided(
-    kind: str,  # of a `Claim`
-    mean: float,
-    low: float,
-    high: float,
+    kind: str,    # better, as good
+    mean: float,  # of the first less the second, in accuracy or CCC
+    low: float,   # where the 95 % interval begins
+    high: float,  # where it ends
 ) -> str:
     "holds, does not, undecided"
     better = kind == "better"
@@ -334,7 +338,11 @@ def _sides(c: Claim, t: Trial) -> list[tuple[str, str]]:
     return [(first.name, t.given), (second.name, t.other or t.given)]
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clms0048
-def paired_scores(c: Claim, t: Trial, scores: Scores) -> np.ndarray:
+def paired_scores(
+    c: Claim,        # its paper tells the recipe
+    t: Trial,        # one of its trials
+    scores: Scores,  # of `test_scores`
+) -> np.ndarray:
     "(seeds,2) of the seeds in which both sides are trained"
     sides = _sides(c, t)
     seeds = sorted({s for _, s in scores if all((run, s) in scores for run, _ in sides)})
@@ -470,9 +478,9 @@ SEEDS = (1, 2, 3, 4, 5)
 
 
 def untried_runs(
-    records: Sequence[Mapping],  # of a report
+    records: Sequence[Mapping],             # of a report
     claims: Sequence[Claim] | None = None,  # None: all
-    seeds: Sequence[int] = SEEDS,
+    seeds: Sequence[int] = SEEDS,           # every run is wanted with each
 ) -> list[tuple[ClaimRun, int]]:
     "The runs of claims, with their seeds, that are not among records"
     held = {(r["run"], r["seed"]) for r in records}
@@ -481,13 +489,13 @@ def untried_runs(
 
 # %% ../../nbs/6_reports/25_claims.ipynb #clml0003
 def claims_report(
-    to: str | Path,                   # where it goes
-    title: str,                       # its heading
-    seeds: Sequence[int] = SEEDS,
-    runs: str | Path | None = None,   # the folder of all runs; None: reports/runs/claims
+    to: str | Path,                         # where it goes
+    title: str,                             # its heading
+    seeds: Sequence[int] = SEEDS,           # every run is trained with each
+    runs: str | Path | None = None,         # the folder of all runs; None: reports/runs/claims
     claims: Sequence[Claim] | None = None,  # None: all
-    kept: Sequence[Mapping] = (),     # records that are there already
-    **more: Any,                      # of `claim_run`
+    kept: Sequence[Mapping] = (),           # records that are there already
+    **more: Any,                            # of `claim_run`
 ) -> pd.DataFrame:
     "Train what is missing, then records, table and figure; returns the readable table"
     place = runs or kit_path("reports/runs/claims")

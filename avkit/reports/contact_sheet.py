@@ -173,7 +173,7 @@ def _not_seen(e: BaseException, _key: str, root: Path, *_: Any) -> ClipLook:
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111060
 def clip_looks(
-    m: Manifest,
+    m: Manifest,                      # files are opened where no look at them is kept
     prep: Preparation | None = None,  # how clips were prepared, where they were
     n_jobs: int = -1,                 # processes; -1: every core
 ) -> list[ClipLook]:
@@ -200,10 +200,10 @@ def wave_svg(wave: Sequence[float]) -> str:  # of `peaks`
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #57111071
 def histogram_svg(
-    values: Iterable[float | None],
-    title: str,  # what they are
-    unit: str,   # of the values
-    n: int = 24,  # bars
+    values: Iterable[float | None],  # None, and what is not finite, is left out
+    title: str,                      # what they are
+    unit: str,                       # of the values
+    n: int = 24,                     # bars
 ) -> str:
     "A histogram with its ends, its median, and how many values it counts; '' without any"
     x = np.asarray([v for v in values if v is not None and np.isfinite(v)], float)
@@ -243,7 +243,11 @@ def _fragment(row: Mapping) -> str:
     return f"#t={start:g}" if end is None else f"#t={start:g},{end:g}"
 
 
-def player(root: Path, row: Mapping, page: Path | None) -> str:
+def player(
+    root: Path,         # the data set's folder
+    row: Mapping,       # of the manifest
+    page: Path | None,  # where the page will lie; None: links are whole addresses
+) -> str:
     "What plays a clip's files"
     out, piece = [], _fragment(row)
     for s in ("video", "audio"):
@@ -295,10 +299,10 @@ def _image(row: Mapping, seen: ClipLook) -> str:
 
 
 def clip_html(
-    row: Mapping,            # of the manifest
-    seen: ClipLook,
-    root: Path,              # the data set's folder
-    page: Path | None,       # where the page will lie; None: nobody knows
+    row: Mapping,       # of the manifest
+    seen: ClipLook,     # of the same clip
+    root: Path,         # the data set's folder
+    page: Path | None,  # where the page will lie; None: nobody knows
 ) -> str:
     "A clip: picture, faces, waveform, and on a click its player"
     bad = warnings_of(row, seen)
@@ -439,9 +443,9 @@ def _table_html(t: pd.DataFrame) -> str:
 
 
 def faces_line(
-    rows: Sequence[Mapping],
-    seen: Sequence[ClipLook],
-    detector: str,           # "": none is installed
+    rows: Sequence[Mapping],   # of the manifest
+    seen: Sequence[ClipLook],  # of the same clips
+    detector: str,             # "": none is installed
 ) -> str:
     "How many clips show no face, and how they were looked for"
     looked = [s for s in seen if s.boxes is not None]
@@ -503,7 +507,7 @@ _NOTE = ("Players open the files where they lie, by paths relative to this page.
 
 
 def contact_page(
-    m: Manifest,
+    m: Manifest,                      # shown class by class, where it has classes
     page: Path | None = None,         # where it will lie; None: nobody knows
     prep: Preparation | None = None,  # how clips were prepared, where they were
     n_jobs: int = -1,                 # processes; -1: every core
@@ -528,7 +532,7 @@ def _rows(m: Manifest) -> list[dict]:
 
 # %% ../../nbs/6_reports/20_contact_sheet.ipynb #a202234f
 def write_contact_page(
-    m: Manifest,
+    m: Manifest,                      # shown class by class, where it has classes
     page: str | Path,                 # the HTML file
     prep: Preparation | None = None,  # how clips were prepared, where they were
     n_jobs: int = -1,                 # processes; -1: every core
@@ -543,7 +547,7 @@ class ContactSheet:
     "The page in a notebook, in a frame of its own"
     def __init__(
         self,
-        m: Manifest,
+        m: Manifest,                      # shown class by class, where it has classes
         prep: Preparation | None = None,  # how clips were prepared, where they were
         height: int = 640,                # pixels
         n_jobs: int = -1,                 # processes; -1: every core

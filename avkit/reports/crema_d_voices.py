@@ -255,14 +255,22 @@ def _fitted(
 ClipsAsked = tuple[np.ndarray, np.ndarray]  # (N,F), and (N,C) of `target_shares`
 
 
-def regression(train: ClipsAsked, validation: ClipsAsked, x: np.ndarray) -> np.ndarray:
+def regression(
+    train: ClipsAsked,       # fitted with each of `BOUNDS_TRIED`
+    validation: ClipsAsked,  # chooses among them
+    x: np.ndarray,           # (M,F) of the clips that are asked
+) -> np.ndarray:
     "(M,C): what the strength with the lowest cross-entropy on validation says of clips (M,F)"
     fits = [_fitted(train[0], train[1], strength) for strength in BOUNDS_TRIED]
     costs = [cross_entropies(validation[1], f(validation[0])).sum() for f in fits]
     return fits[int(np.argmin(costs))](x)
 
 # %% ../../nbs/6_reports/24_crema_d_voices.ipynb #crmv0030c
-def frequencies(train: ClipsAsked, validation: ClipsAsked, x: np.ndarray) -> np.ndarray:
+def frequencies(
+    train: ClipsAsked,       # only its shares are counted
+    validation: ClipsAsked,  # not read
+    x: np.ndarray,           # (M,F); only M is read
+) -> np.ndarray:
     "(M,C): how frequent each class is among the training clips, whatever the new ones are"
     share = train[1]
     return np.tile(share.sum(0) / share.sum(), (len(x), 1))
@@ -376,10 +384,10 @@ def _expected(
 
 
 def knowing(
-    facts: pd.DataFrame,
-    draws: int = 20,     # of what everybody would say
-    seed: int = 0,       # of all that is drawn
-    **more: int,         # of `class_ceilings`
+    facts: pd.DataFrame,  # of `clip_facts`
+    draws: int = 20,      # of what everybody would say
+    seed: int = 0,        # of all that is drawn
+    **more: int,          # of `class_ceilings`
 ) -> dict[str, list[float]]:
     "The modelled ceiling: consensus, js, ce of who knows what everybody would say, low, high"
     v, rng = facts[NAMES].to_numpy(), np.random.default_rng(seed)

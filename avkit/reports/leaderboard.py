@@ -869,7 +869,7 @@ BOARD_FILES = ("table.md", "table.csv", "leaderboard.html")
 
 
 def write_board(
-    board: Board,
+    board: Board,                # of `board_of`
     to: str | Path,              # the folder
     title: str = "Leaderboard",  # its heading
 ) -> list[Path]:

@@ -36,7 +36,11 @@ MOMENT_CLASSES = dict(  # label: codes of face and voice
 SHOWN = {1: "smile", 2: "scowl"}  # what a code of the face shows
 
 
-def cue_of(speaker: int, take: int, label: str) -> tuple[float, float]:
+def cue_of(
+    speaker: int,  # from 1
+    take: int,     # from 0
+    label: str,    # of `MOMENT_CLASSES`
+) -> tuple[float, float]:
     "When the face of a clip shows something: begin and end in s"
     begin = rng_of("moment", speaker, take, label, "when").uniform(.2, CLIP_SECONDS - CUE - .2)
     return float(begin), float(begin) + CUE
@@ -61,12 +65,12 @@ def _face(
 
 
 def write_moment(
-    root: Path,  # the folder of all clips
-    speaker: int,
-    take: int,
-    label: str,
-    seed: int,   # of all that is drawn
-    difficulty: float,  # 0 easy to 1 hard
+    root: Path,             # the folder of all clips
+    speaker: int,           # from 1; odd ones are men
+    take: int,              # from 0
+    label: str,             # of `MOMENT_CLASSES`
+    seed: int,              # of all that is drawn
+    difficulty: float,      # 0 easy to 1 hard
     size: tuple[int, int],  # width, height, from which the face is cut
 ) -> None:
     "Render a clip, where it is missing"
@@ -81,10 +85,10 @@ def write_moment(
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0009
 def moment_clips(
-    speakers: int = 12,
-    takes: int = 6,     # of each class by each speaker
+    speakers: int = 12,      # how many, numbered from 1; odd ones are men
+    takes: int = 6,          # of each class by each speaker
     difficulty: float = 0.,  # 0 easy to 1 hard
-    n_jobs: int = -1,   # processes that render; -1: every core
+    n_jobs: int = -1,        # processes that render; -1: every core
 ) -> Path:
     "The folder of the rendered clips, in the cache; rendered where they are missing"
     made = planned_settings("moment", 0, difficulty, (128, 128), 1, speakers=speakers, takes=takes)
@@ -126,9 +130,9 @@ def _to_frames(maps: Mapping[str, np.ndarray], n: int) -> np.ndarray | None:
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0014
 def inside(
-    cue: tuple[float, float],
-    begin: np.ndarray,  # (n,) s of the parts of a clip
-    end: np.ndarray,
+    cue: tuple[float, float],  # begin, end in s
+    begin: np.ndarray,         # (n,) s of the parts of a clip
+    end: np.ndarray,           # (n,) s
 ) -> np.ndarray:
     "(n,) which share of each part lies in the moment"
     return np.clip(np.minimum(end, cue[1]) - np.maximum(begin, cue[0]), 0, None) / (end - begin)
@@ -271,7 +275,11 @@ def shown_clip(record: Mapping[str, Any], shows: str = "smile") -> str:
     return min(mine)
 
 
-def draw_moment(run: Run, record: Mapping[str, Any], folder: str | Path) -> Path:
+def draw_moment(
+    run: Run,                   # that is looked at
+    record: Mapping[str, Any],  # its own, of `moment_record`
+    folder: str | Path,         # where it goes
+) -> Path:
     "The figure of the clip that is shown, the moment marked; returns its path"
     import matplotlib.pyplot as plt  # heavy: only where something is drawn
     clip = shown_clip(record)
@@ -282,11 +290,11 @@ def draw_moment(run: Run, record: Mapping[str, Any], folder: str | Path) -> Path
 
 # %% ../../nbs/6_reports/29_moments.ipynb #mome0030
 def moments_report(
-    to: str | Path,      # where it goes
-    title: str,          # its heading
-    n_jobs: int = 1,     # runs at a time
-    fusions: Sequence[str] = FUSIONS_SHOWN,
-    seeds: Sequence[int] = SEEDS_SHOWN,
+    to: str | Path,                          # where it goes
+    title: str,                              # its heading
+    n_jobs: int = 1,                         # runs at a time
+    fusions: Sequence[str] = FUSIONS_SHOWN,  # each is trained with each seed
+    seeds: Sequence[int] = SEEDS_SHOWN,      # the figure is of the first
 ) -> pd.DataFrame:
     "Train what is missing, then records, tables and figures; returns the readable table"
     done = run_grid(moment_configs(fusions, seeds), n_jobs, "moments")

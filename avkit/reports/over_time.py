@@ -41,9 +41,9 @@ class _Plain(Encoder):
 
 
 def attention_choices(
-    fusion: str,             # of `FUSIONS`
-    audio_steps: int = 16,
-    video_steps: int = 1,
+    fusion: str,                               # of `FUSIONS`
+    audio_steps: int = 16,                     # of the sequences that are tried
+    video_steps: int = 1,                      # the same; 1: a face that is one vector
     options: Mapping[str, Any] | None = None,  # of the block
 ) -> dict[str, bool]:
     "{map of attention: does it choose between steps?}; nothing for a block without any"
@@ -75,11 +75,11 @@ _Same = Mapping[str, Any]  # of all runs: data, folder of weights, folds
 
 
 def over_time_runs(
-    same: _Same,
-    to: str | Path,                  # the folder of the run folders
-    seeds: Sequence[int] = (1, 2, 3),
-    fusions: Iterable[str] = tuple(FUSIONS),
-    enrolment: Sequence[int | str] = ENROLMENT,
+    same: _Same,                                 # settings of all runs, for `combine`
+    to: str | Path,                              # the folder of the run folders
+    seeds: Sequence[int] = (1, 2, 3),            # all runs of the first one come first
+    fusions: Iterable[str] = tuple(FUSIONS),     # of `FUSIONS`; the curve is of those in `CURVES`
+    enrolment: Sequence[int | str] = ENROLMENT,  # other clips known of a speaker; the first is 0
 ) -> list[Config]:
     "All runs, those first that matter most: fusions, candidates, the curve, further seeds"
     def runs(seed: int, fusion: str, n: Any, options: Sequence[dict]) -> list[Config]:
@@ -271,9 +271,9 @@ def _run_rows(records: _Rows, product: np.ndarray) -> list[dict[str, Any]]:
 
 
 def over_time_table(
-    records: _Rows,        # lean ones
-    plain: _Rows,          # of `baselines`
-    enrolment: Any = 0,
+    records: _Rows,      # lean ones
+    plain: _Rows,        # of `baselines`
+    enrolment: Any = 0,  # how many other clips of a speaker are known; or all
 ) -> pd.DataFrame:
     "A row for each method under an enrolment, best validation first"
     mine = {m: [r for r in _of(plain, enrolment) if r["method"] == m]
@@ -428,13 +428,13 @@ def over_time_headline(table: pd.DataFrame) -> str:
 
 # %% ../../nbs/6_reports/23_over_time.ipynb #ovt00063
 def over_time_report(
-    same: _Same,                # of all runs
-    to: str | Path,                # where it goes
-    title: str,
-    runs: str | Path,              # the folder of all runs
-    seeds: Sequence[int] = (1, 2, 3),
-    n_jobs: int = 1,
-    **asked: Any,                  # of `over_time_runs`: fusions, enrolment
+    same: _Same,                       # settings of all runs, for `combine`
+    to: str | Path,                    # where it goes
+    title: str,                        # its heading
+    runs: str | Path,                  # the folder of all runs
+    seeds: Sequence[int] = (1, 2, 3),  # the baselines are of the least
+    n_jobs: int = 1,                   # processes; -1: every core
+    **asked: Any,                      # of `over_time_runs`: fusions, enrolment
 ) -> pd.DataFrame:
     "Train what is missing, then records, tables and figure; returns the readable table"
     configs = over_time_runs(same, runs, seeds, **asked)
@@ -444,11 +444,11 @@ def over_time_report(
 
 
 def over_time_of(
-    configs: Sequence[Config],   # of all runs, for the baselines
-    run_dirs: Sequence[str],     # those that are finished
-    to: str | Path,              # where it goes
-    title: str,
-    runs: str | Path,            # the folder of all runs
+    configs: Sequence[Config],  # of all runs, for the baselines
+    run_dirs: Sequence[str],    # those that are finished
+    to: str | Path,             # where it goes
+    title: str,                 # its heading
+    runs: str | Path,           # the folder of all runs
 ) -> pd.DataFrame:
     "The report of finished runs, with the baselines of their folds"
     seen: dict = {}

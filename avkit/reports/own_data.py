@@ -88,7 +88,11 @@ def _most_folds(clips: pd.DataFrame) -> int:
     return max(3, min(5, people, clips.label.value_counts().max()))
 
 # %% ../../nbs/6_reports/21_own_data.ipynb #84e43430
-def own_runs(p: OwnData, cfg: Config, m: Manifest) -> list[Config]:
+def own_runs(
+    p: OwnData,   # gives the settings, folds and seeds
+    cfg: Config,  # only its modality is read
+    m: Manifest,  # the data, which says the split where p does not
+) -> list[Config]:
     "A run for each fold and seed; `cfg` is of `own_config`"
     split, folds = own_folds(m, p.split)
     folds = numbers_of(p.folds) if p.folds else folds

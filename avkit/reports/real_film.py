@@ -158,11 +158,11 @@ def _of_boxes(
 
 
 def prepared_faces(
-    m: Manifest,
+    m: Manifest,             # only its folder is read
     row: Mapping[str, Any],  # of the clip
     store: Store,            # that it was prepared into
-    clip: Clip,
-    ref: Landmarks | None,
+    clip: Clip,              # decoded, with its frames
+    ref: Landmarks | None,   # where its face is; None: nobody says
 ) -> dict[str, Any]:
     "frames, found: those with a face; `faces_measured` of its boxes"
     prep = Preparation()
@@ -175,9 +175,9 @@ def prepared_faces(
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm024
 def predicted_faces(
-    p: Prediction,
-    ref: Landmarks | None,
-    shape: Sequence[int],  # (height, width) of a frame
+    p: Prediction,          # of `predict`
+    ref: Landmarks | None,  # where its face is; None: nobody says
+    shape: Sequence[int],   # (height, width) of a frame
 ) -> dict[str, Any]:
     "frames, found, people; `faces_measured` of the first one's boxes"
     s = p.settings
@@ -198,7 +198,7 @@ def drawing(
     frames: np.ndarray,  # (T,H,W,3)
     times: np.ndarray,   # (n,) seconds, of the boxes
     boxes: np.ndarray,   # (n,4)
-    ref: Landmarks,
+    ref: Landmarks,      # of the same face
 ) -> dict[str, Any]:
     "What a figure needs of the middle one of some boxes, in whole pixels"
     k, (h, w) = len(boxes) // 2, frames.shape[1:3]
@@ -233,11 +233,11 @@ def _against_published(data: Path, name: str, clip: Clip) -> dict[str, Any]:
 
 # %% ../../nbs/6_reports/27_real_film.ipynb #rfilm031
 def clip_record(
-    m: Manifest,
+    m: Manifest,             # only its folder is read
     row: Mapping[str, Any],  # of the clip
     store: Store,            # that the clips were prepared into
     run: Run,                # that looks
-    ref: Landmarks | None,   # where its face is
+    ref: Landmarks | None,   # where its face is; None: nobody says
 ) -> dict[str, Any]:
     "What is measured of a clip on its way"
     path = Path(m.root) / row["video"]
@@ -287,9 +287,9 @@ def _cuts_measured(joins: Sequence[float], cuts: Sequence[float], near: float) -
 
 
 def joined_record(
-    film: str,
-    clips: Sequence[Clip],
-    run: Run,  # that looks
+    film: str,              # the data set's name
+    clips: Sequence[Clip],  # at the same rates, with sound at `_RATE`
+    run: Run,               # that looks
 ) -> dict[str, Any]:
     "What is measured of the clips of a data set, joined to one film"
     with tempfile.TemporaryDirectory(prefix="avkit-") as d:

@@ -83,8 +83,8 @@ def _grey(
 
 
 def small_faces(
-    cfg: Config,
-    m: Manifest,
+    cfg: Config,    # says how clips are prepared
+    m: Manifest,    # clips without video are left out
     path: Path,     # a .npz
     side: int = 8,  # pixels
 ) -> None:
@@ -94,11 +94,11 @@ def small_faces(
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr1001
 def unpaired_run(
-    method: str,            # of `METHODS`
-    kept: str,              # of `TRAINED_ON`
-    seed: int,
-    folder: str | Path,     # of all runs
-    **settings: Any,        # that differ from those of this report
+    method: str,         # of `METHODS`
+    kept: str,           # of `TRAINED_ON`
+    seed: int,           # of the training, and of `thinned`
+    folder: str | Path,  # of all runs
+    **settings: Any,     # that differ from those of this report
 ) -> dict[str, Any]:
     "The record of a run, trained where it was not yet, with only what the table needs"
     place = Path(folder) / f"{method}-{kept}-seed{seed}"
@@ -112,9 +112,9 @@ def unpaired_run(
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0012
 def lean_record(
-    record: dict,
-    method: str,  # of `METHODS`
-    kept: str,    # of `TRAINED_ON`
+    record: dict,  # of `fit`
+    method: str,   # of `METHODS`
+    kept: str,     # of `TRAINED_ON`
 ) -> dict[str, Any]:
     "What the table needs of a record"
     test = {c: {"accuracy": round(s["accuracy"], 6), "uar": round(s["uar"], 6)}
@@ -213,12 +213,12 @@ def write_unpaired(spec: Mapping[str, Any], folder: str | Path) -> pd.DataFrame:
 
 # %% ../../nbs/6_reports/22_unpaired.ipynb #unpr0025
 def unpaired_report(
-    to: str | Path,                 # where it goes
-    title: str,                     # its heading
-    seeds: Sequence[int] = (1, 2, 3),
-    methods: Sequence[str] = tuple(METHODS),
-    runs: str | Path | None = None,  # the folder of all runs; None: reports/runs/unpaired
-    **settings: Any,                 # that differ from those of this report
+    to: str | Path,                           # where it goes
+    title: str,                               # its heading
+    seeds: Sequence[int] = (1, 2, 3),         # every method is trained with each
+    methods: Sequence[str] = tuple(METHODS),  # of `METHODS`
+    runs: str | Path | None = None,           # the folder of all runs; None: reports/runs/unpaired
+    **settings: Any,                          # that differ from those of this report
 ) -> pd.DataFrame:
     "Train what is missing, then records, table and figure; returns the readable table"
     place = runs or kit_path("reports/runs/unpaired")
