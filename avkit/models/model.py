@@ -98,7 +98,7 @@ class Memory:
             self.again |= {id(t): t for t in self.made[key]}
         return self.made[key]
 
-# %% ../../nbs/3_models/06_model.ipynb #cb24f785
+# %% ../../nbs/3_models/06_model.ipynb #mem0000a
 def _padded(
     enc: Encoder,
     n: int,        # 1 or 2
@@ -109,7 +109,7 @@ def _padded(
     y, m = _staged(enc, n, x, mask)
     return zero_padding(y, m), m
 
-
+# %% ../../nbs/3_models/06_model.ipynb #cb24f785
 class TwoEncoders(nn.Module):
     "Encoders and a `Fusion`, up to what the heads read"
     audio: Any  # an `Encoder`, or None
