@@ -185,8 +185,8 @@ def counted_norm(
 # %% ../../nbs/3_models/02_backbones.ipynb #cnt00012
 @contextlib.contextmanager
 def counting(
-    net: nn.Module,
-    counts: Sequence[int],  # sorted
+    net: nn.Module,         # as it was, afterwards
+    counts: Sequence[int],  # one a row, sorted
     moves: bool = True,     # the running statistics
 ) -> Iterator[None]:
     "Within it the batch norms of a network let rows count as often as `counts` (sorted) says"
@@ -367,10 +367,10 @@ class CausalBlock(nn.Module):
     "(n,n_in,T) -> (n,n_out,T): two convolutions that look back only, and a way around them"
     def __init__(
         self,
-        n_in: int,      # channels
-        n_out: int,     # channels it gives
-        dilation: int,  # steps between what a convolution sees
-        kernel: int = 5,
+        n_in: int,            # channels
+        n_out: int,           # channels it gives
+        dilation: int,        # steps between what a convolution sees
+        kernel: int = 5,      # how many steps it sees
         dropout: float = .1,  # of whole channels
     ):
         super().__init__()
@@ -392,7 +392,7 @@ class TemporalNet(nn.Module):
         self,
         n_in: int,        # channels
         dim: int,         # channels it gives
-        levels: int = 4,
+        levels: int = 4,  # with dilations 1, 2, 4, ...
     ):
         super().__init__()
         widths = [n_in, *[dim] * levels]

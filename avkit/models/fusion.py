@@ -174,7 +174,14 @@ class Late(Fusion):
         super().__init__(audio, video)
         self.out_dim = None
 
-    def combine_logits(self, fused: None, za: Tensor, am: Tensor, zv: Tensor, vm: Tensor) -> Tensor:
+    def combine_logits(
+        self,
+        fused: None,  # not read
+        za: Tensor,   # (B,C) or (B,S,C), of the audio's head
+        am: Tensor,   # (B,Ta)
+        zv: Tensor,   # the same of the video's head
+        vm: Tensor,   # (B,Tv)
+    ) -> Tensor:
         wa, wv = (has_modality(m, za).to(za.dtype) for m in (am, vm))
         return (za * wa + zv * wv) / (wa + wv).clamp(min=1)
 
@@ -238,7 +245,13 @@ class CrossAttention(Fusion):
         self.attn = Attention(video.dim, audio.dim, audio.dim, heads, dropout, bias)
         self.out_dim = 2 * audio.dim + video.dim
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,Ta,audio.dim): queries
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.dim): keys and values
+        vm: Tensor,  # (B,Tv)
+    ) -> list[Masked]:
         y, w = self.attn(v, a, vm)
         self.keep("audio -> video", w)
         return [(a, am), (y * has_modality(vm, y), am), (v, vm)]
@@ -273,7 +286,12 @@ class IntermediateAttention(Fusion):
         return torch.where(qm.any(1, keepdim=True), w.mean(1).sum(1), 1.)[..., None]
 
     def between_stages(
-            self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> tuple[Tensor, Tensor]:
+        self,
+        a: Tensor,   # (B,Ta,audio.mid_dim)
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.mid_dim)
+        vm: Tensor,  # (B,Tv)
+    ) -> tuple[Tensor, Tensor]:
         to_v = self.weight("audio -> video", self.av1, v, vm, a, am)
         to_a = self.weight("video -> audio", self.va1, a, am, v, vm)
         return a * to_a, v * to_v
@@ -332,7 +350,12 @@ class IntermediateTransformer(Fusion):
         self.va1 = CrossBlock(a, v, heads, residual, drop_path)
 
     def between_stages(
-            self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> tuple[Tensor, Tensor]:
+        self,
+        a: Tensor,   # (B,Ta,audio.mid_dim)
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.mid_dim)
+        vm: Tensor,  # (B,Tv)
+    ) -> tuple[Tensor, Tensor]:
         ya, wa = self.av1(v, a, vm)
         yv, wv = self.va1(a, v, am)
         self.keep("audio -> video", wa)
@@ -355,7 +378,13 @@ class LateTransformer(Fusion):
         self.av = CrossBlock(video.dim, audio.dim, heads, residual, drop_path)
         self.va = CrossBlock(audio.dim, video.dim, heads, residual, drop_path)
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,Ta,audio.dim)
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.dim)
+        vm: Tensor,  # (B,Tv)
+    ) -> list[Masked]:
         ya, wa = self.av(v, a, vm)
         yv, wv = self.va(a, v, am)
         self.keep("audio -> video", wa)
@@ -400,7 +429,13 @@ class JointCrossAttention(Fusion):
         self.W_ca, self.W_cv = linear(2 * dim, k), linear(2 * dim, k)
         self.W_ha, self.W_hv = linear(k, length), linear(k, length)
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,Ta,audio.dim), averaged to L steps
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.dim), the same
+        vm: Tensor,  # (B,Tv)
+    ) -> list[Masked]:
         steps = torch.ones(a.shape[0], self.length, dtype=torch.bool, device=a.device)
         ga, gv = common_steps(am, self.length), common_steps(vm, self.length)
         xa = zero_padding(self.encoder1(pool_to_steps(a, am, steps)), ga)
@@ -432,7 +467,13 @@ class Recurrent(Fusion):
         self.rnn = recurrent(audio.dim + video.dim, hidden, cell, layers, dropout)
         self.out_dim = 2 * hidden
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,S,audio.dim), on common steps
+        am: Tensor,  # (B,S), false where a clip has no audio
+        v: Tensor,   # (B,S,video.dim), on the same steps
+        vm: Tensor,  # (B,S), false where a clip has no video
+    ) -> list[Masked]:
         steps = on_both(torch.logical_or, am, vm, keeps=True)
         return [(over_steps(self.rnn, torch.cat([a, v], -1), steps), steps)]
 
@@ -452,7 +493,13 @@ class GatedUnit(Fusion):
         self.a, self.v = nn.Linear(audio.dim, dim), nn.Linear(video.dim, dim)
         self.z, self.out_dim = nn.Linear(audio.dim + video.dim, dim), dim
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,S,audio.dim), on common steps
+        am: Tensor,  # (B,S), false where a clip has no audio
+        v: Tensor,   # (B,S,video.dim), on the same steps
+        vm: Tensor,  # (B,S), false where a clip has no video
+    ) -> list[Masked]:
         z = torch.sigmoid(self.z(torch.cat([a, v], -1)))
         has_a, has_v = has_modality(am, z), has_modality(vm, z)
         z = torch.where(has_a & has_v, z, has_a.to(z.dtype))
@@ -495,7 +542,13 @@ class Bottleneck(Fusion):
         y = block(both, both, torch.cat([mask.new_ones(len(mask), n), mask], 1))[0]
         return y[:, :n], y[:, n:]
 
-    def head_inputs(self, a: Tensor, am: Tensor, v: Tensor, vm: Tensor) -> list[Masked]:
+    def head_inputs(
+        self,
+        a: Tensor,   # (B,Ta,audio.dim)
+        am: Tensor,  # (B,Ta)
+        v: Tensor,   # (B,Tv,video.dim)
+        vm: Tensor,  # (B,Tv)
+    ) -> list[Masked]:
         a, v, t = self.a(a), self.v(v), self.tokens.expand(a.shape[0], -1, -1)
         wa, wv = (has_modality(m, t).to(t.dtype) for m in (am, vm))
         for block_a, block_v in zip(self.blocks["a"], self.blocks["v"]):
@@ -533,13 +586,24 @@ class SharedConformer(Fusion):
                                 drop_path)
         self.norm = nn.LayerNorm(dim)
 
-    def unimodal(self, stream: str, x: Tensor, mask: Tensor) -> Masked:
+    def unimodal(
+        self,
+        stream: str,   # audio or video: which layer brings it to the common width
+        x: Tensor,     # (B,T,dim of the encoder)
+        mask: Tensor,  # (B,T)
+    ) -> Masked:
         mask = counted_steps(mask, self.masked)
         x = self.to_shared[stream](x)
         return zero_padding(self.norm(self.shared(x, mask) + x), mask), mask
 
     def combine_logits(
-            self, fused: Tensor, za: Tensor, am: Tensor, zv: Tensor, vm: Tensor) -> Tensor:
+        self,
+        fused: Tensor,  # (B,C) or (B,S,C): the answer of clips with both
+        za: Tensor,     # the same shape: the answer of clips with audio alone
+        am: Tensor,     # (B,Ta)
+        zv: Tensor,     # the same shape: the answer of clips without audio
+        vm: Tensor,     # (B,Tv)
+    ) -> Tensor:
         has_a, has_v = has_modality(am, za), has_modality(vm, zv)
         return torch.where(has_a & has_v, fused, torch.where(has_a, za, zv))
 
@@ -547,8 +611,8 @@ class SharedConformer(Fusion):
 def linear_discriminant(
     x: Tensor,       # (N,D)
     y: Tensor,       # (N,) class numbers
-    n_classes: int,
-    ridge: float,    # added to each variance
+    n_classes: int,  # C; a class may have no row
+    ridge: float,    # above 0, added to each variance
 ) -> tuple[Tensor, Tensor]:
     "Weights (C,D) and biases (C,) of Friedman's linear discriminant, in double precision"
     one_hot = nn.functional.one_hot(y, n_classes).double()
@@ -583,7 +647,12 @@ class JointGaussian(Fusion):
         self.audio_dim, self.ridge, self.video_gain = audio.dim, ridge, video_gain
         self.share, self.video_share = share, video_share
 
-    def settle(self, head: nn.Sequential, x: Tensor, y: Tensor) -> None:
+    def settle(
+        self,
+        head: nn.Sequential,  # its last layer, linear from out_dim, is filled and fixed
+        x: Tensor,            # (N,out_dim)
+        y: Tensor,            # (N,) class numbers
+    ) -> None:
         "Solve the common head for averages (N,out_dim) of clips of the classes (N,)"
         last: Any = head[-1]
         if last.in_features != x.shape[1]:
@@ -603,7 +672,13 @@ class JointGaussian(Fusion):
         return gains
 
     def combine_logits(
-            self, fused: Tensor, za: Tensor, am: Tensor, zv: Tensor, vm: Tensor) -> Tensor:
+        self,
+        fused: Tensor,  # (B,C) or (B,S,C), of the common head
+        za: Tensor,     # the same shape, of the audio's head
+        am: Tensor,     # (B,Ta)
+        zv: Tensor,     # the same shape, of the video's head
+        vm: Tensor,     # (B,Tv)
+    ) -> Tensor:
         has_a, has_v = has_modality(am, za), has_modality(vm, zv)
         both = self.share * fused + za + self.video_share * zv
         both = both / (self.share + 1 + self.video_share)

@@ -304,9 +304,9 @@ def _find_hf(name: str, weights: Any) -> HubEntry:
 
 # %% ../../nbs/3_models/08_hub.ipynb #h254f874
 def save_small_whisper(
-    folder: str | Path,
-    width: int = 32,       # of a state
-    layers: int = 2,
+    folder: str | Path,    # made where it is missing
+    width: int = 32,       # of a state; even, for two heads
+    layers: int = 2,       # of its encoder; the decoder has one
     positions: int = 100,  # states at most, 50 a second
 ) -> Path:
     "A Whisper with random weights, as Hugging Face lays it out: for examples and tests"
@@ -671,10 +671,10 @@ class HubBackbone(nn.Module):
 
     def __init__(
         self,
-        found: HubEntry,
-        net: nn.Module,   # gives an `Answer`
-        layers: Layers = Layers(),
-        parts: int | None = None,  # of audio: means over so many equal ones; None: all states
+        found: HubEntry,            # of `find_network`
+        net: nn.Module,             # gives an `Answer`
+        layers: Layers = Layers(),  # whose states are taken; by default the last's
+        parts: int | None = None,   # of audio: means over so many equal ones; None: all states
     ):
         super().__init__()
         self.parts = parts

@@ -201,7 +201,7 @@ def has_modality(mask: Tensor, x: Tensor) -> Tensor:
 
 # %% ../../nbs/3_models/00_masks.ipynb #unp00002
 def at_present(
-    f: Callable[[Tensor, Tensor], Masked],
+    f: Callable[[Tensor, Tensor], Masked],  # (n,T,...), (n,T) -> (n,T',dim), (n,T')
     x: Tensor,     # (B,T,...)
     mask: Tensor,  # (B,T)
     dim: int,      # width that f gives

@@ -83,7 +83,13 @@ class Memory:
         self.again = {id(x): x for x in tensors}  # held, so that no other tensor gets the number
         self.made: dict[tuple, Masked] = {}
 
-    def __call__(self, what: Any, f: Callable[..., Masked], x: Tensor, mask: Any) -> Masked:
+    def __call__(
+        self,
+        what: Any,                 # hashable
+        f: Callable[..., Masked],  # of x and mask
+        x: Tensor,                 # (B,T,...)
+        mask: Any,                 # (B,T), or None; handed to f
+    ) -> Masked:
         "f(x, mask), made or remembered; `what` tells f from others"
         if id(x) not in self.again or id(mask) not in self.again: return f(x, mask)
         key = what, id(x), id(mask)
@@ -92,7 +98,7 @@ class Memory:
             self.again |= {id(t): t for t in self.made[key]}
         return self.made[key]
 
-# %% ../../nbs/3_models/06_model.ipynb #cb24f785
+# %% ../../nbs/3_models/06_model.ipynb #mem0000a
 def _padded(
     enc: Encoder,
     n: int,        # 1 or 2
@@ -103,7 +109,7 @@ def _padded(
     y, m = _staged(enc, n, x, mask)
     return zero_padding(y, m), m
 
-
+# %% ../../nbs/3_models/06_model.ipynb #cb24f785
 class TwoEncoders(nn.Module):
     "Encoders and a `Fusion`, up to what the heads read"
     audio: Any  # an `Encoder`, or None
@@ -134,7 +140,13 @@ class TwoEncoders(nn.Module):
             else: out[k] = _absent(next(iter(given.values()))[1], (enc.mid_dim, enc.dim)[n - 1])
         return out
 
-    def once(self, what: Any, f: Callable[..., Masked], x: Tensor, mask: Tensor | None) -> Masked:
+    def once(
+        self,
+        what: Any,                 # tells f from others, as in `Memory`
+        f: Callable[..., Masked],  # of x and mask
+        x: Tensor,                 # (B,T,...)
+        mask: Tensor | None,       # (B,T), or None; handed to f
+    ) -> Masked:
         "f(x, mask), or what a memory has of it"
         if torch.compiler.is_compiling() or self.memory is None: return f(x, mask)
         return self.memory(what, f, x, mask)
@@ -287,8 +299,8 @@ def settles(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def settle(
-    model: AVModel,
-    given: Given,   # streams of the training clips, and their masks
+    model: AVModel,  # filled in place
+    given: Given,    # streams of the training clips, and their masks
     target: Tensor,  # (N,) class numbers; anything else solves no head
 ) -> None:
     "Give the parts that do not learn their numbers"
@@ -331,7 +343,11 @@ def on_averages(model: AVModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def averages(encoder: Encoder, x: Tensor, mask: Tensor) -> Tensor:
+def averages(
+    encoder: Encoder,  # both its stages are run, without gradients
+    x: Tensor,         # what stands in its padding does not count
+    mask: Tensor,      # which steps of x are valid
+) -> Tensor:
     "(B,T,...), (B,T) -> (B,1,dim): what an encoder makes of clips, averaged over their steps"
     z, m = encoder.stage2(*encoder.stage1(*_masked(x, mask)))
     return pool(z, m).unsqueeze(1)

@@ -125,7 +125,7 @@ def calibration_of(
 def calibrated(
     task: str,                  # class, regression
     predictions: pd.DataFrame,  # of all subsets and conditions
-    classes: Sequence[str],
+    classes: Sequence[str],     # in order; of a regression not read
 ) -> dict[str, Any]:
     "`calibration` of a record; nothing of numbers, which have no probabilities"
     return dict(calibration=calibration_of(predictions, classes)) if task == "class" else {}

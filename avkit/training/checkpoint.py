@@ -477,7 +477,7 @@ def check_unlearned(place: str | Path, m: Manifest) -> str:
 
 # %% ../../nbs/4_training/09_checkpoint.ipynb #first017
 def begin_with(
-    cfg: Config,
+    cfg: Config,       # its `resume_from` comes before its `init`
     m: Manifest,       # of the run's data, for leaks
     model: nn.Module,  # filled in place
 ) -> dict[str, Any]:

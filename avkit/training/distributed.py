@@ -170,9 +170,9 @@ def unwrapped(acc: "Accelerator", model: torch.nn.Module) -> torch.nn.Module:
 
 # %% ../../nbs/4_training/07_distributed.ipynb #spare006
 def prepared(
-    acc: "Accelerator",
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    acc: "Accelerator",                # of `accelerator`
+    model: torch.nn.Module,            # returned itself where one CPU process trains it plainly
+    optimizer: torch.optim.Optimizer,  # of the model's parameters
 ) -> tuple[torch.nn.Module, Any]:
     "The model and the optimizer as accelerate trains them"
     alone = acc.num_processes == 1 and acc.device.type == "cpu" and acc.mixed_precision == "no"

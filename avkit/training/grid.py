@@ -72,9 +72,9 @@ def _data_hashes(cfg: Config, seen: dict[str, Any]) -> dict[str, str | None]:
 
 # %% ../../nbs/4_training/12_grid.ipynb #1e9c4062
 def finished_record(
-    cfg: Config,
-    who: Mapping[str, Any],    # its `identity`
-    any_code: bool = False,    # made by whichever code
+    cfg: Config,             # whose `again` hides what is finished
+    who: Mapping[str, Any],  # its `identity`
+    any_code: bool = False,  # made by whichever code
 ) -> dict[str, Any] | None:
     "The record of this very run, or None"
     found = found_in(folder_of(cfg, who), cfg, who)

@@ -119,7 +119,7 @@ def augmented(
     data: AVData,       # all clips of the run
     idx: torch.Tensor,  # (B,) clip numbers
     u: torch.Tensor,    # (N,8) draws of the epoch
-    device: torch.device | str,
+    device: torch.device | str,  # where it is augmented
 ) -> dict[str, Any]:
     "A batch on `device`, augmented"
     b = data.batch(idx, device)
@@ -414,7 +414,11 @@ def check_balance(cfg: Config, data: AVData) -> None:
                          "several: choose loss=auto, or votes=majority.")
 
 # %% ../../nbs/4_training/11_learner.ipynb #setl0002
-def settle_by_training(cfg: Config, corpus: RunData, model: Any) -> None:
+def settle_by_training(
+    cfg: Config,      # not read
+    corpus: RunData,  # whose training clips are read
+    model: Any,       # filled in place; left alone where all of it learns
+) -> None:
     "Give the parts of a model that do not learn their numbers, from the training clips"
     if not settles(model): return
     d = corpus.data
@@ -423,7 +427,11 @@ def settle_by_training(cfg: Config, corpus: RunData, model: Any) -> None:
     settle(model, given, d.target[idx])
 
 
-def averaged(cfg: Config, corpus: RunData, model: Any) -> RunData:
+def averaged(
+    cfg: Config,      # what is drawn: spec_augment, mixup, modality_dropout
+    corpus: RunData,  # returned itself where averages would not do
+    model: Any,       # whose encoders make the averages
+) -> RunData:
     "The data as averages over time, once, where a model reads no more and nothing is drawn of them"
     drawn = cfg["spec_augment"] or cfg["mixup"] or cfg["modality_dropout"] != "nodropout"
     if drawn or not reads_averages(model): return corpus
@@ -579,7 +587,11 @@ def parts_of(cfg: Config) -> tuple[str | None, ...]:
     return ("video", "audio", "fusion") if cfg["steps"] == "alternating" else (None,)
 
 
-def train_order(cfg: Config, data: AVData, epoch: int) -> list[torch.Tensor]:
+def train_order(
+    cfg: Config,   # sampling, batch_size, seed and quirks are read
+    data: AVData,  # all clips of the run
+    epoch: int,    # from 0
+) -> list[torch.Tensor]:
     "The epoch's batches, over all processes together: clips shuffled, or by name (a quirk)"
     idx = data.indices("train")
     if cfg["sampling"] == "balanced": idx = evenly_drawn(idx, data.target[idx], cfg["seed"], epoch)
@@ -870,7 +882,7 @@ def check_numerics(cfg: Config) -> None:
 
 # %% ../../nbs/4_training/11_learner.ipynb #fit00001
 def finished_before(
-    cfg: Config,
+    cfg: Config,  # of the run that is asked for
     found: Held,  # in its folder
     renew: bool,  # whether other code is a reason to train again
 ) -> str:

@@ -305,7 +305,11 @@ def _asked_weights(cfg: Config, stream: str, name: str) -> Any:
     return asked or cfg.recipe.get("backbone_options", {}).get(name, {}).get("weights")
 
 # %% ../../nbs/4_training/06_loading.ipynb #b3ba3fae
-def weights_of_stream(cfg: Config, stream: str, name: str) -> Any:
+def weights_of_stream(
+    cfg: Config,  # the settings come before the recipe
+    stream: str,  # audio or video
+    name: str,    # of its backbone
+) -> Any:
     "A file or a named source, {view: one} where they differ, or None: random"
     weights = _asked_weights(cfg, stream, name)
     if stream == "audio": return weights

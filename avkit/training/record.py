@@ -504,8 +504,8 @@ def _held_there(folder: Path) -> tuple[str, dict | None, dict[str, Any]]:
 
 
 def found_in(
-    folder: Path,
-    cfg: Config,
+    folder: Path,            # need not be there
+    cfg: Config,             # of the run that is to go there
     who: Mapping[str, Any],  # its `made_of`
 ) -> Held:
     "What a folder holds; a run that cannot be read is another one"

@@ -55,9 +55,9 @@ def setting(
 
 def number(
     common: Any,  # what a recipe says that says nothing else
-    help: str,
-    part: str,
-    **more: Any,
+    help: str,    # a few words
+    part: str,    # data, features, model, training
+    **more: Any,  # the other fields of `Declared`
 ) -> Any:
     "A setting that the recipe decides, unless the user does"
     return setting(None, help, part, common=common, **more)
