@@ -415,7 +415,6 @@ def check_balance(cfg: Config, data: AVData) -> None:
 
 # %% ../../nbs/4_training/11_learner.ipynb #setl0002
 def settle_by_training(
-    cfg: Config,      # not read
     corpus: RunData,  # whose training clips are read
     model: Any,       # filled in place; left alone where all of it learns
 ) -> None:
@@ -457,7 +456,7 @@ def start(
     check_balance(cfg, corpus.data)
     acc = acc or accelerator(cfg)
     model = model or make_model(cfg, corpus.data)
-    settle_by_training(cfg, corpus, model)
+    settle_by_training(corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
     wrapped, optimizer = prepared(acc, model, make_optimizer(cfg, model, acc.device))

@@ -76,6 +76,8 @@ MEASURES = dict(
         "share",
         "",
         "0 %",
+        0.95,
+        True,
     ),
 )
 WORST = dict(  # what `--worst` calls them, where the measure's title is the good side
