@@ -12,6 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from .core import AvkitError
 
+# %% ../nbs/0_core/02_files.ipynb #757115a5
+def suffix_of(path: str | PurePath) -> str:
+    "`.mp4` of `a/take1.5.mp4`: `Path.suffix`, without making a path of text"
+    name = path.name if isinstance(path, PurePath) else path.rpartition("/")[2]
+    at = name.rfind(".")
+    return name[at:] if 0 < at < len(name) - 1 else ""
+
 # %% ../nbs/0_core/02_files.ipynb #f11e0006
 _EITHER = """264 265 3g2 3gp amv asf avc avi dif divx dv f4v flv gxf h264 h265 h26l hevc ism ismv
 ivf m1v m2p m2t m2ts m2v m4v mj2 mjpeg mjpg mk3d mkv mov mp4 mpe mpeg mpg mpv mts mxf nut ogg ogm
@@ -20,13 +27,6 @@ _SOUND = """aa3 aac ac3 ac4 adts afc aif aifc aiff amr ape au caf dts eac3 ec3 f
 m4b mka mp2 mp3 mpa mpc oga opus ra shn snd spx sph tak tta voc w64 wav wave wma wv"""
 MEDIA_SUFFIXES: dict[str, str] = {
     f".{s}": kind for kind, text in (("video", _EITHER), ("audio", _SOUND)) for s in text.split()}
-
-
-def suffix_of(path: str | PurePath) -> str:
-    "`.mp4` of `a/take1.5.mp4`: `Path.suffix`, without making a path of text"
-    name = path.name if isinstance(path, PurePath) else path.rpartition("/")[2]
-    at = name.rfind(".")
-    return name[at:] if 0 < at < len(name) - 1 else ""
 
 
 def media_kind(path: str | PurePath) -> str:

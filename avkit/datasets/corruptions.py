@@ -206,6 +206,21 @@ def _corrupted(
     gone = (_lost if what == "lost" else _not_given)(mask, 100. if n is None else n, own)
     return _without(x, mask, gone, missing, own)
 
+# %% ../../nbs/2_datasets/27_corruptions.ipynb #bd950768
+def _check(
+    condition: str,
+    stream: str,
+    what: str,
+    batch: Mapping[str, Tensor],
+) -> None:
+    "Refuse what cannot be done to this batch"
+    if what in BEFORE_FEATURES:
+        raise AvkitError(f"{condition}: {what} changes audio or video before a batch is made of it"
+                         " (`avkit.training.loading.with_changes`)")
+    if stream not in batch:
+        raise AvkitError(f"The condition {condition!r} is about {stream}, which this model does not"
+                         " take")
+
 # %% ../../nbs/2_datasets/27_corruptions.ipynb #7c500ec4
 def corrupt(
     batch: dict[str, Tensor],  # with float streams
@@ -229,18 +244,3 @@ def corrupt(
 def _generators(names: Sequence[str], seed: int, *why: str) -> list[torch.Generator]:
     "The generator of each clip"
     return [torch.Generator().manual_seed(child_seed(seed, *why, name)) for name in names]
-
-
-def _check(
-    condition: str,
-    stream: str,
-    what: str,
-    batch: Mapping[str, Tensor],
-) -> None:
-    "Refuse what cannot be done to this batch"
-    if what in BEFORE_FEATURES:
-        raise AvkitError(f"{condition}: {what} changes audio or video before a batch is made of it"
-                         " (`avkit.training.loading.with_changes`)")
-    if stream not in batch:
-        raise AvkitError(f"The condition {condition!r} is about {stream}, which this model does not"
-                         " take")

@@ -661,6 +661,13 @@ def _stored_views(
     if not found or any(v not in found[0] for v in views): return None
     return {v: found[0][v] if hide is None else hide(v, found[0]) for v in views}
 
+# %% ../../nbs/2_datasets/23_features.ipynb #fa4d0c45
+def _fit(frames: Tensor, size: int) -> Tensor:  # (T,3,S,S)
+    "The frames in this size"
+    if frames.shape[-1] == size: return frames
+    from torchvision.transforms.v2.functional import resize  # heavy: a second to import
+    return resize(frames, [size, size], antialias=True)
+
 # %% ../../nbs/2_datasets/23_features.ipynb #2e4c456d
 def _views(
     store: Store,  # of clips and results
@@ -673,13 +680,6 @@ def _views(
     stored = _stored_views(store, key, views, hide) if key else None
     if not stored: return None
     return torch.cat([_fit(f, size) for f in stored.values()], 1)
-
-
-def _fit(frames: Tensor, size: int) -> Tensor:  # (T,3,S,S)
-    "The frames in this size"
-    if frames.shape[-1] == size: return frames
-    from torchvision.transforms.v2.functional import resize  # heavy: a second to import
-    return resize(frames, [size, size], antialias=True)
 
 
 def _few(shape: Sequence[int], most: int = 1 << 26) -> int:

@@ -256,16 +256,16 @@ def _fault(row, splits, target):
     "What is wrong with a row; '' where it is fine"
     return _split_fault(row.get("split", ""), splits) or _label_fault(row, target)
 
+# %% ../../nbs/2_datasets/18_folder.ipynb #8f78cd33
+def _without_suffix(file):
+    "A file's path without its suffix, whatever that is"
+    return file.removesuffix(suffix_of(file))
+
 # %% ../../nbs/2_datasets/18_folder.ipynb #ac119aa9
 def _piece_name(name, row):
     "What a piece of a film is called: film#12.5-15"
     return f"{name}#{row.get('start', 0.):g}-{row['end']:g}" if "end" in row else (
         f"{name}#{row['start']:g}-")
-
-
-def _without_suffix(file):
-    "A file's path without its suffix, whatever that is"
-    return file.removesuffix(suffix_of(file))
 
 
 def _table_row(row, files, target):

@@ -408,14 +408,14 @@ def about(records: Sequence[dict]) -> list[str]:
               *audit_lines(records)]
     return lines + gaps(records)
 
-# %% ../../nbs/6_reports/03_comparison.ipynb #tell0002
+# %% ../../nbs/6_reports/03_comparison.ipynb #4df32b14
 def _alike_lines(summary: pd.DataFrame, units: str) -> list[str]:
     "Of which methods all units score alike, so that nothing tells how others would; [] of none"
     t = summary.loc[(summary.units >= UNITS) & summary.pooled.notna() & summary.low.isna()]
     which = f" ({', '.join(dict.fromkeys(t.method))})" if len(t) < len(summary) else ""
     return [f"All {units} score alike{which}: no interval."] if len(t) else []
 
-
+# %% ../../nbs/6_reports/03_comparison.ipynb #tell0002
 def interval_lines(summary: pd.DataFrame, units: str) -> list[str]:  # of `method_summary`
     "What intervals and deviations of a table are over, and how far to trust them"
     told: Any = summary.notna().any()

@@ -90,12 +90,12 @@ def _ends_told(row: Any) -> str:
     "An interval in brackets, where there is one"
     return f" ({row.low:.3f} to {row.high:.3f})" if row.low == row.low else ""
 
-# %% ../../nbs/6_reports/17_index.ipynb #6ebc3f9c
+# %% ../../nbs/6_reports/17_index.ipynb #1a42781f
 def _span(numbers: Any, form: str) -> str:  # a column
     "The lowest and the highest, `.5 to .7`, or the one that all are"
     return " to ".join(dict.fromkeys(format(x, form) for x in (numbers.min(), numbers.max())))
 
-
+# %% ../../nbs/6_reports/17_index.ipynb #6ebc3f9c
 def _reached(rows: pd.DataFrame) -> str:  # a row for each experiment on the same labels
     "A data set and the scores on it"
     first, known = rows.iloc[0], set(rows.dropna(axis=1, how="all"))
