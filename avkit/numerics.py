@@ -8,7 +8,7 @@ __all__ = ['PORTABLE', 'WITH_AVX512', 'LIBRARIES', 'NUMERICS', 'HOLDS', 'KEEPS',
            'with_threads', 'exact_sqrt', 'allocator', 'keeping_variables', 'keep_memory']
 
 # %% ../nbs/0_core/03_numerics.ipynb #094d22ad
-import contextlib, glob, os, platform, sys, warnings
+import contextlib, os, platform, sys, warnings
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,14 +154,13 @@ def exact_sqrt(x: "torch.Tensor") -> "torch.Tensor":
     return torch.as_tensor(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 # %% ../nbs/0_core/03_numerics.ipynb #kept0002
-KEEPS: dict[str, str] = dict(MALLOC_CONF="dirty_decay_ms:-1,muzzy_decay_ms:-1")
-_LIBRARIES = ("/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
+KEEPS: dict[str, str] = dict(MIMALLOC_PURGE_DELAY="-1")
 
 
-def allocator(folders: Sequence[str] = _LIBRARIES) -> str:
-    "Where jemalloc is installed for all of a machine; '' where it is not"
-    found = [p for folder in folders for p in glob.glob(f"{folder}/libjemalloc.so.2")]
-    return found[0] if found else ""
+def allocator(folders: Sequence[str] = ()) -> str:
+    "Where mimalloc is installed, among the packages that Python finds; '' where it is not"
+    places = (Path(f) / "cmeel.prefix/lib/libmimalloc.so.3" for f in folders or sys.path)
+    return next((str(p) for p in places if p.is_file()), "")
 
 
 def keeping_variables(
@@ -170,6 +169,7 @@ def keeping_variables(
 ) -> dict[str, str]:
     "The variables of a program that keeps its memory; none where somebody has chosen"
     if sys.platform != "linux" or not library: return {}
+    if set(" :") & set(library): return {}  # LD_PRELOAD takes several, between these
     return {} if {"LD_PRELOAD", *KEEPS} & set(environ) else dict(LD_PRELOAD=library, **KEEPS)
 
 # %% ../nbs/0_core/03_numerics.ipynb #kept0006

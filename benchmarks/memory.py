@@ -1,15 +1,17 @@
 """What do training steps cost a CPU? Processor time of a clip, how much of it the system spends (on
 memory that is given back and asked for again), page faults and the most memory held. Random input
-of each recipe's shapes at its own batch, every recipe in a process of its own.
+of each recipe's shapes at its own batch, every recipe in a process of its own, with mimalloc as
+`avkit train` has it and with the system's allocator.
 
-Compared to: all of a step's processor time (the share in the kernel; goal: less than 15 %).
-Takes: some minutes at the recipes' own batches, a minute or two with `--batch 2`.
+Compared to: the same step with the system's allocator (goals: less than 15 % in the kernel, 6 GB).
+Takes: some minutes at the recipes' own batches, three minutes with `--batch 2`.
 """
 
-import argparse, json, resource, subprocess, sys
+import argparse, json, os, resource, subprocess, sys
 from common import arguments, environment, figure, tell
 import frozen, training
 import torch
+from avkit.numerics import allocator, keeping_variables
 from avkit.training.configure import configure
 from avkit.training.learner import start, train_epoch
 
@@ -33,13 +35,28 @@ def one(recipe, a):
     train_epoch(t, 1)
     user, system, faults, _ = (y - x for x, y in zip(before, used()))
     return {
-        "recipe": recipe,
         "batch": cfg["batch_size"],
         "s / clip": (user + system) / n,
         "in the kernel, %": 100 * system / (user + system),
         "faults / clip": round(faults / n),
         "peak GB": used()[3],
     }
+
+
+def allocators():
+    "{who hands out memory: variables of its process}"
+    kept = keeping_variables({}, allocator())
+    return (dict(mimalloc=kept) if kept else {}) | dict(system={})
+
+
+def measured(words, variables):
+    "`one`, in a process of its own"
+    here = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    command = [sys.executable, __file__, "--alone", "--recipes", *words]
+    out = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=here | variables
+    ).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def main():
@@ -55,12 +72,15 @@ def main():
     if a.alone:
         return print(json.dumps(one(a.recipes[0], a)))
     rest = [f"--{k}={v}" for k, v in vars(a).items() if v and k not in ("recipes", "alone", "out")]
-    rows = []
+    rows, figures = [], []
     for recipe in a.recipes:
-        command = [sys.executable, __file__, "--alone", "--recipes", recipe, *rest]
-        out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows.append(json.loads(out.splitlines()[-1]))
-    figures = [figure(r["recipe"], r["s / clip"], "s / clip") for r in rows]
+        found = {k: measured([recipe, *rest], v) for k, v in allocators().items()}
+        rows += [{"recipe": recipe, "memory": name} | row for name, row in found.items()]
+        took = {name: row["s / clip"] for name, row in found.items()}
+        figures += [
+            figure(f"{recipe}, {k}", t, "s / clip", "the system's allocator", took["system"] / t)
+            for k, t in took.items()
+        ]
     where = environment("torch", "torchvision", "timm", threads=a.threads)
     tell(a, {f"Training steps at {a.size} size, processor time": rows}, figures, where)
 

@@ -35,7 +35,7 @@ LOOPS = dict(
     "beside the variant `frozen` (the default fine-tunes it, as the paper says, and costs more)",
 )
 GOAL = 1.5
-HANDED = {True: "jemalloc's, as `avkit train` has it where that is installed", False: "glibc's"}
+HANDED = {True: "mimalloc's, as `avkit train` has it", False: "the system's"}
 MORE = dict(emotiw2023=dict(variants="frozen"))
 BATCH = dict(ntua2021=1)  # clips, where the paper's batch has no room
 
@@ -198,7 +198,7 @@ def main():
         return print(json.dumps(alone(a.recipes[0], a.alone)))
     rows = [row(r) for r in a.recipes]
     notes = [f"{r}, released: {LOOPS[r]}" for r in a.recipes]
-    notes.append(f"Memory: avkit {HANDED[bool(allocator())]}; the released loops glibc's.")
+    notes.append(f"Memory: avkit {HANDED[bool(allocator())]}; the released loops the system's.")
     told = environment("torch", "torchvision", "timm", threads=1)
     tell(a, {"Training steps at paper size, processor time, one thread": rows}, [], told, notes)
 

@@ -16,13 +16,13 @@ from avkit import cli
 @cli.subcommand("Tests")
 def train(argv=None):
     maps = open("/proc/self/maps").read()
-    names = ["LD_PRELOAD", "MALLOC_CONF", "AVKIT_KEEPS"]
-    print(json.dumps(dict(kept="jemalloc" in maps, argv=argv, pid=os.getpid(),
+    names = ["LD_PRELOAD", "MIMALLOC_PURGE_DELAY", "AVKIT_KEEPS"]
+    print(json.dumps(dict(kept="mimalloc" in maps, argv=argv, pid=os.getpid(),
                           left=[n for n in names if n in os.environ])))
 
 cli.main()
 """
-pytestmark = pytest.mark.skipif(not allocator(), reason="jemalloc is not installed")
+pytestmark = pytest.mark.skipif(not allocator(), reason="mimalloc is not installed")
 
 
 def started(folder, name, **environ):
@@ -30,7 +30,7 @@ def started(folder, name, **environ):
     script = folder / name
     script.write_text(CODE)
     command = [sys.executable, "-X", "utf8", str(script), "train", "--lr", "1e-3"]
-    env = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "MALLOC_CONF")}
+    env = {k: v for k, v in os.environ.items() if k not in ("LD_PRELOAD", "MIMALLOC_PURGE_DELAY")}
     p = subprocess.Popen(command, env=env | environ, stdout=subprocess.PIPE, text=True)
     return json.loads(p.communicate(timeout=60)[0]), p.pid
 
@@ -40,7 +40,7 @@ def test_the_command_keeps_memory_and_what_it_starts_does_not(tmp_path):
     assert told == dict(kept=True, argv=["--lr", "1e-3"], pid=pid, left=[])
 
 
-@pytest.mark.parametrize("name, chosen", [("avkit", dict(MALLOC_CONF="")), ("mine", {})])
+@pytest.mark.parametrize("name, chosen", [("avkit", dict(MIMALLOC_PURGE_DELAY="")), ("mine", {})])
 def test_who_has_chosen_and_other_programs_go_on_as_they_are(tmp_path, name, chosen):
     told, _ = started(tmp_path, name, **chosen)
     assert told["kept"] is False and told["left"] == list(chosen)
@@ -63,7 +63,16 @@ def test_kept_memory_changes_no_bit():
     here = {}
     exec(STEP, here)
     keeps = keeping_variables({}, allocator())
-    code = STEP + "print(told, 'jemalloc' in open('/proc/self/maps').read())"
+    code = STEP + "print(told, 'mimalloc' in open('/proc/self/maps').read())"
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, env=os.environ | keeps, capture_output=True, text=True).stdout
     assert out.split() == [here["told"], "True"]
+
+
+def test_a_program_keeps_memory_where_it_is_asked_to():
+    code = "print('mimalloc' in open('/proc/self/maps').read())"
+    for asked in ["--keep_memory"], []:
+        command = [sys.executable, "-m", "avkit", "env", *asked, sys.executable, "-c", code]
+        assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [
+            str(bool(asked))
+        ]
