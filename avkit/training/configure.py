@@ -667,6 +667,9 @@ def _check_together(r: dict, s: Settings) -> None:
     if r["unpaired"] and r["mixup"]:
         raise AvkitError("unpaired=true and mixup: a mixture of a clip without video and one "
                          "without audio would have neither. Leave one of the two out.")
+    if s.compile and s.recompute:
+        raise AvkitError("compile and recompute: a compiler chooses itself what it computes again. "
+                         "Leave one of the two out.")
     if r["synt_rate"] and s.dataset != "vgaf":
         raise AvkitError(f"synt_rate is for dataset=vgaf, not {s.dataset}")
 

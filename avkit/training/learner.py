@@ -33,6 +33,7 @@ from ..datasets.splits import SUBSETS
 from ..markup import csv_text
 from ..models.masks import zero_padding
 from ..models.model import averages, on_averages, reads_averages, settle, settles
+from ..models.recompute import recompute
 from ..models.weights import restoring
 from ..numerics import numerics, obstacle, with_threads
 from .calibration import calibrated
@@ -459,6 +460,7 @@ def start(
     settle_by_training(corpus, model)
     began = begin_with(cfg, corpus.manifest, model)
     if acc.device.type == "cuda": model = _for_gpu(model, acc.num_processes)
+    if cfg["recompute"]: recompute(model)
     wrapped, optimizer = prepared(acc, model, make_optimizer(cfg, model, acc.device))
     if cfg["compile"]: wrapped.compile()
     quiet_first_pass(wrapped)

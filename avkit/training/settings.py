@@ -283,6 +283,8 @@ class RunSettings:
     precision: str = setting("auto", "of the arithmetic", "training")
     compile: bool = setting(
         False, "torch.compile: the first epoch takes a minute longer, the others less", "run")
+    recompute: bool = setting(
+        False, "blocks of large networks run twice: a third of the memory, more time", "run")
     numerics: str | None = setting(
         None, "portable: the same bits on every x86-64 processor with AVX2, the default on a CPU;"
         " fast: the libraries' own choice", "run")
