@@ -31,20 +31,25 @@ LOOPS = dict(
     jca2023="frozen backbones in every step; attention one window after the other",
     vavl2023="frozen backbones in every step; the fused step's gradient through both branches",
     ntua2021="the same networks, channels first; its batch of 16 takes more than 60 GB in either",
-    emotiw2023="the ViT forward and backward in every step, although nearly all of it is frozen; "
-    "beside the variant `frozen` (the default fine-tunes it, as the paper says, and costs more)",
+    emotiw2023_frozen="the ViT forward and backward in every step, although nearly all of it is "
+    "frozen; beside the variant `frozen`",
+    emotiw2023="the same; beside the default, which learns all 300 million weights, as the paper "
+    "says: more work, so no goal",
 )
 GOAL = 1.5
 HANDED = {True: "mimalloc's, as `avkit train` has it", False: "the system's"}
-MORE = dict(emotiw2023=dict(variants="frozen"))
-BATCH = dict(ntua2021=1)  # clips, where the paper's batch has no room
+FROZEN = dict(recipe="emotiw2023", variants="frozen")
+OURS = dict(emotiw2023_frozen=FROZEN)  # what a row trains, where that is not the recipe of its name
+THEIRS = dict(emotiw2023=FROZEN, emotiw2023_frozen=FROZEN)
+BATCH = dict(ntua2021=1, emotiw2023=1)  # clips, where the paper's batch has no room
 
 
-def training_of(recipe):
+def training_of(name, who):
     "A `Training` on one batch of random input"
-    where = training.WHERE[recipe] | MORE.get(recipe, {}) | dict(data_root="twin", device="cpu")
-    where |= dict(size="paper", precision="fp32", random_backbone=True)
-    cfg = configure(recipe=recipe, batch_size=BATCH.get(recipe), **where)
+    asked = dict(recipe=name) | (OURS if who == "avkit" else THEIRS).get(name, {})
+    where = training.WHERE[asked["recipe"]] | dict(data_root="twin", device="cpu", size="paper")
+    where |= dict(precision="fp32", random_backbone=True, batch_size=BATCH.get(name))
+    cfg = configure(**where | asked)
     n = cfg["batch_size"]
     return start(cfg, frozen.corpus(cfg, streams_of(cfg, n), n, cfg["windows"]["steps"]))
 
@@ -81,7 +86,8 @@ def backbone_seconds(t):
         if not name:
             continue
         frames, seconds = {"jca2023": (64, 8.5), "vavl2023": (30, 2.5)}.get(
-            t.cfg["recipe"], (5, 5.0))
+            t.cfg["recipe"], (5, 5.0)
+        )
         x, mask = frozen.raw(t.cfg, stream, 1, frames, seconds)
         net = frozen_backbone(name, device="cpu")
         x = row_items(net, x[0], mask[0], t.cfg["windows"]["steps"], 16000)[0]
@@ -150,7 +156,7 @@ def ceiling():
 def alone(recipe, who):
     "Seconds of a clip, share of the kernel, most memory, share of the processor's rate"
     torch.set_num_threads(1)
-    t = training_of(recipe)
+    t = training_of(recipe, who)
     n = len(t.corpus.data)
     with as_released() if who == "released" else contextlib.nullcontext():
         epoch, extra = epoch_of(t, who)
@@ -169,14 +175,15 @@ def measured(recipe, who):
     command = [sys.executable, __file__, "--alone", who, "--recipes", recipe]
     keeps = keeping_variables(os.environ, allocator()) if who == "avkit" else {}
     out = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | keeps).stdout
+        command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | keeps
+    ).stdout
     return json.loads(out.splitlines()[-1])
 
 
 def row(recipe):
     ours, theirs = (measured(recipe, who) for who in ("avkit", "released"))
     return {
-        "recipe": ", ".join([recipe, *map(str, MORE.get(recipe, {}).values())]),
+        "recipe": recipe.replace("_", ", "),
         "batch": ours["batch"],
         "avkit, s / clip": ours["clip"],
         "released, s / clip": theirs["clip"],
