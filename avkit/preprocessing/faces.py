@@ -155,7 +155,7 @@ class Yunet:
         side: int = 320,                  # pixels of the copy
         sure: float = .7,                 # least score
     ):
-        cv2 = _need("cv2", "yunet", "pip install opencv-python-headless")
+        self.cv2 = cv2 = _need("cv2", "yunet", "pip install opencv-python-headless")
         if model is None or not Path(model).is_file():
             given = str(model) if model else None
             raise AvkitError(
@@ -172,7 +172,7 @@ class Yunet:
         "(T,H,W,3) uint8 -> [(boxes (n,4), scores (n,))] * T"
         small, scale = shrink(frames, self.side)
         self.net.setInputSize((small.shape[2], small.shape[1]))
-        bgr = [np.ascontiguousarray(f[..., ::-1]) for f in small]
+        bgr = [self.cv2.cvtColor(f, self.cv2.COLOR_RGB2BGR) for f in small]
         with _one_thread(): found = [self.net.detect(f)[1] for f in bgr]
         found = [np.zeros((0, 15), np.float32) if d is None else d for d in found]
         boxes = [np.hstack([d[:, :2], d[:, :2] + d[:, 2:4]]) * scale for d in found]

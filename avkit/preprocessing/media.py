@@ -244,6 +244,21 @@ class Shot:
         if self.turn[0]: w, h, aspect = h, w, 1 / aspect
         return max(1, int(w * aspect + Fraction(1, 2))), h
 
+# %% ../../nbs/1_preprocessing/00_media.ipynb #9bcc0428
+def _quick_format(f: Any, w: int, h: int) -> str:
+    "Into what swscale converts a PyAV frame, w wide and h high: planes where that changes no bit"
+    as_it_is = (w, h) == (f.width, f.height) and h % 2 == 0
+    return "gbrp" if as_it_is and f.format.name in ("yuv420p", "yuvj420p") else "rgb24"
+
+
+def _pixels_of(f: Any) -> np.ndarray:
+    "A PyAV frame of a `_quick_format` -> (H,W,3) uint8 RGB"
+    if f.format.name == "rgb24": return f.to_ndarray()
+    import cv2  # optional: OpenCV
+    rows = [np.frombuffer(x, np.uint8).reshape(f.height, x.line_size) for x in f.planes]
+    green, blue, red = (x[:, :f.width] for x in rows)
+    return cv2.merge([red, green, blue])
+
 # %% ../../nbs/1_preprocessing/00_media.ipynb #0be11c04
 class Screen:
     "Decoded frames -> RGB images (H,W,3), upright, of square pixels, all of one size"
@@ -276,8 +291,8 @@ class Screen:
         if shot.turn[0]: w, h = h, w
         how = _AREA if w <= f.width and h <= f.height else _BICUBIC
         if (w, h) == (f.width, f.height): how = _BILINEAR
-        rgb = self.scale.reformat(f, w, h, "rgb24", interpolation=how | EXACT, threads=1)
-        return rgb.to_ndarray()
+        into = _quick_format(f, w, h)
+        return _pixels_of(self.scale.reformat(f, w, h, into, interpolation=how | EXACT, threads=1))
 
 # %% ../../nbs/1_preprocessing/00_media.ipynb #f618d453
 class FrameKeeper:

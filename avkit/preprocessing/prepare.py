@@ -209,6 +209,14 @@ def _face(
     return crops, dict(boxes=boxes.astype(np.float32), found=seen)
 
 
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    "(n,h,w,3) uint8 -> (n,3,h,w)"
+    import cv2  # optional: OpenCV
+    out = np.empty((len(images), 3, *images.shape[1:3]), np.uint8)
+    for image, planes in zip(images, out): cv2.split(image, list(planes))
+    return out
+
+
 def _pictures(
     clip: media.Clip,
     prep: Preparation,
@@ -221,7 +229,7 @@ def _pictures(
     if "face" in prep.views: out["face"], more = _face(clip, prep, black)
     for x in out.values(): x[black] = 0
     about = dict(faces=int(more["found"].sum()) if more else None)
-    first = {k: np.ascontiguousarray(out.pop(k).transpose(0, 3, 1, 2)) for k in [*out]}
+    first = {k: _channels_first(out.pop(k)) for k in [*out]}
     return first | more, about
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #fb9dd241

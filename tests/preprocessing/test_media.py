@@ -232,6 +232,20 @@ def test_a_closed_file_forgets_its_streams(whole):
     assert not any(hasattr(r, x) for x in ("container", "video", "streams", "asked"))
 
 
+@pytest.mark.parametrize("kind", ["yuv420p", "yuvj420p", "yuv422p", "nv12"])
+def test_planes_change_no_bit(kind):
+    "An image is what swscale makes of the pixels one by one, whatever its size and its colours"
+    pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    for h in [*range(2, 65), 288, 360, 361]:
+        f = av.VideoFrame(int(rng.integers(2, 99)), h, kind)
+        for p in f.planes:
+            p.update(rng.integers(0, 256, p.buffer_size, dtype=np.uint8).tobytes())
+        f.colorspace, f.color_range = int(rng.choice([1, 5, 9])), int(rng.integers(0, 3))
+        rgb = f.reformat(format="rgb24", interpolation=2 | media.EXACT)
+        np.testing.assert_array_equal(media.Screen()(media.Shot(f)), rgb.to_ndarray())
+
+
 def test_variable_frame_rate(tmp_path):
     "Frames at 0, .1, .2, 1.2, 1.25, 2: time decides, not the count"
     at, path = [0, 100, 200, 1200, 1250, 2000], tmp_path / "vfr.mkv"
