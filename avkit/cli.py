@@ -9,7 +9,7 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'WHERE_FROM', 'TAKE
            'NEW_ABOUT', 'subcommand', 'commands_help', 'main', 'Manual', 'parser_of', 'flag', 'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
-import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
+import argparse, gc, inspect, json, os, re, shlex, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -33,6 +33,14 @@ def subcommand(section: str) -> Callable[[Command], Command]:
         SECTIONS.setdefault(section, []).append(name)
         return f
     return add
+
+# %% ../nbs/7_cli.ipynb #3c74006a
+def _load_training() -> None:
+    "Import what `train` needs; the garbage collector looks at none of it, now or later"
+    gc.disable()
+    import avkit.reports.endings, avkit.training.learner  # noqa: F401  heavy: torch
+    gc.freeze()
+    gc.enable()
 
 # %% ../nbs/7_cli.ipynb #91809d90
 WHERE_FROM = """\
@@ -58,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if name in ("-h", "--help", "help"): print(commands_help())
     elif name in ("-V", "--version", "version"): print(f"avkit {__version__}")
     elif name in COMMANDS:
-        if alone and name == "train": keep_memory()
+        if alone and name == "train":
+            keep_memory()
+            _load_training()
         return COMMANDS[name](argv[1:])
     else: raise unknown("command", name, COMMANDS)
     return 0

@@ -47,7 +47,7 @@ from avkit.datasets.traces import (
     usual_gap,
     weighted_mean,
 )
-from ..files import Problem, media_kind, one_form, walk, without_suffix
+from ..files import files_below, media_kind, one_form, Problem, without_suffix
 from ..preprocessing.clip_files import Lookup, file_streams, find_clips
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #7d8393f6
@@ -384,7 +384,7 @@ def _own_without(table, column, root, mapped):
 def _read_named(traces, table, column, root, mapped, asked):
     "Take a table of films and the tables that it names"
     own = _own_without(table, column, root, mapped)
-    look = Lookup(root, [p.relative_to(root).as_posix() for p in walk(root) if is_table(p)])
+    look = Lookup(root, list(filter(is_table, files_below(root))))
     for row in own.rows:
         files, why = look.find(row["trace"], row.get("folder", "")) if row["trace"] else ([], "")
         if why: raise AvkitError(f"{row['where']}: {column} names {row['trace']}: {why}")
@@ -461,7 +461,7 @@ def _of_films(traces, root, opened, how, problems):
     main = [t for t in opened if _names_files(t)]
     if any(_labelled(t, *how) for t in main): return
     skipped = {t.path for t in main}
-    files = [p.relative_to(root).as_posix() for p in walk(root)]
+    files = files_below(root)
     films = sorted({without_suffix(f) for f in files if media_kind(f)})
     others = [f for f in files if is_table(f) and root / f not in skipped]
     told = []
