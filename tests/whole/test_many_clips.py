@@ -103,7 +103,7 @@ def full_store(root: Path, n: int, window: float | None = 0.2):
         audio_settings=dict(n_mfcc=4, n_fft=256, hop=128)))  # fmt: skip
     m, store = split_manifest(cfg), Store(root.parent / "store")
     for r in m.clips.to_dict("records"):
-        audio, video = (stream_key(r, s, preparation_of(cfg, m)) for s in ("audio", "video"))
+        audio, video = (str(stream_key(r, s, preparation_of(cfg, m))) for s in ("audio", "video"))
         store.put(audio, dict(sound=np.linspace(-1, 1, 1600, dtype=np.float32)), {})
         store.put(video, dict(face=np.zeros((2, 3, 8, 8), np.uint8)), dict(faces=2))
     return cfg, m, store
@@ -127,7 +127,7 @@ def test_a_start_lists_folders_opens_entries_and_makes_keys_once(
 def test_a_start_sees_what_became_of_the_store(stream, tmp_path) -> None:
     "What an earlier start found there counts for that one alone"
     cfg, m, store = full_store(tmp_path / "data", 12)
-    key = stream_key(dict(m.clips.iloc[5]), stream, preparation_of(cfg, m))
+    key = str(stream_key(dict(m.clips.iloc[5]), stream, preparation_of(cfg, m)))
     path, read = store.path(key), lambda: read_clips(cfg, m, store, verbose=False)
     whole = path.read_bytes()
     for bad in (path.unlink, lambda: path.write_bytes(whole[:20])):
