@@ -5052,6 +5052,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'avkit/preprocessing/prepare.py'),
                                              'avkit.preprocessing.prepare._quiet_clip': ( '1_preprocessing/prepare.html#_quiet_clip',
                                                                                           'avkit/preprocessing/prepare.py'),
+                                             'avkit.preprocessing.prepare._rows': ( '1_preprocessing/prepare.html#_rows',
+                                                                                    'avkit/preprocessing/prepare.py'),
                                              'avkit.preprocessing.prepare._seconds': ( '1_preprocessing/prepare.html#_seconds',
                                                                                        'avkit/preprocessing/prepare.py'),
                                              'avkit.preprocessing.prepare._sound': ( '1_preprocessing/prepare.html#_sound',

@@ -9,7 +9,7 @@ __all__ = ['USUAL_RATE', 'ASSUMED_FPS', 'MOST_IMAGES', 'ON_PURPOSE', 'Preparatio
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #2b4ec0fa
 import functools, os, re, time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -633,6 +633,11 @@ def _heads(keys: Mapping[str, str], prep: Preparation, store: Store) -> dict[str
     return {s: store.head(k, first[s]) for s, k in keys.items()}
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #efe612f3
+def _rows(clips: pd.DataFrame, n: int = 1000) -> Iterator[dict[Any, Any]]:
+    "The rows of a manifest's table, made `n` at a time"
+    for i in range(0, len(clips), n): yield from clips.iloc[i:i + n].to_dict("records")
+
+
 def look_up(
     m: Any,             # a manifest
     prep: Preparation,  # how the clips are cut
@@ -641,7 +646,7 @@ def look_up(
 ) -> Stored:
     "Where a stream of all clips stands in the store now"
     found = Stored()
-    for row in m.clips.to_dict("records"):
+    for row in _rows(m.clips):
         keys = _keys(row, [stream], prep, m.root)
         found.add(keys.get(stream), _heads(keys, prep, store).get(stream))
     return found
@@ -703,7 +708,7 @@ def prepare(
     if not os.access(m.root, os.R_OK): raise AvkitError(f"data_root {m.root} cannot be read")
     store.sweep()
     todo, lines, found = [], dict.fromkeys(m.clips["clip"]), {s: Stored() for s in streams}
-    for row in progress(m.clips.to_dict("records"), f"look up {m.corpus}", delay=5):
+    for row in progress(_rows(m.clips), f"look up {m.corpus}", len(m.clips), delay=5):
         keys, job = _keys(row, streams, prep, m.root), (m.root, row, prep, store, streams)
         held = _heads(keys, prep, store)
         for s in streams: found[s].add(keys.get(s), held.get(s))
