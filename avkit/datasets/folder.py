@@ -604,7 +604,7 @@ def _read_tables(root, files, annotations, answers, problems):
         return _table_rows(root, files, read, answers.votes, problems)
     path = _named_table(root, annotations)
     tables = [path] if path else find_tables(root, files, answers.map, answers.label)
-    traces = find_traces(root, tables, answers.map, answers.label, problems)
+    traces = find_traces(root, files, tables, answers.map, answers.label, problems)
     if traces: return _moving(root, files, traces, answers, problems)
     _check_still(answers.traces)
     read = [read_rows(p, root, *how) for p in tables]

@@ -456,12 +456,11 @@ def _try_open(path):
     except AvkitError: return None
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #2604049f
-def _of_films(traces, root, opened, how, problems):
+def _of_films(traces, root, files, opened, how, problems):
     "Take tables called like films, and the table of films beside them"
     main = [t for t in opened if _names_files(t)]
     if any(_labelled(t, *how) for t in main): return
     skipped = {t.path for t in main}
-    files = files_below(root)
     films = sorted({without_suffix(f) for f in files if media_kind(f)})
     others = [f for f in files if is_table(f) and root / f not in skipped]
     told = []
@@ -480,7 +479,8 @@ def _loose_main(root, files):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #b7acb5fa
 def find_traces(
-    root: Path,  # films and the tables called like them are looked for below it
+    root: Path,
+    files: Sequence[str],  # all below it: `files_below`; films and the tables called like them
     tables: Sequence[Path],  # that may say what the films are: `find_tables`
     mapped: Mapping[str, str],  # what `--map` says
     asked: str,  # what `--label` says
@@ -494,7 +494,7 @@ def find_traces(
         column = naming_column(table)
         if form and is_long(table, form): _read_long(traces, table, form, root, mapped)
         elif column: _read_named(traces, table, column, root, mapped, asked)
-    if not traces.series: _of_films(traces, root, opened, (mapped, asked), problems)
+    if not traces.series: _of_films(traces, root, files, opened, (mapped, asked), problems)
     return traces if traces.series else None
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #512df7bc

@@ -8,6 +8,7 @@ import numpy as np, pandas as pd, pytest, torch
 from avkit import files, store as stores
 from avkit.datasets.corruptions import corrupt
 from avkit.datasets.feature_files import match_features
+from avkit.datasets.folder import index
 from avkit.evaluation.statistics import tallies
 from avkit.preprocessing import prepare as preparing
 from avkit.preprocessing.prepare import Preparation, stream_key
@@ -121,6 +122,15 @@ def test_a_start_lists_folders_opens_entries_and_makes_keys_once(
     corpus = read_clips(cfg, split_manifest(cfg), store, verbose=False)
     assert [set(calls.values()) for calls in (listed, opened)] == [{1}, {1}]
     assert len(corpus.data) == 12 and len(opened) == sum(keys.values()) == 24
+
+
+def test_folders_of_classes_are_listed_for_files_and_for_clips(tmp_path, monkeypatch) -> None:
+    for k in range(4):
+        for name in ("happy", "sad"):
+            (tmp_path / name / f"p{k}").mkdir(parents=True)
+            (tmp_path / name / f"p{k}/{name}.wav").write_text(f"{name} {k}")
+    listed = counted(monkeypatch, files, "_entries")
+    assert len(index(tmp_path)) == 8 and set(listed.values()) == {2}
 
 
 @pytest.mark.parametrize("stream", ["audio", "video"])
