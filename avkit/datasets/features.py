@@ -161,8 +161,8 @@ class ClipAudio:
 
     def __init__(
         self,
-        store: Store,
-        keys: Sequence[str | None],
+        store: Store,                # of clips
+        keys: Sequence[str | None],  # of the store, None where a clip has no audio
         lengths: Sequence[int | None] | None = None,  # in samples; None: looked up
     ) -> None:
         self.keys, self.store = keys, store

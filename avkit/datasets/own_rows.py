@@ -101,7 +101,7 @@ def column_question(
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #f1ad7ab1
 def find_tables(
-    root: Path,
+    root: Path,  # the data set's folder
     files: Sequence[str],  # all below it: `files_below`
     mapped: Mapping[str, str] | None = None,  # what `--map` says
     label: str = "",  # what `--label` says

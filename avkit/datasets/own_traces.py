@@ -479,8 +479,8 @@ def _loose_main(root, files):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #b7acb5fa
 def find_traces(
-    root: Path,
-    files: Sequence[str],  # all below it: `files_below`; films and the tables called like them
+    root: Path,  # the data set's folder
+    files: Sequence[str],  # all below it, of `files_below`: films and tables called like them
     tables: Sequence[Path],  # that may say what the films are: `find_tables`
     mapped: Mapping[str, str],  # what `--map` says
     asked: str,  # what `--label` says
