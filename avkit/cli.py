@@ -10,7 +10,7 @@ __all__ = ['Command', 'COMMANDS', 'SECTIONS', 'OLDER_WORDS', 'LEARNING', 'WHERE_
            'as_manual']
 
 # %% ../nbs/7_cli.ipynb #906f678c
-import argparse, inspect, json, os, re, shlex, shutil, sys, time, typing
+import argparse, gc, inspect, json, os, re, shlex, shutil, sys, time, typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -35,6 +35,14 @@ def subcommand(section: str) -> Callable[[Command], Command]:
         SECTIONS.setdefault(section, []).append(name)
         return f
     return add
+
+# %% ../nbs/7_cli.ipynb #3c74006a
+def _load_training() -> None:
+    "Import what `train` needs; the garbage collector looks at none of it, now or later"
+    gc.disable()
+    import avkit.reports.endings, avkit.training.learner  # noqa: F401  heavy: torch
+    gc.freeze()
+    gc.enable()
 
 # %% ../nbs/7_cli.ipynb #91809d90
 WHERE_FROM = """\
@@ -61,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     elif name in ("-V", "--version", "version"): print(f"avkit {__version__}")
     elif name in COMMANDS:
         if alone and name in LEARNING: keep_memory()
+        if alone and name == "train": _load_training()
         return COMMANDS[name](argv[1:])
     else: raise unknown("command", name, COMMANDS)
     return 0

@@ -39,6 +39,13 @@ def _read(f: Any, names: Iterable[str] | None) -> tuple[dict, dict] | None:
     return None if damaged else (tensors, _said(head, "meta"))
 
 
+def _head(f: Any, name: str) -> tuple[list[int], dict]:
+    "(shape of a tensor, meta) of an open file, all of its head understood; no shape: []"
+    head = f.metadata() or {}
+    _said(head, "crc32")
+    shape = f.get_slice(name).get_shape() if name in f.keys() else []
+    return shape, _said(head, "meta")
+
 # %% ../nbs/0_core/01_store.ipynb #85b5b641
 def _as_os_error(e: Exception) -> OSError:
     "What the system said, of an error of safetensors'"
@@ -92,6 +99,10 @@ class Store:
     ) -> tuple[dict, dict] | None:
         "The result as `(tensors, meta)`, or None when it is missing or damaged"
         return self._opened(key, lambda f: _read(f, names))
+
+    def head(self, key: str, name: str) -> tuple[list[int], dict] | None:
+        "(shape of a tensor or [], meta), none is read; None when the entry is missing or damaged"
+        return self._opened(key, lambda f: _head(f, name))
 
     def _opened(self, key: str, f: Callable) -> Any:
         "f(the open file); None when it is missing or damaged"

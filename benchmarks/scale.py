@@ -349,11 +349,18 @@ def measured_command(name, home):
 
 def to_first_step(argv):
     "A command of avkit, which ends where an optimizer is about to step for the first time"
-    from avkit.cli import main as avkit_main
-    from torch.optim.optimizer import register_optimizer_step_pre_hook
+    from avkit.cli import COMMANDS as avkit_commands, main as avkit_main
 
-    register_optimizer_step_pre_hook(lambda *_: os._exit(0))
-    avkit_main(argv)
+    real, sys.argv[1:] = avkit_commands[argv[0]], argv
+
+    def stopped(rest):
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        register_optimizer_step_pre_hook(lambda *_: os._exit(0))
+        return real(rest)
+
+    avkit_commands[argv[0]] = stopped
+    avkit_main()
     raise SystemExit("no optimizer made a step")
 
 

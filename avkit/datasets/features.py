@@ -159,10 +159,15 @@ class Waveforms(Protocol):
 class ClipAudio:
     "The audio of clips in the store, read in parts"
 
-    def __init__(self, store: Store, keys: Sequence[str | None]) -> None:
+    def __init__(
+        self,
+        store: Store,                # of clips
+        keys: Sequence[str | None],  # of the store, None where a clip has no audio
+        lengths: Sequence[int | None] | None = None,  # in samples; None: looked up
+    ) -> None:
         self.keys, self.store = keys, store
-        lengths = [(store.length(k, "sound") or 0) if k else 0 for k in keys]
-        self.samples = np.array(lengths)
+        if lengths is None: lengths = [store.length(k, "sound") if k else 0 for k in keys]
+        self.samples = np.array([n or 0 for n in lengths])
         self._load = functools.lru_cache(2)(self._whole)
 
     def _whole(self, c: int) -> np.ndarray:
@@ -224,9 +229,10 @@ def clip_windows(
     store: Store,  # of clips and results
     keys: Sequence[str | None],  # of the store, None where a clip has no audio
     rate: int,                   # Hz
+    lengths: Sequence[int | None] | None = None,  # in samples, None without audio; None: looked up
 ) -> AudioWindows:
     "Every clip hears all of its own audio"
-    s = ClipAudio(store, keys)
+    s = ClipAudio(store, keys, lengths)
     return AudioWindows(s, np.arange(len(keys)), np.zeros(len(keys), int), s.samples, rate)
 
 # %% ../../nbs/2_datasets/23_features.ipynb #e5659ff6
@@ -349,8 +355,9 @@ def _source(
     make: Callable[[int, int], _Arrays],
     chunk: int = 64,
 ) -> Source:
-    key = content_key(kind, p.rate, settings, p.keys)
-    return Source(p.keys, key, make, f"{kind} features", chunk=chunk)
+    keys = p.keys
+    key = content_key(kind, p.rate, settings, keys)
+    return Source(keys, key, make, f"{kind} features", chunk=chunk)
 
 
 def _vectors(kind: str, transform: Callable[..., Tensor]) -> Callable[..., Source]:
@@ -701,11 +708,13 @@ def clip_frames(
     size: int,                   # pixels
     views: Sequence[str] = ("face",),  # face, body, context, frame
     hide: HideFaces | None = None,  # None: with faces
+    lengths: Sequence[int | None] | None = None,  # in images, None without any; None: looked up
 ) -> Source:
     "Rows of (T,3V,size,size) uint8"
     read = functools.partial(_views, store, size=size, views=views, hide=hide)
-    shapes = (store.shape(k, views[0]) for k in keys if k)
-    shape = max((s[0] for s in shapes if s), default=1), 3 * len(views), size, size
+    if lengths is None: lengths = [store.length(k, views[0]) if k else None for k in keys]
+    longest = max((n for n in lengths if n is not None), default=1)
+    shape = longest, 3 * len(views), size, size
     make = lambda i, j: _stacked([read(key=k) for k in keys[i:j]], shape)
     how = [] if hide is None else [asdict(hide)]
     named = [k and content_key("frames", size, views, k, *how) for k in keys]

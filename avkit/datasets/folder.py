@@ -29,7 +29,7 @@ from .splits import blocks
 from .synth import FACES, planned_settings, render_plan, VOICES
 from .traces import read_trace_settings, TraceSettings
 from .votes import vote
-from ..files import check_root, one_form, suffix_of, walk
+from ..files import check_root, files_below, one_form, suffix_of
 from ..preprocessing.audio import estimate_offset
 from ..preprocessing.clip_files import (are_frames, ClipFiles, content_of, file_streams,
     find_clips, is_clip_file, Lookup)
@@ -417,11 +417,9 @@ def _voted_rows(good, target, how, problems):
     return [rows[r["clip"]] | r for r in voted], v.notes
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #7ab1e0f0
-def _table_rows(root, read, votes, problems):
+def _table_rows(root, files, read, votes, problems):
     "The manifest's rows, the target, what was understood, and what raters say of their agreement"
     _check_alike(read)
-    above = f"{root.as_posix().rstrip('/')}/"
-    files = [p.as_posix().removeprefix(above) for p in walk(root)]
     look = Lookup(root, [*files, *_frame_folders(files)])
     good = [pair for x in read for pair in _rows_of(root, x, look, problems)]
     used = {f for _, each in good for f in each.values()}
@@ -436,12 +434,12 @@ def _table_rows(root, read, votes, problems):
 _INTERVALS = (".eaf", ".textgrid", ".vtt", ".srt", ".txt")
 
 
-def _interval_files(root, clips):
+def _interval_files(root, files, clips):
     "{clip: the file with its labels} of films beside which one lies"
     found = {}
-    for p in walk(root):
-        name = one_form(p.relative_to(root).with_suffix("").as_posix())
-        if p.suffix.lower() in _INTERVALS and name in clips: found.setdefault(name, p)
+    for f in files:
+        name = one_form(_without_suffix(f))
+        if suffix_of(f).lower() in _INTERVALS and name in clips: found.setdefault(name, root / f)
     return found
 
 
@@ -485,9 +483,9 @@ def _pieces_of(name, files, said, path, tier):
     return [_piece(name, files, said, r) for r in pieces if r["end"] > r["start"]]
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #9952d1ec
-def _labelled_films(root, clips, answers, problems):
+def _labelled_films(root, files, clips, answers, problems):
     "Rows of intervals, target, what was understood and notes; None where no film has any"
-    found = _interval_files(root, clips)
+    found = _interval_files(root, files, clips)
     if not found or not _by_intervals(clips, found, answers, root): return None
     said = _told_folders(clips, answers, root)
     rows = [row for name, path in found.items()
@@ -582,70 +580,70 @@ def _check_still(how):
                      "beside film.mp4, or a table with file,time,valence), and there are none")
 
 
-def _moving(root, traces, answers, problems):
+def _moving(root, files, traces, answers, problems):
     "Rows, target, what was understood and notes where labels move"
-    if traces.tables: rows, _, told, _ = _table_rows(root, traces.tables, "", problems)
+    if traces.tables: rows, _, told, _ = _table_rows(root, files, traces.tables, "", problems)
     else: rows, told = film_rows(root, answers.layout, answers.pattern, problems)
     made = frame_labels(root, rows, traces, answers.traces, answers.scale, problems)
     return made.rows, made, [*told, *made.told], {}
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #6ead0003
-def _no_table(root):
+def _no_table(root, files):
     "Options about a table where none is read"
-    names = [t.path.name for t in read_heads(root)]
+    names = [t.path.name for t in read_heads(root, files)]
     cure = f"Name it: --annotations {' or '.join(names)}" if names else "There is no table in it"
     return column_question(root) or AvkitError(
         f"{root}: --map, --label and --votes are about a table, and none is read. {cure}")
 
 
-def _read_tables(root, annotations, answers, problems):
+def _read_tables(root, files, annotations, answers, problems):
     "Rows, target, what was understood and notes, of tables or of labels over time; None without"
     how = answers.map, answers.label or None
     if not annotations and is_database(root):
         read = [rows_of_table(t, root, *how) for t in database_tables(root, how[1])]
-        return _table_rows(root, read, answers.votes, problems)
+        return _table_rows(root, files, read, answers.votes, problems)
     path = _named_table(root, annotations)
-    tables = [path] if path else find_tables(root, answers.map, answers.label)
-    traces = find_traces(root, tables, answers.map, answers.label, problems)
-    if traces: return _moving(root, traces, answers, problems)
+    tables = [path] if path else find_tables(root, files, answers.map, answers.label)
+    traces = find_traces(root, files, tables, answers.map, answers.label, problems)
+    if traces: return _moving(root, files, traces, answers, problems)
     _check_still(answers.traces)
     read = [read_rows(p, root, *how) for p in tables]
-    if read: return _table_rows(root, read, answers.votes, problems)
-    if answers.map or answers.label or answers.votes: raise _no_table(root)
+    if read: return _table_rows(root, files, read, answers.votes, problems)
+    if answers.map or answers.label or answers.votes: raise _no_table(root, files)
     return None
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #f8ac9c04
-def _rows_by_folders(root, clips, answers, problems):
+def _rows_by_folders(root, files, clips, answers, problems):
     "Rows by folders and names; where these tell no two classes, a table may have been meant"
     try: rows, told = _folder_rows(root, clips, answers, problems)
     except Question as e: raise column_question(root) or e from None
     question = column_question(root) if len({r["label"] for r in rows}) < 2 else None
     if question: raise question
-    names = ", ".join(t.path.name for t in read_heads(root))
+    names = ", ".join(t.path.name for t in read_heads(root, files))
     if names: told.append(f"tables not read: {names} (no columns of files and labels)")
     return rows, told
 
 
-def _read(root, annotations, answers, problems):
+def _read(root, files, annotations, answers, problems):
     "The same of a folder with or without tables"
-    found = _read_tables(root, annotations, answers, problems)
+    found = _read_tables(root, files, annotations, answers, problems)
     if found: return found
     clips = find_clips(root, problems, _frames_by(answers))
-    labelled = _labelled_films(root, clips, answers, problems)
+    labelled = _labelled_films(root, files, clips, answers, problems)
     if labelled: return labelled
-    rows, told = _rows_by_folders(root, clips, answers, problems)
-    beside = len(_interval_files(root, clips))
+    rows, told = _rows_by_folders(root, files, clips, answers, problems)
+    beside = len(_interval_files(root, files, clips))
     if beside:
         told.append(f"{beside} files with intervals beside the clips are not read, since the "
                     "folders tell the label; --tier any reads them")
     return rows, Target("label"), told, {}
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #c51ac977
-def _other_files(root):
+def _other_files(files):
     "How many files are no media, by suffix; '' without any"
-    others = (p for p in walk(root) if not is_clip_file(p))
     ours = (".csv", "synth.json")
-    counts = Counter(p.suffix.lower() or p.name for p in others if not p.name.endswith(ours))
+    others = (f for f in files if not is_clip_file(f) and not f.endswith(ours))
+    counts = Counter(suffix_of(f).lower() or f.rpartition("/")[2] for f in others)
     return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6))
 
 
@@ -690,13 +688,13 @@ def _told_offsets(root, rows):
     return [f"offset: {_offset_told(found[len(found) // 2], f'{len(found)} clips', what)}"]
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #0dc77b17
-def _notes(root, rows, split, told, scale):
+def _notes(files, rows, split, told, scale):
     "What was understood, counted and chosen"
     notes: dict[str, Any] = dict(understood=told, clips=f"{len(rows)} clips")
     notes["speakers"] = _told_speakers(rows)
     if split: notes["default_split"] = split
     if scale: notes["scale"] = {name: [*ends] for name, ends in scale.items()}
-    if others := _other_files(root): notes["no_media"] = others
+    if others := _other_files(files): notes["no_media"] = others
     return notes
 
 # %% ../../nbs/2_datasets/18_folder.ipynb #b6804010
@@ -766,14 +764,15 @@ def index(
     given = dict(map=map, layout=layout, pattern=pattern, label=label, scale=scale, votes=votes,
                  tier=tier, lag=lag, gap=gap, raters=raters)
     answers = _answers(given)
-    rows, target, told, votes_told = _read(root, annotations, answers, problems)
+    files = files_below(root)
+    rows, target, told, votes_told = _read(root, files, annotations, answers, problems)
     _check_any(root, rows, problems)
     learned = _what_is_learned(root, rows, target, answers.scale)
     told = [*_told_answers(given), *told]
     told += _told_label(learned)
     told += _told_offsets(root, rows)
     split = _official(rows, told)
-    notes = _notes(root, rows, split, told, answers.scale) | votes_told
+    notes = _notes(files, rows, split, told, answers.scale) | votes_told
     problems = sorted(set(problems))
     return make_manifest("folder", root, rows, problems=problems, notes=notes, **learned)
 

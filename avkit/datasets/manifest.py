@@ -23,7 +23,7 @@ import numpy as np, pandas as pd
 from ..core import (AvkitError, cache_dir, content_key, file_hash, progress, read_json,
     reason_of, repo_root, resolve, unknown, write_json, write_text)
 from ..fields import checked, some, that
-from ..files import check_root, media_kind, one_form, stamp, walk, without_suffix
+from ..files import check_root, files_below, media_kind, one_form, stamp, without_suffix
 from ..markup import csv_text
 
 # %% ../../nbs/2_datasets/00_manifest.ipynb #629fe193
@@ -364,7 +364,7 @@ def _in_no_clip(root, pattern, rows, problems):
     told = {file for file, *_ in problems}
     own = (row[stream] for row in rows for stream in ("audio", "video"))
     told |= {PurePath(str(file)).as_posix() for file in own if file}
-    found = [p.relative_to(root).as_posix() for p in walk(root) if media_kind(p)]
+    found = list(filter(media_kind, files_below(root)))
     why = f"no clip by the pattern {pattern}, and no clip's audio or video"
     return [(file, "unexpected", why) for file in found if file not in told]
 

@@ -19,7 +19,7 @@ from .columns import (column_named, Columns, DIMENSIONS, plain_name, Question,
     subset_of, SUBSET_WORDS, understand)
 from .intervals import parse_time
 from .tables import as_numbers, is_table, number_form, open_table, Table
-from ..files import media_kind, walk
+from ..files import files_below, media_kind, suffix_of
 from ..preprocessing.clip_files import Lookup
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #4ebf0c1d
@@ -53,12 +53,12 @@ def _beside(below):
 def _names_files(columns): return bool({"file", "audio", "video"} & set(columns.found))
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #8d6163d9
-def read_heads(root: Path) -> list[Table]:
+def read_heads(root: Path, files: Sequence[str]) -> list[Table]:  # all below it: `files_below`
     "The tables at the top of a folder that may say something of its clips"
     out = []
-    for p in walk(root):
-        if p.parent != root or not is_table(p) or p.suffix.lower() in (".txt", ".json"): continue
-        try: out.append(open_table(p))
+    for f in files:
+        if "/" in f or not is_table(f) or suffix_of(f).lower() in (".txt", ".json"): continue
+        try: out.append(open_table(root / f))
         except AvkitError: continue  # a table of something else
     return out
 
@@ -88,8 +88,9 @@ def column_question(
     root: Path,  # of which no table is read
 ) -> Question | None:
     "The question whether a table is meant whose cells name files; None without such a table"
-    look = Lookup(root, [p.relative_to(root).as_posix() for p in walk(root)])
-    for t in read_heads(root):
+    files = files_below(root)
+    look = Lookup(root, files)
+    for t in read_heads(root, files):
         column, n, of = _best_column(t, look)
         if n < max(1, of / 2): continue
         return Question(f"{t.path} ({len(t.rows)} rows; {', '.join(t.columns)}): no column has a "
@@ -100,18 +101,19 @@ def column_question(
 
 # %% ../../nbs/2_datasets/16_own_rows.ipynb #f1ad7ab1
 def find_tables(
-    root: Path,  # tables are looked for below it
+    root: Path,  # the data set's folder
+    files: Sequence[str],  # all below it: `files_below`
     mapped: Mapping[str, str] | None = None,  # what `--map` says
     label: str = "",  # what `--label` says
 ) -> list[Path]:
     "The tables that say what a folder's clips are; a `Question` where one of several may"
-    tables = [p for p in walk(root) if is_table(p) and p.name != "synth.json"]
+    tables = [p for p in (root / f for f in files if is_table(f)) if p.name != "synth.json"]
     top = [p for p in tables if p.parent == root]
     subsets = [p for p in top if subset_of(p.stem)]
     if len(subsets) > 1: return subsets
     named = _best_named(top) or _beside([p for p in tables if p not in top])
     if named: return named
-    found = [t.path for t in read_heads(root) if _says_all(t, mapped or {}, label)]
+    found = [t.path for t in read_heads(root, files) if _says_all(t, mapped or {}, label)]
     if len(found) < 2: return found
     told = " or ".join(f"--annotations {p.name}" for p in found)
     names = ", ".join(p.name for p in found)

@@ -47,7 +47,7 @@ from avkit.datasets.traces import (
     usual_gap,
     weighted_mean,
 )
-from ..files import Problem, media_kind, one_form, walk, without_suffix
+from ..files import files_below, media_kind, one_form, Problem, without_suffix
 from ..preprocessing.clip_files import Lookup, file_streams, find_clips
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #7d8393f6
@@ -384,7 +384,7 @@ def _own_without(table, column, root, mapped):
 def _read_named(traces, table, column, root, mapped, asked):
     "Take a table of films and the tables that it names"
     own = _own_without(table, column, root, mapped)
-    look = Lookup(root, [p.relative_to(root).as_posix() for p in walk(root) if is_table(p)])
+    look = Lookup(root, list(filter(is_table, files_below(root))))
     for row in own.rows:
         files, why = look.find(row["trace"], row.get("folder", "")) if row["trace"] else ([], "")
         if why: raise AvkitError(f"{row['where']}: {column} names {row['trace']}: {why}")
@@ -456,12 +456,11 @@ def _try_open(path):
     except AvkitError: return None
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #2604049f
-def _of_films(traces, root, opened, how, problems):
+def _of_films(traces, root, files, opened, how, problems):
     "Take tables called like films, and the table of films beside them"
     main = [t for t in opened if _names_files(t)]
     if any(_labelled(t, *how) for t in main): return
     skipped = {t.path for t in main}
-    files = [p.relative_to(root).as_posix() for p in walk(root)]
     films = sorted({without_suffix(f) for f in files if media_kind(f)})
     others = [f for f in files if is_table(f) and root / f not in skipped]
     told = []
@@ -480,7 +479,8 @@ def _loose_main(root, files):
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #b7acb5fa
 def find_traces(
-    root: Path,  # films and the tables called like them are looked for below it
+    root: Path,  # the data set's folder
+    files: Sequence[str],  # all below it, of `files_below`: films and tables called like them
     tables: Sequence[Path],  # that may say what the films are: `find_tables`
     mapped: Mapping[str, str],  # what `--map` says
     asked: str,  # what `--label` says
@@ -494,7 +494,7 @@ def find_traces(
         column = naming_column(table)
         if form and is_long(table, form): _read_long(traces, table, form, root, mapped)
         elif column: _read_named(traces, table, column, root, mapped, asked)
-    if not traces.series: _of_films(traces, root, opened, (mapped, asked), problems)
+    if not traces.series: _of_films(traces, root, files, opened, (mapped, asked), problems)
     return traces if traces.series else None
 
 # %% ../../nbs/2_datasets/17_own_traces.ipynb #512df7bc

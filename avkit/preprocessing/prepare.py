@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['USUAL_RATE', 'ASSUMED_FPS', 'MOST_IMAGES', 'ON_PURPOSE', 'Preparation', 'stream_key', 'frames_in', 'takes_all',
-           'frame_times', 'picked_numbers', 'NoFace', 'decode_clip', 'prepare_clip', 'has_broken_on_purpose', 'Summary',
-           'prepare']
+           'frame_times', 'picked_numbers', 'NoFace', 'decode_clip', 'prepare_clip', 'Stored', 'look_up',
+           'has_broken_on_purpose', 'Summary', 'prepare']
 
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #2b4ec0fa
 import functools, os, re, time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 import numpy as np, pandas as pd
@@ -591,7 +591,7 @@ def _prepared(
     if not keys and not row.get("synthetic"):
         return _failed(AvkitError(f"no {' and no '.join(streams)} in it"), root, row)
     _check_rate(root, row, keys, prep)
-    if held is None: held = {s: store.get(k, []) for s, k in keys.items()}
+    if held is None: held = _heads(keys, prep, store)
     want = [s for s, h in held.items() if h is None]
     line = dict(clip=row["clip"], status="done" if want else "cached", reason="", faces=np.nan)
     n_faces = None
@@ -622,6 +622,43 @@ def _failed(e: BaseException, _root: Any, row: Mapping, *_: Any) -> dict:
     "The line of a clip that could not be prepared"
     return dict(clip=row["clip"], status="failed", reason=reason_of(e), faces=np.nan)
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #e25533a5
+@dataclass
+class Stored:
+    "Where a stream of clips stands in the store, as it was looked up"
+    keys: list[str | None] = field(default_factory=list)  # None where it does not
+    lengths: list[int | None] = field(default_factory=list)  # samples, images; None without any
+
+    def add(self, key: str | None, head: tuple[list[int], dict] | None) -> None:
+        "Note the next clip, by its head in the store"
+        self.keys.append(key if head else None)
+        self.lengths.append(head[0][0] if head and head[0] else None)
+
+
+def _heads(keys: Mapping[str, str], prep: Preparation, store: Store) -> dict[str, Any]:
+    "{stream: its head in the store, None where that lacks it} of a clip"
+    first = dict(audio="sound", video=prep.views[0])
+    return {s: store.head(k, first[s]) for s, k in keys.items()}
+
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #efe612f3
+def _rows(clips: pd.DataFrame, n: int = 1000) -> Iterator[dict[Any, Any]]:
+    "The rows of a manifest's table, made `n` at a time"
+    for i in range(0, len(clips), n): yield from clips.iloc[i:i + n].to_dict("records")
+
+
+def look_up(
+    m: Any,             # a manifest
+    prep: Preparation,  # how the clips are cut
+    store: Store,       # where they are looked for
+    stream: str,        # audio, video
+) -> Stored:
+    "Where a stream of all clips stands in the store now"
+    found = Stored()
+    for row in _rows(m.clips):
+        keys = _keys(row, [stream], prep, m.root)
+        found.add(keys.get(stream), _heads(keys, prep, store).get(stream))
+    return found
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #0ada7370
 ON_PURPOSE = "some of what avkit renders is broken or faceless on purpose, as in people's folders"
 
@@ -637,6 +674,7 @@ class Summary:
     rows: pd.DataFrame  # clip, status (done, cached, no face, failed), reason, faces (with one)
     seconds: float = 0.
     on_purpose: bool = False  # may clips be broken on purpose?
+    stored: dict[str, Stored] = field(default_factory=dict)  # {stream}: where nothing was to do
 
     @property
     def failures(self) -> pd.DataFrame:
@@ -677,13 +715,15 @@ def prepare(
     prep, store, t0 = prep or Preparation(), store or Store(), time.time()
     if not os.access(m.root, os.R_OK): raise AvkitError(f"data_root {m.root} cannot be read")
     store.sweep()
-    todo, lines = [], dict.fromkeys(m.clips["clip"])
-    for row in progress(m.clips.to_dict("records"), f"look up {m.corpus}", delay=5):
+    todo, lines, found = [], dict.fromkeys(m.clips["clip"]), {s: Stored() for s in streams}
+    for row in progress(_rows(m.clips), f"look up {m.corpus}", len(m.clips), delay=5):
         keys, job = _keys(row, streams, prep, m.root), (m.root, row, prep, store, streams)
-        held = {s: store.get(k, []) for s, k in keys.items()}
+        held = _heads(keys, prep, store)
+        for s in streams: found[s].add(keys.get(s), held.get(s))
         if None in held.values(): todo.append(job)
         else: lines[row["clip"]] = prepare_clip(*job, held)
     if todo and "video" in streams: check_decoder(prep.decoder)
     done = parallel(_quiet_clip, todo, f"prepare {m.corpus}", n_jobs, instead=_failed)
     rows = list((lines | {l["clip"]: l for l in done}).values())
-    return Summary(pd.DataFrame(rows), time.time() - t0, has_broken_on_purpose(m.corpus, m.notes))
+    return Summary(pd.DataFrame(rows), time.time() - t0, has_broken_on_purpose(m.corpus, m.notes),
+                   {} if todo else found)

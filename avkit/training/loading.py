@@ -36,7 +36,7 @@ from ..models.hub import HUBS, is_hub
 from ..models.weights import by_view, of_views
 from ..numerics import exact_sqrt
 from ..preprocessing.media import is_image
-from ..preprocessing.prepare import Preparation, prepare, stream_key, Summary
+from ..preprocessing.prepare import look_up, Preparation, prepare, Stored, Summary
 from ..preprocessing.tracks import VIEWS
 from ..store import Store
 from .configure import Config
@@ -237,16 +237,21 @@ def hub_options(cfg: Config, stream: str) -> dict[str, Any]:
     return dict(layer=cfg.recipe.get(f"{stream}_layer")) | more
 
 # %% ../../nbs/4_training/06_loading.ipynb #14c096bc
-def _keys(
+def _stored(
     cfg: Config,
     m: Manifest,
     stream: str,   # audio, video
     store: Store,  # of clips
-) -> list[str | None]:
-    "Where the clips' streams stand in the store; None where it has none: nothing is packed for it"
-    prep = preparation_of(cfg, m)
-    keys = (stream_key(r, stream, prep, m.root) for r in m.clips.to_dict("records"))
-    return [k if k and store.has(k) else None for k in keys]
+    summary: Summary | None = None,  # of the preparation, if that was just now
+) -> Stored:
+    "Where the clips' streams stand in the store: as the preparation found it, or looked up"
+    known = summary and summary.stored.get(stream)
+    return known or look_up(m, preparation_of(cfg, m), store, stream)
+
+
+def _keys(*where: Any) -> list[str | None]:  # of `_stored`
+    "Only the keys; None where the store lacks a clip's stream: nothing is packed for it"
+    return _stored(*where).keys
 
 # %% ../../nbs/4_training/06_loading.ipynb #335446f2
 _KINDS = dict(wave=("wave",), mel=("mel_steps", "segments"))  # what a backbone takes: features
@@ -421,17 +426,19 @@ def clip_stream(
     store: Store,  # of clips and results
     notes: dict,   # for the record: which backbone, which weights
     stats: Mapping[str, _Scale] | None = None,  # of a run that trained elsewhere
+    summary: Summary | None = None,  # of the preparation, if that was just now
 ) -> Stream:
     "A stream of all clips of the manifest, from the store"
     if as_tensors(cfg, m, stream):
         return _encoded(cfg, stream, tensors_of_stream(cfg, m, stream), store, notes)
-    keys = _keys(cfg, m, stream, store)
+    there = _stored(cfg, m, stream, store, summary)
     if stream == "audio":
-        pieces = clip_windows(store, keys, cfg.preparation.rate)
+        pieces = clip_windows(store, there.keys, cfg.preparation.rate, there.lengths)
         scale = notes["wave"] = _wave_scale(cfg, pieces, _trains(m), stats)
         source = _audio_source(cfg, store, pieces, scale)
     else:
-        source = clip_frames(store, keys, frame_size(cfg), views_of(cfg), _hide(cfg, m))
+        source = clip_frames(store, there.keys, frame_size(cfg), views_of(cfg), _hide(cfg, m),
+                             there.lengths)
     return _encoded(cfg, stream, source, store, notes)
 
 # %% ../../nbs/4_training/06_loading.ipynb #ownfeat2
@@ -511,12 +518,17 @@ def nothing_scored(m: Manifest, subsets: Sequence[str] | np.ndarray) -> str:
     return f"No {unit} in test ({why}): nothing is scored there, validation has the only scores."
 
 # %% ../../nbs/4_training/06_loading.ipynb #03da2d4b
-def _seconds(cfg: Config, m: Manifest, store: Store) -> np.ndarray:
+def _seconds(
+    cfg: Config,
+    m: Manifest,
+    store: Store,
+    summary: Summary | None = None,  # of the preparation, if that was just now
+) -> np.ndarray:
     "(N,): the window, or without one the length of a clip's audio; NaN where that is not known"
     window = cfg.preparation.window
     if window or "audio" not in modalities(cfg): return np.full(len(m), window or np.nan)
-    lengths = [(k and store.length(k, "sound")) or np.nan for k in _keys(cfg, m, "audio", store)]
-    return np.array(lengths) / cfg.preparation.rate
+    lengths = _stored(cfg, m, "audio", store, summary).lengths
+    return np.array([n or np.nan for n in lengths]) / cfg.preparation.rate
 
 # %% ../../nbs/4_training/06_loading.ipynb #2da8af35
 def _usable(
@@ -610,8 +622,8 @@ def _clips(
     "The clips that have every stream asked for, a label and a subset"
     own = features_of(cfg, m)
     notes: dict[str, Any] = dict(features={s: o.about for s, o in own.items()}) if own else {}
-    streams = {s: own[s].stream if s in own else clip_stream(cfg, m, s, store, notes, stats)
-               for s in modalities(cfg)}
+    streams = {s: own[s].stream if s in own else clip_stream(
+        cfg, m, s, store, notes, stats, summary) for s in modalities(cfg)}
     target = _targets(m)
     why = _usable(m, summary, streams, target, keeps_unpaired(cfg))
     ok = np.flatnonzero((why == "") & (m.clips["split"].to_numpy() != ""))
@@ -621,7 +633,7 @@ def _clips(
     data = AVData(
         **_both(streams), target=torch.from_numpy(target[ok]), classes=_outputs(m), task=m.task,
         clips=m.clips["clip"].iloc[ok].tolist(), split=subsets,
-        seconds=None if own else _seconds(cfg, m, store)[ok], shares=_shares(m, ok))
+        seconds=None if own else _seconds(cfg, m, store, summary)[ok], shares=_shares(m, ok))
     if keeps_unpaired(cfg): _check_unpaired(cfg, clips_given(data))
     return RunData(data, m, _aside(m, why), summary, _own_scales(notes), notes=notes)
 
@@ -810,7 +822,8 @@ def _windows(
 ) -> RunData:
     "The windows of all videos that could be read, with a label per step"
     _refuse_for_frames(cfg, m)
-    spec, keys = Windows(**cfg["windows"]), {s: _keys(cfg, m, s, store) for s in modalities(cfg)}
+    spec = Windows(**cfg["windows"])
+    keys = {s: _keys(cfg, m, s, store, summary) for s in modalities(cfg)}
     why, split = _reasons(m, summary, **_unreadable(m, keys)), m.clips["split"].to_numpy()
     of, parts, labels = _cut(m, np.flatnonzero((why == "") & (split != "")), spec)
     _check_subsets(m, split[of], why)
@@ -929,6 +942,7 @@ def read_clips(
     if summary and verbose: print(summary)
     make = _windows if m.level == "frame" else _clips
     corpus = make(cfg, m, store, summary, stats)
+    if summary: summary.stored.clear()  # who reads again looks again
     if cfg.preparation.detector == "auto":
         corpus.notes["detector"] = preparation_of(cfg, m).detector
     if came := came_as(cfg, m): corpus.notes["came_as"] = came
