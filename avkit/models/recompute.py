@@ -9,15 +9,13 @@ __all__ = ['stacked_blocks', 'statistics_stay', 'recompute']
 import contextlib, functools
 from collections.abc import Callable, Iterator
 from typing import Any
-from torch import nn
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from .backbones import Backbone, EfficientFace
 
 # %% ../../nbs/3_models/10_recompute.ipynb #rcm00006
-def stacked_blocks(
-    net: nn.Module,
-) -> list[nn.Module]:
+def stacked_blocks(net: nn.Module) -> list[nn.Module]:
     "The stacked parts of a network that are made of layers themselves, outermost first"
     if isinstance(net, EfficientFace): return []  # it lets go by a way of its own
     stacks, found = (nn.Sequential, nn.ModuleList), []
