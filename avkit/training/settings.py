@@ -284,7 +284,7 @@ class RunSettings:
     compile: bool = setting(
         False, "torch.compile: the first epoch takes a minute longer, the others less", "run")
     recompute: bool = setting(
-        False, "blocks of large networks run twice: a third of the memory, more time", "run")
+        False, "blocks of large networks run twice: two fifths of the memory, more time", "run")
     numerics: str | None = setting(
         None, "portable: the same bits on every x86-64 processor with AVX2, the default on a CPU;"
         " fast: the libraries' own choice", "run")
