@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEDIA_SUFFIXES', 'Problem', 'suffix_of', 'media_kind', 'without_suffix', 'printable', 'one_form', 'walk',
-           'walk_media', 'files_below', 'check_root', 'stamp']
+           'walk_media', 'check_root', 'files_below', 'stamp']
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0003
 import os, stat, unicodedata
@@ -137,18 +137,18 @@ def walk_media(
     return (p for p in walk(folder, problems, root=root) if media_kind(p))
 
 
-def files_below(folder: Path) -> list[str]:
-    "All files below a folder, as `walk` yields them, by their path from there: `a/take1.mp4`"
-    above = f"{folder.as_posix().rstrip('/')}/"
-    return [p.as_posix().removeprefix(above) for p in walk(folder)]
-
-
 def check_root(root: Path) -> None:
     "Refuse a folder whose own name cannot be written into a record"
     try: str(root).encode()
     except UnicodeEncodeError as e:
         told = printable(str(root))
         raise AvkitError(f"The path {told} is not UTF-8 text: rename it, or link to it") from e
+
+# %% ../nbs/0_core/02_files.ipynb #f11e00f0
+def files_below(folder: Path) -> list[str]:
+    "All files below a folder, as `walk` yields them, by their path from there: `a/take1.mp4`"
+    above = f"{folder.as_posix().rstrip('/')}/"
+    return [p.as_posix().removeprefix(above) for p in walk(folder)]
 
 # %% ../nbs/0_core/02_files.ipynb #f11e0025
 def stamp(path: str | Path) -> str:

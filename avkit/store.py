@@ -38,7 +38,7 @@ def _read(f: Any, names: Iterable[str] | None) -> tuple[dict, dict] | None:
     damaged = any(written.get(k, s) != s for k, s in _sums(tensors).items())
     return None if damaged else (tensors, _said(head, "meta"))
 
-
+# %% ../nbs/0_core/01_store.ipynb #85b5b6f0
 def _head(f: Any, name: str) -> tuple[list[int], dict]:
     "(shape of a tensor, meta) of an open file, all of its head understood; no shape: []"
     head = f.metadata() or {}

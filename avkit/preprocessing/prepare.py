@@ -192,6 +192,14 @@ def _check_room(
                      f"kept ({', '.join(prep.views)}): keep some of them (frames=15), or cut it "
                      "into pieces (start and end in its row)")
 
+# %% ../../nbs/1_preprocessing/05_prepare.ipynb #pictur0a
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    "(n,h,w,3) uint8 -> (n,3,h,w)"
+    import cv2  # optional: OpenCV
+    out = np.empty((len(images), 3, *images.shape[1:3]), np.uint8)
+    for image, planes in zip(images, out): cv2.split(image, list(planes))
+    return out
+
 # %% ../../nbs/1_preprocessing/05_prepare.ipynb #pictur01
 def _face(
     clip: media.Clip,
@@ -207,14 +215,6 @@ def _face(
     seen &= ~black
     if not seen.any(): raise NoFace("no face in any frame")
     return crops, dict(boxes=boxes.astype(np.float32), found=seen)
-
-
-def _channels_first(images: np.ndarray) -> np.ndarray:
-    "(n,h,w,3) uint8 -> (n,3,h,w)"
-    import cv2  # optional: OpenCV
-    out = np.empty((len(images), 3, *images.shape[1:3]), np.uint8)
-    for image, planes in zip(images, out): cv2.split(image, list(planes))
-    return out
 
 
 def _pictures(
