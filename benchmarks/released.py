@@ -4,7 +4,7 @@ Processor time of a clip, every measurement in a process of its own.
 Compared to: a plain re-statement of the released code's loop; what that does and the kit does not
 stands in LOOPS.
 
-Takes: a minute for jca2023, some ten of processor time for all."""
+Takes: a minute for jca2023, twenty of processor time for all."""
 
 import avkit  # first: it chooses how NumPy and torch compute  # noqa: F401
 import contextlib, functools, json, os, subprocess, sys, tempfile
