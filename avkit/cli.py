@@ -910,9 +910,11 @@ def _env_parser() -> argparse.ArgumentParser:
 def _env(argv: Sequence[str] | None = None) -> int:
     "run a command under avkit's numerics: avkit env jupyter lab"
     a = _env_parser().parse_args(argv)
-    if a.keep_memory and not allocator():
-        raise AvkitError("--keep_memory needs mimalloc: pip install cmeel-mimalloc (Linux)")
     kept = keeping_variables(os.environ, allocator()) if a.keep_memory else {}
+    if a.keep_memory and not kept:
+        raise AvkitError(
+            "--keep_memory needs Linux, cmeel-mimalloc in a folder without blanks and colons,"
+            " and neither LD_PRELOAD nor MIMALLOC_PURGE_DELAY in the environment")
     if not a.command:
         for k, v in (portable_variables() | kept).items(): print(f"export {k}={shlex.quote(v)}")
         return 0

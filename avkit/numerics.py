@@ -160,7 +160,8 @@ KEEPS: dict[str, str] = dict(MIMALLOC_PURGE_DELAY="-1")
 def allocator(folders: Sequence[str] = ()) -> str:
     "Where mimalloc is installed, among the packages that Python finds; '' where it is not"
     places = (Path(f) / "cmeel.prefix/lib/libmimalloc.so.3" for f in folders or sys.path)
-    return next((str(p) for p in places if p.is_file()), "")
+    named = (str(p) for p in places if p.is_file())
+    return next((p for p in named if not set(" :") & set(p)), "")  # LD_PRELOAD splits at these
 
 
 def keeping_variables(
@@ -169,7 +170,6 @@ def keeping_variables(
 ) -> dict[str, str]:
     "The variables of a program that keeps its memory; none where somebody has chosen"
     if sys.platform != "linux" or not library: return {}
-    if set(" :") & set(library): return {}  # LD_PRELOAD takes several, between these
     return {} if {"LD_PRELOAD", *KEEPS} & set(environ) else dict(LD_PRELOAD=library, **KEEPS)
 
 # %% ../nbs/0_core/03_numerics.ipynb #kept0006

@@ -76,3 +76,10 @@ def test_a_program_keeps_memory_where_it_is_asked_to():
         assert subprocess.run(command, capture_output=True, text=True).stdout.split() == [
             str(bool(asked))
         ]
+
+
+@pytest.mark.parametrize("chosen", [dict(LD_PRELOAD=""), dict(MIMALLOC_PURGE_DELAY="10")])
+def test_asking_for_memory_that_cannot_be_kept_is_refused(chosen):
+    command = [sys.executable, "-m", "avkit", "env", "--keep_memory", "true"]
+    done = subprocess.run(command, env=os.environ | chosen, capture_output=True, text=True)
+    assert done.returncode == 2 and next(iter(chosen)) in done.stderr
