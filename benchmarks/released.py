@@ -17,7 +17,7 @@ from joint_attention import one_by_one
 from memory import used
 from training import streams_of
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from avkit.models import backbones
 from avkit.models.fusion import JointCrossAttention
 from avkit.numerics import allocator, keeping_variables
@@ -141,6 +141,12 @@ def epoch_of(t, who):
     if t.cfg["recipe"] == "chumachenko2022":
         return released_chumachenko(t), 0.0
     return functools.partial(plain_epoch, t), backbone_seconds(t)
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def of_product(x, w, *rest, **more):
+    "Multiplications and additions of `avkit.products.product`, which PyTorch does not count"
+    return 2 * x[0] * x[1] * w[0]
 
 
 def ceiling():

@@ -26,6 +26,7 @@ from ..core import AvkitError, unknown
 from .hub import find_network, is_hub
 from .weights import (fit_weights, read_weights, restoring, source_of, tensors_hash,
     watch_loads, weights_hash)
+from ..products import widen
 
 # %% ../../nbs/3_models/02_backbones.ipynb #e19d7468
 class LocalFeatures(nn.Module):
@@ -715,6 +716,7 @@ class Backbone(nn.Module):
         self.dim: int = getattr(net, "num_features", None) or spec.dim
         self._origin = dict(weights="random", source="random")
         watch_loads(net)
+        widen(net)
         side = getattr(getattr(net, "patch_embed", None), "img_size", None)
         self.size: int = side[0] if side else spec.size
         for k, v in (("mean", mean), ("std", std)):

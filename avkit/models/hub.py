@@ -24,6 +24,7 @@ from .face_landmarker import FaceLandmarks, NUMBERS
 from .masks import grouped
 from .weights import (common_prefix, file_stamp, fit_weights, is_source, read_weights,
     refuse_weights, restoring, source_of, State, weights_hash)
+from ..products import widen
 from ..store import Store
 
 # %% ../../nbs/3_models/08_hub.ipynb #h3a3b27a
@@ -680,6 +681,7 @@ class HubBackbone(nn.Module):
         self.parts = parts
         self.name, self.found, self.net, self.layers = found.name, found, net, layers
         self.takes, self.rate, self.size = found.takes, found.rate, found.size
+        widen(net)
         self.may_miss = getattr(net, "may_miss", False)  # a row of NaN: nothing was found
         for k in ("mean", "std"):
             v = getattr(found, k)

@@ -28,6 +28,7 @@ CORE = {
     "avkit.markup",
     "avkit.devices",
     "avkit.fields",
+    "avkit.products",
 }
 DOORS = {"avkit", "avkit.__main__"}  # they open every room; no room imports them
 LAZY = DOORS | {"avkit.cli"}  # may import avkit's modules inside functions
