@@ -18,6 +18,7 @@ SHAPES = {  # name: rows, inputs, outputs
     "ViT-L, MLP, 8 pictures": (2056, 1024, 4096),
     "wav2vec 2.0 large, attention, 3 s": (149, 1024, 1024),
     "base size, attention, 1 s": (49, 768, 768),
+    "vavl2023, conformer, 32 clips": (2400, 512, 2048),
 }
 NETWORKS = {  # name: what it looks at
     "vit_large_patch14_clip_224": (2, 3, 224, 224),

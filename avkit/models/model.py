@@ -18,6 +18,7 @@ from .encoders import AUDIO_ENCODERS, Encoder, Head, LayerMix, VIDEO_ENCODERS
 from .fusion import accepted, Fusion, FUSIONS
 from avkit.models.masks import (at_present, has_modality, Masked, pool, side_by_side,
     zero_padding)
+from ..products import TRAINED, widen
 
 # %% ../../nbs/3_models/06_model.ipynb #652f75da
 STREAMS = ("audio", "video")
@@ -249,6 +250,7 @@ class AVModel(OwnHeads):
         if fusion.out_dim and not self.one:
             self.classifier_1 = Head(fusion.out_dim, n_out, **(head or {}))
         self.make_reconstruction(reconstruct or {}, head or {})
+        widen(self, TRAINED)
 
     def both(
         self,

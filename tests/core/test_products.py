@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from avkit import products
 from avkit.models.backbones import build_backbone
+from avkit.models.model import build_model
 from avkit.numerics import obstacle, with_threads
-from avkit.products import product, ROWS, WIDE, WideLinear, widen
+from avkit.products import product, ROWS, TRAINED, WIDE, WideLinear, widen
+from avkit.training.configure import configure
 
 portable_here = pytest.mark.skipif(bool(obstacle()), reason=f"not portable here: {obstacle()}")
 
@@ -90,6 +92,16 @@ def test_the_gradient_of_a_gradient_is_the_plain_layers():
         told.append((net.weight.grad, x.grad))
     for a, b in zip(*told, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-4) and b.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size, some", [("paper", True), ("small", False)])
+def test_a_model_that_is_trained_has_them_at_paper_size(size, some):
+    data = "crema_d", "rendered"
+    cfg = configure(recipe="vavl2023", dataset=data[0], data_root=data[1], size=size, device="cpu")
+    model = build_model(cfg.recipe | dict(
+        modality="av", n_out=6, audio_dim=1024, video_dim=1408))  # fmt: skip
+    wide = [m for m in model.modules() if isinstance(m, WideLinear)]
+    assert bool(wide) == some and all(min(m.weight.shape) >= TRAINED for m in wide)
 
 
 class Own(nn.Linear):
