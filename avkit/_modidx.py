@@ -3530,6 +3530,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'avkit/models/backbones.py'),
                                         'avkit.models.backbones._say_random': ( '3_models/backbones.html#_say_random',
                                                                                 'avkit/models/backbones.py'),
+                                        'avkit.models.backbones._shifted': ( '3_models/backbones.html#_shifted',
+                                                                             'avkit/models/backbones.py'),
                                         'avkit.models.backbones._slices': ('3_models/backbones.html#_slices', 'avkit/models/backbones.py'),
                                         'avkit.models.backbones._spatial_gate': ( '3_models/backbones.html#_spatial_gate',
                                                                                   'avkit/models/backbones.py'),

@@ -315,8 +315,24 @@ def same_pad(
             for n, k, s in zip(x.shape[2:], kernel, stride)]
     return F.pad(x, [p for n in reversed(need) for p in (n // 2, n - n // 2)])
 
+# %% ../../nbs/3_models/02_backbones.ipynb #a9c3e283
+_Sizes = tuple[int, int, int]  # along T, H, W
 
-def _pool(x, kernel, stride): return F.max_pool3d(same_pad(x, kernel, stride), kernel, stride)
+
+def _shifted(x: Tensor, axis: int, size: int, step: int) -> list[Tensor]:
+    "The first of each `size` neighbours along an axis, every `step`; the second; ..."
+    end = (x.shape[axis] - size) // step * step + 1
+    return [x.narrow(axis, i, end)[(slice(None),) * axis + (slice(None, None, step),)]
+            for i in range(size)]
+
+
+def _pool(x: Tensor, kernel: _Sizes, stride: _Sizes) -> Tensor:
+    "The largest of all neighbours, padded as above"
+    x = same_pad(x, kernel, stride)
+    if x.device.type != "cpu" or x.requires_grad: return F.max_pool3d(x, kernel, stride)
+    for axis, (size, step) in enumerate(zip(kernel, stride), 2):
+        x = functools.reduce(torch.maximum, _shifted(x, axis, size, step))
+    return x
 
 # %% ../../nbs/3_models/02_backbones.ipynb #feae2c80
 class Unit3D(nn.Module):
