@@ -21,7 +21,7 @@ SHAPES = {  # name: rows, inputs, outputs
     "vavl2023, conformer, 32 clips": (2400, 512, 2048),
 }
 NETWORKS = {  # name: what it looks at
-    "vit_large_patch14_clip_224": (2, 3, 224, 224),
+    "vit_large_patch14_clip_224": (1, 3, 224, 224),
     "wav2vec2_large_robust_12": (1, 48000),
 }
 
@@ -66,7 +66,7 @@ def of_network(name, shape, rounds):
 
 def main():
     p = arguments(__doc__)
-    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--networks", nargs="*", default=list(NETWORKS))
     a = p.parse_args()
     torch.set_num_threads(1)

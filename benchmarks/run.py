@@ -47,7 +47,7 @@ PLANS = {  # in this order; a script without a plan comes last, with its own def
     "import_time": Plan("--rounds 3", "--rounds 1 --modules avkit"),
     "faces": Plan("", "--clips 1 --rounds 1"),
     "prepare": Plan("", "--clips 1 --rounds 1 --processes 1 --many 2", 240),
-    "products": Plan("", "--rounds 1 --networks"),
+    "products": Plan("", "--rounds 1 --networks", 180),
     "numerics": Plan("--threads 1", "--threads 1 --clips 16 --epochs 1 --rounds 1"),
     "audit": Plan("--repeats 60", "--repeats 1 --permutations 19", 180),
     "corpora": Plan("--only memory --minutes .5 2", "--only memory --minutes .02 .05", 180),
