@@ -22,7 +22,7 @@ def _sums(tensors: Mapping[str, torch.Tensor]) -> dict[str, int]:
     as_bytes = lambda t: memoryview(t.reshape(-1).view(torch.uint8).numpy()) if t.numel() else b""
     return {k: zlib.crc32(as_bytes(t)) for k, t in tensors.items()}
 
-
+# %% ../nbs/0_core/01_store.ipynb #58019db7
 def _said(head: Mapping[str, str], name: str) -> dict:
     "What an entry of a file's head says; a ValueError for what is none of avkit's"
     said = json.loads(head.get(name, "{}"))
@@ -209,7 +209,7 @@ def _agrees(
     "Is a file what was written?"
     return _sum_of(path) == written
 
-
+# %% ../nbs/0_core/01_store.ipynb #2b452489
 def _is_whole(folder: Path) -> bool:
     "Are all arrays of a pack there, as they were written?"
     try:
@@ -219,7 +219,6 @@ def _is_whole(folder: Path) -> bool:
         return all(_agrees(folder / k, s, (stamps[k].st_size, stamps[k].st_mtime_ns))
                    for k, s in sums.items())
     except (OSError, ValueError, AttributeError, RecursionError): return False
-
 
 # %% ../nbs/0_core/01_store.ipynb #c012700e
 def is_packed(store: Store, key: str) -> bool:

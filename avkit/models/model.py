@@ -44,7 +44,7 @@ def _masked(x: Tensor, mask: Tensor | None) -> Masked:
     if getattr(mask, "full", False) and x.is_contiguous(): return x, mask  # no copy
     return zero_padding(x, mask), mask
 
-
+# %% ../../nbs/3_models/06_model.ipynb #9869e449
 def _given(
     streams: Mapping[str, Tensor | None],  # (B,T,...) each
     masks: Mapping[str, Tensor | None],    # (B,T) each; None: all steps are valid
@@ -293,12 +293,12 @@ class AVModel(OwnHeads):
             if only: own = {}
         return (z, own) if return_aux else z
 
-# %% ../../nbs/3_models/06_model.ipynb #set00002
+# %% ../../nbs/3_models/06_model.ipynb #1afee517
 def settles(model: nn.Module) -> bool:
     "Is there a part whose numbers come from all training clips at once?"
     return any(getattr(getattr(model, k, None), "settles", False) for k in STREAMS)
 
-
+# %% ../../nbs/3_models/06_model.ipynb #set00002
 @torch.no_grad()
 def settle(
     model: AVModel,  # filled in place
@@ -333,7 +333,7 @@ def reads_averages(model: AVModel) -> bool:
     apart = set(model.fusion.places()) <= {"combine_logits"}
     return apart and all(e.settles for e in encoders) and not any(h.flatten for h in heads)
 
-
+# %% ../../nbs/3_models/06_model.ipynb #c2d3a7ca
 @contextlib.contextmanager
 def on_averages(model: AVModel) -> Iterator[None]:
     "Within it a model takes `averages` of clips for clips"

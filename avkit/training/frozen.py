@@ -208,6 +208,20 @@ def _run(
                 store.put(cast(str, keys[r]), _entry(y, real, misses), meta)
             bar.update(len(rows))
 
+# %% ../../nbs/4_training/05_frozen.ipynb #88658149
+def _build(name: str, weights: Any, device: str, normalise: bool) -> Any:
+    "A backbone that only answers; what it draws is always the same"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child_seed(0, "backbone", name))
+        b = build_backbone(name, weights, normalise=normalise)
+    return b.eval().requires_grad_(False).to(device)
+
+
+@functools.lru_cache(3)
+def _frozen(name: str, weights: Any, device: str, normalise: bool, seen: Any) -> Any:
+    "One backbone; `seen` is the file's stamp, so that a changed file is read again"
+    return _build(name, weights, device, normalise)
+
 # %% ../../nbs/4_training/05_frozen.ipynb #99707bce
 _Weights = str | Path | None  # a file, a named source, or random
 _PerView = Mapping[str, _Weights]  # {view: its weights}
@@ -229,20 +243,6 @@ def frozen_backbone(
     file = None if weights is None or is_source(weights) else file_stamp(weights)
     if not is_shipped(name): return _build(name, weights, *how)
     return _frozen(name, weights if file is None else str(weights), *how, file)
-
-
-@functools.lru_cache(3)
-def _frozen(name: str, weights: Any, device: str, normalise: bool, seen: Any) -> Any:
-    "One backbone; `seen` is the file's stamp, so that a changed file is read again"
-    return _build(name, weights, device, normalise)
-
-
-def _build(name: str, weights: Any, device: str, normalise: bool) -> Any:
-    "A backbone that only answers; what it draws is always the same"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child_seed(0, "backbone", name))
-        b = build_backbone(name, weights, normalise=normalise)
-    return b.eval().requires_grad_(False).to(device)
 
 # %% ../../nbs/4_training/05_frozen.ipynb #663b364b
 RUNNING = 3  # raise it when the same key gives other outputs
